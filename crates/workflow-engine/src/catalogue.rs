@@ -1,0 +1,71 @@
+//! What the checks at publish want to know about connectors and connections: asked for, never fetched here.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Whether the follow-up reads of an event type run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HydrateMode {
+    /// All of them, unless their own `when` says no.
+    Always,
+    /// Only those that the workflow uses, and those that these need.
+    Missing,
+    /// None.
+    Never,
+}
+
+/// What is known of an operation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OperationInfo {
+    /// Names of the arguments that must be given.
+    pub required: Vec<String>,
+    /// Names of all arguments; `None` when anything may be given.
+    pub known: Option<Vec<String>>,
+    /// JSON Schema of the output.
+    pub output_schema: Option<Value>,
+}
+
+/// What is known of an event type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventTypeInfo {
+    /// The mode when the workflow does not name one.
+    pub hydrate_default: HydrateMode,
+    /// The follow-up reads, in the order of the manifest.
+    pub reads: Vec<ReadInfo>,
+}
+
+/// One follow-up read of an event type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadInfo {
+    /// Its name: `hydrated.<name>`.
+    pub name: String,
+    /// The operation, without the connector.
+    pub operation: String,
+    /// The arguments with `{{ }}` in their leaves; sees `event`, `ref` and earlier reads by their names.
+    pub with: Value,
+    /// The read is left out when this is false, null or not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// Present when all pages are wanted: the largest number of items.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all_max: Option<u32>,
+}
+
+/// The connectors and connections of a workspace.
+pub trait Catalogue {
+    /// The connector of the connection with this name.
+    fn connection(&self, name: &str) -> Option<String>;
+    /// The names of all connections.
+    fn connections(&self) -> Vec<String>;
+    /// The names of all connectors.
+    fn connectors(&self) -> Vec<String>;
+    /// What is known of an operation.
+    fn operation(&self, connector: &str, operation: &str) -> Option<OperationInfo>;
+    /// The names of all operations of a connector.
+    fn operations(&self, connector: &str) -> Vec<String>;
+    /// What is known of an event type.
+    fn event_type(&self, connector: &str, event_type: &str) -> Option<EventTypeInfo>;
+    /// The names of all event types of a connector.
+    fn event_types(&self, connector: &str) -> Vec<String>;
+}

@@ -1,0 +1,348 @@
+//! The names in expressions: whether they exist, and whether they exist at that point of the workflow.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::Resolution;
+use super::schema::{Unknown, rules_out};
+use crate::catalogue::{Catalogue, HydrateMode};
+use crate::definition::{Action, Definition, Step};
+use crate::document::PathPart;
+use crate::expression::{Expression, Use};
+use crate::problem::Problem;
+use crate::run::{EVENT_MEMBERS, STEP_ROOTS};
+
+const RUN_MEMBERS: [&str; 6] = ["id", "root_id", "replay_of", "workflow", "version", "started_at"];
+const CONNECTION_MEMBERS: [&str; 4] = ["name", "connector", "account", "config"];
+const TRIGGER_MEMBERS: [&str; 3] = ["kind", "endpoint", "scheduled_for"];
+
+/// Whether a step has an output at some point.
+#[derive(Clone, Copy, PartialEq)]
+enum Known {
+    /// It ran.
+    Surely,
+    /// It may have been skipped, failed, or stand in a branch not taken.
+    Perhaps,
+    /// It runs once per item of a loop that is over.
+    InLoop,
+}
+
+/// What is known of the output of a step.
+enum Shape {
+    Schema(Value),
+    Names(Vec<String>),
+    Open,
+}
+
+/// The walk over the steps that knows what has run.
+pub(super) struct Names<'a> {
+    resolution: &'a Resolution,
+    catalogue: &'a dyn Catalogue,
+    problems: &'a mut Vec<Problem>,
+    /// Every id of the document.
+    ids: Vec<&'a str>,
+    known: BTreeMap<&'a str, Known>,
+    /// For steps in loops that are over: the loop.
+    loops: BTreeMap<&'a str, &'a str>,
+    shapes: BTreeMap<&'a str, Shape>,
+    /// Names of the items of the loops around.
+    items: Vec<&'a str>,
+}
+
+fn ids<'a>(steps: &'a [Step], into: &mut Vec<&'a str>) {
+    for step in steps {
+        into.push(&step.id);
+        for block in step.blocks() {
+            ids(block, into);
+        }
+    }
+}
+
+impl<'a> Names<'a> {
+    pub(super) fn new(
+        definition: &'a Definition,
+        resolution: &'a Resolution,
+        catalogue: &'a dyn Catalogue,
+        problems: &'a mut Vec<Problem>,
+    ) -> Self {
+        let mut all = Vec::new();
+        ids(&definition.steps, &mut all);
+        Self {
+            resolution,
+            catalogue,
+            problems,
+            ids: all,
+            known: BTreeMap::new(),
+            loops: BTreeMap::new(),
+            shapes: BTreeMap::new(),
+            items: Vec::new(),
+        }
+    }
+
+    /// Checks the steps of a block in order.
+    pub(super) fn block(&mut self, steps: &'a [Step]) {
+        let mut stopped: Option<&Step> = None;
+        for step in steps {
+            if let Some(stop) = stopped {
+                let message = format!("this step is never reached: `{}` always ends the run", stop.id);
+                self.problems
+                    .push(Problem::new(&step.pointer, "unreachable_step", message));
+            }
+            for expression in step.expressions() {
+                self.expression(expression);
+            }
+            self.inside(step);
+            let surely = step.when.is_none() && !matches!(&step.action, Action::Call(call) if call.continues);
+            self.known
+                .insert(&step.id, if surely { Known::Surely } else { Known::Perhaps });
+            let shape = self.shape(step);
+            self.shapes.insert(&step.id, shape);
+            if step.when.is_none() && matches!(step.action, Action::Stop { .. }) {
+                stopped = stopped.or(Some(step));
+            }
+        }
+    }
+
+    fn inside(&mut self, step: &'a Step) {
+        match &step.action {
+            Action::If { then, otherwise, .. } => {
+                let before = self.known.clone();
+                self.block(then);
+                let mut after = std::mem::replace(&mut self.known, before.clone());
+                self.block(otherwise);
+                after.append(&mut self.known);
+                for (id, known) in &mut after {
+                    if !before.contains_key(id) && *known == Known::Surely {
+                        *known = Known::Perhaps;
+                    }
+                }
+                self.known = after;
+            }
+            Action::ForEach(each) => {
+                let before = self.known.clone();
+                self.items.push(&each.item_name);
+                if let Some(key) = &each.key {
+                    self.expression(key);
+                }
+                self.block(&each.steps);
+                self.items.pop();
+                let mut inner = Vec::new();
+                ids(&each.steps, &mut inner);
+                self.known = before;
+                for id in inner {
+                    self.known.insert(id, Known::InLoop);
+                    self.loops.entry(id).or_insert(&step.id);
+                }
+            }
+            Action::Call(_) | Action::Set { .. } | Action::Stop { .. } => {}
+        }
+    }
+
+    fn shape(&self, step: &Step) -> Shape {
+        match &step.action {
+            Action::Set { names, .. } => Shape::Names(names.clone()),
+            Action::Call(_) => {
+                let call = self.resolution.calls.get(&step.id);
+                let schema = call.and_then(|call| self.catalogue.operation(&call.connector, &call.operation));
+                schema
+                    .and_then(|info| info.output_schema)
+                    .map_or(Shape::Open, Shape::Schema)
+            }
+            Action::If { .. } | Action::ForEach(_) | Action::Stop { .. } => Shape::Open,
+        }
+    }
+
+    fn expression(&mut self, expression: &Expression) {
+        for used in expression.uses() {
+            if let Some(problem) = self.problem(used, expression.pointer()) {
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    fn problem(&self, used: &Use, pointer: &str) -> Option<Problem> {
+        match used.root.as_str() {
+            "event" => members(used, pointer, &EVENT_MEMBERS),
+            "run" => members(used, pointer, &RUN_MEMBERS),
+            "connection" => members(used, pointer, &CONNECTION_MEMBERS),
+            "trigger" => members(used, pointer, &TRIGGER_MEMBERS),
+            "now" => members(used, pointer, &[]),
+            "hydrated" => self.hydrated(used, pointer),
+            "provenance" => self.hydrated(used, pointer),
+            "steps" => self.step(used, pointer),
+            "results" => self.result(used, pointer),
+            "index" if !self.items.is_empty() => members(used, pointer, &[]),
+            "item" if !self.items.is_empty() => None,
+            name if self.items.contains(&name) => None,
+            name => Some(self.unknown_root(name, pointer)),
+        }
+    }
+
+    fn unknown_root(&self, name: &str, pointer: &str) -> Problem {
+        if matches!(name, "item" | "index") {
+            let message = format!("`{name}` exists only inside a `for_each`");
+            return Problem::new(pointer, "unknown_name", message);
+        }
+        let problem = Problem::new(pointer, "unknown_name", format!("there is no `{name}`"));
+        if self.ids.contains(&name) {
+            return problem.suggest(format!("did you mean `steps.{name}`?"));
+        }
+        if self.resolution.reads.iter().any(|read| read.name == name) {
+            return problem.suggest(format!("did you mean `hydrated.{name}`?"));
+        }
+        let known: Vec<&str> = STEP_ROOTS.into_iter().chain(self.items.iter().copied()).collect();
+        let problem = problem.did_you_mean(name, known.iter().copied());
+        match problem.suggestion {
+            Some(_) => problem,
+            None => problem.suggest(format!("known: {}", known.join(", "))),
+        }
+    }
+
+    fn hydrated(&self, used: &Use, pointer: &str) -> Option<Problem> {
+        let root = &used.root;
+        if self.resolution.connector.is_none() {
+            let message = format!("`{root}` is empty: a manual start reads nothing");
+            return Some(Problem::new(pointer, "not_hydrated", message));
+        }
+        if self.resolution.hydrate == HydrateMode::Never {
+            let message = format!("`{root}` is empty: the trigger says `hydrate: never`");
+            return Some(Problem::new(pointer, "not_hydrated", message).suggest("remove `hydrate: never`"));
+        }
+        let reads = &self.resolution.reads;
+        let Some(name) = used.first_key() else {
+            return match used.parts.is_empty() {
+                true => None,
+                false => Some(Problem::new(
+                    pointer,
+                    "unknown_path",
+                    format!("`{root}` has names, no numbers"),
+                )),
+            };
+        };
+        let Some(read) = reads.iter().find(|read| read.name == name) else {
+            let known: Vec<&str> = reads.iter().map(|read| read.name.as_str()).collect();
+            let message = match known.is_empty() {
+                true => format!("there is no read `{name}`: this event type has none"),
+                false => format!("there is no read `{name}`; there are {}", known.join(", ")),
+            };
+            return Some(Problem::new(pointer, "unknown_read", message).did_you_mean(name, known.iter().copied()));
+        };
+        let connector = self.resolution.connector.as_deref().unwrap_or_default();
+        let schema = self
+            .catalogue
+            .operation(connector, &read.operation)
+            .and_then(|info| info.output_schema);
+        match (root.as_str(), schema, read.all_max) {
+            ("hydrated", Some(schema), None) => {
+                let rest = used.parts.get(1..).unwrap_or_default();
+                rules_out(&schema, rest).map(|unknown| unknown_path(used, pointer, &unknown))
+            }
+            _ => None,
+        }
+    }
+
+    /// The id that a use of `steps` or `results` names, when it exists before this point.
+    fn earlier(&self, used: &Use, pointer: &str) -> Result<(&str, Known), Problem> {
+        let Some(id) = used.first_key() else {
+            let message = format!("`{}` stands for all steps; name one: `{}.<id>`", used.root, used.root);
+            return Err(Problem::new(pointer, "unknown_path", message));
+        };
+        let Some(id) = self.ids.iter().find(|known| **known == id) else {
+            let problem = Problem::new(pointer, "unknown_step_id", format!("there is no step `{id}`"));
+            return Err(problem.did_you_mean(id, self.ids.iter().copied()));
+        };
+        match self.known.get(id) {
+            Some(Known::InLoop) => {
+                let outer = self.loops.get(id).copied().unwrap_or_default();
+                let message = format!("`{id}` runs once per item of `{outer}` and is seen only inside of it");
+                let problem = Problem::new(pointer, "step_in_loop", message);
+                Err(problem.suggest(format!(
+                    "`steps.{outer}` is the list of what its last step gave for each item"
+                )))
+            }
+            Some(known) => Ok((id, *known)),
+            None => {
+                let message = format!("`{id}` has not run when this is evaluated");
+                Err(Problem::new(pointer, "forward_reference", message).suggest("use only steps that come before"))
+            }
+        }
+    }
+
+    fn step(&self, used: &Use, pointer: &str) -> Option<Problem> {
+        let (id, known) = match self.earlier(used, pointer) {
+            Ok(found) => found,
+            Err(problem) => return Some(problem),
+        };
+        if known == Known::Perhaps && !used.guarded {
+            let message = format!("`{id}` may not have run, so `{}` may not be there", used.text());
+            let hint = format!("say what to use instead: `{} | default(…)`", used.text());
+            return Some(Problem::new(pointer, "may_not_have_run", message).suggest(hint));
+        }
+        let rest = used.parts.get(1..).unwrap_or_default();
+        let unknown = match (self.shapes.get(id)?, rest.first()) {
+            (Shape::Schema(schema), _) => rules_out(schema, rest)?,
+            (Shape::Names(names), Some(PathPart::Key(member))) if !names.contains(member) => Unknown {
+                member: member.clone(),
+                known: names.clone(),
+            },
+            (Shape::Names(_) | Shape::Open, _) => return None,
+        };
+        Some(unknown_path(used, pointer, &unknown))
+    }
+
+    fn result(&self, used: &Use, pointer: &str) -> Option<Problem> {
+        if let Err(problem) = self.earlier(used, pointer) {
+            return Some(problem);
+        }
+        let known = ["status", "http", "error", "attempts"];
+        match used.parts.get(1) {
+            Some(PathPart::Key(member)) if !known.contains(&member.as_str()) => {
+                let unknown = Unknown {
+                    member: member.clone(),
+                    known: known.map(str::to_owned).to_vec(),
+                };
+                Some(unknown_path(used, pointer, &unknown))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn unknown_path(used: &Use, pointer: &str, unknown: &Unknown) -> Problem {
+    let message = format!(
+        "`{}`: there is no `{}`; there are {}",
+        used.text(),
+        unknown.member,
+        unknown.known.join(", ")
+    );
+    let problem = Problem::new(pointer, "unknown_path", message);
+    match unknown.suggestion() {
+        Some(suggestion) => problem.suggest(suggestion),
+        None => problem,
+    }
+}
+
+fn members(used: &Use, pointer: &str, known: &[&str]) -> Option<Problem> {
+    match used.parts.first() {
+        None => None,
+        Some(PathPart::Key(member)) if known.contains(&member.as_str()) => None,
+        Some(PathPart::Key(_)) if known.is_empty() => Some(Problem::new(
+            pointer,
+            "unknown_path",
+            format!("`{}` has no members", used.root),
+        )),
+        Some(PathPart::Key(member)) => {
+            let unknown = Unknown {
+                member: member.clone(),
+                known: known.iter().map(|name| (*name).to_owned()).collect(),
+            };
+            Some(unknown_path(used, pointer, &unknown))
+        }
+        Some(PathPart::Index(_)) => Some(Problem::new(
+            pointer,
+            "unknown_path",
+            format!("`{}` is not a list", used.root),
+        )),
+    }
+}

@@ -1,0 +1,216 @@
+//! A workflow as its author wrote it, parsed: unknown keys refused, every expression compiled, nothing looked up.
+//!
+//! Parsing needs no connector. What a workflow means among connectors is checked in [`crate::check`].
+
+mod fields;
+mod input;
+mod parse;
+mod schema;
+mod steps;
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::catalogue::HydrateMode;
+use crate::expression::{Expression, Template};
+use crate::problem::Problem;
+
+/// How many steps a workflow may have, nested ones included: the state of a run is walked on every outcome.
+pub const MAX_STEPS: usize = 500;
+/// How deeply `if` and `for_each` may be nested: code that walks steps recurses.
+pub const MAX_STEP_DEPTH: usize = 8;
+/// The largest `concurrency` of a `for_each`: more would starve other runs of their connection's budget.
+pub const MAX_CONCURRENCY: u32 = 32;
+/// The longest `timeout` of a workflow: 90 days, the longest that journals are sure to be kept.
+pub const MAX_WORKFLOW_TIMEOUT: Duration = Duration::from_secs(90 * 86_400);
+/// The longest `timeout` of one try of a call.
+pub const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(600);
+/// The `timeout` of one try of a call, when none is given.
+pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest number of tries of a call.
+pub const MAX_TRIES: u32 = 100;
+
+/// A parsed workflow document.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    pub(crate) name: String,
+    pub(crate) description: Option<String>,
+    pub(crate) trigger: Trigger,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// What starts a workflow.
+#[derive(Clone, Debug)]
+pub enum Trigger {
+    /// An event of a connector.
+    Event {
+        /// `connector.event_type`.
+        event: String,
+        /// Only events of the connection with this name.
+        connection: Option<String>,
+        /// Only events for which this is true.
+        filter: Option<Expression>,
+        /// Whether the follow-up reads run; `None` leaves it to the connector.
+        hydrate: Option<HydrateMode>,
+    },
+    /// A person or a program starts it.
+    Manual {
+        /// What the input must look like: a JSON Schema of `type`, `properties`, `required`, `enum`, `items`.
+        input: Option<Value>,
+    },
+}
+
+impl Trigger {
+    /// Checks the input of a manual start. Any input fits a trigger that describes none.
+    ///
+    /// # Errors
+    /// Everything that does not fit, each with its place in the input.
+    pub fn check_input(&self, input: &Value) -> Result<(), Vec<Problem>> {
+        let Self::Manual { input: Some(schema) } = self else {
+            return Ok(());
+        };
+        let mut problems = Vec::new();
+        input::check(schema, input, "", &mut problems);
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+}
+
+/// One step of a workflow.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) id: String,
+    pub(crate) pointer: String,
+    pub(crate) when: Option<Expression>,
+    pub(crate) action: Action,
+}
+
+/// What a step does.
+#[derive(Clone, Debug)]
+pub(crate) enum Action {
+    Call(Call),
+    If {
+        condition: Expression,
+        then: Vec<Step>,
+        otherwise: Vec<Step>,
+    },
+    Set {
+        values: Template,
+        names: Vec<String>,
+    },
+    ForEach(ForEach),
+    Stop {
+        status: crate::journal::StopStatus,
+        reason: Template,
+    },
+}
+
+impl Step {
+    /// The expressions of this step, those of steps inside it not included.
+    pub(crate) fn expressions(&self) -> Vec<&Expression> {
+        let mut found: Vec<&Expression> = self.when.iter().collect();
+        match &self.action {
+            Action::Call(call) => found.extend(call.with.expressions()),
+            Action::If { condition, .. } => found.push(condition),
+            Action::Set { values, .. } => found.extend(values.expressions()),
+            Action::ForEach(each) => found.push(&each.list),
+            Action::Stop { reason, .. } => found.extend(reason.expressions()),
+        }
+        found
+    }
+
+    /// The blocks of steps inside this one.
+    pub(crate) fn blocks(&self) -> Vec<&[Step]> {
+        match &self.action {
+            Action::If { then, otherwise, .. } => vec![then, otherwise],
+            Action::ForEach(each) => vec![&each.steps],
+            Action::Call(_) | Action::Set { .. } | Action::Stop { .. } => Vec::new(),
+        }
+    }
+}
+
+/// A `call` step.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    /// `connector.operation` as written.
+    pub(crate) call: String,
+    pub(crate) connection: Option<String>,
+    pub(crate) with: Template,
+    /// The names of the arguments given.
+    pub(crate) arguments: Vec<String>,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) timeout: Duration,
+    /// `on_error: continue`.
+    pub(crate) continues: bool,
+}
+
+/// A `for_each` step.
+#[derive(Clone, Debug)]
+pub(crate) struct ForEach {
+    pub(crate) list: Expression,
+    pub(crate) item_name: String,
+    pub(crate) key: Option<Expression>,
+    pub(crate) concurrency: u32,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// How often and when a failed call is tried again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct RetryPolicy {
+    /// Tries in all, the first included.
+    pub(crate) tries: u32,
+    /// Pause after the first try.
+    pub(crate) first: Duration,
+    /// The longest pause.
+    pub(crate) max: Duration,
+    /// By how much each pause is longer than the one before.
+    pub(crate) factor: f64,
+}
+
+impl Default for RetryPolicy {
+    /// 12 tries in about 24 hours: 1 s, 3 s, 9 s … 16 h.
+    fn default() -> Self {
+        Self {
+            tries: 12,
+            first: Duration::from_secs(1),
+            max: Duration::from_secs(86_400),
+            factor: 3.0,
+        }
+    }
+}
+
+impl Definition {
+    /// Parses a workflow document (without its `kind`).
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with its place.
+    pub fn parse(document: &Value) -> Result<Self, Vec<Problem>> {
+        parse::definition(document)
+    }
+
+    /// The name of the workflow.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the author says about it.
+    pub fn description(&self) -> Option<&str> {
+        self.description.as_deref()
+    }
+
+    /// What starts it.
+    pub fn trigger(&self) -> &Trigger {
+        &self.trigger
+    }
+
+    /// The time limit of a whole run.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    /// JSON Schema (draft 2020-12) of a workflow document, for editors.
+    pub fn json_schema() -> Value {
+        schema::workflow()
+    }
+}

@@ -1,0 +1,71 @@
+//! Whether the input of a manual start looks like its trigger says.
+
+use serde_json::Value;
+
+use super::fields::kind;
+use crate::problem::{Problem, child};
+
+/// The JSON Schema type of a value fits `wanted`.
+fn is_type(value: &Value, wanted: &str) -> bool {
+    match wanted {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "number" => value.is_number(),
+        "integer" => value.as_f64().is_some_and(|number| number.fract() == 0.0),
+        "boolean" => value.is_boolean(),
+        _ => value.is_null(),
+    }
+}
+
+/// Everything in `value` that `schema` does not allow; the schema was checked when the workflow was parsed.
+pub(super) fn check(schema: &Value, value: &Value, pointer: &str, problems: &mut Vec<Problem>) {
+    if let Some(wanted) = schema.get("type").and_then(Value::as_str)
+        && !is_type(value, wanted)
+    {
+        let message = format!("the input must be of type {wanted} here, not {}", kind(value));
+        problems.push(Problem::new(pointer, "wrong_type", message));
+        return;
+    }
+    if let Some(values) = schema.get("enum").and_then(Value::as_array)
+        && !values.contains(value)
+    {
+        let known: Vec<String> = values.iter().map(Value::to_string).collect();
+        let message = format!("{value} is none of: {}", known.join(", "));
+        problems.push(Problem::new(pointer, "unknown_word", message));
+    }
+    if let (Some(list), Some(items)) = (value.as_array(), schema.get("items")) {
+        for (index, element) in list.iter().enumerate() {
+            check(items, element, &child(pointer, index), problems);
+        }
+    }
+    let Some(object) = value.as_object() else {
+        return;
+    };
+    for name in schema
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
+        if !object.contains_key(name) {
+            problems.push(Problem::new(pointer, "missing_key", format!("`{name}` is missing")));
+        }
+    }
+    let properties = schema.get("properties").and_then(Value::as_object);
+    for (name, member) in object {
+        let place = child(pointer, name);
+        match properties.and_then(|properties| properties.get(name)) {
+            Some(property) => check(property, member, &place, problems),
+            None if schema.get("additionalProperties") == Some(&Value::Bool(false)) => {
+                let known = properties
+                    .into_iter()
+                    .flat_map(|properties| properties.keys().map(String::as_str));
+                let problem = Problem::new(&place, "unknown_key", format!("there is no `{name}` in the input"));
+                problems.push(problem.did_you_mean(name, known));
+            }
+            None => {}
+        }
+    }
+}

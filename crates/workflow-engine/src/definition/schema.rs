@@ -1,0 +1,112 @@
+//! The JSON Schema of a workflow document, for editors. It says what [`super::parse`] takes; a test keeps them alike.
+
+use serde_json::{Value, json};
+
+use super::{MAX_CONCURRENCY, MAX_TRIES};
+
+pub(super) fn workflow() -> Value {
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Weir workflow",
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["name", "on", "steps"],
+        "properties": {
+            "kind": { "const": "Workflow" },
+            "name": { "type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$", "description": "Name of the workflow, unique in its workspace." },
+            "description": { "type": "string", "maxLength": 4096 },
+            "on": { "$ref": "#/$defs/trigger" },
+            "timeout": { "$ref": "#/$defs/span", "description": "Time limit of a whole run." },
+            "steps": { "$ref": "#/$defs/steps" },
+        },
+        "$defs": {
+            "span": { "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?(ms|s|m|h|d)$", "examples": ["500ms", "30s", "5m", "24h"] },
+            "expression": { "type": "string", "pattern": "^\\{\\{[\\s\\S]*\\}\\}$", "description": "Exactly one expression in {{ }}." },
+            "trigger": {
+                "oneOf": [
+                    {
+                        "type": "object",
+                        "additionalProperties": false,
+                        "required": ["event"],
+                        "properties": {
+                            "event": { "type": "string", "pattern": "^[^.]+\\..+$", "description": "connector.event_type" },
+                            "connection": { "type": "string", "description": "Only events of this connection." },
+                            "where": { "$ref": "#/$defs/expression", "description": "Only events for which this is true. Sees event, connection, trigger, now." },
+                            "hydrate": { "enum": ["always", "missing", "never"], "description": "Whether the follow-up reads run; the connector decides by default." },
+                        },
+                    },
+                    {
+                        "type": "object",
+                        "additionalProperties": false,
+                        "required": ["manual"],
+                        "properties": {
+                            "manual": {
+                                "type": "object",
+                                "additionalProperties": false,
+                                "properties": { "input": { "type": "object", "description": "JSON Schema of the input." } },
+                            },
+                        },
+                    },
+                ],
+            },
+            "steps": { "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/step" } },
+            "id": { "type": "string", "pattern": "^[a-z][a-z0-9_]{0,63}$" },
+            "step": {
+                "oneOf": [
+                    step("call", json!({
+                        "call": { "type": "string", "pattern": "^[^.]+\\..+$", "description": "connector.operation" },
+                        "connection": { "type": "string", "description": "The connection to use; by default the trigger's." },
+                        "with": { "type": "object", "description": "Arguments; texts may hold {{ }}." },
+                        "retry": {
+                            "type": "object",
+                            "additionalProperties": false,
+                            "properties": {
+                                "tries": { "type": "integer", "minimum": 1, "maximum": MAX_TRIES, "default": 12 },
+                                "first": { "$ref": "#/$defs/span", "default": "1s" },
+                                "max": { "$ref": "#/$defs/span", "default": "24h" },
+                                "factor": { "type": "number", "minimum": 1, "maximum": 10, "default": 3 },
+                            },
+                        },
+                        "timeout": { "$ref": "#/$defs/span", "default": "30s", "description": "Time limit of one try." },
+                        "on_error": { "enum": ["fail", "continue"], "default": "fail" },
+                    }), &["call"]),
+                    step("if", json!({
+                        "if": { "$ref": "#/$defs/expression" },
+                        "then": { "$ref": "#/$defs/steps" },
+                        "else": { "$ref": "#/$defs/steps" },
+                    }), &["if", "then"]),
+                    step("set", json!({ "set": { "type": "object", "description": "Names and values; the output of the step." } }), &["set"]),
+                    step("for_each", json!({
+                        "for_each": { "$ref": "#/$defs/expression", "description": "A list." },
+                        "as": { "$ref": "#/$defs/id", "default": "item" },
+                        "key": { "$ref": "#/$defs/expression", "description": "What tells an item from the others; its content by default." },
+                        "concurrency": { "type": "integer", "minimum": 1, "maximum": MAX_CONCURRENCY, "default": 1 },
+                        "do": { "$ref": "#/$defs/steps" },
+                    }), &["for_each", "do"]),
+                    step("stop", json!({
+                        "stop": {
+                            "type": "object",
+                            "additionalProperties": false,
+                            "properties": {
+                                "status": { "enum": ["succeeded", "failed"], "default": "succeeded" },
+                                "reason": { "type": "string" },
+                            },
+                        },
+                    }), &["stop"]),
+                ],
+            },
+        },
+    })
+}
+
+fn step(title: &str, own: Value, required: &[&str]) -> Value {
+    let mut properties = json!({
+        "id": { "$ref": "#/$defs/id" },
+        "when": { "$ref": "#/$defs/expression", "description": "The step is left out when this is false." },
+    });
+    if let (Some(all), Value::Object(own)) = (properties.as_object_mut(), own) {
+        all.extend(own);
+    }
+    let required: Vec<&str> = std::iter::once("id").chain(required.iter().copied()).collect();
+    json!({ "title": title, "type": "object", "additionalProperties": false, "required": required, "properties": properties })
+}

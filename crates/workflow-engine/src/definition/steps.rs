@@ -1,0 +1,325 @@
+//! The steps of a document.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::fields::{Fields, wrong_type};
+use super::{
+    Action, Call, DEFAULT_CALL_TIMEOUT, ForEach, MAX_CALL_TIMEOUT, MAX_CONCURRENCY, MAX_STEP_DEPTH, MAX_STEPS,
+    MAX_TRIES, MAX_WORKFLOW_TIMEOUT, RetryPolicy, Step,
+};
+use crate::expression::Template;
+use crate::journal::StopStatus;
+use crate::problem::{Problem, child};
+use crate::run::STEP_ROOTS;
+
+/// The keys that say what a step does, and the keys that may stand beside them.
+const KINDS: [(&str, &[&str]); 5] = [
+    (
+        "call",
+        &[
+            "id",
+            "when",
+            "call",
+            "connection",
+            "with",
+            "retry",
+            "timeout",
+            "on_error",
+        ],
+    ),
+    ("if", &["id", "when", "if", "then", "else"]),
+    ("set", &["id", "when", "set"]),
+    (
+        "for_each",
+        &["id", "when", "for_each", "as", "key", "concurrency", "do"],
+    ),
+    ("stop", &["id", "when", "stop"]),
+];
+/// The longest id of a step in bytes: ids are part of paths, paths of keys and of every journal.
+const MAX_ID_BYTES: usize = 64;
+
+/// A parser of steps: ids are unique over all of them.
+pub(super) struct Steps<'p> {
+    problems: &'p mut Vec<Problem>,
+    ids: BTreeMap<String, String>,
+    count: usize,
+}
+
+/// Whether a text can be the id of a step or the name of an item.
+fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    text.len() <= MAX_ID_BYTES && text.starts_with(|first: char| first.is_ascii_lowercase()) && text.bytes().all(plain)
+}
+
+impl<'p> Steps<'p> {
+    pub(super) fn new(problems: &'p mut Vec<Problem>) -> Self {
+        Self {
+            problems,
+            ids: BTreeMap::new(),
+            count: 0,
+        }
+    }
+
+    pub(super) fn parse(mut self, steps: &Value, pointer: &str) -> Vec<Step> {
+        let parsed = self.block(steps, pointer, 0);
+        if self.count > MAX_STEPS {
+            let message = format!("{} steps are more than {MAX_STEPS}", self.count);
+            self.problems.push(Problem::new(pointer, "too_many_steps", message));
+        }
+        parsed
+    }
+
+    fn block(&mut self, steps: &Value, pointer: &str, depth: usize) -> Vec<Step> {
+        let Value::Array(list) = steps else {
+            self.problems.push(wrong_type(pointer, "a list of steps", steps));
+            return Vec::new();
+        };
+        if list.is_empty() {
+            self.problems
+                .push(Problem::new(pointer, "no_steps", "there is no step here"));
+        }
+        if depth > MAX_STEP_DEPTH {
+            let message = format!("steps are nested deeper than {MAX_STEP_DEPTH}");
+            self.problems.push(Problem::new(pointer, "nested_too_deeply", message));
+            return Vec::new();
+        }
+        list.iter()
+            .enumerate()
+            .filter_map(|(at, step)| self.step(step, &child(pointer, at), depth))
+            .collect()
+    }
+
+    fn step(&mut self, step: &Value, pointer: &str, depth: usize) -> Option<Step> {
+        self.count += 1;
+        let Value::Object(map) = step else {
+            self.problems.push(wrong_type(pointer, "a step", step));
+            return None;
+        };
+        let kinds: Vec<_> = KINDS.iter().filter(|(kind, _)| map.contains_key(*kind)).collect();
+        let (kind, known) = match kinds.as_slice() {
+            [one] => **one,
+            [] => {
+                let names: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).collect();
+                let message = format!(
+                    "this step does nothing that is supported; it needs one of: {}",
+                    names.join(", ")
+                );
+                let mut problem = Problem::new(pointer, "unknown_step", message);
+                for key in map.keys().filter(|key| !matches!(key.as_str(), "id" | "when")) {
+                    if problem.suggestion.is_none() {
+                        problem = problem.did_you_mean(key, names.iter().copied());
+                    }
+                }
+                self.problems.push(problem);
+                return None;
+            }
+            several => {
+                let names: Vec<&str> = several.iter().map(|(kind, _)| *kind).collect();
+                let message = format!("a step does one thing, this one has {}", names.join(" and "));
+                self.problems.push(Problem::new(pointer, "ambiguous_step", message));
+                return None;
+            }
+        };
+        let fields = Fields::new(step, pointer, known, self.problems)?;
+        let id = self.id(&fields);
+        let when = fields.expression("when", self.problems);
+        let action = match kind {
+            "call" => self.call(&fields).map(Action::Call),
+            "if" => self.branches(&fields, depth),
+            "set" => self.set(&fields),
+            "for_each" => self.for_each(&fields, depth).map(Action::ForEach),
+            _ => self.stop(&fields),
+        };
+        Some(Step {
+            id: id?,
+            pointer: pointer.to_owned(),
+            when,
+            action: action?,
+        })
+    }
+
+    fn id(&mut self, fields: &Fields<'_>) -> Option<String> {
+        fields.required("id", self.problems)?;
+        let id = fields.text("id", self.problems)?;
+        if !is_name(id) {
+            let message = format!(
+                "{id:?} cannot be an id: a small letter, then small letters, digits and `_`, at most {MAX_ID_BYTES}"
+            );
+            let suggestion: String = id
+                .to_lowercase()
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+                .collect();
+            let problem = Problem::new(fields.at("id"), "bad_id", message);
+            self.problems.push(match is_name(&suggestion) {
+                true => problem.suggest(format!("write `{suggestion}`")),
+                false => problem,
+            });
+            return None;
+        }
+        if let Some(first) = self.ids.get(id) {
+            let message = format!("the id `{id}` is taken by the step at {first}");
+            self.problems
+                .push(Problem::new(fields.at("id"), "duplicate_id", message));
+            return None;
+        }
+        self.ids.insert(id.to_owned(), fields.pointer.clone());
+        Some(id.to_owned())
+    }
+
+    fn template(&mut self, value: &Value, pointer: &str) -> Option<Template> {
+        match Template::compile(value, pointer) {
+            Ok(template) => Some(template),
+            Err(mut found) => {
+                self.problems.append(&mut found);
+                None
+            }
+        }
+    }
+
+    fn call(&mut self, fields: &Fields<'_>) -> Option<Call> {
+        let call = fields.text("call", self.problems)?;
+        if !call
+            .split_once('.')
+            .is_some_and(|(connector, operation)| !connector.is_empty() && !operation.is_empty())
+        {
+            let message = format!("{call:?} is not `connector.operation`");
+            self.problems.push(Problem::new(fields.at("call"), "bad_call", message));
+        }
+        let connection = fields.text("connection", self.problems).map(str::to_owned);
+        let empty = json!({});
+        let with = match fields.get("with") {
+            Some(with @ Value::Object(_)) => self.template(with, &fields.at("with")),
+            Some(other) => {
+                self.problems.push(wrong_type(&fields.at("with"), "an object", other));
+                None
+            }
+            None => self.template(&empty, &fields.at("with")),
+        };
+        let retry = fields
+            .get("retry")
+            .map_or_else(RetryPolicy::default, |retry| self.retry(retry, &fields.at("retry")));
+        let timeout = fields
+            .span("timeout", MAX_CALL_TIMEOUT, self.problems)
+            .unwrap_or(DEFAULT_CALL_TIMEOUT);
+        let words = [("fail", false), ("continue", true)];
+        let continues = fields.word("on_error", &words, self.problems).unwrap_or(false);
+        let names = fields
+            .get("with")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flat_map(|with| with.keys().cloned());
+        let arguments = names.collect();
+        Some(Call {
+            call: call.to_owned(),
+            connection,
+            with: with?,
+            arguments,
+            retry,
+            timeout,
+            continues,
+        })
+    }
+
+    fn retry(&mut self, retry: &Value, pointer: &str) -> RetryPolicy {
+        let mut policy = RetryPolicy::default();
+        let Some(fields) = Fields::new(retry, pointer, &["tries", "first", "max", "factor"], self.problems) else {
+            return policy;
+        };
+        policy.tries = fields
+            .count("tries", 1, MAX_TRIES, self.problems)
+            .unwrap_or(policy.tries);
+        policy.first = fields
+            .span("first", MAX_WORKFLOW_TIMEOUT, self.problems)
+            .unwrap_or(policy.first);
+        policy.max = fields
+            .span("max", MAX_WORKFLOW_TIMEOUT, self.problems)
+            .unwrap_or(policy.max)
+            .max(policy.first);
+        if let Some(factor) = fields.get("factor") {
+            match factor.as_f64().filter(|factor| (1.0..=10.0).contains(factor)) {
+                Some(factor) => policy.factor = factor,
+                None => {
+                    let message = "`factor` must be a number from 1 to 10";
+                    self.problems
+                        .push(Problem::new(fields.at("factor"), "out_of_bounds", message));
+                }
+            }
+        }
+        policy
+    }
+
+    fn branches(&mut self, fields: &Fields<'_>, depth: usize) -> Option<Action> {
+        let condition = fields.expression("if", self.problems);
+        let then = fields.required("then", self.problems);
+        let then = then.map(|then| self.block(then, &fields.at("then"), depth + 1));
+        let otherwise = fields
+            .get("else")
+            .map(|steps| self.block(steps, &fields.at("else"), depth + 1));
+        Some(Action::If {
+            condition: condition?,
+            then: then?,
+            otherwise: otherwise.unwrap_or_default(),
+        })
+    }
+
+    fn set(&mut self, fields: &Fields<'_>) -> Option<Action> {
+        match fields.get("set")? {
+            values @ Value::Object(map) => {
+                let names = map.keys().cloned().collect();
+                Some(Action::Set {
+                    values: self.template(values, &fields.at("set"))?,
+                    names,
+                })
+            }
+            other => {
+                self.problems
+                    .push(wrong_type(&fields.at("set"), "an object of names and values", other));
+                None
+            }
+        }
+    }
+
+    fn for_each(&mut self, fields: &Fields<'_>, depth: usize) -> Option<ForEach> {
+        let list = fields.expression("for_each", self.problems);
+        let item_name = fields.text("as", self.problems).unwrap_or("item");
+        if !is_name(item_name) || STEP_ROOTS.contains(&item_name) || item_name == "index" {
+            let message = format!("{item_name:?} cannot be the name of an item");
+            self.problems.push(Problem::new(fields.at("as"), "bad_name", message));
+        }
+        let key = fields.expression("key", self.problems);
+        let concurrency = fields
+            .count("concurrency", 1, MAX_CONCURRENCY, self.problems)
+            .unwrap_or(1);
+        let steps = fields.required("do", self.problems);
+        let steps = steps.map(|steps| self.block(steps, &fields.at("do"), depth + 1));
+        Some(ForEach {
+            list: list?,
+            item_name: item_name.to_owned(),
+            key,
+            concurrency,
+            steps: steps?,
+        })
+    }
+
+    fn stop(&mut self, fields: &Fields<'_>) -> Option<Action> {
+        let stop = Fields::new(
+            fields.get("stop")?,
+            fields.at("stop"),
+            &["status", "reason"],
+            self.problems,
+        )?;
+        let words = [("succeeded", StopStatus::Succeeded), ("failed", StopStatus::Failed)];
+        let status = match stop.has("status") {
+            true => stop.word("status", &words, self.problems)?,
+            false => StopStatus::Succeeded,
+        };
+        let reason = Value::from(stop.text("reason", self.problems).unwrap_or_default());
+        Some(Action::Stop {
+            status,
+            reason: self.template(&reason, &stop.at("reason"))?,
+        })
+    }
+}

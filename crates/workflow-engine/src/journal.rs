@@ -1,0 +1,483 @@
+//! The journal: what happened in a run, in order. It is the only truth of a run.
+//!
+//! These types are what is written to disk, so they are a format: a new field needs a default, and a field is never
+//! given another meaning. A change that old readers cannot take raises [`VERSION`]. The state of a run is another
+//! type ([`crate::RunState`]) and is never written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::{CallId, SendMode};
+use crate::document::Document;
+use crate::effect::{EffectClass, EffectKey, RequestDigest};
+use crate::id::RunId;
+use crate::result::{CallFailure, Exchange, Origin};
+use crate::time::Timestamp;
+
+/// The version of the format that [`encode`] writes and [`decode`] reads.
+pub const VERSION: u32 = 1;
+
+/// The exchanges of one try, shared between the journal and the run.
+pub type Exchanges = Arc<[Exchange]>;
+
+/// One thing that happened in a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    /// A try of a call without effect, or another try of one with effect, was handed out.
+    Issued(Issued),
+    /// An effect is about to be sent. On disk before it is.
+    Intended(Intent),
+    /// A call came back.
+    Attempt(Attempt),
+    /// A call waits before it goes on, for another reason than a failed try.
+    Postponed(Postponed),
+    /// An effect was not sent: the ledger had its result.
+    Answered(Answered),
+    /// Nobody knows whether an effect took place, and nothing here can find out.
+    Unknown(UnknownEffect),
+    /// A call was given up because the run ends.
+    Abandoned(Abandoned),
+    /// A hydration read was left out.
+    ReadSkipped(ReadSkipped),
+    /// A step was left out because its `when` was false.
+    Skipped(Skipped),
+    /// An `if` chose a branch.
+    Branch(BranchTaken),
+    /// A `set` computed its object.
+    Set(SetDone),
+    /// A `for_each` took its list.
+    Items(ItemsTaken),
+    /// A `stop` was reached.
+    Stopped(Stopped),
+    /// A step failed without a call being the cause, or for good.
+    StepFailed(StepFailed),
+    /// Somebody asked for the run to end.
+    CancelAsked(CancelAsked),
+    /// The run's own time limit was over.
+    TimedOut(TimedOut),
+    /// The run ended.
+    Finished(Finished),
+}
+
+/// What a call belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// The step with this path.
+    Step(Arc<str>),
+    /// The hydration read with this name.
+    Read(Arc<str>),
+}
+
+/// A try was handed out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issued {
+    /// The call.
+    pub call: CallId,
+    /// What it belongs to.
+    pub of: Target,
+    /// Which try, from 1.
+    pub attempt: u32,
+    /// When it was decided.
+    #[serde(with = "crate::time::unix_ms")]
+    pub at: Timestamp,
+    /// How an effect is sent; absent for calls without effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<SendMode>,
+}
+
+/// An effect that is about to be sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The call.
+    pub call: CallId,
+    /// Path of the step.
+    pub step: Arc<str>,
+    /// The idempotency key.
+    pub key: EffectKey,
+    /// Digest of the request.
+    pub digest: RequestDigest,
+    /// How often an earlier intent of the same step and digest is proven not to have been carried out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u32,
+    /// How the effect can be repeated.
+    pub class: EffectClass,
+    /// Name of the connection.
+    pub connection: Arc<str>,
+    /// Name of the connector.
+    pub connector: Arc<str>,
+    /// Name of the operation.
+    pub operation: Arc<str>,
+    /// The arguments.
+    pub args: Document,
+    /// When the key may have been sent for the first time.
+    #[serde(with = "crate::time::unix_ms")]
+    pub first_sent_at: Timestamp,
+    /// How it is sent.
+    pub mode: SendMode,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// A call came back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The call.
+    pub call: CallId,
+    /// What it belongs to.
+    pub of: Target,
+    /// Which try, from 1.
+    pub attempt: u32,
+    /// When its outcome was taken in.
+    #[serde(with = "crate::time::unix_ms")]
+    pub at: Timestamp,
+    /// What came of it and what follows.
+    pub outcome: AttemptOutcome,
+    /// The exchanges of this try.
+    #[serde(default = "no_exchanges", skip_serializing_if = "is_empty")]
+    pub exchanges: Exchanges,
+}
+
+fn no_exchanges() -> Exchanges {
+    Arc::from([])
+}
+
+fn is_empty(exchanges: &Exchanges) -> bool {
+    exchanges.is_empty()
+}
+
+/// What came of a try and what follows from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptOutcome {
+    /// Done.
+    Done {
+        /// What the operation gave back.
+        output: Document,
+        /// How it was got.
+        origin: Origin,
+    },
+    /// The object of a read is not there (any more): its output is null.
+    Gone {
+        /// What the provider said.
+        failure: CallFailure,
+    },
+    /// Failed; there will be another try.
+    Retry {
+        /// Why.
+        failure: CallFailure,
+        /// When the next try is due.
+        #[serde(with = "crate::time::unix_ms")]
+        next_at: Timestamp,
+        /// How the next try of an effect is sent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<SendMode>,
+    },
+    /// Failed for good.
+    Failed {
+        /// Why.
+        failure: CallFailure,
+        /// The code under which the step fails: the failure's own, `retries_exhausted` or `effect_unknown`.
+        code: Arc<str>,
+        /// What became of the effect; absent for calls without effect.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        effect: Option<EffectEnd>,
+        /// Whether the run goes on (`on_error: continue`).
+        #[serde(default, skip_serializing_if = "is_false")]
+        continued: bool,
+    },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+/// What became of an effect that was not confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EffectEnd {
+    /// Proven not to have taken place.
+    Failed,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// A call waits before it goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Postponed {
+    /// The call.
+    pub call: CallId,
+    /// Until when.
+    #[serde(with = "crate::time::unix_ms")]
+    pub until: Timestamp,
+    /// How it goes on.
+    pub mode: SendMode,
+    /// Why it waits, for people.
+    pub reason: Arc<str>,
+}
+
+/// The ledger had the result of an effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Path of the step.
+    pub step: Arc<str>,
+    /// The idempotency key.
+    pub key: EffectKey,
+    /// Digest of the request.
+    pub digest: RequestDigest,
+    /// How the effect can be repeated.
+    pub class: EffectClass,
+    /// The recorded output.
+    pub output: Document,
+    /// The run that recorded it.
+    pub run: RunId,
+}
+
+/// An effect of which nobody knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnknownEffect {
+    /// The call; absent when another run left the effect unknown and this one did not send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<CallId>,
+    /// Path of the step.
+    pub step: Arc<str>,
+    /// The idempotency key.
+    pub key: EffectKey,
+    /// Why nothing can find out, for people.
+    pub reason: Arc<str>,
+}
+
+/// A call was given up because the run ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Abandoned {
+    /// The call.
+    pub call: CallId,
+    /// What it belongs to.
+    pub of: Target,
+    /// What is known of its effect; absent for calls without effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<EffectEnd>,
+}
+
+/// A hydration read was left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadSkipped {
+    /// Name of the read.
+    pub name: Arc<str>,
+    /// Why, for people.
+    pub reason: Arc<str>,
+}
+
+/// A step was left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Path of the step.
+    pub step: Arc<str>,
+}
+
+/// Which way an `if` went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BranchSide {
+    /// Into `then`.
+    Then,
+    /// Into `else`.
+    Else,
+    /// Nowhere: false, and there is no `else`.
+    None,
+}
+
+/// An `if` chose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BranchTaken {
+    /// Path of the step.
+    pub step: Arc<str>,
+    /// Which way.
+    pub taken: BranchSide,
+}
+
+/// A `set` computed its object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetDone {
+    /// Path of the step.
+    pub step: Arc<str>,
+    /// The object.
+    pub output: Document,
+}
+
+/// A `for_each` took its list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemsTaken {
+    /// Path of the step.
+    pub step: Arc<str>,
+    /// The items in the order of the list.
+    pub items: Arc<[Item]>,
+}
+
+/// One item of a `for_each`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// What tells it from the others; part of the path of the steps for it.
+    pub key: Arc<str>,
+    /// Its value.
+    pub value: Document,
+}
+
+/// How a `stop` ends the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopStatus {
+    /// As a success.
+    Succeeded,
+    /// As a failure with the code `stopped`.
+    Failed,
+}
+
+/// A `stop` was reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Path of the step.
+    pub step: Arc<str>,
+    /// How the run ends.
+    pub status: StopStatus,
+    /// Why, for people.
+    pub reason: Arc<str>,
+}
+
+/// A step failed without an attempt that says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepFailed {
+    /// What failed.
+    pub of: Target,
+    /// Stable code.
+    pub code: Arc<str>,
+    /// For people.
+    pub message: Arc<str>,
+    /// Whether the run goes on (`on_error: continue`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub continued: bool,
+}
+
+/// Somebody asked for the run to end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelAsked {
+    /// Why, for people.
+    pub reason: Arc<str>,
+}
+
+/// The run's own time limit was over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimedOut {
+    /// The limit.
+    #[serde(with = "crate::duration::in_ms")]
+    pub limit: Duration,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// All steps done, or a `stop` as a success.
+    Succeeded,
+    /// Failed.
+    Failed {
+        /// Stable code.
+        code: Arc<str>,
+        /// For people.
+        message: Arc<str>,
+        /// Path of the step at fault, `hydrate.<read>` for a read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<Arc<str>>,
+    },
+    /// Ended because somebody asked for it.
+    Canceled,
+}
+
+/// The run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finished {
+    /// How.
+    pub ending: Ending,
+    /// When.
+    #[serde(with = "crate::time::unix_ms")]
+    pub at: Timestamp,
+}
+
+/// Bytes that are not a journal row.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The bytes are damaged or not from here.
+    #[error("a journal row of {size_bytes} bytes cannot be read")]
+    Damaged {
+        /// Size of the row.
+        size_bytes: usize,
+        /// What the parser said.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The row was written by a newer release.
+    #[error("a journal row has format {found}, this release reads up to {VERSION}")]
+    Newer {
+        /// The version in the row.
+        found: u32,
+    },
+}
+
+#[derive(Serialize)]
+struct RowOut<'a> {
+    v: u32,
+    at: i64,
+    e: &'a [Entry],
+}
+
+#[derive(Deserialize)]
+struct RowIn {
+    at: i64,
+    e: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct RowVersion {
+    v: u32,
+}
+
+/// One journal row: the entries of one commit, decided up to `at`.
+pub fn encode(entries: &[Entry], at: Timestamp) -> Vec<u8> {
+    serde_json::to_vec(&RowOut {
+        v: VERSION,
+        at: at.as_unix_ms(),
+        e: entries,
+    })
+    .expect("entries have text keys only and documents hold valid JSON")
+}
+
+/// Reads one journal row.
+///
+/// # Errors
+/// [`JournalError::Newer`] for a row of a later release, [`JournalError::Damaged`] for anything else that is not a row.
+pub fn decode(bytes: &[u8]) -> Result<(Timestamp, Vec<Entry>), JournalError> {
+    match serde_json::from_slice::<RowIn>(bytes) {
+        Ok(row) if bytes.starts_with(b"{\"v\":1,") => Ok((Timestamp::from_unix_ms(row.at), row.e)),
+        other => match serde_json::from_slice::<RowVersion>(bytes) {
+            Ok(RowVersion { v }) if v > VERSION => Err(JournalError::Newer { found: v }),
+            Ok(_) => match other {
+                Ok(row) => Ok((Timestamp::from_unix_ms(row.at), row.e)),
+                Err(source) => Err(JournalError::Damaged {
+                    size_bytes: bytes.len(),
+                    source,
+                }),
+            },
+            Err(source) => Err(JournalError::Damaged {
+                size_bytes: bytes.len(),
+                source,
+            }),
+        },
+    }
+}

@@ -1,0 +1,187 @@
+//! The effect ledger of a family of runs: which effects took place, which did not, of which nobody knows.
+//!
+//! It is folded from the journals of all runs with the same root, and it is what keeps a replay from doing an effect
+//! twice. It never forgets a confirmed effect because of a later failure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::command::CallId;
+use crate::document::Document;
+use crate::effect::{EffectClass, EffectKey, RequestDigest};
+use crate::id::RunId;
+use crate::journal::{AttemptOutcome, EffectEnd, Entry};
+use crate::time::Timestamp;
+
+/// What is known of an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EffectState {
+    /// About to be sent, or sent and not answered yet.
+    Intended,
+    /// It took place.
+    Confirmed,
+    /// It is proven not to have taken place.
+    Failed,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl EffectState {
+    /// The name in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Intended => "intended",
+            Self::Confirmed => "confirmed",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One effect of a family of runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EffectRecord {
+    /// What is known of it.
+    pub state: EffectState,
+    /// Path of the step.
+    pub step: Arc<str>,
+    /// Digest of the request.
+    pub digest: RequestDigest,
+    /// How it can be repeated.
+    pub class: EffectClass,
+    /// Name of the connection.
+    pub connection: Arc<str>,
+    /// Name of the connector.
+    pub connector: Arc<str>,
+    /// Name of the operation.
+    pub operation: Arc<str>,
+    /// Its output, when confirmed.
+    pub output: Option<Document>,
+    /// The run that wrote the last state.
+    pub run: RunId,
+    /// When its key may have been sent for the first time.
+    pub first_sent_at: Timestamp,
+}
+
+/// The effects of a family of runs by their keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    effects: BTreeMap<EffectKey, EffectRecord>,
+}
+
+impl Ledger {
+    /// The ledger after these journals; the entries of one run must come in their order.
+    pub fn fold<'a>(journals: impl IntoIterator<Item = (RunId, &'a [Entry])>) -> Self {
+        let mut ledger = Self::default();
+        let mut open: BTreeMap<(RunId, CallId), EffectKey> = BTreeMap::new();
+        for (run, entries) in journals {
+            for entry in entries {
+                ledger.take(run, entry, &mut open);
+            }
+        }
+        ledger
+    }
+
+    fn take(&mut self, run: RunId, entry: &Entry, open: &mut BTreeMap<(RunId, CallId), EffectKey>) {
+        match entry {
+            Entry::Intended(intent) => {
+                open.insert((run, intent.call), intent.key);
+                let first_sent_at = self
+                    .effects
+                    .get(&intent.key)
+                    .map_or(intent.first_sent_at, |known| known.first_sent_at);
+                if self.state(&intent.key) == Some(EffectState::Confirmed) {
+                    return;
+                }
+                self.effects.insert(
+                    intent.key,
+                    EffectRecord {
+                        state: EffectState::Intended,
+                        step: Arc::clone(&intent.step),
+                        digest: intent.digest,
+                        class: intent.class,
+                        connection: Arc::clone(&intent.connection),
+                        connector: Arc::clone(&intent.connector),
+                        operation: Arc::clone(&intent.operation),
+                        output: None,
+                        run,
+                        first_sent_at: first_sent_at.min(intent.first_sent_at),
+                    },
+                );
+            }
+            Entry::Attempt(attempt) => {
+                let Some(key) = open.get(&(run, attempt.call)).copied() else {
+                    return;
+                };
+                match &attempt.outcome {
+                    AttemptOutcome::Done { output, .. } => {
+                        self.settle(&key, run, EffectState::Confirmed, Some(output.clone()));
+                    }
+                    AttemptOutcome::Failed {
+                        effect: Some(EffectEnd::Failed),
+                        ..
+                    } => {
+                        self.settle(&key, run, EffectState::Failed, None);
+                    }
+                    AttemptOutcome::Failed { .. } => self.settle(&key, run, EffectState::Unknown, None),
+                    AttemptOutcome::Retry { .. } | AttemptOutcome::Gone { .. } => {}
+                }
+            }
+            Entry::Abandoned(abandoned) => {
+                let Some(key) = open.get(&(run, abandoned.call)).copied() else {
+                    return;
+                };
+                let state = match abandoned.effect {
+                    Some(EffectEnd::Failed) => EffectState::Failed,
+                    Some(EffectEnd::Unknown) | None => EffectState::Unknown,
+                };
+                self.settle(&key, run, state, None);
+            }
+            Entry::Unknown(unknown) => self.settle(&unknown.key, run, EffectState::Unknown, None),
+            Entry::Issued(_)
+            | Entry::Postponed(_)
+            | Entry::Answered(_)
+            | Entry::ReadSkipped(_)
+            | Entry::Skipped(_)
+            | Entry::Branch(_)
+            | Entry::Set(_)
+            | Entry::Items(_)
+            | Entry::Stopped(_)
+            | Entry::StepFailed(_)
+            | Entry::CancelAsked(_)
+            | Entry::TimedOut(_)
+            | Entry::Finished(_) => {}
+        }
+    }
+
+    fn settle(&mut self, key: &EffectKey, run: RunId, state: EffectState, output: Option<Document>) {
+        let Some(record) = self.effects.get_mut(key) else {
+            return;
+        };
+        if record.state == EffectState::Confirmed {
+            return;
+        }
+        record.state = state;
+        record.output = output;
+        record.run = run;
+    }
+
+    fn state(&self, key: &EffectKey) -> Option<EffectState> {
+        self.effects.get(key).map(|record| record.state)
+    }
+
+    /// What is known of the effect with this key.
+    pub fn get(&self, key: &EffectKey) -> Option<&EffectRecord> {
+        self.effects.get(key)
+    }
+
+    /// All effects, ordered by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&EffectKey, &EffectRecord)> {
+        self.effects.iter()
+    }
+
+    /// Whether there is no effect in it.
+    pub fn is_empty(&self) -> bool {
+        self.effects.is_empty()
+    }
+}

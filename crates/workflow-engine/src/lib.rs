@@ -1,0 +1,59 @@
+//! The rules of a run: what a workflow means, what a run does next, what has to be on disk before it.
+//!
+//! Everything here is synchronous, total and deterministic: [`decide`] takes what is known and the time, and returns
+//! entries for the journal and commands for the host. [`RunState::fold`] is the only thing that changes a run, so a
+//! replay of the journal is the run. There is no async, no IO, no clock, no randomness, no environment and no map
+//! with an unstable order in this crate, and nothing here knows a connector, a database or HTTP.
+#![warn(missing_docs)]
+
+mod catalogue;
+mod check;
+mod command;
+mod definition;
+mod document;
+mod duration;
+mod effect;
+mod event;
+mod expression;
+mod id;
+pub mod invariants;
+mod journal;
+mod ledger;
+mod plan;
+mod preview;
+mod problem;
+mod reads;
+mod result;
+mod run;
+mod story;
+mod time;
+
+pub use catalogue::{Catalogue, EventTypeInfo, HydrateMode, OperationInfo, ReadInfo};
+pub use check::{CallResolution, Resolution, check};
+pub use command::{CallCommand, CallId, Command, EffectCommand, ReadCommand, SendMode};
+pub use definition::{
+    DEFAULT_CALL_TIMEOUT, Definition, MAX_CALL_TIMEOUT, MAX_CONCURRENCY, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES,
+    MAX_WORKFLOW_TIMEOUT, Trigger,
+};
+pub use document::{Document, DocumentError, MAX_JSON_DEPTH, PathPart};
+pub use effect::{EffectClass, EffectKey, RequestDigest};
+pub use event::{Event, EventRef, EventSource};
+pub use expression::{Expression, ExpressionError, FUEL_PER_EVALUATION, MAX_EXPRESSION_BYTES, MAX_OUTPUT_BYTES};
+pub use id::{
+    ConnectionId, EndpointId, EventId, IdError, IdGenerator, NODE_SLOTS, RefusalId, RunId, TokenId, VersionId,
+    WorkflowId, WorkspaceId,
+};
+pub use journal::{
+    Abandoned, Answered, Attempt, AttemptOutcome, BranchSide, BranchTaken, CancelAsked, EffectEnd, Ending, Entry,
+    Exchanges, Finished, Intent, Issued, Item, ItemsTaken, JournalError, Postponed, ReadSkipped, SetDone, Skipped,
+    StepFailed, StopStatus, Stopped, Target, TimedOut, UnknownEffect, VERSION as JOURNAL_VERSION, decode, encode,
+};
+pub use ledger::{EffectRecord, EffectState, Ledger};
+pub use plan::{CallSite, Plan, TriggerScope};
+pub use preview::{PreviewEffect, PreviewRead, ReplayPreview, preview};
+pub use problem::Problem;
+pub use reads::{MAX_READS, PlannedRead, read_order};
+pub use result::{CallFailure, CallOutcome, CallResult, Exchange, Origin, ResponseBody, Retry, Sent};
+pub use run::{Decision, EngineError, Environment, Input, MAX_ITEMS, OpenEffect, RunHead, RunState, Status, decide};
+pub use story::{StoryAttempt, StoryEffect, StoryStep, story};
+pub use time::{Timestamp, TimestampError};

@@ -1,0 +1,334 @@
+//! A published version made ready to run: names resolved, expressions compiled, the place of every step fixed.
+//!
+//! A plan is made from what publish froze, never from the configuration of today: a run is pinned to its version.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::catalogue::HydrateMode;
+use crate::check::{CallResolution, Resolution};
+use crate::definition::{Action, Call, Definition, RetryPolicy, Step, Trigger};
+use crate::event::Event;
+use crate::expression::{Expression, ExpressionError, Template};
+use crate::journal::{BranchSide, StopStatus};
+use crate::problem::Problem;
+use crate::reads::{self, PlannedRead};
+use crate::run::TriggerNames;
+use crate::time::Timestamp;
+
+/// What `where` sees beside the event.
+#[derive(Clone, Copy, Debug)]
+pub struct TriggerScope<'a> {
+    /// The connection of the event: `{name, connector, account, config}`, or null.
+    pub connection: &'a Value,
+    /// `{kind, endpoint, scheduled_for}`.
+    pub trigger: &'a Value,
+}
+
+/// One place where a workflow calls out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallSite {
+    /// Id of the step.
+    pub step: String,
+    /// JSON pointer of the step in the document.
+    pub pointer: String,
+    /// Name of the connection; `None` when it is the connection of the event.
+    pub connection: Option<String>,
+    /// Name of the connector.
+    pub connector: String,
+    /// Name of the operation.
+    pub operation: String,
+}
+
+/// The position of a step in the document: steps are numbered from the top, nested ones included.
+pub(crate) type NodeId = usize;
+
+/// What a step stands in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Parent {
+    Workflow,
+    Branch(NodeId, BranchSide),
+    Loop(NodeId),
+}
+
+/// One step of a plan.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) id: Arc<str>,
+    pub(crate) pointer: String,
+    pub(crate) parent: Parent,
+    /// Whether the block it stands in is over when it is.
+    pub(crate) closes_block: bool,
+    /// The loops around it, outermost first.
+    pub(crate) loops: Vec<NodeId>,
+    /// Its place in the frame of its innermost loop, or of the run.
+    pub(crate) slot: usize,
+    pub(crate) when: Option<Expression>,
+    pub(crate) task: Task,
+}
+
+/// What a step does, ready to run.
+#[derive(Debug)]
+pub(crate) enum Task {
+    Call(CallTask),
+    If {
+        condition: Expression,
+        then: Vec<NodeId>,
+        otherwise: Vec<NodeId>,
+    },
+    Set {
+        values: Template,
+    },
+    ForEach(LoopTask),
+    Stop {
+        status: StopStatus,
+        reason: Template,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct CallTask {
+    pub(crate) connection: Option<Arc<str>>,
+    pub(crate) connector: Arc<str>,
+    pub(crate) operation: Arc<str>,
+    pub(crate) with: Template,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) timeout: Duration,
+    pub(crate) continues: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct LoopTask {
+    pub(crate) list: Expression,
+    pub(crate) item_name: String,
+    pub(crate) key: Option<Expression>,
+    pub(crate) concurrency: usize,
+    pub(crate) body: Vec<NodeId>,
+    /// How many steps run for each item, those of loops inside not counted.
+    pub(crate) slots: usize,
+}
+
+impl Node {
+    pub(crate) fn kind(&self) -> &'static str {
+        match self.task {
+            Task::Call(_) => "call",
+            Task::If { .. } => "if",
+            Task::Set { .. } => "set",
+            Task::ForEach(_) => "for_each",
+            Task::Stop { .. } => "stop",
+        }
+    }
+}
+
+/// The steps and reads of a plan; shared by all its runs.
+#[derive(Debug, Default)]
+pub(crate) struct Program {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) by_id: BTreeMap<Arc<str>, NodeId>,
+    pub(crate) top: Vec<NodeId>,
+    /// How many steps stand outside of all loops.
+    pub(crate) slots: usize,
+    pub(crate) reads: Vec<PlannedRead>,
+    /// The connector of the reads.
+    pub(crate) connector: String,
+    /// The connection of the reads, when the event has none.
+    pub(crate) connection: Option<String>,
+}
+
+/// A version ready to run.
+#[derive(Debug)]
+pub struct Plan {
+    definition: Definition,
+    resolution: Resolution,
+    pub(crate) program: Arc<Program>,
+}
+
+impl Plan {
+    /// Compiles a definition with what publish froze.
+    ///
+    /// # Errors
+    /// When the two do not belong together, or a read of the connector cannot be compiled.
+    pub fn compile(definition: &Definition, resolution: &Resolution) -> Result<Self, Vec<Problem>> {
+        let uses = crate::check::hydrated_uses(definition);
+        let reads = reads::plan(&resolution.reads, resolution.hydrate, |name| uses.contains(name))?;
+        let mut program = Program {
+            reads,
+            ..Program::default()
+        };
+        let mut builder = Builder {
+            program: &mut program,
+            calls: &resolution.calls,
+            problems: Vec::new(),
+        };
+        let mut slots = 0;
+        let top = builder.block(&definition.steps, Parent::Workflow, &[], &mut slots);
+        let problems = builder.problems;
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        program.top = top;
+        program.slots = slots;
+        program.connector = resolution.connector.clone().unwrap_or_default();
+        program.connection.clone_from(&resolution.connection);
+        Ok(Self {
+            definition: definition.clone(),
+            resolution: resolution.clone(),
+            program: Arc::new(program),
+        })
+    }
+
+    /// The name of the workflow.
+    pub fn name(&self) -> &str {
+        self.definition.name()
+    }
+
+    /// What starts it.
+    pub fn trigger(&self) -> &Trigger {
+        self.definition.trigger()
+    }
+
+    /// What publish froze.
+    pub fn resolution(&self) -> &Resolution {
+        &self.resolution
+    }
+
+    /// The hydrate mode in effect.
+    pub fn hydrate(&self) -> HydrateMode {
+        self.resolution.hydrate
+    }
+
+    /// The time limit of a whole run.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.definition.timeout()
+    }
+
+    /// Whether `where` lets an event in; true when there is none. Event type and connection are not looked at.
+    ///
+    /// # Errors
+    /// When the expression fails on this event.
+    pub fn matches(&self, event: &Event, scope: &TriggerScope<'_>, now: Timestamp) -> Result<bool, ExpressionError> {
+        match self.trigger() {
+            Trigger::Event {
+                filter: Some(filter), ..
+            } => filter.truth(&TriggerNames {
+                event,
+                connection: scope.connection,
+                trigger: scope.trigger,
+                now,
+            }),
+            Trigger::Event { filter: None, .. } | Trigger::Manual { .. } => Ok(true),
+        }
+    }
+
+    /// The follow-up reads, in the order of the manifest.
+    pub fn reads(&self) -> &[PlannedRead] {
+        &self.program.reads
+    }
+
+    /// Every place where the workflow calls out, in the order of the document.
+    pub fn call_sites(&self) -> Vec<CallSite> {
+        let site = |node: &Node| match &node.task {
+            Task::Call(call) => Some(CallSite {
+                step: node.id.to_string(),
+                pointer: node.pointer.clone(),
+                connection: call.connection.as_deref().map(str::to_owned),
+                connector: call.connector.to_string(),
+                operation: call.operation.to_string(),
+            }),
+            Task::If { .. } | Task::Set { .. } | Task::ForEach(_) | Task::Stop { .. } => None,
+        };
+        self.program.nodes.iter().filter_map(site).collect()
+    }
+}
+
+struct Builder<'a> {
+    program: &'a mut Program,
+    calls: &'a BTreeMap<String, CallResolution>,
+    problems: Vec<Problem>,
+}
+
+impl Builder<'_> {
+    fn block(&mut self, steps: &[Step], parent: Parent, loops: &[NodeId], slots: &mut usize) -> Vec<NodeId> {
+        let mut block = Vec::with_capacity(steps.len());
+        for (position, step) in steps.iter().enumerate() {
+            let at = self.program.nodes.len();
+            let id: Arc<str> = Arc::from(step.id.as_str());
+            self.program.by_id.insert(Arc::clone(&id), at);
+            self.program.nodes.push(Node {
+                id,
+                pointer: step.pointer.clone(),
+                parent,
+                closes_block: position + 1 == steps.len(),
+                loops: loops.to_vec(),
+                slot: *slots,
+                when: step.when.clone(),
+                // Steps inside are numbered after this one, so what it does can only be said when they are known.
+                task: Task::Stop {
+                    status: StopStatus::Failed,
+                    reason: Template::default(),
+                },
+            });
+            *slots += 1;
+            let task = self.task(step, at, loops, slots);
+            if let Some(node) = self.program.nodes.get_mut(at) {
+                node.task = task;
+            }
+            block.push(at);
+        }
+        block
+    }
+
+    fn task(&mut self, step: &Step, at: NodeId, loops: &[NodeId], slots: &mut usize) -> Task {
+        match &step.action {
+            Action::Call(call) => Task::Call(self.call(step, call)),
+            Action::If {
+                condition,
+                then,
+                otherwise,
+            } => Task::If {
+                condition: condition.clone(),
+                then: self.block(then, Parent::Branch(at, BranchSide::Then), loops, slots),
+                otherwise: self.block(otherwise, Parent::Branch(at, BranchSide::Else), loops, slots),
+            },
+            Action::Set { values, .. } => Task::Set { values: values.clone() },
+            Action::ForEach(each) => {
+                let mut inside = loops.to_vec();
+                inside.push(at);
+                let mut slots = 0;
+                let body = self.block(&each.steps, Parent::Loop(at), &inside, &mut slots);
+                Task::ForEach(LoopTask {
+                    list: each.list.clone(),
+                    item_name: each.item_name.clone(),
+                    key: each.key.clone(),
+                    concurrency: usize::try_from(each.concurrency).unwrap_or(1),
+                    body,
+                    slots,
+                })
+            }
+            Action::Stop { status, reason } => Task::Stop {
+                status: *status,
+                reason: reason.clone(),
+            },
+        }
+    }
+
+    fn call(&mut self, step: &Step, call: &Call) -> CallTask {
+        let resolved = self.calls.get(&step.id);
+        if resolved.is_none() {
+            let message = format!("step `{}` was not resolved when the version was published", step.id);
+            self.problems.push(Problem::new(&step.pointer, "not_resolved", message));
+        }
+        CallTask {
+            connection: resolved.and_then(|call| call.connection.as_deref()).map(Arc::from),
+            connector: resolved.map_or_else(|| Arc::from(""), |call| Arc::from(call.connector.as_str())),
+            operation: resolved.map_or_else(|| Arc::from(""), |call| Arc::from(call.operation.as_str())),
+            with: call.with.clone(),
+            retry: call.retry,
+            timeout: call.timeout,
+            continues: call.continues,
+        }
+    }
+}

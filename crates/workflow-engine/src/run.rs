@@ -1,0 +1,128 @@
+//! A run: what it knows, what it takes in, what it decides.
+//!
+//! [`decide`] never changes a run; folding the entries of its decision does. Whatever a decision depends on later is
+//! in an entry, so a run that lost its memory continues from its journal.
+
+mod calls;
+mod decide;
+mod fold;
+mod retry;
+mod scope;
+mod state;
+mod walk;
+
+use serde_json::Value;
+
+pub use self::decide::decide;
+pub(crate) use self::scope::{EVENT_MEMBERS, STEP_ROOTS, TRIGGER_ROOTS, TriggerNames};
+pub use self::state::{OpenEffect, RunHead, RunState};
+use crate::command::{CallId, Command};
+use crate::effect::EffectClass;
+use crate::journal::Entry;
+use crate::result::CallResult;
+use crate::time::Timestamp;
+
+/// How many items a `for_each` may take: the state of every item is held while the run is open.
+pub const MAX_ITEMS: usize = 10_000;
+
+/// What a decision asks of its surroundings. Answers come from memory; they must not block.
+pub trait Environment {
+    /// What a call with these arguments does outside.
+    fn effect_class(&self, connection: &str, operation: &str, args: &Value) -> EffectClass;
+    /// `{name, connector, account, config}` of a connection, without secrets.
+    fn connection(&self, name: &str) -> Option<Value>;
+}
+
+/// What a run takes in.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// The run begins.
+    Started,
+    /// The process that ran it is gone: what became of calls that were handed out is not known.
+    Recovered,
+    /// A call came back. Outcomes of calls that are not handed out (any more) change nothing.
+    Outcome {
+        /// Which call.
+        call: CallId,
+        /// What came of it.
+        result: &'a CallResult,
+    },
+    /// The due time of the last decision is reached. Earlier is harmless.
+    Due,
+    /// Somebody asks for the run to end: nothing new is begun, effects that are on their way are waited for.
+    Cancel {
+        /// Why, for people.
+        reason: &'a str,
+    },
+}
+
+/// Where a run stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Calls are on their way.
+    Running,
+    /// Only timers are open.
+    Waiting,
+    /// Ended well.
+    Succeeded,
+    /// Ended in failure; code `effect_unknown` when nobody knows whether an effect took place.
+    Failed {
+        /// Stable code.
+        code: String,
+        /// For people.
+        message: String,
+        /// Path of the step at fault, `hydrate.<read>` for a read.
+        step: Option<String>,
+    },
+    /// Ended because somebody asked for it.
+    Canceled,
+}
+
+impl Status {
+    /// Whether the run is over.
+    pub const fn is_final(&self) -> bool {
+        match self {
+            Self::Running | Self::Waiting => false,
+            Self::Succeeded | Self::Failed { .. } | Self::Canceled => true,
+        }
+    }
+
+    /// The name in storage and the API.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Succeeded => "succeeded",
+            Self::Failed { .. } => "failed",
+            Self::Canceled => "canceled",
+        }
+    }
+}
+
+/// What follows from an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What to append to the journal, and to fold into the run.
+    pub entries: Vec<Entry>,
+    /// What to do outside, each after what [`Command::durable_first`] says.
+    pub commands: Vec<Command>,
+    /// Where the run stands after the entries.
+    pub status: Status,
+    /// When to come back with [`Input::Due`] at the latest, if nothing else happens.
+    pub due: Option<Timestamp>,
+}
+
+/// A run and a plan that do not fit together; nothing was decided.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The journal names a step that the plan does not have: the run belongs to another version.
+    #[error("run {run} names {what}, which version {version} of the workflow does not have")]
+    Foreign {
+        /// The run.
+        run: crate::id::RunId,
+        /// The step or read.
+        what: String,
+        /// The version the run is pinned to.
+        version: u32,
+    },
+}

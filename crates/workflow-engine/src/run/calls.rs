@@ -1,0 +1,461 @@
+//! The calls of a run: begun, taken back, tried again, recovered.
+//!
+//! Before an effect leaves, its intent is an entry of the same decision, and the command says that it must be on disk
+//! first. What is sent again is sent under the same key with the same body, or not at all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fold::EFFECT_UNKNOWN;
+use super::retry::{self, Next};
+use super::scope::ReadNames;
+use super::state::{OpenCall, Owner, Phase, Place};
+use super::walk::{Fault, Walk};
+use crate::command::{CallCommand, CallId, Command, EffectCommand, ReadCommand, SendMode};
+use crate::definition::{DEFAULT_CALL_TIMEOUT, RetryPolicy};
+use crate::document::Document;
+use crate::effect::{EffectClass, EffectKey, KeyParts, RequestDigest};
+use crate::journal::{Answered, Attempt, AttemptOutcome, Entry, Intent, Issued, Postponed, Target, UnknownEffect};
+use crate::ledger::{EffectRecord, EffectState};
+use crate::plan::{CallTask, Task};
+use crate::result::{CallOutcome, CallResult};
+
+/// How often an effect may be proven not done and begun anew; a person replays, so this is never reached.
+const MAX_GENERATIONS: u32 = 10_000;
+
+const WINDOW_OVER: &str = "it may have been sent, and the provider has forgotten its key by now";
+const NO_WAY_TO_KNOW: &str = "it may have been sent by an earlier run, and the provider offers no way to find out";
+
+impl Walk<'_> {
+    fn task(&self, place: &Place) -> Option<&CallTask> {
+        match &self.program.nodes.get(place.node)?.task {
+            Task::Call(task) => Some(task),
+            Task::If { .. } | Task::Set { .. } | Task::ForEach(_) | Task::Stop { .. } => None,
+        }
+    }
+
+    /// Begins the call of a step, or answers it from the ledger. `again`: the number of the call that goes on, when
+    /// a call that had no effect so far turns out to have one.
+    pub(super) fn start_call(&mut self, place: &Place, path: &Arc<str>, task: &CallTask, again: Option<CallId>) {
+        let of = Target::Step(Arc::clone(path));
+        let connection = task
+            .connection
+            .clone()
+            .or_else(|| self.run.event.connection.as_deref().map(Arc::from));
+        let Some(connection) = connection else {
+            let message = "the event has no connection, and the step names none".to_owned();
+            return self.fail(
+                of,
+                Fault {
+                    code: "no_connection",
+                    message,
+                },
+                task.continues,
+            );
+        };
+        let args = match task.with.render(&self.scope(place)) {
+            Ok(args) => args,
+            Err(error) => return self.fail(of, error.into(), task.continues),
+        };
+        let class = self
+            .environment
+            .effect_class(&connection, &task.operation, args.value());
+        let call = again.unwrap_or_else(|| self.run.fresh_call());
+        if class == EffectClass::Read {
+            let attempt = again
+                .and_then(|call| self.run.calls.get(&call))
+                .map_or(1, OpenCall::next_attempt);
+            self.fresh.insert(call);
+            self.push(Entry::Issued(Issued {
+                call,
+                of,
+                attempt,
+                at: self.now,
+                mode: None,
+            }));
+            self.commands.push(Command::Call(CallCommand {
+                call,
+                step: path.to_string(),
+                attempt,
+                connection: connection.to_string(),
+                connector: task.connector.to_string(),
+                operation: task.operation.to_string(),
+                args,
+                timeout: task.timeout,
+                class,
+                effect: None,
+            }));
+            return;
+        }
+        let digest = RequestDigest::of(&connection, &task.connector, &task.operation, args.value());
+        let (generation, key) = self.effect_key(path, digest);
+        let mut intent = Intent {
+            call,
+            step: Arc::clone(path),
+            key,
+            digest,
+            generation,
+            class,
+            connection,
+            connector: Arc::clone(&task.connector),
+            operation: Arc::clone(&task.operation),
+            args,
+            first_sent_at: self.now,
+            mode: SendMode::First,
+        };
+        let ledger = Arc::clone(&self.run.ledger);
+        match ledger.get(&key) {
+            None => {}
+            Some(EffectRecord {
+                state: EffectState::Confirmed,
+                output,
+                run,
+                ..
+            }) => {
+                let output = output.clone().unwrap_or_else(Document::null);
+                let step = Arc::clone(path);
+                return self.push(Entry::Answered(Answered {
+                    step,
+                    key,
+                    digest,
+                    class,
+                    output,
+                    run: *run,
+                }));
+            }
+            Some(record) => {
+                intent.first_sent_at = record.first_sent_at;
+                intent.mode = match class {
+                    EffectClass::Keyed { .. } | EffectClass::Repeatable | EffectClass::Read => SendMode::Resend,
+                    EffectClass::FindBy { consistent: true, .. } => SendMode::LookFirst,
+                    EffectClass::FindBy { consistent: false, .. } => SendMode::LookOnly,
+                    EffectClass::Blind => return self.unknown(None, path, key, NO_WAY_TO_KNOW),
+                };
+                if intent.mode == SendMode::Resend && !retry::may_resend(class, intent.first_sent_at, self.now) {
+                    return self.unknown(None, path, key, WINDOW_OVER);
+                }
+            }
+        }
+        let settled = match class {
+            EffectClass::FindBy {
+                consistent: false,
+                settle,
+            } => intent.first_sent_at.plus(task.timeout).plus(settle),
+            _ => self.now,
+        };
+        let timeout = task.timeout;
+        let mode = intent.mode;
+        self.fresh.insert(call);
+        self.push(Entry::Intended(intent));
+        if mode == SendMode::LookOnly && settled > self.now {
+            return self.postpone(
+                call,
+                settled.since(self.now),
+                mode,
+                "until the provider's search is sure to see it",
+            );
+        }
+        self.send(call, timeout);
+    }
+
+    /// The key of an effect: raised past every generation that is proven not to have been carried out.
+    fn effect_key(&self, path: &str, digest: RequestDigest) -> (u32, EffectKey) {
+        let head = self.run.head();
+        let key = |generation| {
+            EffectKey::derive(&KeyParts {
+                workspace: head.workspace.as_raw(),
+                workflow: head.workflow.as_raw(),
+                dedupe_scope: &head.dedupe_scope,
+                dedupe_key: &head.dedupe_key,
+                step: path,
+                generation,
+                digest,
+            })
+        };
+        let is_failed = |key: &EffectKey| {
+            self.run
+                .ledger
+                .get(key)
+                .is_some_and(|record| record.state == EffectState::Failed)
+        };
+        let mut generation = 0;
+        let mut found = key(generation);
+        while is_failed(&found) && generation < MAX_GENERATIONS {
+            generation += 1;
+            found = key(generation);
+        }
+        (generation, found)
+    }
+
+    pub(super) fn unknown(&mut self, call: Option<CallId>, step: &Arc<str>, key: EffectKey, reason: &str) {
+        let step = Arc::clone(step);
+        self.push(Entry::Unknown(UnknownEffect {
+            call,
+            step,
+            key,
+            reason: Arc::from(reason),
+        }));
+    }
+
+    fn postpone(&mut self, call: CallId, pause: Duration, mode: SendMode, reason: &str) {
+        let until = self.now.plus(pause);
+        self.push(Entry::Postponed(Postponed {
+            call,
+            until,
+            mode,
+            reason: Arc::from(reason),
+        }));
+    }
+
+    /// The command for an effect whose intent was decided and that counts as handed out.
+    fn send(&mut self, call: CallId, timeout: Duration) {
+        let Some(open) = self.run.calls.get(&call) else {
+            return;
+        };
+        let (Some(intent), Some(mode)) = (&open.intent, open.mode) else {
+            return;
+        };
+        self.commands.push(Command::Call(CallCommand {
+            call,
+            step: intent.step.to_string(),
+            attempt: open.attempt,
+            connection: intent.connection.to_string(),
+            connector: intent.connector.to_string(),
+            operation: intent.operation.to_string(),
+            args: intent.args.clone(),
+            timeout,
+            class: intent.class,
+            effect: Some(EffectCommand {
+                key: intent.key,
+                first_sent_at: open.first_sent_at,
+                mode,
+            }),
+        }));
+    }
+
+    /// Begins a hydration read.
+    pub(super) fn start_read(&mut self, position: usize, name: Arc<str>) {
+        self.read(self.run.fresh_call(), 1, position, name);
+    }
+
+    fn read(&mut self, call: CallId, attempt: u32, position: usize, name: Arc<str>) {
+        let of = Target::Read(Arc::clone(&name));
+        let Some(read) = self.program.reads.get(position) else {
+            return;
+        };
+        let connection = self
+            .run
+            .event
+            .connection
+            .clone()
+            .or_else(|| self.program.connection.clone());
+        let Some(connection) = connection else {
+            let message = "the event has no connection to read with".to_owned();
+            return self.fail(
+                of,
+                Fault {
+                    code: "no_connection",
+                    message,
+                },
+                false,
+            );
+        };
+        let args = match read.with.render(&ReadNames { run: &self.run }) {
+            Ok(args) => args,
+            Err(error) => return self.fail(of, error.into(), false),
+        };
+        self.fresh.insert(call);
+        self.push(Entry::Issued(Issued {
+            call,
+            of,
+            attempt,
+            at: self.now,
+            mode: None,
+        }));
+        self.commands.push(Command::Read(ReadCommand {
+            call,
+            name: name.to_string(),
+            attempt,
+            connection,
+            connector: self.program.connector.clone(),
+            operation: read.operation().to_owned(),
+            args,
+            all_max: read.info.all_max,
+            timeout: read.timeout(),
+        }));
+    }
+
+    /// Takes in the outcome of a call.
+    pub(super) fn outcome(&mut self, call: CallId, result: &CallResult) {
+        let Some(open) = self.run.calls.get(&call).filter(|open| open.phase == Phase::Flight) else {
+            return;
+        };
+        let open = open.clone();
+        let outcome = match &result.outcome {
+            CallOutcome::Done { output } => AttemptOutcome::Done {
+                output: output.clone(),
+                origin: result.origin,
+            },
+            CallOutcome::Failed(failure) => {
+                let (policy, timeout, continues) = match &open.owner {
+                    Owner::Read(_) => (RetryPolicy::default(), DEFAULT_CALL_TIMEOUT, false),
+                    Owner::Step(place) => self.task(place).map_or_else(
+                        || (RetryPolicy::default(), DEFAULT_CALL_TIMEOUT, false),
+                        |task| (task.retry, task.timeout, task.continues),
+                    ),
+                };
+                let closing = self.run.ending.is_some();
+                let situation = retry::Situation {
+                    run: self.run.head().id,
+                    call,
+                    timeout,
+                    closing,
+                    now: self.now,
+                };
+                let failure = failure.clone();
+                match retry::next(&open, &failure, &policy, &situation) {
+                    Next::Retry { at, mode } => AttemptOutcome::Retry {
+                        failure,
+                        next_at: at,
+                        mode,
+                    },
+                    Next::Gone => AttemptOutcome::Gone { failure },
+                    Next::Fail { code, effect } => {
+                        let continued = continues && code != Some(EFFECT_UNKNOWN);
+                        let code = Arc::from(code.unwrap_or(&failure.code));
+                        AttemptOutcome::Failed {
+                            failure,
+                            code,
+                            effect,
+                            continued,
+                        }
+                    }
+                }
+            }
+        };
+        self.push(Entry::Attempt(Attempt {
+            call,
+            of: open.of,
+            attempt: open.attempt,
+            at: self.now,
+            outcome,
+            exchanges: Arc::from(result.exchanges.as_slice()),
+        }));
+    }
+
+    /// Hands out again what waited until now.
+    pub(super) fn issue_due(&mut self) {
+        let now = self.now;
+        let is_due = |open: &OpenCall| matches!(open.phase, Phase::Wait { until, .. } if until <= now);
+        let due: Vec<CallId> = self
+            .run
+            .calls
+            .iter()
+            .filter(|(_, open)| is_due(open))
+            .map(|(call, _)| *call)
+            .collect();
+        for call in due {
+            let Some(open) = self.run.calls.get(&call).cloned() else {
+                continue;
+            };
+            let mode = match open.phase {
+                Phase::Wait { mode, .. } => mode,
+                Phase::Flight => open.mode,
+            };
+            self.issue(call, &open, open.next_attempt(), mode);
+        }
+    }
+
+    fn issue(&mut self, call: CallId, open: &OpenCall, attempt: u32, mode: Option<SendMode>) {
+        let place = match &open.owner {
+            Owner::Read(position) => {
+                if let Target::Read(name) = &open.of {
+                    self.read(call, attempt, *position, Arc::clone(name));
+                }
+                return;
+            }
+            Owner::Step(place) => place,
+        };
+        let program = self.program;
+        let Some(Task::Call(task)) = program.nodes.get(place.node).map(|node| &node.task) else {
+            return;
+        };
+        let Some(intent) = &open.intent else {
+            if let Target::Step(path) = &open.of {
+                self.start_call(place, path, task, Some(call));
+            }
+            return;
+        };
+        let is_resend = mode == Some(SendMode::Resend) && (open.maybe_sent || open.phase == Phase::Flight);
+        if is_resend && !retry::may_resend(intent.class, open.first_sent_at, self.now) {
+            return self.unknown(Some(call), &intent.step, intent.key, WINDOW_OVER);
+        }
+        self.push(Entry::Issued(Issued {
+            call,
+            of: open.of.clone(),
+            attempt,
+            at: self.now,
+            mode,
+        }));
+        self.send(call, task.timeout);
+    }
+
+    /// Takes up again what a lost process had handed out.
+    pub(super) fn recover(&mut self) {
+        let lost: Vec<(CallId, OpenCall)> = self
+            .run
+            .calls
+            .iter()
+            .filter(|(_, open)| open.phase == Phase::Flight)
+            .map(|(call, open)| (*call, open.clone()))
+            .collect();
+        for (call, open) in lost {
+            let closing = self.run.ending.is_some();
+            let Some(intent) = &open.intent else {
+                if !closing {
+                    self.issue(call, &open, open.attempt, None);
+                }
+                continue;
+            };
+            let timeout = match &open.owner {
+                Owner::Step(place) => self.task(place).map_or(DEFAULT_CALL_TIMEOUT, |task| task.timeout),
+                Owner::Read(_) => DEFAULT_CALL_TIMEOUT,
+            };
+            // Bytes of the lost process left before now, and the provider may work on them for as long as a try takes.
+            let reason = "until a request of the lost process is sure to be over";
+            match intent.class {
+                EffectClass::Keyed { .. } | EffectClass::Repeatable | EffectClass::Read => {
+                    self.issue(call, &open, open.attempt, Some(SendMode::Resend));
+                }
+                EffectClass::FindBy { consistent: true, .. } => {
+                    self.postpone(call, timeout, SendMode::LookFirst, reason);
+                }
+                EffectClass::FindBy {
+                    consistent: false,
+                    settle,
+                } => {
+                    self.postpone(call, timeout.saturating_add(settle), SendMode::LookOnly, reason);
+                }
+                EffectClass::Blind if closing => {
+                    self.unknown(
+                        Some(call),
+                        &intent.step,
+                        intent.key,
+                        "it was on its way when the process was lost",
+                    );
+                }
+                EffectClass::Blind => self.issue(call, &open, open.attempt, Some(SendMode::IfNeverSent)),
+            }
+        }
+    }
+}
+
+impl OpenCall {
+    /// The number of the next try: one more than the last, unless that never came about.
+    pub(super) fn next_attempt(&self) -> u32 {
+        match self.phase {
+            Phase::Wait { .. } => self.attempt + 1,
+            Phase::Flight => self.attempt,
+        }
+    }
+}

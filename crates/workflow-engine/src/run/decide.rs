@@ -1,0 +1,138 @@
+//! From an input to a decision.
+//!
+//! A decision is made on a copy of the run that takes in each entry as it is decided, by the same fold that will take
+//! it in for good. So what is decided is what the journal will say, and nothing else.
+
+use std::sync::Arc;
+
+use super::state::{OpenCall, Phase, RunState};
+use super::walk::Walk;
+use super::{Decision, EngineError, Environment, Input};
+use crate::command::CallId;
+use crate::journal::{Abandoned, CancelAsked, EffectEnd, Ending, Entry, Finished, TimedOut};
+use crate::plan::Plan;
+use crate::time::Timestamp;
+
+/// What a run does next.
+///
+/// Changes nothing: fold [`Decision::entries`] into `run` before the next call. A finished run decides nothing.
+///
+/// # Errors
+/// [`EngineError::Foreign`] when the journal of the run does not belong to the plan.
+pub fn decide(
+    plan: &Plan,
+    run: &RunState,
+    environment: &dyn Environment,
+    input: Input<'_>,
+    now: Timestamp,
+) -> Result<Decision, EngineError> {
+    if run.finished.is_some() {
+        return Ok(Decision {
+            entries: Vec::new(),
+            commands: Vec::new(),
+            status: run.status(),
+            due: None,
+        });
+    }
+    let mut walk = Walk::new(&plan.program, run.clone(), environment, now);
+    match input {
+        Input::Started | Input::Due => {}
+        Input::Recovered => walk.recover(),
+        Input::Outcome { call, result } => walk.outcome(call, result),
+        Input::Cancel { reason } => {
+            if walk.run.ending.is_none() {
+                walk.push(Entry::CancelAsked(CancelAsked {
+                    reason: Arc::from(reason),
+                }));
+            }
+        }
+    }
+    let deadline = plan.timeout().map(|limit| (limit, run.head().started_at.plus(limit)));
+    if let Some((limit, deadline)) = deadline
+        && now >= deadline
+        && walk.run.ending.is_none()
+    {
+        walk.push(Entry::TimedOut(TimedOut { limit }));
+    }
+    walk.advance();
+    if walk.run.ending.is_some() {
+        walk.wind_down();
+    }
+    if let Some(what) = walk.run.foreign.take() {
+        let head = run.head();
+        return Err(EngineError::Foreign {
+            run: head.id,
+            what,
+            version: head.version_number,
+        });
+    }
+    let status = walk.run.status();
+    let due = match status.is_final() {
+        true => None,
+        false => {
+            let deadline = deadline
+                .filter(|_| walk.run.ending.is_none())
+                .map(|(_, deadline)| deadline);
+            walk.run.next_due().into_iter().chain(deadline).min()
+        }
+    };
+    Ok(Decision {
+        entries: walk.entries,
+        commands: walk.commands,
+        status,
+        due,
+    })
+}
+
+impl Walk<'_> {
+    /// Ends the run, as soon as no effect is on its way: its outcome must not be lost.
+    fn wind_down(&mut self) {
+        // What was only begun in this decision is not sent any more; what is on its way again is waited for.
+        let fresh = std::mem::take(&mut self.fresh);
+        self.commands
+            .retain(|command| command.durable_first() && !fresh.contains(&command.call()));
+        let in_flight = |(id, call): (&CallId, &OpenCall)| {
+            call.intent.is_some() && call.phase == Phase::Flight && !fresh.contains(id)
+        };
+        let waits = self.run.calls.iter().any(in_flight);
+        let given_up: Vec<Abandoned> = self
+            .run
+            .calls
+            .iter()
+            .filter(|(id, call)| !in_flight((id, call)))
+            .map(|(id, call)| Abandoned {
+                call: *id,
+                of: call.of.clone(),
+                effect: call.intent.as_ref().map(|_| match call.maybe_sent {
+                    true => EffectEnd::Unknown,
+                    false => EffectEnd::Failed,
+                }),
+            })
+            .collect();
+        for abandoned in given_up {
+            self.push(Entry::Abandoned(abandoned));
+        }
+        if waits {
+            return;
+        }
+        let Some(mut ending) = self.run.ending.clone() else {
+            return;
+        };
+        let is_unknown = matches!(&ending, Ending::Failed { code, .. } if &**code == super::fold::EFFECT_UNKNOWN);
+        if let (Some(step), false) = (&self.run.unknown, is_unknown) {
+            let message = match &ending {
+                Ending::Failed { message, .. } => {
+                    format!("nobody knows whether the effect took place; also: {message}")
+                }
+                Ending::Succeeded | Ending::Canceled => "nobody knows whether the effect took place".to_owned(),
+            };
+            ending = Ending::Failed {
+                code: Arc::from(super::fold::EFFECT_UNKNOWN),
+                message: Arc::from(message),
+                step: Some(Arc::clone(step)),
+            };
+        }
+        let at = self.now;
+        self.push(Entry::Finished(Finished { ending, at }));
+    }
+}

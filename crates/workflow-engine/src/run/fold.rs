@@ -1,0 +1,504 @@
+//! The one thing that changes a run: taking in an entry.
+//!
+//! Folding is total and looks at nothing but the run and the entry: no expression is evaluated, no time is asked.
+
+use std::sync::Arc;
+
+use super::state::{Closed, Frame, ItemState, Loop, OpenCall, Owner, Phase, Place, ReadState, RunState, Slot, Verdict};
+use crate::command::{CallId, SendMode};
+use crate::document::Document;
+use crate::journal::{
+    Abandoned, Attempt, AttemptOutcome, BranchSide, EffectEnd, Ending, Entry, Intent, Issued, Item, StopStatus, Target,
+};
+use crate::plan::{Parent, Task};
+use crate::result::{CallFailure, Sent};
+use crate::time::Timestamp;
+
+/// The code of a run that stopped because nobody knows whether an effect took place.
+pub(super) const EFFECT_UNKNOWN: &str = "effect_unknown";
+/// The answer of a host that could not prove what it was asked to prove.
+pub(super) const UNPROVEN: &str = "unproven";
+
+impl RunState {
+    /// Takes in an entry. Entries that do not belong to the plan are noted and reported by [`crate::decide`].
+    pub fn fold(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Issued(issued) => self.fold_issued(issued),
+            Entry::Intended(intent) => self.fold_intent(intent),
+            Entry::Attempt(attempt) => self.fold_attempt(attempt),
+            Entry::Postponed(postponed) => {
+                if let Some(call) = self.calls.get_mut(&postponed.call) {
+                    call.maybe_sent = true;
+                    call.phase = Phase::Wait {
+                        until: postponed.until,
+                        mode: Some(postponed.mode),
+                    };
+                }
+            }
+            Entry::Answered(answered) => {
+                self.forget_call(&Target::Step(Arc::clone(&answered.step)));
+                let closed = Closed::plain(Verdict::Done, Some(answered.output.clone()));
+                self.close_path(&answered.step, closed);
+            }
+            Entry::Unknown(unknown) => {
+                if let Some(call) = unknown.call {
+                    self.calls.remove(&call);
+                }
+                self.unknown.get_or_insert_with(|| Arc::clone(&unknown.step));
+                self.fail(
+                    &Target::Step(Arc::clone(&unknown.step)),
+                    EFFECT_UNKNOWN,
+                    &unknown.reason,
+                    0,
+                );
+            }
+            Entry::Abandoned(abandoned) => self.fold_abandoned(abandoned),
+            Entry::ReadSkipped(skipped) => self.settle_read(&skipped.name, ReadState::Null),
+            Entry::Skipped(skipped) => self.close_path(&skipped.step, Closed::plain(Verdict::Skipped, None)),
+            Entry::Branch(branch) => {
+                let taken = branch.taken;
+                match taken {
+                    BranchSide::None => {
+                        let closed = Closed::plain(Verdict::Done, Some(Document::null()));
+                        self.close_path(&branch.step, closed);
+                    }
+                    BranchSide::Then | BranchSide::Else => self.set_slot(&branch.step, |_| Slot::Branch(taken)),
+                }
+            }
+            Entry::Set(set) => {
+                self.close_path(&set.step, Closed::plain(Verdict::Done, Some(set.output.clone())));
+            }
+            Entry::Items(items) => self.fold_items(&items.step, &items.items),
+            Entry::Stopped(stopped) => {
+                let ending = match stopped.status {
+                    StopStatus::Succeeded => Ending::Succeeded,
+                    StopStatus::Failed => Ending::Failed {
+                        code: Arc::from("stopped"),
+                        message: Arc::clone(&stopped.reason),
+                        step: Some(Arc::clone(&stopped.step)),
+                    },
+                };
+                self.ending.get_or_insert(ending);
+                self.set_slot(&stopped.step, |_| {
+                    Slot::Closed(Arc::new(Closed::plain(Verdict::Done, None)))
+                });
+            }
+            Entry::StepFailed(failed) if failed.continued => {
+                self.forget_call(&failed.of);
+                if let Target::Step(step) = &failed.of {
+                    let error = Some((Arc::clone(&failed.code), Arc::clone(&failed.message)));
+                    self.close_path(
+                        step,
+                        Closed {
+                            error,
+                            ..Closed::plain(Verdict::Failed, None)
+                        },
+                    );
+                }
+            }
+            Entry::StepFailed(failed) => {
+                self.forget_call(&failed.of);
+                self.fail(&failed.of, &failed.code, &failed.message, 0);
+            }
+            Entry::CancelAsked(_) => {
+                self.ending.get_or_insert(Ending::Canceled);
+            }
+            Entry::TimedOut(timed_out) => {
+                let limit = crate::duration::print(timed_out.limit);
+                self.ending.get_or_insert_with(|| Ending::Failed {
+                    code: Arc::from("timeout"),
+                    message: Arc::from(format!("the run took longer than its limit of {limit}")),
+                    step: None,
+                });
+            }
+            Entry::Finished(finished) => {
+                self.calls.clear();
+                self.finished = Some(finished.ending.clone());
+            }
+        }
+    }
+
+    fn owner(&mut self, of: &Target) -> Option<Owner> {
+        let owner = match of {
+            Target::Read(name) => self
+                .program
+                .0
+                .reads
+                .iter()
+                .position(|read| read.name() == &**name)
+                .map(Owner::Read),
+            Target::Step(path) => self.place(path).map(Owner::Step),
+        };
+        if owner.is_none() {
+            self.note_foreign(of);
+        }
+        owner
+    }
+
+    fn note_foreign(&mut self, of: &Target) {
+        let what = match of {
+            Target::Read(name) => format!("read `{name}`"),
+            Target::Step(path) => format!("step `{path}`"),
+        };
+        self.foreign.get_or_insert(what);
+    }
+
+    fn open_slot(&mut self, owner: &Owner) {
+        match owner {
+            Owner::Read(position) => {
+                if let Some(read) = self.reads.get_mut(*position) {
+                    *read = ReadState::Open;
+                }
+            }
+            Owner::Step(place) => self.put_slot(place, |_| Slot::Open),
+        }
+    }
+
+    fn fold_issued(&mut self, issued: &Issued) {
+        self.next_call = self.next_call.max(issued.call.0 + 1);
+        if let Some(call) = self.calls.get_mut(&issued.call) {
+            // Handed out again while it was on its way: the process that knew what became of it is gone.
+            call.maybe_sent |= call.phase == Phase::Flight;
+            if !call.maybe_sent {
+                call.first_sent_at = issued.at;
+            }
+            call.attempt = issued.attempt;
+            call.mode = issued.mode;
+            call.phase = Phase::Flight;
+            return;
+        }
+        let Some(owner) = self.owner(&issued.of) else {
+            return;
+        };
+        self.open_slot(&owner);
+        self.calls.insert(
+            issued.call,
+            OpenCall {
+                of: issued.of.clone(),
+                owner,
+                attempt: issued.attempt,
+                phase: Phase::Flight,
+                intent: None,
+                mode: None,
+                first_sent_at: issued.at,
+                maybe_sent: false,
+                not_found: 0,
+            },
+        );
+    }
+
+    fn fold_intent(&mut self, intent: &Intent) {
+        self.next_call = self.next_call.max(intent.call.0 + 1);
+        let of = Target::Step(Arc::clone(&intent.step));
+        let Some(owner) = self.owner(&of) else { return };
+        self.open_slot(&owner);
+        self.calls.insert(
+            intent.call,
+            OpenCall {
+                of,
+                owner,
+                attempt: 1,
+                phase: Phase::Flight,
+                mode: Some(intent.mode),
+                first_sent_at: intent.first_sent_at,
+                // Sent again for another run: that one may have been carried out.
+                maybe_sent: intent.mode != SendMode::First,
+                not_found: 0,
+                intent: Some(Arc::new(intent.clone())),
+            },
+        );
+    }
+
+    fn fold_attempt(&mut self, attempt: &Attempt) {
+        match &attempt.outcome {
+            AttemptOutcome::Retry { failure, next_at, mode } => {
+                if let Some(call) = self.calls.get_mut(&attempt.call) {
+                    call.learn(failure);
+                    call.phase = Phase::Wait {
+                        until: *next_at,
+                        mode: *mode,
+                    };
+                }
+            }
+            AttemptOutcome::Done { output, origin } => {
+                self.calls.remove(&attempt.call);
+                match &attempt.of {
+                    Target::Read(name) => self.settle_read(
+                        name,
+                        ReadState::Done {
+                            output: output.clone(),
+                            origin: *origin,
+                            at: attempt.at,
+                            exchanges: Arc::clone(&attempt.exchanges),
+                        },
+                    ),
+                    Target::Step(path) => self.close_path(
+                        path,
+                        Closed {
+                            verdict: Verdict::Done,
+                            output: Some(output.clone()),
+                            error: None,
+                            attempts: attempt.attempt,
+                            exchanges: Some(Arc::clone(&attempt.exchanges)),
+                        },
+                    ),
+                }
+            }
+            AttemptOutcome::Gone { .. } => {
+                self.calls.remove(&attempt.call);
+                if let Target::Read(name) = &attempt.of {
+                    self.settle_read(name, ReadState::Null);
+                }
+            }
+            AttemptOutcome::Failed {
+                failure,
+                code,
+                continued,
+                ..
+            } => {
+                self.calls.remove(&attempt.call);
+                if &**code == EFFECT_UNKNOWN
+                    && let Target::Step(step) = &attempt.of
+                {
+                    self.unknown.get_or_insert_with(|| Arc::clone(step));
+                }
+                match &attempt.of {
+                    Target::Step(step) if *continued => self.close_path(
+                        step,
+                        Closed {
+                            verdict: Verdict::Failed,
+                            output: None,
+                            error: Some((Arc::clone(code), Arc::from(failure.message.as_str()))),
+                            attempts: attempt.attempt,
+                            exchanges: Some(Arc::clone(&attempt.exchanges)),
+                        },
+                    ),
+                    of => self.fail(of, code, &failure.message, attempt.attempt),
+                }
+            }
+        }
+    }
+
+    fn fold_abandoned(&mut self, abandoned: &Abandoned) {
+        let Some(call) = self.calls.remove(&abandoned.call) else {
+            return;
+        };
+        if call.intent.as_ref().is_some_and(|intent| intent.class.asks_a_person())
+            && abandoned.effect == Some(EffectEnd::Unknown)
+            && let Target::Step(step) = &abandoned.of
+        {
+            self.unknown.get_or_insert_with(|| Arc::clone(step));
+        }
+    }
+
+    fn fold_items(&mut self, step: &Arc<str>, items: &[Item]) {
+        let slots = self
+            .place(step)
+            .and_then(|place| match &self.program.0.nodes.get(place.node)?.task {
+                Task::ForEach(each) => Some(each.slots),
+                Task::Call(_) | Task::If { .. } | Task::Set { .. } | Task::Stop { .. } => None,
+            });
+        let Some(slots) = slots else {
+            return self.note_foreign(&Target::Step(Arc::clone(step)));
+        };
+        if items.is_empty() {
+            let output = Document::from_value(serde_json::Value::Array(Vec::new()));
+            return self.close_path(step, Closed::plain(Verdict::Done, Some(output)));
+        }
+        let by_key = items
+            .iter()
+            .enumerate()
+            .map(|(position, item)| (Arc::clone(&item.key), position))
+            .collect();
+        let state = |item: &Item| {
+            Arc::new(ItemState {
+                key: Arc::clone(&item.key),
+                value: item.value.clone(),
+                frame: Frame::new(slots),
+                output: None,
+            })
+        };
+        let items = items.iter().map(state).collect();
+        let state = Loop {
+            items,
+            by_key: Arc::new(by_key),
+            done: 0,
+            first_open: 0,
+        };
+        self.set_slot(step, |_| Slot::Loop(Arc::new(state)));
+    }
+
+    fn settle_read(&mut self, name: &Arc<str>, state: ReadState) {
+        let position = self.program.0.reads.iter().position(|read| read.name() == &**name);
+        match position.and_then(|position| self.reads.get_mut(position)) {
+            Some(read) => *read = state,
+            None => self.note_foreign(&Target::Read(Arc::clone(name))),
+        }
+    }
+
+    /// The run fails because of this step or read.
+    fn fail(&mut self, of: &Target, code: &str, message: &str, attempts: u32) {
+        let (code, message): (Arc<str>, Arc<str>) = (Arc::from(code), Arc::from(message));
+        let step = match of {
+            Target::Step(step) => Arc::clone(step),
+            Target::Read(name) => Arc::from(format!("hydrate.{name}")),
+        };
+        if let Target::Step(path) = of {
+            let error = Some((Arc::clone(&code), Arc::clone(&message)));
+            let closed = Closed {
+                error,
+                attempts,
+                ..Closed::plain(Verdict::Failed, None)
+            };
+            self.set_slot(path, |_| Slot::Closed(Arc::new(closed)));
+        } else if let Target::Read(name) = of {
+            self.settle_read(name, ReadState::Null);
+        }
+        self.ending.get_or_insert(Ending::Failed {
+            code,
+            message,
+            step: Some(step),
+        });
+    }
+
+    fn set_slot(&mut self, path: &Arc<str>, change: impl FnOnce(&Slot) -> Slot) {
+        match self.place(path) {
+            Some(place) => self.put_slot(&place, change),
+            None => self.note_foreign(&Target::Step(Arc::clone(path))),
+        }
+    }
+
+    fn frame_mut(&mut self, place: &Place) -> Option<&mut Frame> {
+        let program = Arc::clone(&self.program.0);
+        let mut frame = &mut self.frame;
+        for (node, item) in program.nodes.get(place.node)?.loops.iter().zip(&place.items) {
+            let slot = program.nodes.get(*node)?.slot;
+            let Slot::Loop(state) = frame.slots.get_mut(slot)? else {
+                return None;
+            };
+            let item = Arc::make_mut(state).items.get_mut(*item)?;
+            frame = &mut Arc::make_mut(item).frame;
+        }
+        Some(frame)
+    }
+
+    fn put_slot(&mut self, place: &Place, change: impl FnOnce(&Slot) -> Slot) {
+        let slot = self.program.0.nodes.get(place.node).map(|node| node.slot);
+        if let Some(slot) = slot
+            && let Some(slot) = self.frame_mut(place).and_then(|frame| frame.slots.get_mut(slot))
+        {
+            *slot = change(slot);
+        }
+    }
+
+    /// Forgets the call of something that is through: a try that was due may end a step before it is handed out.
+    fn forget_call(&mut self, of: &Target) {
+        self.calls.retain(|_, call| call.of != *of);
+    }
+
+    fn close_path(&mut self, path: &Arc<str>, closed: Closed) {
+        match self.place(path) {
+            Some(place) => self.close(place, closed),
+            None => self.note_foreign(&Target::Step(Arc::clone(path))),
+        }
+    }
+
+    /// Closes a step, and the `if` or `for_each` that is through with it.
+    fn close(&mut self, place: Place, closed: Closed) {
+        let output = closed.output.clone();
+        self.put_slot(&place, |_| Slot::Closed(Arc::new(closed)));
+        let Some((parent, closes_block)) = self
+            .program
+            .0
+            .nodes
+            .get(place.node)
+            .map(|node| (node.parent, node.closes_block))
+        else {
+            return;
+        };
+        if !closes_block {
+            return;
+        }
+        let output = output.unwrap_or_else(Document::null);
+        match parent {
+            Parent::Workflow => {}
+            Parent::Branch(node, _) => {
+                self.close(
+                    Place {
+                        node,
+                        items: place.items,
+                    },
+                    Closed::plain(Verdict::Done, Some(output)),
+                );
+            }
+            Parent::Loop(node) => {
+                let mut items = place.items;
+                let Some(item) = items.pop() else { return };
+                let place = Place { node, items };
+                if let Some(list) = self.close_item(&place, item, output) {
+                    self.close(place, Closed::plain(Verdict::Done, Some(list)));
+                }
+            }
+        }
+    }
+
+    /// Notes the output of an item; gives the list of all outputs when it was the last one open.
+    fn close_item(&mut self, place: &Place, item: usize, output: Document) -> Option<Document> {
+        let slot = self.program.0.nodes.get(place.node)?.slot;
+        let Slot::Loop(state) = self.frame_mut(place)?.slots.get_mut(slot)? else {
+            return None;
+        };
+        let state = Arc::make_mut(state);
+        Arc::make_mut(state.items.get_mut(item)?).output = Some(output);
+        state.done += 1;
+        while state
+            .items
+            .get(state.first_open)
+            .is_some_and(|item| item.output.is_some())
+        {
+            state.first_open += 1;
+        }
+        if state.done < state.items.len() {
+            return None;
+        }
+        Some(Document::list(
+            state.items.iter().filter_map(|item| item.output.as_ref()),
+        ))
+    }
+
+    /// The number for the next call.
+    pub(super) fn fresh_call(&self) -> CallId {
+        CallId(self.next_call)
+    }
+
+    /// The earliest moment at which something waits to go on.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        let wait = |call: &OpenCall| match call.phase {
+            Phase::Wait { until, .. } => Some(until),
+            Phase::Flight => None,
+        };
+        self.calls.values().filter_map(wait).min()
+    }
+}
+
+/// Whether a failure says that the object of a read is not there.
+pub(super) fn is_not_found(failure: &CallFailure) -> bool {
+    failure.http_status == Some(404) || failure.code == "not_found"
+}
+
+impl OpenCall {
+    /// What a failed try says about the world outside.
+    fn learn(&mut self, failure: &CallFailure) {
+        match failure.sent {
+            Sent::Maybe => self.maybe_sent = true,
+            // The host sent in this mode only after proof that nothing was sent before.
+            Sent::Never if self.mode == Some(SendMode::IfNeverSent) && failure.code != UNPROVEN => {
+                self.maybe_sent = false;
+            }
+            Sent::Never => {}
+        }
+        if self.intent.is_none() && is_not_found(failure) {
+            self.not_found += 1;
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! What a run knows. Changed by [`RunState::fold`] alone, cheap to clone, never written anywhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::command::{CallId, SendMode};
+use crate::document::Document;
+use crate::effect::{EffectClass, EffectKey};
+use crate::event::Event;
+use crate::id::{RunId, VersionId, WorkflowId, WorkspaceId};
+use crate::journal::{BranchSide, Ending, Exchanges, Intent, Target};
+use crate::ledger::Ledger;
+use crate::plan::{NodeId, Parent, Plan, Program};
+use crate::result::Origin;
+use crate::run::Status;
+use crate::time::Timestamp;
+
+/// What is fixed about a run from its first moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunHead {
+    /// The run.
+    pub id: RunId,
+    /// The first run of its family: itself, unless it is a replay.
+    pub root_id: RunId,
+    /// The run that it replays.
+    pub replay_of: Option<RunId>,
+    /// The workspace.
+    pub workspace: WorkspaceId,
+    /// The workflow.
+    pub workflow: WorkflowId,
+    /// The name of the workflow.
+    pub workflow_name: String,
+    /// The version that it is pinned to.
+    pub version: VersionId,
+    /// The number of that version.
+    pub version_number: u32,
+    /// The dedupe scope of the event; part of effect keys, so a replay must have the same.
+    pub dedupe_scope: String,
+    /// The dedupe key of the event; part of effect keys, so a replay must have the same.
+    pub dedupe_key: String,
+    /// When it began.
+    pub started_at: Timestamp,
+}
+
+/// An effect that is on its way or waits for its next try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenEffect {
+    /// The call.
+    pub call: CallId,
+    /// Path of the step.
+    pub step: String,
+    /// Its idempotency key.
+    pub key: EffectKey,
+    /// How it can be repeated.
+    pub class: EffectClass,
+    /// When it may have been sent for the first time.
+    pub first_sent_at: Timestamp,
+}
+
+/// A run, as the fold over its journal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunState {
+    pub(super) head: Arc<RunHead>,
+    pub(super) event: Arc<Event>,
+    pub(super) program: SharedProgram,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) reads: Vec<ReadState>,
+    pub(super) frame: Frame,
+    pub(super) calls: BTreeMap<CallId, OpenCall>,
+    pub(super) next_call: u32,
+    /// How the run is going to end once the effects on their way are back.
+    pub(super) ending: Option<Ending>,
+    /// The step whose effect nobody knows about.
+    pub(super) unknown: Option<Arc<str>>,
+    pub(super) finished: Option<Ending>,
+    /// A step or read in the journal that the plan does not have.
+    pub(super) foreign: Option<String>,
+}
+
+/// The steps of the plan; two runs of one version compare equal whatever copy they hold.
+#[derive(Clone, Debug)]
+pub(super) struct SharedProgram(pub(super) Arc<Program>);
+
+impl PartialEq for SharedProgram {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.nodes.len() == other.0.nodes.len()
+    }
+}
+
+/// Where a hydration read stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum ReadState {
+    Pending,
+    Open,
+    Done {
+        output: Document,
+        origin: Origin,
+        at: Timestamp,
+        exchanges: Exchanges,
+    },
+    /// Skipped, gone, or failed with the run: null.
+    Null,
+}
+
+/// The steps of a run, or of one item of a loop.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Frame {
+    pub(super) slots: Vec<Slot>,
+}
+
+impl Frame {
+    pub(super) fn new(slots: usize) -> Self {
+        Self {
+            slots: vec![Slot::Pending; slots],
+        }
+    }
+}
+
+/// Where a step stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Slot {
+    Pending,
+    /// A call is open.
+    Open,
+    /// An `if` that went this way and is not through.
+    Branch(BranchSide),
+    /// A `for_each` that is not through.
+    Loop(Arc<Loop>),
+    Closed(Arc<Closed>),
+}
+
+/// A `for_each` that is not through.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Loop {
+    pub(super) items: Vec<Arc<ItemState>>,
+    pub(super) by_key: Arc<BTreeMap<Arc<str>, usize>>,
+    pub(super) done: usize,
+    /// All items before this one are done.
+    pub(super) first_open: usize,
+}
+
+/// One item of a loop.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ItemState {
+    pub(super) key: Arc<str>,
+    pub(super) value: Document,
+    pub(super) frame: Frame,
+    /// The output of its last step, when through; null when that was skipped.
+    pub(super) output: Option<Document>,
+}
+
+/// How a step came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Done,
+    Skipped,
+    Failed,
+}
+
+/// A step that is through.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Closed {
+    pub(super) verdict: Verdict,
+    pub(super) output: Option<Document>,
+    pub(super) error: Option<(Arc<str>, Arc<str>)>,
+    pub(super) attempts: u32,
+    pub(super) exchanges: Option<Exchanges>,
+}
+
+impl Closed {
+    pub(super) fn plain(verdict: Verdict, output: Option<Document>) -> Self {
+        Self {
+            verdict,
+            output,
+            error: None,
+            attempts: 0,
+            exchanges: None,
+        }
+    }
+}
+
+/// Which instance of a step: the step and the item of each loop around it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(super) struct Place {
+    pub(super) node: NodeId,
+    pub(super) items: Vec<usize>,
+}
+
+/// What an open call belongs to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Owner {
+    Read(usize),
+    Step(Place),
+}
+
+/// A call that is not over.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct OpenCall {
+    pub(super) of: Target,
+    pub(super) owner: Owner,
+    /// The number of the last try that was handed out.
+    pub(super) attempt: u32,
+    pub(super) phase: Phase,
+    pub(super) intent: Option<Arc<Intent>>,
+    /// How the last try of an effect was handed out.
+    pub(super) mode: Option<SendMode>,
+    /// When the effect may have been sent for the first time.
+    pub(super) first_sent_at: Timestamp,
+    /// Whether the provider may have acted already.
+    pub(super) maybe_sent: bool,
+    /// How often the object of a read was not found.
+    pub(super) not_found: u32,
+}
+
+/// Whether an open call is on its way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Phase {
+    Flight,
+    Wait { until: Timestamp, mode: Option<SendMode> },
+}
+
+impl RunState {
+    /// A run before its first entry.
+    pub fn new(head: RunHead, event: Arc<Event>, plan: &Plan) -> Self {
+        let program = &plan.program;
+        Self {
+            head: Arc::new(head),
+            event,
+            program: SharedProgram(Arc::clone(program)),
+            ledger: Arc::default(),
+            reads: vec![ReadState::Pending; program.reads.len()],
+            frame: Frame::new(program.slots),
+            calls: BTreeMap::new(),
+            next_call: 0,
+            ending: None,
+            unknown: None,
+            finished: None,
+            foreign: None,
+        }
+    }
+
+    /// The same run knowing the effects of its family. Needed for replays, harmless otherwise.
+    pub fn with_ledger(mut self, ledger: Ledger) -> Self {
+        self.ledger = Arc::new(ledger);
+        self
+    }
+
+    /// What is fixed about the run.
+    pub fn head(&self) -> &RunHead {
+        &self.head
+    }
+
+    /// The event it runs on.
+    pub fn event(&self) -> &Arc<Event> {
+        &self.event
+    }
+
+    /// Where it stands.
+    pub fn status(&self) -> Status {
+        match &self.finished {
+            Some(Ending::Succeeded) => Status::Succeeded,
+            Some(Ending::Canceled) => Status::Canceled,
+            Some(Ending::Failed { code, message, step }) => Status::Failed {
+                code: code.to_string(),
+                message: message.to_string(),
+                step: step.as_deref().map(str::to_owned),
+            },
+            None if !self.calls.is_empty() && self.calls.values().all(|call| call.phase != Phase::Flight) => {
+                Status::Waiting
+            }
+            None => Status::Running,
+        }
+    }
+
+    /// The effects that are on their way or wait for their next try.
+    pub fn open_effects(&self) -> Vec<OpenEffect> {
+        let open = |(call, open): (&CallId, &OpenCall)| {
+            let intent = open.intent.as_ref()?;
+            Some(OpenEffect {
+                call: *call,
+                step: intent.step.to_string(),
+                key: intent.key,
+                class: intent.class,
+                first_sent_at: open.first_sent_at,
+            })
+        };
+        self.calls.iter().filter_map(open).collect()
+    }
+
+    /// The frame that the items lead to.
+    pub(super) fn frame(&self, loops: &[NodeId], items: &[usize]) -> Option<&Frame> {
+        let mut frame = &self.frame;
+        for (node, item) in loops.iter().zip(items) {
+            let slot = self.program.0.nodes.get(*node)?.slot;
+            let Slot::Loop(state) = frame.slots.get(slot)? else {
+                return None;
+            };
+            frame = &state.items.get(*item)?.frame;
+        }
+        Some(frame)
+    }
+
+    /// Where the step at `place` stands.
+    pub(super) fn slot(&self, place: &Place) -> Option<&Slot> {
+        let node = self.program.0.nodes.get(place.node)?;
+        self.frame(&node.loops, &place.items)?.slots.get(node.slot)
+    }
+
+    /// The path of the step at `place`.
+    pub(super) fn path(&self, place: &Place) -> Arc<str> {
+        let Some(node) = self.program.0.nodes.get(place.node) else {
+            return Arc::from("");
+        };
+        if let Parent::Workflow = node.parent {
+            return Arc::clone(&node.id);
+        }
+        let mut path = String::new();
+        self.write_path(place.node, &place.items, &mut path);
+        Arc::from(path)
+    }
+
+    fn write_path(&self, at: NodeId, items: &[usize], path: &mut String) {
+        let Some(node) = self.program.0.nodes.get(at) else {
+            return;
+        };
+        match node.parent {
+            Parent::Workflow => {}
+            Parent::Branch(parent, side) => {
+                self.write_path(parent, items, path);
+                path.push_str(if side == BranchSide::Then { ".then." } else { ".else." });
+            }
+            Parent::Loop(parent) => {
+                let (outer, last) = match items.split_last() {
+                    Some((last, outer)) => (outer, Some(*last)),
+                    None => (items, None),
+                };
+                self.write_path(parent, outer, path);
+                let place = Place {
+                    node: parent,
+                    items: outer.to_vec(),
+                };
+                let key = match (self.slot(&place), last) {
+                    (Some(Slot::Loop(state)), Some(last)) => state.items.get(last).map(|item| &item.key),
+                    _ => None,
+                };
+                path.push('[');
+                path.push_str(key.map_or("", |key| key));
+                path.push_str("].");
+            }
+        }
+        path.push_str(&node.id);
+    }
+
+    /// The step that a path in the journal names.
+    pub(super) fn place(&self, path: &str) -> Option<Place> {
+        let id = path.rsplit('.').next().unwrap_or(path);
+        let node = *self.program.0.by_id.get(id)?;
+        let loops = &self.program.0.nodes.get(node)?.loops;
+        if loops.is_empty() {
+            return Some(Place {
+                node,
+                items: Vec::new(),
+            });
+        }
+        let mut items = Vec::with_capacity(loops.len());
+        let mut keys = path.split('[').skip(1).filter_map(|rest| rest.split(']').next());
+        for outer in loops {
+            let place = Place {
+                node: *outer,
+                items: items.clone(),
+            };
+            let Some(Slot::Loop(state)) = self.slot(&place) else {
+                return None;
+            };
+            items.push(*state.by_key.get(keys.next()?)?);
+        }
+        Some(Place { node, items })
+    }
+}

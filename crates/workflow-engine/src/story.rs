@@ -1,0 +1,439 @@
+//! The story of a run, for people: what the API and the terminal show.
+//!
+//! Told from the journal alone; a plan only adds what has not been reached yet and better labels.
+
+use std::collections::BTreeMap;
+
+use crate::command::CallId;
+use crate::document::Document;
+use crate::effect::EffectKey;
+use crate::journal::{AttemptOutcome, BranchSide, EffectEnd, Entry, Target};
+use crate::ledger::EffectState;
+use crate::plan::{NodeId, Plan, Program, Task};
+use crate::result::{Exchange, Origin};
+use crate::time::Timestamp;
+
+/// One step or read of a run; steps in a `for_each` once per item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoryStep {
+    /// Path of the step, `hydrate.<read>` for a read.
+    pub path: String,
+    /// `read`, `call`, `if`, `set`, `for_each` or `stop`.
+    pub kind: &'static str,
+    /// What it is, in a few words: the operation, the branch taken, the number of items.
+    pub label: String,
+    /// `pending`, `running`, `waiting`, `succeeded`, `answered`, `skipped`, `gone`, `failed`, `unknown` or `canceled`.
+    pub status: &'static str,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Its tries, for calls and reads.
+    pub attempts: Vec<StoryAttempt>,
+    /// Its effect, for calls that have one.
+    pub effect: Option<StoryEffect>,
+    /// Its output; not repeated for `if` and `for_each`.
+    pub output: Option<Document>,
+    /// Why it failed, waits, or was left out.
+    pub note: Option<String>,
+}
+
+/// One try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoryAttempt {
+    /// Which, from 1.
+    pub number: u32,
+    /// When it was handed out.
+    pub at: Timestamp,
+    /// From then until it came back, in milliseconds; 0 while it is on its way.
+    pub duration_ms: u64,
+    /// `running`, `sent`, `coalesced`, `found`, `gone`, `retry`, `failed` or `lost` (with its process).
+    pub outcome: &'static str,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Its HTTP exchanges.
+    pub exchanges: Vec<Exchange>,
+    /// When the next one is due.
+    pub next_at: Option<Timestamp>,
+}
+
+/// The effect of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoryEffect {
+    /// Its idempotency key.
+    pub key: EffectKey,
+    /// `keyed`, `find_by`, `repeatable` or `blind`; empty when this run never intended it.
+    pub class: &'static str,
+    /// `intended`, `confirmed`, `failed` or `unknown`.
+    pub state: &'static str,
+}
+
+/// The story that the journal rows of one run tell, in the order in which it happened.
+///
+/// With the plan of an unfinished run, the steps that are still to come follow as `pending`.
+pub fn story(plan: Option<&Plan>, journals: &[(i32, Timestamp, Vec<Entry>)]) -> Vec<StoryStep> {
+    let mut teller = Teller {
+        program: plan.map(|plan| &*plan.program),
+        steps: Vec::new(),
+        by_path: BTreeMap::new(),
+        calls: BTreeMap::new(),
+    };
+    let mut ended = None;
+    for (_, at, entries) in journals {
+        for entry in entries {
+            if let Entry::Finished(finished) = entry {
+                ended = Some(finished.at);
+            }
+            teller.tell(entry, *at);
+        }
+    }
+    teller.finish(ended);
+    teller.steps
+}
+
+struct Teller<'a> {
+    program: Option<&'a Program>,
+    steps: Vec<StoryStep>,
+    by_path: BTreeMap<String, usize>,
+    calls: BTreeMap<CallId, String>,
+}
+
+fn path_of(of: &Target) -> String {
+    match of {
+        Target::Step(path) => path.to_string(),
+        Target::Read(name) => format!("hydrate.{name}"),
+    }
+}
+
+impl Teller<'_> {
+    /// What the plan says about a step or read.
+    fn label(&self, of: &Target) -> Option<(&'static str, String)> {
+        let program = self.program?;
+        match of {
+            Target::Read(name) => {
+                let read = program.reads.iter().find(|read| read.name() == &**name)?;
+                Some(("read", format!("{}.{}", program.connector, read.operation())))
+            }
+            Target::Step(path) => {
+                let node = program.by_id.get(path.rsplit('.').next()?)?;
+                let node = program.nodes.get(*node)?;
+                let label = match &node.task {
+                    Task::Call(call) => format!("{}.{}", call.connector, call.operation),
+                    Task::If { condition, .. } => condition.source().to_owned(),
+                    Task::ForEach(each) => each.list.source().to_owned(),
+                    Task::Set { .. } | Task::Stop { .. } => String::new(),
+                };
+                Some((node.kind(), label))
+            }
+        }
+    }
+
+    fn step(&mut self, of: &Target, kind: &'static str, at: Timestamp) -> &mut StoryStep {
+        let path = path_of(of);
+        let position = match self.by_path.get(&path) {
+            Some(position) => *position,
+            None => {
+                let (kind, label) = self.label(of).unwrap_or((kind, String::new()));
+                self.by_path.insert(path.clone(), self.steps.len());
+                self.steps.push(StoryStep {
+                    path,
+                    kind,
+                    label,
+                    status: "pending",
+                    started_at: Some(at),
+                    finished_at: None,
+                    attempts: Vec::new(),
+                    effect: None,
+                    output: None,
+                    note: None,
+                });
+                self.steps.len() - 1
+            }
+        };
+        self.steps
+            .get_mut(position)
+            .expect("positions are taken from this list")
+    }
+
+    fn handed_out(&mut self, of: &Target, kind: &'static str, number: u32, at: Timestamp) -> &mut StoryStep {
+        let step = self.step(of, kind, at);
+        if let Some(last) = step.attempts.last_mut().filter(|last| last.outcome == "running") {
+            last.outcome = "lost";
+        }
+        step.status = "running";
+        step.note = None;
+        step.attempts.push(StoryAttempt {
+            number,
+            at,
+            duration_ms: 0,
+            outcome: "running",
+            error: None,
+            exchanges: Vec::new(),
+            next_at: None,
+        });
+        step
+    }
+
+    fn through(&mut self, of: &Target, kind: &'static str, status: &'static str, at: Timestamp) -> &mut StoryStep {
+        let step = self.step(of, kind, at);
+        step.status = status;
+        step.finished_at = Some(at);
+        step
+    }
+
+    fn tell(&mut self, entry: &Entry, at: Timestamp) {
+        let step_of = |path: &std::sync::Arc<str>| Target::Step(std::sync::Arc::clone(path));
+        match entry {
+            Entry::Issued(issued) => {
+                self.calls.insert(issued.call, path_of(&issued.of));
+                let kind = if matches!(issued.of, Target::Read(_)) {
+                    "read"
+                } else {
+                    "call"
+                };
+                self.handed_out(&issued.of, kind, issued.attempt, issued.at);
+            }
+            Entry::Intended(intent) => {
+                self.calls.insert(intent.call, intent.step.to_string());
+                let step = self.handed_out(&step_of(&intent.step), "call", 1, at);
+                step.label = format!("{}.{}", intent.connector, intent.operation);
+                let state = EffectState::Intended.as_str();
+                step.effect = Some(StoryEffect {
+                    key: intent.key,
+                    class: intent.class.as_str(),
+                    state,
+                });
+            }
+            Entry::Attempt(attempt) => self.came_back(attempt),
+            Entry::Postponed(postponed) => {
+                let path = self.calls.get(&postponed.call);
+                if let Some(step) = path
+                    .and_then(|path| self.by_path.get(path))
+                    .and_then(|at| self.steps.get_mut(*at))
+                {
+                    step.status = "waiting";
+                    step.note = Some(postponed.reason.to_string());
+                    if let Some(last) = step.attempts.last_mut() {
+                        last.outcome = if last.outcome == "running" {
+                            "lost"
+                        } else {
+                            last.outcome
+                        };
+                        last.next_at = Some(postponed.until);
+                    }
+                }
+            }
+            Entry::Answered(answered) => {
+                let step = self.through(&step_of(&answered.step), "call", "answered", at);
+                let (class, state) = (answered.class.as_str(), EffectState::Confirmed.as_str());
+                step.effect = Some(StoryEffect {
+                    key: answered.key,
+                    class,
+                    state,
+                });
+                step.output = Some(answered.output.clone());
+                step.note = Some(format!("run {} did this already", answered.run));
+            }
+            Entry::Unknown(unknown) => {
+                let step = self.through(&step_of(&unknown.step), "call", "unknown", at);
+                let class = step.effect.as_ref().map_or("", |effect| effect.class);
+                step.effect = Some(StoryEffect {
+                    key: unknown.key,
+                    class,
+                    state: EffectState::Unknown.as_str(),
+                });
+                step.note = Some(unknown.reason.to_string());
+            }
+            Entry::Abandoned(abandoned) => {
+                let status = if abandoned.effect == Some(EffectEnd::Unknown) {
+                    "unknown"
+                } else {
+                    "canceled"
+                };
+                self.through(&abandoned.of, "call", status, at).settle(abandoned.effect);
+            }
+            Entry::ReadSkipped(skipped) => {
+                let of = Target::Read(std::sync::Arc::clone(&skipped.name));
+                self.through(&of, "read", "skipped", at).note = Some(skipped.reason.to_string());
+            }
+            Entry::Skipped(skipped) => {
+                self.through(&step_of(&skipped.step), "call", "skipped", at).note =
+                    Some("its `when` was not true".to_owned());
+            }
+            Entry::Branch(branch) => {
+                let step = self.through(&step_of(&branch.step), "if", "succeeded", at);
+                let taken = match branch.taken {
+                    BranchSide::Then => "then",
+                    BranchSide::Else => "else",
+                    BranchSide::None => "neither",
+                };
+                step.label = if step.label.is_empty() {
+                    taken.to_owned()
+                } else {
+                    format!("{} → {taken}", step.label)
+                };
+            }
+            Entry::Set(set) => {
+                self.through(&step_of(&set.step), "set", "succeeded", at).output = Some(set.output.clone())
+            }
+            Entry::Items(items) => {
+                let step = self.through(&step_of(&items.step), "for_each", "succeeded", at);
+                let count = items.items.len();
+                let noun = if count == 1 { "item" } else { "items" };
+                step.label = if step.label.is_empty() {
+                    format!("{count} {noun}")
+                } else {
+                    format!("{}: {count} {noun}", step.label)
+                };
+            }
+            Entry::Stopped(stopped) => {
+                let step = self.through(&step_of(&stopped.step), "stop", "succeeded", at);
+                step.note = Some(stopped.reason.to_string()).filter(|reason| !reason.is_empty());
+            }
+            Entry::StepFailed(failed) => {
+                self.through(&failed.of, "call", "failed", at).note = Some(failed.message.to_string());
+            }
+            Entry::CancelAsked(_) | Entry::TimedOut(_) | Entry::Finished(_) => {}
+        }
+    }
+
+    fn came_back(&mut self, attempt: &crate::journal::Attempt) {
+        let step = self.step(&attempt.of, "call", attempt.at);
+        if step.attempts.last().is_none_or(|last| last.outcome != "running") {
+            step.attempts.push(StoryAttempt {
+                number: attempt.attempt,
+                at: attempt.at,
+                duration_ms: 0,
+                outcome: "running",
+                error: None,
+                exchanges: Vec::new(),
+                next_at: None,
+            });
+        }
+        let Some(told) = step.attempts.last_mut() else {
+            return;
+        };
+        told.duration_ms = u64::try_from(attempt.at.since(told.at).as_millis()).unwrap_or(u64::MAX);
+        told.exchanges = attempt.exchanges.to_vec();
+        let (outcome, status, failure) = match &attempt.outcome {
+            AttemptOutcome::Done { output, origin } => {
+                step.output = Some(output.clone());
+                let outcome = match origin {
+                    Origin::Sent => "sent",
+                    Origin::Coalesced => "coalesced",
+                    Origin::Found => "found",
+                };
+                (outcome, "succeeded", None)
+            }
+            AttemptOutcome::Gone { failure } => ("gone", "gone", Some(failure)),
+            AttemptOutcome::Retry { failure, next_at, .. } => {
+                told.next_at = Some(*next_at);
+                ("retry", "waiting", Some(failure))
+            }
+            AttemptOutcome::Failed { failure, effect, .. } => {
+                let status = if *effect == Some(EffectEnd::Unknown) {
+                    "unknown"
+                } else {
+                    "failed"
+                };
+                ("failed", status, Some(failure))
+            }
+        };
+        told.outcome = outcome;
+        told.error = failure.map(|failure| format!("{}: {}", failure.code, failure.message));
+        step.note.clone_from(&told.error);
+        step.status = status;
+        if status != "waiting" {
+            step.finished_at = Some(attempt.at);
+        }
+        match &attempt.outcome {
+            AttemptOutcome::Done { .. } => {
+                if let Some(effect) = &mut step.effect {
+                    effect.state = EffectState::Confirmed.as_str();
+                }
+            }
+            AttemptOutcome::Failed { effect, .. } => step.settle(*effect),
+            AttemptOutcome::Gone { .. } | AttemptOutcome::Retry { .. } => {}
+        }
+    }
+
+    /// Steps with steps inside are as far as these are; what is open when a run ended was given up.
+    fn finish(&mut self, ended: Option<Timestamp>) {
+        if let Some(at) = ended {
+            for step in self
+                .steps
+                .iter_mut()
+                .filter(|step| matches!(step.status, "running" | "waiting"))
+            {
+                step.status = "canceled";
+                step.finished_at = Some(at);
+            }
+        }
+        for position in (0..self.steps.len()).rev() {
+            let Some(outer) = self
+                .steps
+                .get(position)
+                .filter(|step| matches!(step.kind, "if" | "for_each"))
+            else {
+                continue;
+            };
+            let prefixes = [format!("{}.", outer.path), format!("{}[", outer.path)];
+            let inside = |step: &&StoryStep| prefixes.iter().any(|prefix| step.path.starts_with(prefix));
+            let worst = ["unknown", "failed", "running", "waiting", "canceled"]
+                .into_iter()
+                .find(|status| self.steps.iter().filter(inside).any(|step| step.status == *status));
+            let last = self
+                .steps
+                .iter()
+                .filter(inside)
+                .filter_map(|step| step.finished_at)
+                .max();
+            let Some(outer) = self.steps.get_mut(position) else {
+                continue;
+            };
+            outer.finished_at = outer.finished_at.max(last);
+            if let Some(worst) = worst {
+                outer.status = if worst == "waiting" { "running" } else { worst };
+                if outer.status == "running" {
+                    outer.finished_at = None;
+                }
+            }
+        }
+        if let (Some(program), None) = (self.program, ended) {
+            self.pending(program, &program.top, "");
+        }
+    }
+
+    /// The steps that are still to come; those inside loops are known only when their items are.
+    fn pending(&mut self, program: &Program, block: &[NodeId], prefix: &str) {
+        for node in block {
+            let Some(node) = program.nodes.get(*node) else {
+                continue;
+            };
+            let path = format!("{prefix}{}", node.id);
+            let of = Target::Step(std::sync::Arc::from(path.as_str()));
+            let is_told = self.by_path.contains_key(&path);
+            if !is_told {
+                self.step(&of, node.kind(), Timestamp::from_unix_ms(0)).started_at = None;
+            } else if let Task::If { then, otherwise, .. } = &node.task {
+                for (block, side) in [(then, "then"), (otherwise, "else")] {
+                    let inside = format!("{path}.{side}.");
+                    if self.by_path.keys().any(|told| told.starts_with(&inside)) {
+                        self.pending(program, block, &inside);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl StoryStep {
+    fn settle(&mut self, end: Option<EffectEnd>) {
+        if let (Some(effect), Some(end)) = (&mut self.effect, end) {
+            effect.state = match end {
+                EffectEnd::Failed => EffectState::Failed.as_str(),
+                EffectEnd::Unknown => EffectState::Unknown.as_str(),
+            };
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The engine through its public door: documents in, decisions out.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "in tests a panic is the report; helpers are tests too"
+)]
+
+mod definitions;
+mod effects;
+mod expressions;
+mod flow;
+mod hydration;
+mod properties;
+mod replay;
+mod support;
+mod telling;

@@ -1,0 +1,97 @@
+//! The story of a run, as people read it.
+
+use std::fmt::Write as _;
+
+use serde_json::json;
+use weir_workflow_engine::{Sent, StoryStep, story};
+
+use crate::support::{Driver, HYDRATED, KEYED, failure, plan, plan_in, seconds};
+
+fn print(story: &[StoryStep]) -> String {
+    let mut text = String::new();
+    for step in story {
+        let effect = step
+            .effect
+            .as_ref()
+            .map(|effect| format!(" [{} {}]", effect.class, effect.state))
+            .unwrap_or_default();
+        let note = step
+            .note
+            .as_deref()
+            .map(|note| format!(" ({note})"))
+            .unwrap_or_default();
+        writeln!(
+            text,
+            "{} {} {}: {}{effect}{note}",
+            step.kind, step.path, step.label, step.status
+        )
+        .unwrap();
+        for attempt in &step.attempts {
+            let statuses: Vec<String> = attempt
+                .exchanges
+                .iter()
+                .map(|exchange| format!("{:?}", exchange.status))
+                .collect();
+            let next = attempt.next_at.map(|at| format!(", next at {at}")).unwrap_or_default();
+            writeln!(
+                text,
+                "    {} at {} {} ms: {} {}{next}",
+                attempt.number,
+                attempt.at,
+                attempt.duration_ms,
+                attempt.outcome,
+                statuses.join(" ")
+            )
+            .unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn a_story_has_every_try_and_what_is_still_to_come() {
+    let mut driver = Driver::new(
+        plan_in(&crate::support::Shop::default(), HYDRATED).unwrap(),
+        KEYED,
+        json!({ "lines": ["a", "b"] }),
+    );
+    driver.start();
+    driver.now = driver.now.plus(seconds(1));
+    driver.done(json!({ "amount": 5 }));
+    driver.fail(failure("http_500", Some(500), Sent::Maybe, true));
+    let open = print(&story(Some(&driver.plan), &driver.rows));
+    driver.crash();
+    driver.due();
+    driver.crash();
+    driver.done(json!({ "ok": 1 }));
+    driver.done(json!({ "ok": 2 }));
+    driver.done(json!({ "ok": 3 }));
+    assert_eq!(driver.code(), "succeeded");
+    insta::assert_snapshot!(
+        "story",
+        format!("{open}\n{}", print(&story(Some(&driver.plan), &driver.rows)))
+    );
+    // Without the plan the same story is told, with poorer labels.
+    let alone = story(None, &driver.rows);
+    assert_eq!(alone.len(), story(Some(&driver.plan), &driver.rows).len());
+    assert!(
+        alone.iter().all(|step| matches!(step.status, "succeeded" | "skipped")),
+        "{}",
+        print(&alone)
+    );
+}
+
+#[test]
+fn a_failed_run_shows_where_it_ended() {
+    let mut driver = Driver::new(
+        plan("  - { id: pay, call: stripe.refunds.create, with: { a: 1 } }\n  - { id: after, set: { a: 1 } }"),
+        weir_workflow_engine::EffectClass::Blind,
+        json!({}),
+    );
+    driver.start();
+    driver.fail(failure("timeout", None, Sent::Maybe, true));
+    insta::assert_snapshot!(
+        "story_of_an_unknown_effect",
+        print(&story(Some(&driver.plan), &driver.rows))
+    );
+}

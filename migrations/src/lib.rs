@@ -1,0 +1,26 @@
+//! The database schema of Weir: one source for SQLite and PostgreSQL.
+//!
+//! Migrations only ever go forward, and one that was released is never edited: a change of the
+//! schema is a new file at the end of [`Migrator`]'s list. The statements are written by hand (see
+//! `dialect.rs`), because the shape of a table decides the speed of the product and a builder hides it.
+
+mod dialect;
+mod m20261101_000001_facts;
+mod m20261101_000002_configuration;
+
+pub use sea_orm_migration::prelude::MigratorTrait;
+use sea_orm_migration::prelude::{MigrationTrait, async_trait};
+
+/// The list of all migrations, oldest first.
+#[derive(Debug)]
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m20261101_000001_facts::Migration),
+            Box::new(m20261101_000002_configuration::Migration),
+        ]
+    }
+}
