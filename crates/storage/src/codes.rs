@@ -1,0 +1,80 @@
+//! The numbers that stand for our enums in the tables. They are never reused; a number that is not known is an
+//! error with the row's name.
+
+use weir_workflow_engine::EventSource;
+
+use crate::config::VersionState;
+use crate::error::ReadError;
+use crate::fact::RunStatus;
+
+pub(crate) fn run_status_code(status: RunStatus) -> i16 {
+    match status {
+        RunStatus::Running => 0,
+        RunStatus::Waiting => 1,
+        RunStatus::Succeeded => 2,
+        RunStatus::Failed => 3,
+        RunStatus::Canceled => 4,
+    }
+}
+
+pub(crate) fn run_status(code: i16, row: impl FnOnce() -> String) -> Result<RunStatus, ReadError> {
+    match code {
+        0 => Ok(RunStatus::Running),
+        1 => Ok(RunStatus::Waiting),
+        2 => Ok(RunStatus::Succeeded),
+        3 => Ok(RunStatus::Failed),
+        4 => Ok(RunStatus::Canceled),
+        other => Err(unknown("status", other, row())),
+    }
+}
+
+pub(crate) fn event_source_code(source: EventSource) -> i16 {
+    match source {
+        EventSource::Endpoint => 0,
+        EventSource::Sweep => 1,
+        EventSource::Poll => 2,
+        EventSource::Schedule => 3,
+        EventSource::Manual => 4,
+        EventSource::Api => 5,
+    }
+}
+
+pub(crate) fn event_source(
+    code: i16,
+    row: impl FnOnce() -> String,
+) -> Result<EventSource, ReadError> {
+    match code {
+        0 => Ok(EventSource::Endpoint),
+        1 => Ok(EventSource::Sweep),
+        2 => Ok(EventSource::Poll),
+        3 => Ok(EventSource::Schedule),
+        4 => Ok(EventSource::Manual),
+        5 => Ok(EventSource::Api),
+        other => Err(unknown("source", other, row())),
+    }
+}
+
+pub(crate) fn version_state_code(state: VersionState) -> i16 {
+    match state {
+        VersionState::Draft => 0,
+        VersionState::Published => 1,
+    }
+}
+
+pub(crate) fn version_state(
+    code: i16,
+    row: impl FnOnce() -> String,
+) -> Result<VersionState, ReadError> {
+    match code {
+        0 => Ok(VersionState::Draft),
+        1 => Ok(VersionState::Published),
+        other => Err(unknown("state", other, row())),
+    }
+}
+
+fn unknown(column: &str, code: i16, row: String) -> ReadError {
+    ReadError::Corrupt {
+        row,
+        reason: format!("{column} {code} is not known"),
+    }
+}

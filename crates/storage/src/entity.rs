@@ -1,0 +1,214 @@
+//! The tables as sea-orm sees them, for reading. No logic. Columns that no list shows are left out of the
+//! `select`s in [`read`](crate::read), not here.
+
+macro_rules! entity {
+    ($module:ident, $table:literal { $($(#[$attribute:meta])* $field:ident: $kind:ty,)* }) => {
+        pub(crate) mod $module {
+            use sea_orm::entity::prelude::*;
+
+            #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+            #[sea_orm(table_name = $table)]
+            pub(crate) struct Model {
+                $($(#[$attribute])* pub(crate) $field: $kind,)*
+            }
+
+            #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+            pub(crate) enum Relation {}
+
+            impl ActiveModelBehavior for ActiveModel {}
+        }
+    };
+}
+
+entity!(event, "event" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: i64,
+    workspace_id: i64,
+    endpoint_id: Option<i64>,
+    connection_id: Option<i64>,
+    source: i16,
+    received_at: i64,
+    occurred_at: Option<i64>,
+    scheduled_for: Option<i64>,
+    connector: String,
+    kind: String,
+    external_id: String,
+    dedupe_scope: String,
+    dedupe_key: Option<String>,
+    account: Option<String>,
+    ref_kind: Option<String>,
+    ref_id: Option<String>,
+    ref_version: Option<String>,
+    data_pointer: String,
+    traceparent: Option<String>,
+    run_ids: Option<Vec<u8>>,
+    headers: String,
+    body_bytes: i32,
+    body_codec: i16,
+    body: Option<Vec<u8>>,
+});
+
+entity!(run, "run" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: i64,
+    workspace_id: i64,
+    workflow_id: i64,
+    version_id: i64,
+    event_id: i64,
+    root_id: i64,
+    replay_of: Option<i64>,
+    owner: i16,
+    status: i16,
+    started_at: i64,
+    due_at: Option<i64>,
+    finished_at: Option<i64>,
+    error_code: Option<String>,
+    error_step: Option<String>,
+});
+
+entity!(journal, "journal" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    run_id: i64,
+    #[sea_orm(primary_key, auto_increment = false)]
+    seq: i32,
+    codec: i16,
+    body: Option<Vec<u8>>,
+});
+
+entity!(payload, "payload" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    owner_id: i64,
+    #[sea_orm(primary_key, auto_increment = false)]
+    seq: i32,
+    codec: i16,
+    body: Vec<u8>,
+});
+
+entity!(refused, "refused" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: i64,
+    workspace_id: i64,
+    endpoint_id: Option<i64>,
+    received_at: i64,
+    reason: String,
+    detail: String,
+    client_ip: Option<String>,
+    headers: String,
+    body_bytes: i64,
+    body: Vec<u8>,
+});
+
+entity!(refused_count, "refused_count" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    workspace_id: i64,
+    #[sea_orm(primary_key, auto_increment = false)]
+    endpoint_id: i64,
+    #[sea_orm(primary_key, auto_increment = false)]
+    hour: i32,
+    #[sea_orm(primary_key, auto_increment = false)]
+    reason: String,
+    count: i64,
+});
+
+entity!(config_state, "config_state" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: i16,
+    revision: i64,
+});
+
+entity!(workspace, "workspace" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: i64,
+    name: String,
+    created_at: i64,
+});
+
+entity!(connection, "connection" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: i64,
+    workspace_id: i64,
+    name: String,
+    connector: String,
+    config: String,
+    credential: Option<Vec<u8>>,
+    revision: i64,
+    created_at: i64,
+    updated_at: i64,
+});
+
+entity!(endpoint, "endpoint" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: i64,
+    workspace_id: i64,
+    name: String,
+    connector: String,
+    connection_id: Option<i64>,
+    verify: Option<String>,
+    allow: String,
+    secrets: Option<Vec<u8>>,
+    revision: i64,
+    created_at: i64,
+    updated_at: i64,
+});
+
+entity!(workflow, "workflow" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: i64,
+    workspace_id: i64,
+    name: String,
+    paused: i16,
+    published_version_id: Option<i64>,
+    draft_version_id: Option<i64>,
+    revision: i64,
+    created_at: i64,
+    updated_at: i64,
+});
+
+entity!(workflow_version, "workflow_version" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: i64,
+    workspace_id: i64,
+    workflow_id: i64,
+    number: i32,
+    state: i16,
+    definition: String,
+    resolution: String,
+    checksum: String,
+    created_at: i64,
+});
+
+entity!(connector_manifest, "connector_manifest" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    workspace_id: i64,
+    #[sea_orm(primary_key, auto_increment = false)]
+    name: String,
+    version: String,
+    yaml: String,
+    revision: i64,
+    created_at: i64,
+    updated_at: i64,
+});
+
+entity!(api_token, "api_token" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: i64,
+    workspace_id: i64,
+    name: String,
+    hash: Vec<u8>,
+    scopes: String,
+    created_at: i64,
+    expires_at: Option<i64>,
+});
+
+entity!(audit, "audit" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: i64,
+    workspace_id: i64,
+    at: i64,
+    actor: String,
+    action: String,
+    subject: String,
+    client_ip: Option<String>,
+    request_id: Option<String>,
+    detail: String,
+});

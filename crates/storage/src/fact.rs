@@ -1,0 +1,248 @@
+//! What can be written: each [`Fact`] is a value, atomic by itself, handed to the [`Writer`](crate::Writer).
+//!
+//! Facts say what happened, never how a table looks. Nothing outside this crate writes in any other way.
+
+use bytes::Bytes;
+use weir_workflow_engine::{
+    ConnectionId, EndpointId, EventId, EventSource, RefusalId, RunId, Timestamp, VersionId,
+    WorkflowId, WorkspaceId,
+};
+
+use crate::config::ConfigChange;
+use crate::outcome::AcceptOutcome;
+
+/// One durable write.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one, Accept, is also the common one: a box would cost each event an allocation"
+)]
+pub enum Fact {
+    /// An event with the runs that it starts.
+    Accept(Accepted),
+    /// Runs of events that are stored already: replays.
+    Start(Vec<NewRun>),
+    /// One commit of a run: a journal entry, and the run's new place in the lists.
+    Run(RunCommit),
+    /// A request that was turned away.
+    Refused(RefusedRequest),
+    /// A change of the configuration.
+    Config(ConfigChange),
+    /// Renews the node's lease and asks what there is to do; once a second.
+    Heartbeat(Heartbeat),
+    /// Takes over runs whose node is gone.
+    Claim {
+        /// How many runs at most; raised to 64, because small claims cost the same as large ones.
+        limit: u32,
+    },
+    /// Deletes what has had its time, one slice per fact.
+    Prune(Prune),
+}
+
+/// An event as it enters, already routed.
+pub struct Accepted {
+    /// The event.
+    pub event: EventRow,
+    /// What makes the event the same as one seen before.
+    pub dedupe: Dedupe,
+    /// The runs that it starts; written only if the event is new.
+    pub runs: Vec<NewRun>,
+    /// Called by the writer right after the commit and before the `Pending` resolves: the hand-off in memory.
+    /// It must not block. It is not called when the commit failed or its result is unknown.
+    pub after_commit: Option<AfterCommit>,
+}
+
+/// What [`Accepted::after_commit`] holds.
+pub type AfterCommit = Box<dyn FnOnce(&AcceptOutcome) + Send + Sync>;
+
+impl std::fmt::Debug for Accepted {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Accepted")
+            .field("event", &self.event.id)
+            .field("runs", &self.runs.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Identity of an event across deliveries, sweeps and replays of the provider.
+///
+/// The scope and key are hashed together with the workspace. See [`Dedupe::anchored_at`] for how far back the
+/// writer looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dedupe {
+    /// Whose keys these are, e.g. the endpoint or the connection: keys of different scopes never collide.
+    pub scope: String,
+    /// The provider's own id of the event, or what stands for it.
+    pub key: String,
+    /// The time that the provider's record of the event carries, **identical in every delivery and in every list
+    /// that shows the event** (a creation time, never the time of a delivery attempt). With it a repeat is looked
+    /// for around that day only. `None` when the provider gives none, or one that is not known to be stable: then
+    /// a repeat is looked for on every day that is remembered, which costs a little more and is always right.
+    pub anchored_at: Option<Timestamp>,
+}
+
+/// An event in all its columns.
+#[derive(Clone, Debug)]
+pub struct EventRow {
+    /// Our id.
+    pub id: EventId,
+    /// The tenant.
+    pub workspace: WorkspaceId,
+    /// The endpoint it came in by.
+    pub endpoint: Option<EndpointId>,
+    /// Name of the connector that understood it.
+    pub connector: String,
+    /// The connection it belongs to.
+    pub connection: Option<ConnectionId>,
+    /// How it came in.
+    pub source: EventSource,
+    /// The provider's id.
+    pub external_id: String,
+    /// The provider's event type.
+    pub kind: String,
+    /// The provider's account, where one endpoint serves several.
+    pub account: Option<String>,
+    /// Type of the object the event is about.
+    pub ref_kind: Option<String>,
+    /// Id of the object the event is about.
+    pub ref_id: Option<String>,
+    /// Version of the object the event is about.
+    pub ref_version: Option<String>,
+    /// When it happened, says the provider.
+    pub occurred_at: Option<Timestamp>,
+    /// When we got it.
+    pub received_at: Timestamp,
+    /// The allow-listed headers, a JSON object.
+    pub headers: String,
+    /// The bytes of the event exactly as they came. Stored compressed from 512 bytes on, apart from the event's
+    /// row above 64 KiB; neither shows outside.
+    pub body: Bytes,
+    /// JSON pointer to the event's data within the body; empty for the whole body.
+    pub data_pointer: String,
+    /// The instant a schedule planned it for.
+    pub scheduled_for: Option<Timestamp>,
+    /// The W3C `traceparent` it arrived with.
+    pub traceparent: Option<String>,
+}
+
+/// A run at its start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRun {
+    /// Its id.
+    pub id: RunId,
+    /// The first run of its family: itself, or for a replay the root of the run replayed.
+    pub root_id: RunId,
+    /// The run that it repeats.
+    pub replay_of: Option<RunId>,
+    /// The tenant.
+    pub workspace: WorkspaceId,
+    /// The event it works on.
+    pub event_id: EventId,
+    /// Its workflow.
+    pub workflow_id: WorkflowId,
+    /// The version it is pinned to.
+    pub version_id: VersionId,
+    /// When it started.
+    pub started_at: Timestamp,
+}
+
+/// Where a run stands, as the lists show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RunStatus {
+    /// In the hands of its node.
+    Running,
+    /// Sleeps until its `due_at`.
+    Waiting,
+    /// Finished well.
+    Succeeded,
+    /// Finished badly; a dead letter.
+    Failed,
+    /// Stopped by a person.
+    Canceled,
+}
+
+/// One commit of a run.
+#[derive(Clone, Debug)]
+pub struct RunCommit {
+    /// The run.
+    pub run: RunId,
+    /// Number of the journal row, counted from 0: how many rows the caller has seen. A row with this number that
+    /// exists already makes the fact fail as [`Stale`](crate::WriteError::Stale). Gaps are not noticed.
+    pub seq: i32,
+    /// The encoded journal entries. Compressed by the writer.
+    pub journal: Vec<u8>,
+    /// What changes in the run's own row; `None` leaves it as it is.
+    pub update: Option<RunUpdate>,
+}
+
+/// The changing columns of a run, all of them set by each update.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunUpdate {
+    /// The new status.
+    pub status: RunStatus,
+    /// When the run wants to be woken; `None` when nothing is to be waited for.
+    pub due_at: Option<Timestamp>,
+    /// When it finished.
+    pub finished_at: Option<Timestamp>,
+    /// Why it failed, a stable code; `effect_unknown` marks those whose effects a person must judge.
+    pub error_code: Option<String>,
+    /// The step that failed.
+    pub error_step: Option<String>,
+}
+
+/// A request that was turned away, kept for a day so that a person can see why.
+///
+/// Between two [`Prune::Refused`] at most 10,000 are kept in detail; beyond that they are only counted. So prune once
+/// a minute.
+#[derive(Clone, Debug)]
+pub struct RefusedRequest {
+    /// Its id.
+    pub id: RefusalId,
+    /// The tenant.
+    pub workspace: WorkspaceId,
+    /// The endpoint; `None` when no endpoint was found.
+    pub endpoint: Option<EndpointId>,
+    /// When it came.
+    pub received_at: Timestamp,
+    /// Stable code of the reason.
+    pub reason: String,
+    /// The reason in words, without secrets.
+    pub detail: String,
+    /// Address of the sender.
+    pub client_ip: Option<String>,
+    /// The headers, redacted, a JSON object. Cut to 4 KiB.
+    pub headers: String,
+    /// The body. Only its first 4 KiB are kept; its size is kept in full.
+    pub body: Bytes,
+}
+
+/// The node's sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The largest raw id given out so far, so that none is given out again after a restart with a clock set back.
+    pub id_high_water: i64,
+    /// Runs due until here are counted.
+    pub due_before: Timestamp,
+}
+
+/// One slice of retention. The outcome says how many rows went; call again while it is not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prune {
+    /// Refused requests received before this time, and the oldest of those beyond the bounds in number and bytes.
+    Refused {
+        /// Older ones go.
+        before: Timestamp,
+    },
+    /// The counters of refusals for hours that ended before this time.
+    RefusedCounts {
+        /// Older ones go.
+        before: Timestamp,
+    },
+    /// What was remembered of events until this day. Must be longer ago than every provider's retries and every
+    /// sweep's reach; younger than [`DEDUPE_DAYS`](crate::DEDUPE_DAYS) is refused by doing nothing.
+    Dedupe {
+        /// Today.
+        now: Timestamp,
+    },
+}

@@ -1,0 +1,49 @@
+//! Every SQL statement of Weir, on SQLite and PostgreSQL.
+//!
+//! Writes are [`Fact`]s handed to the one [`Writer`]; reads are methods of [`Store`]. What is promised:
+//! a fact that was answered is on disk; a fact that was refused left no trace; an error says whether anything may
+//! have been written. Nothing here knows what a workflow means: journals and documents are bytes.
+//!
+//! The way in: [`Database::open`] → [`WriterSeed`] (key check, registration) → [`Writer`] and its task.
+
+mod blob;
+mod codes;
+mod config;
+mod database;
+mod entity;
+mod error;
+mod fact;
+mod master_key;
+mod node;
+mod outcome;
+mod page;
+mod read;
+mod secret_box;
+mod writer;
+
+pub use config::{
+    ApiTokenRow, AuditEntry, ConfigChange, ConfigRowChange, ConfigRows, ConfigSubject,
+    ConnectionRow, ConnectorManifestRow, EndpointRow, ExpectedRevision, VersionState, WorkflowRow,
+    WorkflowVersionRow, WorkspaceRow, token_hash,
+};
+pub use database::{Database, DatabaseKind, DatabaseOptions};
+pub use error::{OpenError, ReadError};
+pub use fact::{
+    Accepted, AfterCommit, Dedupe, EventRow, Fact, Heartbeat, NewRun, Prune, RefusedRequest,
+    RunCommit, RunStatus, RunUpdate,
+};
+pub use master_key::{MasterKey, MasterKeyError};
+pub use node::{LEASE, NodeIdentity};
+pub use outcome::{
+    AcceptOutcome, ConfigOutcome, Constraint, FactOutcome, Full, HeartbeatReply, WriteError,
+};
+pub use page::{MAX_PAGE, Page};
+pub use read::{
+    Count, EventFilter, EventSummary, RefusedCount, RefusedFilter, RefusedRow, RunCounts,
+    RunFilter, RunRow, Store, StoredEvent, StoredRun,
+};
+pub use secret_box::{KeyError, RowIdentity, SecretBox};
+pub use writer::{
+    DEDUPE_DAYS, Pending, Writer, WriterEnd, WriterHealth, WriterLimits, WriterSeed,
+    WriterStatistics, WriterTask,
+};

@@ -1,0 +1,27 @@
+//! The process as the database knows it.
+
+use std::time::Duration;
+
+use weir_workflow_engine::Timestamp;
+
+/// How long a lease holds after the heartbeat that renewed it: five missed heartbeats.
+pub const LEASE: Duration = Duration::from_secs(5);
+
+/// The identity of this process, made by [`WriterSeed::register`](crate::WriterSeed::register).
+///
+/// A node is its name: a process that registers under the same name takes the place of the one before at once,
+/// with all its open runs, and the one before is fenced. So names must differ between machines, and stay the same
+/// over restarts where they can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeIdentity {
+    /// The name.
+    pub name: String,
+    /// The place among the nodes, below 1,024: part of every id the node makes.
+    pub slot: u16,
+    /// Random, new with every registration: what fences the process before.
+    pub incarnation: i64,
+    /// No raw id above this was given out from this slot.
+    pub id_high_water: i64,
+    /// The time of the database at registration.
+    pub database_time: Timestamp,
+}

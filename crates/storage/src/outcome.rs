@@ -1,0 +1,124 @@
+//! What became of a fact.
+//!
+//! Each error says what the caller must do; the cause stays in the writer's log and in
+//! [`Writer::health`](crate::Writer::health).
+
+use weir_workflow_engine::{EventId, RunId, Timestamp};
+
+use crate::config::ConfigSubject;
+
+/// The answer to a fact that was written (or needed no writing).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FactOutcome {
+    /// Answer to `Accept`.
+    Accepted(AcceptOutcome),
+    /// Answer to `Start`, `Run` and `Refused`: it is on disk.
+    Written,
+    /// Answer to `Config`.
+    Config(ConfigOutcome),
+    /// Answer to `Heartbeat`.
+    Heartbeat(HeartbeatReply),
+    /// Answer to `Claim`: the runs that now belong to this node, oldest first.
+    Claimed(Vec<RunId>),
+    /// Answer to `Prune`: how many rows were deleted.
+    Pruned(u64),
+}
+
+/// Whether an event was new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptOutcome {
+    /// It is stored, with its runs.
+    New,
+    /// It was seen before: nothing was written.
+    Duplicate {
+        /// The event stored first.
+        of: EventId,
+    },
+}
+
+/// Whether a change of the configuration was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigOutcome {
+    /// It is stored.
+    Applied {
+        /// The revision of the whole configuration after it.
+        revision: i64,
+    },
+    /// Somebody was faster: nothing was written.
+    Conflict {
+        /// What does not have the expected revision.
+        subject: ConfigSubject,
+        /// The revision it has; `None` when it is not there.
+        current: Option<i64>,
+    },
+}
+
+/// What the heartbeat's one statement found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeartbeatReply {
+    /// Runs of this node that are due, counted up to 1,000.
+    pub due: u32,
+    /// Open runs whose node is gone, counted up to 1,000: time for a `Claim`.
+    pub unclaimed: u32,
+    /// Revision of the configuration.
+    pub config_revision: i64,
+    /// The time of the database: the leases' time, and the measure of our own clock.
+    pub database_time: Timestamp,
+    /// Until when the lease holds, by the time of the database.
+    pub lease_until: Timestamp,
+}
+
+/// Why a fact has no outcome.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// Another commit has this place in the run's journal: reload the run. Nothing was written.
+    #[error("the run has moved on")]
+    Stale,
+    /// This process is no longer the node it was: stop working. Nothing was written.
+    #[error("another process took this node's place")]
+    Fenced,
+    /// The fact itself cannot be stored: this one only, and trying again does not help. Nothing was written.
+    #[error("refused: {0}")]
+    Refused(Constraint),
+    /// The commit may have happened: read before doing anything again.
+    #[error("the result of the commit is unknown")]
+    Unknown,
+    /// The database cannot write now. Nothing was written.
+    #[error("the database cannot write now")]
+    Unavailable,
+}
+
+/// What a fact offended against.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Constraint {
+    /// Something with this name, number or id exists.
+    #[error("{name} is taken")]
+    Taken {
+        /// The constraint, as `table.column`.
+        name: String,
+    },
+    /// The database does not take the value.
+    #[error("the database does not take the value: {reason}")]
+    Value {
+        /// What the database says.
+        reason: String,
+    },
+    /// The fact is larger than the writer's whole queue may be.
+    #[error("the value is {bytes} bytes and the limit is {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// The queue has no room: say so to whoever asked, do not wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the write queue is full ({facts} facts, {bytes} bytes)")]
+pub struct Full {
+    /// Facts in the queue.
+    pub facts: usize,
+    /// Their bytes.
+    pub bytes: usize,
+}

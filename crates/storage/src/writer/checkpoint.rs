@@ -1,0 +1,111 @@
+//! Keeps SQLite's write-ahead log short: a second thread copies it back while the writer goes on.
+//!
+//! The copying never blocks the writer (`PASSIVE`). But a log can only start again from its beginning when every
+//! page of it is copied and nobody writes, which under load never happens by itself. So once the log is long, the
+//! writer makes the last step between two batches, when little is left to copy (`RESTART`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::seed::SqliteTarget;
+
+/// The log never stays longer than this: opening after a crash reads it whole (64 MB take 29 ms).
+pub(crate) const LOG_CAP_BYTES: u64 = 64 << 20;
+/// From here on the writer helps.
+const LOG_LONG_BYTES: u64 = LOG_CAP_BYTES / 4;
+/// Commits after which there is something to copy.
+const COMMITS: u32 = 32;
+/// What few commits left is copied after this pause.
+const QUIET: Duration = Duration::from_secs(20);
+/// Rest between two passes, so that pages written often are copied once.
+const REST: Duration = Duration::from_millis(100);
+/// How long the writer waits for readers of the old log.
+const READER_WAIT: Duration = Duration::from_millis(50);
+
+/// The writer's side.
+#[derive(Debug)]
+pub(crate) struct Checkpoints {
+    wake: SyncSender<()>,
+    long: Arc<AtomicBool>,
+    commits: u32,
+}
+
+impl Checkpoints {
+    /// Starts the thread; it ends when this is dropped. `None` when it cannot be started: then SQLite copies the log
+    /// itself within commits, which is slower and just as safe.
+    pub(crate) fn start(target: &SqliteTarget) -> Option<Self> {
+        let connection = match target.open() {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::warn!(%error, "the write-ahead log is copied within commits: its thread has no connection");
+                return None;
+            }
+        };
+        let (wake, woken) = sync_channel(1);
+        let long = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&long);
+        let thread = std::thread::Builder::new().name("weir-checkpoint".to_owned());
+        match thread.spawn(move || serve(&connection, &woken, &seen)) {
+            Ok(_) => Some(Self {
+                wake,
+                long,
+                commits: 0,
+            }),
+            Err(error) => {
+                tracing::warn!(%error, "the write-ahead log is copied within commits: its thread cannot be started");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn committed(&mut self) {
+        self.commits += 1;
+        // A full channel means that the thread has not begun the pass that was asked for before.
+        if self.commits >= COMMITS && self.wake.try_send(()).is_ok() {
+            self.commits = 0;
+        }
+    }
+
+    /// Starts the log again from its beginning, if it is long.
+    pub(crate) fn between_batches(&self, connection: &mut Connection) {
+        if !self.long.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let usual = super::seed::BUSY_TIMEOUT;
+        let restarted = connection
+            .busy_timeout(READER_WAIT)
+            .and_then(|()| pass(connection, "PRAGMA wal_checkpoint(RESTART)"))
+            .and_then(|_| connection.busy_timeout(usual));
+        if let Err(error) = restarted {
+            tracing::warn!(%error, "the write-ahead log could not be started again");
+        }
+    }
+}
+
+fn serve(connection: &Connection, woken: &Receiver<()>, long: &AtomicBool) {
+    loop {
+        match woken.recv_timeout(QUIET) {
+            Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        match pass(connection, "PRAGMA wal_checkpoint(PASSIVE)") {
+            Ok(bytes) => {
+                if bytes > LOG_LONG_BYTES {
+                    long.store(true, Ordering::Release);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the write-ahead log could not be copied back"),
+        }
+        std::thread::sleep(REST);
+    }
+}
+
+/// One pass; how long the log is.
+fn pass(connection: &Connection, text: &str) -> rusqlite::Result<u64> {
+    let frames: i64 = connection.query_row(text, [], |row| row.get(1))?;
+    Ok(u64::try_from(frames).unwrap_or(0) * u64::from(super::seed::PAGE_BYTES))
+}

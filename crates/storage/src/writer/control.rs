@@ -1,0 +1,298 @@
+//! What a node says and asks about itself: registration, heartbeat, takeover, retention.
+//!
+//! A node is a row, and a run's `owner` is the row's slot. A process that registers under a name replaces the
+//! incarnation in the row: that alone gives it all open runs of its predecessor and fences it. A node whose lease
+//! has run out is fenced by whoever notices (incarnation 0), and its runs move in slices. Every batch proves its
+//! incarnation under a lock on the row, so a fenced process commits nothing. Leases are judged by the time of the
+//! database alone.
+
+use weir_workflow_engine::{NODE_SLOTS, RunId, Timestamp};
+
+use super::connection::{Connection, Dialect, Numbers};
+use super::dedupe;
+use super::failure::Failure;
+use crate::fact::{Heartbeat, Prune};
+use crate::node::{LEASE, NodeIdentity};
+use crate::outcome::{FactOutcome, HeartbeatReply};
+
+/// Counts in a heartbeat stop here.
+const COUNT_LIMIT: i64 = 1000;
+/// Rows that one slice of retention deletes: a few milliseconds.
+const SLICE_ROWS: i64 = 1000;
+/// Refused requests kept in detail.
+pub(super) const REFUSED_MAX_ROWS: i64 = 10_000;
+/// Bytes of them.
+const REFUSED_MAX_BYTES: i64 = 32 << 20;
+
+fn lease_ms() -> i64 {
+    i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn number(rows: &Numbers, row: usize, column: usize) -> Option<i64> {
+    rows.get(row)
+        .and_then(|row| row.get(column))
+        .copied()
+        .flatten()
+}
+
+/// Takes the node's row in a transaction of the caller's, which must lock out other registrations.
+/// `None` when all slots are taken.
+pub(crate) async fn register(
+    connection: &mut Connection,
+    name: &str,
+    incarnation: i64,
+) -> Result<Option<NodeIdentity>, Failure> {
+    let dialect = connection.dialect();
+    let now = dialect.now_ms();
+    if dialect == Dialect::Sqlite {
+        // The file lock proves that every other node is gone, whatever its lease says.
+        connection
+            .run(
+                "UPDATE node SET incarnation = 0, lease_until = 0 WHERE name <> $1",
+                vec![name.into()],
+            )
+            .await?;
+    }
+    let known = connection
+        .numbers(
+            "SELECT slot, id_high_water, incarnation FROM node WHERE name = $1",
+            vec![name.into()],
+            false,
+        )
+        .await?;
+    let slot = match number(&known, 0, 0) {
+        Some(slot) => slot,
+        None => {
+            let taken = connection
+                .numbers("SELECT slot FROM node ORDER BY slot", Vec::new(), false)
+                .await?;
+            let free = (0..i64::from(NODE_SLOTS))
+                .find(|slot| !taken.iter().any(|row| row.first() == Some(&Some(*slot))));
+            let Some(slot) = free else { return Ok(None) };
+            let text = "INSERT INTO node (slot, name, incarnation, started_at, lease_until, id_high_water) VALUES ($1, $2, 0, 0, 0, 0)";
+            connection.run(text, vec![slot.into(), name.into()]).await?;
+            slot
+        }
+    };
+    if let Some(old) = number(&known, 0, 2) {
+        end_sessions(connection, &[old]).await?;
+    }
+    // The largest id in any table closes the second between two heartbeats.
+    let high_water = connection
+        .numbers(
+            "SELECT (SELECT max(id) FROM event), (SELECT max(id) FROM run), (SELECT max(id) FROM refused), (SELECT max(id) FROM audit)",
+            Vec::new(),
+            false,
+        )
+        .await?;
+    let stored = high_water
+        .iter()
+        .flatten()
+        .copied()
+        .flatten()
+        .max()
+        .unwrap_or(0);
+    let high_water = stored.max(number(&known, 0, 1).unwrap_or(0));
+    let text = format!(
+        "UPDATE node SET incarnation = $1, started_at = {now}, lease_until = {now} + $2, id_high_water = $3 WHERE slot = $4 RETURNING started_at"
+    );
+    let values = vec![
+        incarnation.into(),
+        lease_ms().into(),
+        high_water.into(),
+        slot.into(),
+    ];
+    let rows = connection.numbers(&text, values, false).await?;
+    Ok(Some(NodeIdentity {
+        name: name.to_owned(),
+        slot: u16::try_from(slot).unwrap_or_default(),
+        incarnation,
+        id_high_water: high_water,
+        database_time: Timestamp::from_unix_ms(number(&rows, 0, 0).unwrap_or(0)),
+    }))
+}
+
+/// What the writer's session on PostgreSQL is called, so that a successor can end it.
+pub(crate) fn session_name(incarnation: i64) -> String {
+    format!("weir writer {incarnation:x}")
+}
+
+/// Ends the sessions of fenced writers: one that hangs in a transaction would hold its locks.
+async fn end_sessions(connection: &mut Connection, incarnations: &[i64]) -> Result<(), Failure> {
+    if connection.dialect() == Dialect::Postgres {
+        for incarnation in incarnations.iter().filter(|incarnation| **incarnation != 0) {
+            let text = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                WHERE application_name = $1 AND usename = current_user AND pid <> pg_backend_pid()";
+            connection
+                .numbers(
+                    text,
+                    vec![session_name(*incarnation).as_str().into()],
+                    false,
+                )
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Renews the lease, and counts what there is to do, in one statement.
+pub(crate) async fn heartbeat(
+    connection: &mut Connection,
+    node: &NodeIdentity,
+    beat: Heartbeat,
+) -> Result<FactOutcome, Failure> {
+    let dialect = connection.dialect();
+    let now = dialect.now_ms();
+    let greatest = match dialect {
+        Dialect::Sqlite => "max",
+        Dialect::Postgres => "greatest",
+    };
+    let text = format!(
+        "UPDATE node SET lease_until = {now} + $1, id_high_water = {greatest}(id_high_water, $2) \
+         WHERE slot = $3 AND incarnation = $4 \
+         RETURNING lease_until, \
+         (SELECT count(*) FROM (SELECT 1 FROM run WHERE owner = $3 AND due_at <= $5 LIMIT {COUNT_LIMIT}) AS due), \
+         (SELECT count(*) FROM (SELECT 1 FROM run WHERE status < 2 AND owner IN \
+            (SELECT slot FROM node AS other WHERE other.slot <> $3 AND (other.incarnation = 0 OR other.lease_until < {now})) \
+            LIMIT {COUNT_LIMIT}) AS unclaimed), \
+         (SELECT revision FROM config_state WHERE id = 1)"
+    );
+    let values = vec![
+        lease_ms().into(),
+        beat.id_high_water.into(),
+        i64::from(node.slot).into(),
+        node.incarnation.into(),
+        beat.due_before.as_unix_ms().into(),
+    ];
+    let rows = connection.numbers(&text, values, true).await?;
+    let Some(lease_until) = number(&rows, 0, 0) else {
+        return Err(Failure::Fenced);
+    };
+    let count = |column| u32::try_from(number(&rows, 0, column).unwrap_or(0)).unwrap_or(u32::MAX);
+    Ok(FactOutcome::Heartbeat(HeartbeatReply {
+        due: count(1),
+        unclaimed: count(2),
+        config_revision: number(&rows, 0, 3).unwrap_or(0),
+        database_time: Timestamp::from_unix_ms(lease_until - lease_ms()),
+        lease_until: Timestamp::from_unix_ms(lease_until),
+    }))
+}
+
+/// Proves inside a transaction that this process is still the node, and keeps it so until the commit.
+pub(crate) async fn prove_lease(
+    connection: &mut Connection,
+    node: &NodeIdentity,
+) -> Result<(), Failure> {
+    let text = match connection.dialect() {
+        Dialect::Sqlite => "SELECT 1 FROM node WHERE slot = $1 AND incarnation = $2",
+        Dialect::Postgres => "SELECT 1 FROM node WHERE slot = $1 AND incarnation = $2 FOR SHARE",
+    };
+    let rows = connection
+        .numbers(
+            text,
+            vec![i64::from(node.slot).into(), node.incarnation.into()],
+            false,
+        )
+        .await?;
+    if rows.is_empty() {
+        Err(Failure::Fenced)
+    } else {
+        Ok(())
+    }
+}
+
+/// Fences the nodes whose lease has run out and takes over a slice of their open runs. Inside a transaction.
+pub(crate) async fn claim(
+    connection: &mut Connection,
+    node: &NodeIdentity,
+    limit: u32,
+) -> Result<FactOutcome, Failure> {
+    let dialect = connection.dialect();
+    prove_lease(connection, node).await?;
+    let slot = i64::from(node.slot);
+    let gone = format!(
+        "slot <> $1 AND incarnation <> 0 AND lease_until < {}",
+        dialect.now_ms()
+    );
+    let fenced = connection
+        .numbers(
+            &format!("SELECT incarnation FROM node WHERE {gone}"),
+            vec![slot.into()],
+            false,
+        )
+        .await?;
+    if !fenced.is_empty() {
+        let incarnations: Vec<i64> = fenced.iter().flatten().copied().flatten().collect();
+        end_sessions(connection, &incarnations).await?;
+        connection
+            .run(
+                &format!("UPDATE node SET incarnation = 0 WHERE {gone}"),
+                vec![slot.into()],
+            )
+            .await?;
+    }
+    // SQLite has one writer and knows no row locks.
+    let lock = match dialect {
+        Dialect::Sqlite => "",
+        Dialect::Postgres => " FOR UPDATE SKIP LOCKED",
+    };
+    let text = format!(
+        "UPDATE run SET owner = $1 WHERE id IN (SELECT id FROM run WHERE status < 2 \
+         AND owner IN (SELECT slot FROM node WHERE incarnation = 0) ORDER BY id LIMIT $2{lock}) RETURNING id"
+    );
+    let rows = connection
+        .numbers(&text, vec![slot.into(), i64::from(limit).into()], false)
+        .await?;
+    let mut runs: Vec<RunId> = rows
+        .iter()
+        .flatten()
+        .copied()
+        .flatten()
+        .map(RunId::from_raw)
+        .collect();
+    runs.sort_unstable();
+    if runs.len() < usize::try_from(limit).unwrap_or(usize::MAX) {
+        let text = "DELETE FROM node WHERE incarnation = 0 AND NOT EXISTS (SELECT 1 FROM run WHERE run.owner = node.slot AND run.status < 2)";
+        connection.run(text, Vec::new()).await?;
+    }
+    Ok(FactOutcome::Claimed(runs))
+}
+
+/// Deletes one slice. Inside a transaction.
+pub(crate) async fn prune(
+    connection: &mut Connection,
+    node: &NodeIdentity,
+    prune: Prune,
+) -> Result<FactOutcome, Failure> {
+    prove_lease(connection, node).await?;
+    let rows = match prune {
+        Prune::Refused { before } => {
+            let text = format!(
+                "DELETE FROM refused WHERE id IN (SELECT id FROM (SELECT id, received_at, \
+                 row_number() OVER (ORDER BY id DESC) AS place, sum(stored_bytes) OVER (ORDER BY id DESC) AS bytes FROM refused) AS kept \
+                 WHERE received_at < $1 OR place > {REFUSED_MAX_ROWS} OR bytes > {REFUSED_MAX_BYTES} ORDER BY id LIMIT {SLICE_ROWS})"
+            );
+            connection
+                .run(&text, vec![before.as_unix_ms().into()])
+                .await?
+        }
+        Prune::RefusedCounts { before } => {
+            let hour = before.as_unix_ms().div_euclid(3_600_000);
+            connection
+                .run(
+                    "DELETE FROM refused_count WHERE hour < $1",
+                    vec![hour.into()],
+                )
+                .await?
+        }
+        Prune::Dedupe { now } => {
+            let text = format!(
+                "DELETE FROM dedupe WHERE (day, hash) IN (SELECT day, hash FROM dedupe WHERE day < $1 ORDER BY day, hash LIMIT {SLICE_ROWS})"
+            );
+            connection
+                .run(&text, vec![dedupe::first_day_kept(now).into()])
+                .await?
+        }
+    };
+    Ok(FactOutcome::Pruned(rows))
+}

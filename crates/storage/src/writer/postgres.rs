@@ -1,0 +1,186 @@
+//! A batch on PostgreSQL: one statement, one round trip, its own transaction.
+//!
+//! Each table gets its rows as arrays, one per column, so the text depends only on which tables take part and is
+//! prepared once. The lease is proved by a row lock inside the statement, and nothing is inserted without it. The
+//! event and runs of a key that was seen before are left out by the database. A value that offends fails the whole
+//! statement; the task then splits the batch.
+
+mod columns;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use sqlx::postgres::PgConnection;
+use sqlx::{Executor, Row as _};
+use weir_workflow_engine::EventId;
+
+use super::dedupe::KeyHash;
+use super::failure::Failure;
+use super::prepare::{AcceptRow, Row};
+use super::task::Verdict;
+use crate::node::NodeIdentity;
+use crate::outcome::AcceptOutcome;
+use columns::{Columns, LEASE_PROVED};
+
+/// Writes the rows and commits; a verdict for each.
+pub(crate) async fn write(
+    connection: &mut PgConnection,
+    node: &NodeIdentity,
+    rows: &[&Row],
+) -> Result<Vec<Verdict>, Failure> {
+    let known = seen_before(connection, rows).await?;
+    let fresh = fresh_accepts(rows, &known);
+    let ids: HashSet<EventId> = fresh.values().map(|row| row.id()).collect();
+    if ids.len() < fresh.len() {
+        // Two different events with one id would count each other's guards: let them come one by one.
+        return Err(Failure::taken_id());
+    }
+    let columns = Columns::collect(rows, &fresh, node);
+    let answer = columns.write(connection, node).await?;
+    if !answer.contains(&LEASE_PROVED) {
+        return Err(Failure::Fenced);
+    }
+    // Keys that another node wrote between the two statements.
+    let lost: Vec<&AcceptRow> = fresh
+        .values()
+        .copied()
+        .filter(|row| !answer.contains(&row.id().as_raw()))
+        .collect();
+    let elsewhere = if lost.is_empty() {
+        HashMap::new()
+    } else {
+        settle_lost(connection, &lost).await
+    };
+    let verdict = |row: &Row| match row {
+        Row::Accept(row) => {
+            let hash = &row.key.hash;
+            let first = known.get(hash).or_else(|| elsewhere.get(hash)).copied();
+            let first = first
+                .or_else(|| fresh.get(hash).map(|first| first.id()))
+                .unwrap_or_else(|| row.id());
+            let stored = first == row.id() && answer.contains(&row.id().as_raw());
+            Verdict::Accepted(if stored {
+                AcceptOutcome::New
+            } else {
+                AcceptOutcome::Duplicate { of: first }
+            })
+        }
+        Row::Start(_) | Row::Run(_) | Row::Refused(_) => Verdict::Written,
+    };
+    Ok(rows.iter().copied().map(verdict).collect())
+}
+
+/// Keys that stand on another day than the one the insert will ask.
+async fn seen_before(
+    connection: &mut PgConnection,
+    rows: &[&Row],
+) -> Result<HashMap<KeyHash, EventId>, Failure> {
+    let mut oldest = None;
+    let (mut days, mut hashes) = (Vec::new(), Vec::new());
+    for row in rows {
+        let Row::Accept(row) = row else { continue };
+        let oldest = match (row.key.look_back_from, oldest) {
+            (None, _) => i32::MAX,
+            (Some(_), Some(oldest)) => oldest,
+            (Some(_), None) => *oldest.insert(oldest_day(connection).await?),
+        };
+        for day in row.key.days_to_ask(oldest).into_iter().flatten() {
+            days.push(day);
+            hashes.push(row.key.hash.to_vec());
+        }
+    }
+    if days.is_empty() {
+        return Ok(HashMap::new());
+    }
+    find(connection, days, hashes).await
+}
+
+async fn oldest_day(connection: &mut PgConnection) -> Result<i32, Failure> {
+    let row = connection.fetch_one("SELECT min(day) FROM dedupe").await;
+    let oldest: Result<Option<i32>, sqlx::Error> = row.and_then(|row| row.try_get(0));
+    oldest
+        .map(|oldest| oldest.unwrap_or(i32::MAX))
+        .map_err(|error| Failure::of_postgres(&error, false))
+}
+
+async fn find(
+    connection: &mut PgConnection,
+    days: Vec<i32>,
+    hashes: Vec<Vec<u8>>,
+) -> Result<HashMap<KeyHash, EventId>, Failure> {
+    let text = "SELECT asked.hash, dedupe.event_id FROM UNNEST($1::int[], $2::bytea[]) AS asked (day, hash) \
+        JOIN dedupe ON dedupe.day = asked.day AND dedupe.hash = asked.hash";
+    let query = sqlx::query(text).bind(days).bind(hashes);
+    let rows = connection
+        .fetch_all(query)
+        .await
+        .map_err(|error| Failure::of_postgres(&error, false))?;
+    let mut found: HashMap<KeyHash, EventId> = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let (hash, id) = (row.get::<Vec<u8>, _>(0), EventId::from_raw(row.get(1)));
+        let hash = KeyHash::try_from(hash).expect("the column holds what was compared with it");
+        found
+            .entry(hash)
+            .and_modify(|first| *first = (*first).min(id))
+            .or_insert(id);
+    }
+    Ok(found)
+}
+
+/// The first row of each key that is not known, in the order of their hashes.
+fn fresh_accepts<'a>(
+    rows: &[&'a Row],
+    known: &HashMap<KeyHash, EventId>,
+) -> BTreeMap<KeyHash, &'a AcceptRow> {
+    let mut fresh = BTreeMap::new();
+    for row in rows {
+        if let Row::Accept(row) = row
+            && !known.contains_key(&row.key.hash)
+        {
+            fresh.entry(row.key.hash).or_insert(&**row);
+        }
+    }
+    fresh
+}
+
+/// Finds who was first, and corrects guards that were written for an event that lost on its other day. Failing
+/// here changes nothing that was promised: the events are duplicates.
+async fn settle_lost(
+    connection: &mut PgConnection,
+    lost: &[&AcceptRow],
+) -> HashMap<KeyHash, EventId> {
+    let (mut days, mut hashes, mut own) = (Vec::new(), Vec::new(), HashSet::new());
+    for row in lost {
+        own.insert(row.id());
+        for day in row.key.guards.clone() {
+            days.push(day);
+            hashes.push(row.key.hash.to_vec());
+        }
+    }
+    let Ok(found) = find(connection, days, hashes).await else {
+        return HashMap::new();
+    };
+    let text = "UPDATE dedupe SET event_id = $1 WHERE day BETWEEN $2 AND $3 AND hash = $4 AND event_id = $5";
+    let mut first_of = HashMap::new();
+    for row in lost {
+        let Some(first) = found
+            .get(&row.key.hash)
+            .filter(|first| !own.contains(first))
+        else {
+            continue;
+        };
+        first_of.insert(row.key.hash, *first);
+        if row.key.guards.start() != row.key.guards.end() {
+            let (start, end) = (*row.key.guards.start(), *row.key.guards.end());
+            let query = sqlx::query(text)
+                .bind(first.as_raw())
+                .bind(start)
+                .bind(end)
+                .bind(row.key.hash.to_vec())
+                .bind(row.id().as_raw());
+            if let Err(error) = connection.execute(query).await {
+                tracing::warn!(%error, "a dedupe row keeps the id of an event that was not stored");
+            }
+        }
+    }
+    first_of
+}

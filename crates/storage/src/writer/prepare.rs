@@ -1,0 +1,197 @@
+//! Facts in the form in which the task writes them: bodies compressed, keys hashed.
+
+use bytes::Bytes;
+use weir_workflow_engine::{EventId, RunId};
+
+use super::dedupe::DedupeKey;
+use crate::blob::Blob;
+use crate::config::ConfigChange;
+use crate::fact::{
+    Accepted, AfterCommit, EventRow, Fact, Heartbeat, NewRun, Prune, RefusedRequest, RunUpdate,
+};
+
+/// What of a refused request's headers and body is kept.
+const REFUSED_PART_BYTES: usize = 4096;
+/// What a fact weighs beside its bodies, roughly.
+const FACT_BYTES: usize = 256;
+/// Claims of fewer runs than this cost as much.
+const MIN_CLAIM: u32 = 64;
+/// Claims of more than this would hold up the commits behind them.
+const MAX_CLAIM: u32 = 1024;
+
+/// Work for the task.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Shares a transaction with its neighbours.
+    Shared(Row),
+    /// Has a transaction of its own.
+    Alone(Control),
+}
+
+/// What shares transactions.
+#[derive(Debug)]
+pub(crate) enum Row {
+    Accept(Box<AcceptRow>),
+    Start(Vec<NewRun>),
+    Run(JournalRow),
+    Refused(Box<RefusedRow>),
+}
+
+/// What does not.
+#[derive(Debug)]
+pub(crate) enum Control {
+    Config(ConfigChange),
+    Heartbeat(Heartbeat),
+    Claim { limit: u32 },
+    Prune(Prune),
+}
+
+#[derive(Debug)]
+pub(crate) struct AcceptRow {
+    pub(crate) event: EventRow,
+    pub(crate) scope: String,
+    /// `None` = the same as the event's external id.
+    pub(crate) key_text: Option<String>,
+    pub(crate) key: DedupeKey,
+    pub(crate) body: Blob,
+    pub(crate) body_bytes: i32,
+    pub(crate) run_ids: Option<Vec<u8>>,
+    pub(crate) runs: Vec<NewRun>,
+}
+
+#[derive(Debug)]
+pub(crate) struct JournalRow {
+    pub(crate) run: RunId,
+    pub(crate) seq: i32,
+    pub(crate) body: Blob,
+    pub(crate) update: Option<RunUpdate>,
+}
+
+#[derive(Debug)]
+pub(crate) struct RefusedRow {
+    pub(crate) request: RefusedRequest,
+    pub(crate) hour: i32,
+    pub(crate) body_bytes: i64,
+    /// Whether more than the count is kept.
+    pub(crate) in_detail: bool,
+}
+
+impl Work {
+    /// The work, and what to call after its commit. A refused request beyond the bound on details is only counted.
+    pub(crate) fn prepare(fact: Fact, refused_in_detail: bool) -> (Self, Option<AfterCommit>) {
+        let work = match fact {
+            Fact::Accept(accepted) => {
+                let (row, after_commit) = AcceptRow::new(accepted);
+                return (Self::Shared(Row::Accept(Box::new(row))), after_commit);
+            }
+            Fact::Start(runs) => Self::Shared(Row::Start(runs)),
+            Fact::Run(commit) => Self::Shared(Row::Run(JournalRow {
+                run: commit.run,
+                seq: commit.seq,
+                body: Blob::encode(&commit.journal),
+                update: commit.update,
+            })),
+            Fact::Refused(request) => Self::Shared(Row::Refused(Box::new(RefusedRow::new(
+                request,
+                refused_in_detail,
+            )))),
+            Fact::Config(change) => Self::Alone(Control::Config(change)),
+            Fact::Heartbeat(heartbeat) => Self::Alone(Control::Heartbeat(heartbeat)),
+            Fact::Claim { limit } => Self::Alone(Control::Claim {
+                limit: limit.clamp(MIN_CLAIM, MAX_CLAIM),
+            }),
+            Fact::Prune(prune) => Self::Alone(Control::Prune(prune)),
+        };
+        (work, None)
+    }
+
+    /// Facts and bytes that it takes of the queue's room.
+    pub(crate) fn weight(&self) -> (usize, usize) {
+        let (facts, bytes) = match self {
+            Self::Shared(Row::Accept(row)) => (1, row.body.bytes.len() + row.event.headers.len()),
+            Self::Shared(Row::Start(runs)) => (runs.len().max(1), 0),
+            Self::Shared(Row::Run(row)) => (1, row.body.bytes.len()),
+            Self::Shared(Row::Refused(row)) => {
+                (1, row.request.body.len() + row.request.headers.len())
+            }
+            Self::Alone(_) => (1, 0),
+        };
+        (facts, bytes + facts * FACT_BYTES)
+    }
+}
+
+impl AcceptRow {
+    fn new(accepted: Accepted) -> (Self, Option<AfterCommit>) {
+        let Accepted {
+            mut event,
+            dedupe,
+            runs,
+            after_commit,
+        } = accepted;
+        let key = DedupeKey::new(event.workspace, &dedupe, event.received_at);
+        let body = Blob::encode(&event.body);
+        let body_bytes = i32::try_from(event.body.len()).unwrap_or(i32::MAX);
+        event.body = Bytes::new();
+        let run_ids = (!runs.is_empty()).then(|| {
+            runs.iter()
+                .flat_map(|run| run.id.as_raw().to_be_bytes())
+                .collect()
+        });
+        let key_text = (dedupe.key != event.external_id).then_some(dedupe.key);
+        (
+            Self {
+                event,
+                scope: dedupe.scope,
+                key_text,
+                key,
+                body,
+                body_bytes,
+                run_ids,
+                runs,
+            },
+            after_commit,
+        )
+    }
+
+    pub(crate) fn id(&self) -> EventId {
+        self.event.id
+    }
+}
+
+impl RefusedRow {
+    fn new(mut request: RefusedRequest, in_detail: bool) -> Self {
+        let body_bytes = i64::try_from(request.body.len()).unwrap_or(i64::MAX);
+        // A copy: a slice would keep the whole request in memory.
+        request.body = Bytes::copy_from_slice(
+            request
+                .body
+                .get(..REFUSED_PART_BYTES)
+                .unwrap_or(&request.body),
+        );
+        request.headers = cut(request.headers);
+        request.detail = cut(request.detail);
+        let hour = i32::try_from(request.received_at.as_unix_ms().div_euclid(3_600_000))
+            .unwrap_or(i32::MAX);
+        Self {
+            request,
+            hour,
+            body_bytes,
+            in_detail,
+        }
+    }
+
+    pub(crate) fn stored_bytes(&self) -> i32 {
+        let request = &self.request;
+        i32::try_from(request.body.len() + request.headers.len() + request.detail.len())
+            .unwrap_or(i32::MAX)
+    }
+}
+
+/// Headers that are too long are left out whole: half of a JSON object is none.
+fn cut(text: String) -> String {
+    if text.len() <= REFUSED_PART_BYTES {
+        text
+    } else {
+        "{}".to_owned()
+    }
+}

@@ -1,0 +1,18 @@
+//! Every promise of the storage crate, on both databases.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on must fail"
+)]
+
+mod accept;
+mod claim;
+mod configuration;
+mod dedupe;
+mod failure;
+mod lists;
+mod refusals;
+mod runs;
+mod schema;
+mod support;
