@@ -1,0 +1,276 @@
+//! Credentials: parsed once at the edge, held as secrets, put on requests here.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Map, Value};
+
+use super::scheme::{ApiKeyPlace, AuthScheme};
+use crate::encode;
+use crate::fields::Fields;
+use crate::http_message::HttpRequest;
+use crate::problem::{Problem, Problems};
+
+/// The secret half of a connection.
+#[derive(Clone)]
+pub enum Credential {
+    /// Nothing.
+    None,
+    /// A fixed bearer token.
+    Bearer {
+        /// The token.
+        token: SecretString,
+    },
+    /// An API key.
+    ApiKey {
+        /// The key.
+        key: SecretString,
+    },
+    /// User and password.
+    Basic {
+        /// User name.
+        username: String,
+        /// Password; may be empty where the user name is the key.
+        password: SecretString,
+    },
+    /// An OAuth2 client.
+    OAuth2 {
+        /// Client id.
+        client_id: String,
+        /// Client secret.
+        client_secret: SecretString,
+    },
+    /// A private key that signs assertions.
+    ServiceAccount {
+        /// Who signs: everything beside the key (`client_email`, `app_id` …); claims see it as `account`.
+        account: Map<String, Value>,
+        /// `kid` of the assertion's header: `key_id` or `private_key_id`.
+        key_id: Option<String>,
+        /// PEM for RS256 and ES256, the shared secret for HS256.
+        private_key: SecretString,
+    },
+}
+
+/// What [`Credential::apply_static`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// The request carries its credentials.
+    Complete,
+    /// The host must fetch a token first and put it on with [`Credential::apply_token`].
+    NeedsToken,
+}
+
+/// Why a credential could not be put on a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// The connector does not offer the scheme of this credential.
+    #[error("a {credential} credential does not fit the scheme {scheme}")]
+    Mismatch {
+        /// Kind of the credential.
+        credential: &'static str,
+        /// Kind of the scheme.
+        scheme: &'static str,
+    },
+    /// The secret holds characters that a header cannot carry.
+    #[error("the {credential} credential holds characters that a header cannot carry")]
+    Unsendable {
+        /// Kind of the credential.
+        credential: &'static str,
+    },
+}
+
+impl Credential {
+    /// Reads the `credential` of a connection document: `{bearer: {token}}`, `{api_key: {key}}`, `{basic: {username, password}}`,
+    /// `{oauth2: {client_id, client_secret}}`, `{service_account: {private_key, key_id?, …}}` (a provider's key file as it is), `{none: {}}`;
+    /// `bearer` and `api_key` also take the text itself.
+    ///
+    /// # Errors
+    /// Every [`Problem`], none of which quotes a value.
+    pub fn parse(value: &Value) -> Result<Self, Vec<Problem>> {
+        let mut problems = Problems::default();
+        let credential = read(value, &mut problems);
+        problems.finish(credential)
+    }
+
+    /// The word used in documents and manifests.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Bearer { .. } => "bearer",
+            Self::ApiKey { .. } => "api_key",
+            Self::Basic { .. } => "basic",
+            Self::OAuth2 { .. } => "oauth2",
+            Self::ServiceAccount { .. } => "service_account",
+        }
+    }
+
+    /// Puts a credential that needs no token on a request.
+    ///
+    /// # Errors
+    /// [`AuthError`] when scheme and credential do not fit, or the secret cannot stand in a header.
+    pub fn apply_static(
+        &self,
+        scheme: &AuthScheme,
+        request: &mut HttpRequest,
+    ) -> Result<Applied, AuthError> {
+        match (self, scheme) {
+            (Self::None, AuthScheme::None) => Ok(Applied::Complete),
+            (Self::Bearer { token }, AuthScheme::Bearer) => self.put(
+                request,
+                "Authorization",
+                format!("Bearer {}", token.expose_secret()),
+            ),
+            (Self::ApiKey { key }, AuthScheme::ApiKey(ApiKeyPlace::Header { name, prefix })) => {
+                self.put(request, name, format!("{prefix}{}", key.expose_secret()))
+            }
+            (Self::ApiKey { key }, AuthScheme::ApiKey(ApiKeyPlace::Query { name })) => {
+                let url = &mut request.url;
+                url.push(if url.contains('?') { '&' } else { '?' });
+                encode::percent(url, name);
+                url.push('=');
+                encode::percent(url, key.expose_secret());
+                Ok(Applied::Complete)
+            }
+            (Self::Basic { username, password }, AuthScheme::Basic) => {
+                let pair = STANDARD.encode(format!("{username}:{}", password.expose_secret()));
+                self.put(request, "Authorization", format!("Basic {pair}"))
+            }
+            (Self::OAuth2 { .. }, AuthScheme::OAuth2ClientCredentials(_))
+            | (Self::ServiceAccount { .. }, AuthScheme::ServiceAccountJwt(_)) => {
+                Ok(Applied::NeedsToken)
+            }
+            (_, scheme) => Err(AuthError::Mismatch {
+                credential: self.kind(),
+                scheme: scheme.as_str(),
+            }),
+        }
+    }
+
+    /// Puts a fetched or signed token on a request, as a bearer token.
+    ///
+    /// # Errors
+    /// [`AuthError::Unsendable`] when it cannot stand in a header.
+    pub fn apply_token(
+        &self,
+        token: &SecretString,
+        request: &mut HttpRequest,
+    ) -> Result<(), AuthError> {
+        self.put(
+            request,
+            "Authorization",
+            format!("Bearer {}", token.expose_secret()),
+        )
+        .map(|_| ())
+    }
+
+    fn put(
+        &self,
+        request: &mut HttpRequest,
+        name: &str,
+        value: String,
+    ) -> Result<Applied, AuthError> {
+        if value.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
+            return Err(AuthError::Unsendable {
+                credential: self.kind(),
+            });
+        }
+        request.set_header(name, value);
+        Ok(Applied::Complete)
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credential({}, [redacted])", self.kind())
+    }
+}
+
+fn read(value: &Value, problems: &mut Problems) -> Option<Credential> {
+    let kinds = [
+        "none",
+        "bearer",
+        "api_key",
+        "basic",
+        "oauth2",
+        "service_account",
+    ];
+    let fields = Fields::open(value, "", &kinds, problems)?;
+    let (kind, value) = fields.single("a credential", problems)?;
+    let place = fields.at(kind);
+    match kind {
+        "none" => Fields::open(value, &place, &[], problems).map(|_| Credential::None),
+        "bearer" => {
+            one_secret(value, &place, "token", problems).map(|token| Credential::Bearer { token })
+        }
+        "api_key" => {
+            one_secret(value, &place, "key", problems).map(|key| Credential::ApiKey { key })
+        }
+        "basic" => {
+            let fields = Fields::open(value, &place, &["username", "password"], problems)?;
+            let username = fields.required_text("username", problems)?.to_owned();
+            if username.contains(':') {
+                problems.add(
+                    &fields.at("username"),
+                    "bad_value",
+                    "a user name has no colon",
+                );
+            }
+            let password = fields.required_text("password", problems)?;
+            Some(Credential::Basic {
+                username,
+                password: password.into(),
+            })
+        }
+        "oauth2" => {
+            let fields = Fields::open(value, &place, &["client_id", "client_secret"], problems)?;
+            let client_id = fields.required_text("client_id", problems)?.to_owned();
+            Some(Credential::OAuth2 {
+                client_id,
+                client_secret: secret(&fields, "client_secret", problems)?,
+            })
+        }
+        "service_account" => {
+            // Every provider's key file has its own fields; claims pick what they need.
+            let fields = Fields::open_any(value, &place, problems)?;
+            let private_key = secret(&fields, "private_key", problems)?;
+            let mut account = fields.map().clone();
+            account.remove("private_key");
+            let key_id = ["key_id", "private_key_id"]
+                .into_iter()
+                .find_map(|key| fields.text(key, problems))
+                .map(str::to_owned);
+            Some(Credential::ServiceAccount {
+                account,
+                key_id,
+                private_key,
+            })
+        }
+        _ => None,
+    }
+}
+
+fn one_secret(
+    value: &Value,
+    place: &str,
+    key: &str,
+    problems: &mut Problems,
+) -> Option<SecretString> {
+    if let Some(text) = value.as_str() {
+        if text.is_empty() {
+            problems.add(place, "bad_value", format!("`{key}` is empty"));
+        }
+        return Some(text.into());
+    }
+    let fields = Fields::open(value, place, &[key], problems)?;
+    secret(&fields, key, problems)
+}
+
+fn secret(fields: &Fields<'_>, key: &str, problems: &mut Problems) -> Option<SecretString> {
+    let text = fields.required_text(key, problems)?;
+    if text.is_empty() {
+        problems.add(&fields.at(key), "bad_value", format!("`{key}` is empty"));
+    }
+    Some(text.into())
+}

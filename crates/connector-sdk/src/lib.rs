@@ -1,0 +1,48 @@
+//! What a connector is, as data: manifests, webhook verification, request building, answers, paging.
+//!
+//! The crate is pure. It never opens a socket, reads a clock, a file, the environment or a random
+//! number, and it never sends anything: it turns text into checked values, and values into request
+//! descriptions which the host signs and sends. Secrets pass through two doors only, [`Verifier`] and
+//! [`Credential`]; expressions in manifests cannot see them.
+
+#![warn(missing_docs)]
+
+mod answer;
+mod auth;
+mod budget;
+mod config;
+mod connector;
+mod effect;
+mod encode;
+mod event_type;
+mod expression;
+mod fields;
+mod files;
+mod http_message;
+mod operation;
+mod page;
+mod pointer;
+mod problem;
+pub mod redact;
+mod template;
+pub mod testing;
+mod verify;
+mod webhook;
+mod yaml;
+
+pub use answer::{Answer, AnswerBody, Executed};
+pub use auth::{
+    ApiKeyPlace, Applied, Assertion, AuthError, AuthScheme, AuthTest, ClientAuth, Credential,
+    OAuth2Scheme, ServiceAccountScheme, Token, TokenError,
+};
+pub use budget::{Budget, LearnFrom};
+pub use connector::Connector;
+pub use effect::{Effect, KeyCarrier};
+pub use event_type::{EventType, Hydrate, MAX_READS, Read};
+pub use http_message::{HttpRequest, HttpResponse};
+pub use operation::{BuildError, CallContext, Operation};
+pub use page::Page;
+pub use problem::Problem;
+pub use verify::{InboundRequest, Refusal, RefusalReason, SignError, Verifier};
+pub use webhook::{Identified, IdentifyError, Level, Recover, RecoverCursor, Reply, Webhook};
+pub use yaml::{YamlDocument, YamlError, parse_yaml};

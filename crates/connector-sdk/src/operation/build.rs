@@ -1,0 +1,327 @@
+//! From arguments to a request. Whatever an argument contains, it cannot leave its place: path segments,
+//! query values and headers are escaped or refused.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::url::url;
+use super::{Body, BuildError, CallContext, Encoding, Headers, MethodRule, Operation, arguments};
+use crate::effect::{Effect, KeyCarrier};
+use crate::encode::{self, Arrays};
+use crate::expression::{ExpressionError, Scope};
+use crate::fields::{is_header_name, kind_of};
+use crate::http_message::HttpRequest;
+use crate::page::Place;
+use crate::pointer::{self, Pointer};
+use crate::problem::{Problems, nearest};
+use crate::template::scalar_text;
+
+/// Headers that belong to the connection, not to a call.
+const RESERVED_HEADERS: [&str; 7] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "te",
+    "trailer",
+];
+
+pub(super) fn request(
+    operation: &Operation,
+    ctx: &CallContext<'_>,
+) -> Result<HttpRequest, BuildError> {
+    check_arguments(operation, ctx.args)?;
+    let named = operation.named(ctx.config, ctx.args);
+    let layers = [arguments(ctx.args), &operation.input.defaults];
+    let scope = Scope {
+        named: &named,
+        layers: &layers,
+    };
+    let method = method(operation, &scope)?;
+    let mut request = HttpRequest {
+        method,
+        url: String::new(),
+        headers: Vec::with_capacity(6),
+        body: None,
+    };
+    request
+        .headers
+        .push(("Accept".to_owned(), "application/json".to_owned()));
+    set_headers(operation, &scope, &mut request)?;
+    let key = key_carrier(operation, ctx);
+    request.url = url(operation, ctx, &scope)?;
+    set_body(operation, ctx, &scope, key.as_ref(), &mut request)?;
+    if let (Some(paging), Some(page)) = (&operation.paging, ctx.page)
+        && let Some(Place::Header(name)) = paging.into()
+    {
+        put_header(&mut request, name, &page.token)?;
+    }
+    if let Some((KeyCarrier::Header(name), key)) = &key {
+        put_header(&mut request, name, key)?;
+    }
+    Ok(request)
+}
+
+fn check_arguments(operation: &Operation, args: &Value) -> Result<(), BuildError> {
+    if !(args.is_object() || args.is_null()) {
+        return Err(BuildError::new(
+            "",
+            format!("the arguments must be a mapping, found {}", kind_of(args)),
+        ));
+    }
+    let map = arguments(args);
+    for (name, value) in map {
+        match operation.input.fields.get(name) {
+            Some(field) if field.accepts(value) => {}
+            Some(field) => {
+                let mut problems = Problems::default();
+                field.check(name, value, &pointer::join("", name), &mut problems);
+                if let Some(problem) = problems.into_list().into_iter().next() {
+                    return Err(BuildError {
+                        pointer: problem.pointer,
+                        message: with_suggestion(problem.message, problem.suggestion),
+                    });
+                }
+            }
+            None if operation.input.open => {}
+            None => {
+                let near = nearest(name, operation.input.fields.keys().map(String::as_str))
+                    .map(|near| format!("did you mean `{near}`?"));
+                return Err(BuildError::new(
+                    pointer::join("", name),
+                    with_suggestion(
+                        format!("`{name}` is not an argument of {}", operation.name),
+                        near,
+                    ),
+                ));
+            }
+        }
+    }
+    for (name, field) in &operation.input.fields {
+        if field.required && !map.contains_key(name) && !operation.input.defaults.contains_key(name)
+        {
+            return Err(BuildError::new(
+                pointer::join("", name),
+                format!("argument `{name}` is missing"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn with_suggestion(message: String, suggestion: Option<String>) -> String {
+    match suggestion {
+        Some(suggestion) => format!("{message} ({suggestion})"),
+        None => message,
+    }
+}
+
+pub(super) fn expression_error(error: ExpressionError, place: &str) -> BuildError {
+    let pointer = error
+        .missing
+        .map_or_else(|| place.to_owned(), |root| pointer::join("", &root));
+    BuildError::new(pointer, error.message)
+}
+
+fn method(operation: &Operation, scope: &Scope<'_>) -> Result<String, BuildError> {
+    match &operation.method {
+        MethodRule::Fixed(method) => Ok((*method).to_owned()),
+        MethodRule::Computed(template) => {
+            let method = template
+                .render_to_text(scope)
+                .map_err(|error| expression_error(error, "/method"))?;
+            method
+                .filter(|method| {
+                    !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase())
+                })
+                .map(Cow::into_owned)
+                .ok_or_else(|| BuildError::new("/method", "not an upper-case HTTP method"))
+        }
+    }
+}
+
+/// Arguments (with defaults) that path, query and headers do not use.
+pub(super) fn rest(operation: &Operation, args: &Value) -> Map<String, Value> {
+    let args = arguments(args);
+    let defaults = operation
+        .input
+        .defaults
+        .iter()
+        .filter(|(name, _)| !args.contains_key(*name));
+    args.iter()
+        .chain(defaults)
+        .filter(|(name, _)| !operation.used.iter().any(|used| used == *name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+fn set_headers(
+    operation: &Operation,
+    scope: &Scope<'_>,
+    request: &mut HttpRequest,
+) -> Result<(), BuildError> {
+    for (name, template) in &operation.common.headers {
+        if let Some(value) = template
+            .render_to_text(scope)
+            .map_err(|error| expression_error(error, "/config"))?
+        {
+            put_header(request, name, &value)?;
+        }
+    }
+    match &operation.headers {
+        Headers::Named(headers) => {
+            for (name, template) in headers {
+                if let Some(value) = template
+                    .render_to_text(scope)
+                    .map_err(|error| expression_error(error, "/headers"))?
+                {
+                    put_header(request, name, &value)?;
+                }
+            }
+        }
+        Headers::Given(template) => match template
+            .render(scope)
+            .map_err(|error| expression_error(error, "/headers"))?
+            .as_deref()
+        {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(map)) => {
+                for (name, value) in map {
+                    let place = pointer::join("/headers", name);
+                    let text = scalar_text(value)
+                        .map_err(|error| BuildError::new(place, error.message))?;
+                    put_header(request, name, &text)?;
+                }
+            }
+            Some(other) => {
+                return Err(BuildError::new(
+                    "/headers",
+                    format!("the headers must be a mapping, found {}", kind_of(other)),
+                ));
+            }
+        },
+    }
+    Ok(())
+}
+
+fn put_header(request: &mut HttpRequest, name: &str, value: &str) -> Result<(), BuildError> {
+    let place = || pointer::join("/headers", name);
+    if !is_header_name(name) {
+        return Err(BuildError::new(place(), "not a header name"));
+    }
+    if RESERVED_HEADERS
+        .iter()
+        .any(|reserved| reserved.eq_ignore_ascii_case(name))
+    {
+        return Err(BuildError::new(
+            place(),
+            format!("`{name}` is set by the sender itself"),
+        ));
+    }
+    if value
+        .bytes()
+        .any(|byte| byte < b' ' && byte != b'\t' || byte == 0x7f)
+    {
+        return Err(BuildError::new(
+            place(),
+            "a header value must not contain control characters",
+        ));
+    }
+    request.set_header(name, value);
+    Ok(())
+}
+
+fn key_carrier<'a>(operation: &Operation, ctx: &CallContext<'a>) -> Option<(KeyCarrier, &'a str)> {
+    let key = ctx.idempotency_key?;
+    match operation.effect(ctx.config, ctx.args) {
+        Effect::Keyed { carrier, .. } => Some((carrier, key)),
+        Effect::Read | Effect::FindBy { .. } | Effect::Repeatable | Effect::Blind => None,
+    }
+}
+
+fn set_body(
+    operation: &Operation,
+    ctx: &CallContext<'_>,
+    scope: &Scope<'_>,
+    key: Option<&(KeyCarrier, &str)>,
+    request: &mut HttpRequest,
+) -> Result<(), BuildError> {
+    let mut body: Option<Cow<'_, Value>> = match &operation.body {
+        Body::None => None,
+        Body::Template(template) => template
+            .render(scope)
+            .map_err(|error| expression_error(error, "/body"))?,
+        Body::Rest => Some(Cow::Owned(Value::Object(rest(operation, ctx.args)))),
+    };
+    for (pointer, value) in body_insertions(operation, ctx, key) {
+        let mut owned = body.take().map_or(Value::Null, Cow::into_owned);
+        if !pointer.write(&mut owned, value) {
+            return Err(BuildError::new(
+                "/body",
+                "the body has no place for a paging value or key: it is not a mapping",
+            ));
+        }
+        body = Some(Cow::Owned(owned));
+    }
+    let Some(body) = body else { return Ok(()) };
+    let (bytes, kind) = match operation.encoding {
+        Encoding::Json => (to_json(&body), "application/json"),
+        Encoding::Auto => match body.as_ref() {
+            Value::Null => return Ok(()),
+            Value::String(text) => (text.clone().into_bytes(), "text/plain; charset=utf-8"),
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                (to_json(&body), "application/json")
+            }
+        },
+        Encoding::Form => match body.as_ref() {
+            Value::Object(map) => {
+                let mut form = String::new();
+                encode::pairs(&mut form, map, operation.arrays.unwrap_or(Arrays::Indexes));
+                (form.into_bytes(), "application/x-www-form-urlencoded")
+            }
+            other => {
+                return Err(BuildError::new(
+                    "/body",
+                    format!("a form must be a mapping, found {}", kind_of(other)),
+                ));
+            }
+        },
+    };
+    if request.header("content-type").is_none() {
+        request
+            .headers
+            .push(("Content-Type".to_owned(), kind.to_owned()));
+    }
+    request.body = Some(bytes);
+    Ok(())
+}
+
+fn body_insertions(
+    operation: &Operation,
+    ctx: &CallContext<'_>,
+    key: Option<&(KeyCarrier, &str)>,
+) -> Vec<(Pointer, Value)> {
+    let mut insertions = Vec::new();
+    if let Some(paging) = &operation.paging {
+        if let Some(size) = paging.size()
+            && let Place::Body(pointer) = &size.into
+        {
+            insertions.push((pointer.clone(), size.value.into()));
+        }
+        if let (Some(page), Some(Place::Body(pointer))) = (ctx.page, paging.into()) {
+            insertions.push((pointer.clone(), page.token.clone().into()));
+        }
+    }
+    if let Some((KeyCarrier::BodyField(field), key)) = key
+        && let Some(pointer) = Pointer::parse(field)
+    {
+        insertions.push((pointer, (*key).into()));
+    }
+    insertions
+}
+
+fn to_json(value: &Value) -> Vec<u8> {
+    serde_json::to_vec(value).expect("a JSON value with text keys always has a text form")
+}

@@ -1,0 +1,173 @@
+//! Checks that compare a secret as it is: tokens, Basic pairs, client addresses.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
+use secrecy::{ExposeSecret as _, SecretString};
+use subtle::{Choice, ConstantTimeEq as _};
+
+use super::evidence::Evidence;
+use super::{Refusal, RefusalReason};
+use crate::pointer::Pointer;
+
+#[derive(Debug)]
+pub(super) struct TokenCheck {
+    pub(super) at: TokenPlace,
+    /// Text before the token, e.g. `Bearer `.
+    pub(super) prefix: String,
+}
+
+#[derive(Debug)]
+pub(super) enum TokenPlace {
+    Header(String),
+    Query(String),
+    Json(Pointer),
+    /// Every element that `each` reaches must carry the token.
+    Each {
+        each: Pointer,
+        item: Pointer,
+    },
+}
+
+impl TokenCheck {
+    pub(super) fn verify(
+        &self,
+        evidence: &Evidence<'_>,
+        secrets: &[SecretString],
+    ) -> Result<(), Refusal> {
+        match &self.at {
+            TokenPlace::Header(name) => match evidence.header(name)? {
+                Some(text) => self.compare(text, secrets, || format!("the header {name}")),
+                None => Err(missing(format!("the header {name} is absent"))),
+            },
+            TokenPlace::Query(name) => match evidence.query(name) {
+                Some(text) => {
+                    self.compare(&text, secrets, || format!("the query parameter {name}"))
+                }
+                None => Err(missing(format!("the query parameter {name} is absent"))),
+            },
+            TokenPlace::Json(pointer) => {
+                let text = evidence
+                    .json()
+                    .and_then(|body| pointer.lookup(body))
+                    .and_then(|value| value.as_str());
+                match text {
+                    Some(text) => self.compare(text, secrets, || "the body".to_owned()),
+                    None => Err(missing("the body has no token".to_owned())),
+                }
+            }
+            TokenPlace::Each { each, item } => {
+                let items = evidence
+                    .json()
+                    .and_then(|body| each.expand(body))
+                    .filter(|items| !items.is_empty());
+                let items = items
+                    .ok_or_else(|| missing("the body has no items with a token".to_owned()))?;
+                for (place, value) in items {
+                    match item.lookup(value).and_then(|value| value.as_str()) {
+                        Some(text) => {
+                            self.compare(text, secrets, || format!("the item at {place}"))?
+                        }
+                        None => return Err(missing(format!("the item at {place} has no token"))),
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn compare(
+        &self,
+        text: &str,
+        secrets: &[SecretString],
+        place: impl Fn() -> String,
+    ) -> Result<(), Refusal> {
+        let Some(token) = text.strip_prefix(self.prefix.as_str()) else {
+            return Err(Refusal::new(
+                RefusalReason::MalformedSignature,
+                format!("{} has not the form of a token", place()),
+            ));
+        };
+        match matches_any(token.as_bytes(), secrets) {
+            true => Ok(()),
+            false => Err(Refusal::new(
+                RefusalReason::BadSignature,
+                format!("{} does not hold an active token", place()),
+            )),
+        }
+    }
+}
+
+/// Compares with every secret, without stopping at the first match. An empty secret matches nothing.
+fn matches_any(given: &[u8], secrets: &[SecretString]) -> bool {
+    let mut matched = Choice::from(0);
+    for secret in secrets {
+        let secret = secret.expose_secret().as_bytes();
+        matched |= given.ct_eq(secret) & Choice::from(u8::from(!secret.is_empty()));
+    }
+    matched.into()
+}
+
+fn missing(detail: String) -> Refusal {
+    Refusal::new(RefusalReason::MissingSignature, detail)
+}
+
+/// HTTP Basic (RFC 7617); a secret is `user:password`.
+pub(super) fn verify_basic(
+    evidence: &Evidence<'_>,
+    secrets: &[SecretString],
+) -> Result<(), Refusal> {
+    let header = evidence
+        .header("authorization")?
+        .ok_or_else(|| missing("the header authorization is absent".to_owned()))?;
+    let malformed = || {
+        Refusal::new(
+            RefusalReason::MalformedSignature,
+            "the header authorization is not HTTP Basic",
+        )
+    };
+    let (scheme, encoded) = header.split_once(' ').ok_or_else(malformed)?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(malformed());
+    }
+    let Ok(pair) = STANDARD.decode(encoded.trim()) else {
+        return Err(malformed());
+    };
+    match matches_any(&pair, secrets) {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            RefusalReason::BadSignature,
+            "the user and password are not an active pair",
+        )),
+    }
+}
+
+pub(super) fn verify_ip(evidence: &Evidence<'_>, networks: &[IpNet]) -> Result<(), Refusal> {
+    let refused = |detail: &str| Err(Refusal::new(RefusalReason::IpNotAllowed, detail));
+    match evidence.request.client_ip {
+        // An IPv4 client on an IPv6 socket counts as IPv4.
+        Some(address)
+            if networks
+                .iter()
+                .any(|network| network.contains(&address.to_canonical())) =>
+        {
+            Ok(())
+        }
+        Some(_) => refused("the client's address is not on the list"),
+        None => refused("the client's address is not known"),
+    }
+}
+
+pub(super) fn check_token(secret: &SecretString) -> Result<(), String> {
+    match secret.expose_secret().is_empty() {
+        true => Err("the token is empty".to_owned()),
+        false => Ok(()),
+    }
+}
+
+pub(super) fn check_pair(secret: &SecretString) -> Result<(), String> {
+    match secret.expose_secret().split_once(':') {
+        Some((user, password)) if !user.is_empty() && !password.is_empty() => Ok(()),
+        Some(_) | None => Err("the secret is not of the form user:password".to_owned()),
+    }
+}

@@ -1,0 +1,260 @@
+//! The way in, as one connector declares it: proof, handshake, what an event is, what the sender wants back.
+//!
+//! Order for a host: [`Webhook::handshake`]; if it gives a reply that needs no proof, answer it; otherwise
+//! [`Verifier::verify`], then an `after_verify` reply if there is one, then [`Webhook::json_body`],
+//! [`Webhook::identify`], store, and [`Webhook::ack`].
+
+mod handshake;
+mod identify;
+mod locate;
+mod recover;
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+pub use identify::{Identified, IdentifyError};
+pub use recover::{Level, Recover, RecoverCursor};
+
+use crate::encode;
+use crate::fields::{Fields, is_header_name};
+use crate::problem::Problems;
+use crate::verify::{InboundRequest, Verifier, is_form};
+use handshake::Handshake;
+use identify::Identify;
+
+/// An answer to the sender.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// Status code.
+    pub status: u16,
+    /// Headers to send.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// Whether it may be sent only when the request verified.
+    pub after_verify: bool,
+}
+
+/// The `webhook` part of a connector.
+#[derive(Debug)]
+pub struct Webhook {
+    verifier: Verifier,
+    handshakes: Vec<Handshake>,
+    identify: Identify,
+    form: Option<FormBody>,
+    ack: Reply,
+    recover: Option<Recover>,
+    event_headers: Vec<String>,
+}
+
+#[derive(Debug)]
+enum FormBody {
+    /// The fields make up the event.
+    Fields,
+    /// One field holds the event as JSON.
+    Field(String),
+}
+
+impl Webhook {
+    /// How requests are verified, unless an endpoint overrides it.
+    pub fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
+    /// The answer to a request that sets the webhook up instead of reporting an event. `body` is the parsed
+    /// body when it is JSON. A reply with `after_verify` must wait for the verification.
+    pub fn handshake(&self, request: &InboundRequest<'_>, body: Option<&Value>) -> Option<Reply> {
+        self.handshakes
+            .iter()
+            .find_map(|handshake| handshake.reply(request, body))
+    }
+
+    /// The body as JSON text: the body itself, or what a form holds when the manifest allows forms.
+    ///
+    /// # Errors
+    /// [`IdentifyError`] for a form where none is declared, or one without the declared field.
+    pub fn json_body<'a>(
+        &self,
+        request: &InboundRequest<'a>,
+    ) -> Result<Cow<'a, [u8]>, IdentifyError> {
+        let content_type = request
+            .headers
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case("content-type"))
+            .map(|(_, value)| value.as_str());
+        if !is_form(content_type) {
+            return Ok(Cow::Borrowed(if request.body.is_empty() {
+                b"null"
+            } else {
+                request.body
+            }));
+        }
+        let pairs = encode::decode_pairs(&String::from_utf8_lossy(request.body));
+        match &self.form {
+            None => Err(IdentifyError::new(
+                "",
+                "the body is a form; this connector reads JSON",
+            )),
+            Some(FormBody::Field(name)) => match pairs.into_iter().find(|(known, _)| known == name)
+            {
+                Some((_, text)) => Ok(Cow::Owned(text.into_bytes())),
+                None => Err(IdentifyError::new(
+                    "",
+                    format!("the form has no field `{name}`"),
+                )),
+            },
+            Some(FormBody::Fields) => {
+                let map = pairs
+                    .into_iter()
+                    .map(|(name, value)| (name, Value::String(value)))
+                    .collect();
+                Ok(Cow::Owned(Value::Object(map).to_string().into_bytes()))
+            }
+        }
+    }
+
+    /// The events in a verified request. `body` is the parsed [`Webhook::json_body`]. An empty list is fine:
+    /// some senders report that nothing happened.
+    ///
+    /// # Errors
+    /// [`IdentifyError`] when the body has not the declared form or an event has no type.
+    pub fn identify(
+        &self,
+        request: &InboundRequest<'_>,
+        body: &Value,
+    ) -> Result<Vec<Identified>, IdentifyError> {
+        self.identify.events(request, body)
+    }
+
+    /// Identifies one event object that came from somewhere else than the webhook (a sweep over a list).
+    ///
+    /// # Errors
+    /// As [`Webhook::identify`].
+    pub fn identify_unit(&self, unit: &Value) -> Result<Identified, IdentifyError> {
+        self.identify.listed(unit)
+    }
+
+    /// What the sender wants back for an accepted request.
+    pub fn ack(&self) -> &Reply {
+        &self.ack
+    }
+
+    /// How missed events are listed.
+    pub fn recover(&self) -> Option<&Recover> {
+        self.recover.as_ref()
+    }
+
+    /// Headers that become part of the event, lower case.
+    pub fn event_headers(&self) -> &[String] {
+        &self.event_headers
+    }
+
+    pub(crate) fn read(value: &Value, place: &str, problems: &mut Problems) -> Option<Self> {
+        let known = [
+            "verify",
+            "handshake",
+            "form",
+            "identify",
+            "split",
+            "dedupe",
+            "order_key",
+            "ack",
+            "recover",
+            "event_headers",
+        ];
+        let fields = Fields::open(value, place, &known, problems)?;
+        let verifier =
+            fields.required("verify", problems).and_then(|verify| {
+                match Verifier::compile(verify, &fields.at("verify")) {
+                    Ok(verifier) => Some(verifier),
+                    Err(list) => {
+                        problems.extend(list);
+                        None
+                    }
+                }
+            });
+        let handshakes = match fields.get("handshake") {
+            Some(value) => handshake::read(value, &fields.at("handshake"), problems),
+            None => Vec::new(),
+        };
+        let ignored = handshakes
+            .iter()
+            .flat_map(Handshake::ignored_types)
+            .cloned()
+            .collect();
+        let identify = Identify::read(&fields, ignored, problems);
+        let form = fields.text("form", problems).map(|name| {
+            if name == "*" {
+                FormBody::Fields
+            } else {
+                FormBody::Field(name.to_owned())
+            }
+        });
+        let event_headers = fields.texts("event_headers", problems).unwrap_or_default();
+        for name in event_headers.iter().filter(|name| !is_header_name(name)) {
+            problems.add(
+                &fields.at("event_headers"),
+                "bad_value",
+                format!("`{name}` is not a header name"),
+            );
+        }
+        Some(Self {
+            verifier: verifier?,
+            handshakes,
+            identify: identify?,
+            form,
+            ack: read_ack(&fields, problems),
+            recover: fields
+                .get("recover")
+                .and_then(|value| Recover::read(value, &fields.at("recover"), problems)),
+            event_headers: event_headers
+                .iter()
+                .map(|name| name.to_ascii_lowercase())
+                .collect(),
+        })
+    }
+}
+
+fn read_ack(fields: &Fields<'_>, problems: &mut Problems) -> Reply {
+    let mut reply = Reply {
+        status: 200,
+        headers: Vec::new(),
+        body: Vec::new(),
+        after_verify: true,
+    };
+    let Some(value) = fields.get("ack") else {
+        return reply;
+    };
+    let place = fields.at("ack");
+    let Some(ack) = Fields::open(value, &place, &["status", "body", "content_type"], problems)
+    else {
+        return reply;
+    };
+    if let Some(status) = ack.number("status", problems) {
+        match u16::try_from(status) {
+            Ok(status) if (200..300).contains(&status) => reply.status = status,
+            Ok(_) | Err(_) => problems.add(
+                &ack.at("status"),
+                "bad_value",
+                "an acknowledgement has a 2xx status",
+            ),
+        }
+    }
+    if let Some(body) = ack.text("body", problems) {
+        reply.body = body.as_bytes().to_vec();
+        let content_type = ack
+            .text("content_type", problems)
+            .unwrap_or("text/plain; charset=utf-8");
+        reply
+            .headers
+            .push(("content-type".to_owned(), content_type.to_owned()));
+    } else if ack.get("content_type").is_some() {
+        problems.add(
+            &ack.at("content_type"),
+            "missing_key",
+            "`content_type` needs a `body`",
+        );
+    }
+    reply
+}

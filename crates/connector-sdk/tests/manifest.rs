@@ -1,0 +1,342 @@
+//! Manifests say where they are wrong: pointer, line, code and suggestion, all of them in one pass.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests load the files beside a manifest, as a host does"
+)]
+
+use weir_connector_sdk::{Connector, Hydrate, LearnFrom, Problem, Verifier, parse_yaml};
+
+fn no_files(_: &str) -> Option<String> {
+    None
+}
+
+fn problems(yaml: &str) -> Vec<Problem> {
+    Connector::parse(yaml, &no_files).err().unwrap_or_default()
+}
+
+const VALID: &str = "\
+connector: acme
+version: 1.0.0
+hosts: [\"https://{{ config.region }}.acme.test\"]
+config: { region: { enum: [eu, us], default: eu } }
+auth: { bearer: {}, test: { call: me.get, account: /id } }
+budget: { window: 100/60s }
+operations:
+  me.get: { get: /me }
+  items.get: { get: \"/items/{{ id }}\" }
+  items.list: { get: /items, items: /data, page: { cursor: { next: /next, into: query.after } } }
+  items.create: { post: /items, body: json, effect: { keyed: { header: Idempotency-Key, window: 24h } } }
+webhook:
+  verify: { token: { at: header:X-Token } }
+  identify: { id: /id, type: /type }
+  recover: { level: A, call: items.list, reach: 30d }
+events:
+  item.made:
+    hydrate_default: always
+    reads:
+      item: { call: items.get, with: { id: \"{{ ref.id }}\" } }
+";
+
+/// Replaces one text of a small valid manifest and expects exactly one problem.
+#[track_caller]
+fn check(from: &str, to: &str, pointer: &str, code: &str) {
+    assert_eq!(problems(VALID), []);
+    assert!(VALID.contains(from), "the manifest has no `{from}`");
+    let yaml = VALID.replacen(from, to, 1);
+    let found = problems(&yaml);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    let problem = found.into_iter().next().unwrap();
+    assert_eq!(
+        (problem.pointer.as_str(), problem.code),
+        (pointer, code),
+        "{problem}"
+    );
+    assert!(problem.line.is_some());
+}
+
+#[test]
+fn misspelt_words_get_a_suggestion_and_a_line() {
+    let check = |from: &str, to: &str, line: usize, suggestion: &str| {
+        let found = problems(&VALID.replacen(from, to, 1));
+        assert_eq!(
+            (found[0].line, found[0].suggestion.as_deref()),
+            (Some(line), Some(suggestion)),
+            "{found:#?}"
+        );
+    };
+    check("hosts:", "host:", 3, "did you mean `hosts`?");
+    check("call: me.get", "call: me.got", 5, "did you mean `me.get`?");
+    check(
+        "config.region",
+        "config.regoin",
+        3,
+        "did you mean `config.region`?",
+    );
+    check("page: {", "pages: {", 10, "did you mean `page`?");
+    check(
+        "get: \"/items/{{ id }}\"",
+        "get: \"/items/{{ id }}\", input: { idd: required }",
+        9,
+        "did you mean `idd`?",
+    );
+}
+
+#[test]
+fn each_part_is_checked() {
+    check("version: 1.0.0", "version: one", "/version", "bad_value");
+    check(
+        "connector: acme",
+        "connector: Acme Inc",
+        "/connector",
+        "bad_name",
+    );
+    check("https://{{", "http://{{", "/hosts/0", "bad_value");
+    check(
+        "config.region }}",
+        "config.regoin }}",
+        "/hosts/0",
+        "unknown_name",
+    );
+    check(
+        "default: eu",
+        "default: asia",
+        "/config/region/default",
+        "bad_value",
+    );
+    check(
+        "call: me.get",
+        "call: me.got",
+        "/auth/test/call",
+        "unknown_operation",
+    );
+    check("bearer: {},", "", "/auth", "missing_key");
+    check("100/60s", "often", "/budget/window", "bad_value");
+    check(
+        "post: /items",
+        "post: items",
+        "/operations/items.create/post",
+        "bad_value",
+    );
+    check(
+        ", effect: { keyed: { header: Idempotency-Key, window: 24h } }",
+        "",
+        "/operations/items.create",
+        "missing_key",
+    );
+    check(
+        "window: 24h",
+        "window: soon",
+        "/operations/items.create/effect/keyed/window",
+        "bad_value",
+    );
+    check(
+        "items: /data, ",
+        "",
+        "/operations/items.list",
+        "missing_key",
+    );
+    check(
+        "into: query.after",
+        "into: after",
+        "/operations/items.list/page/cursor/into",
+        "bad_value",
+    );
+    check(
+        "{{ id }}",
+        "{{ id + }}",
+        "/operations/items.get/get",
+        "bad_expression",
+    );
+    check(
+        "token: { at: header:X-Token }",
+        "jwt: {}",
+        "/webhook/verify/jwt",
+        "not_supported",
+    );
+    check(
+        "identify: { id: /id, type: /type }",
+        "identify: { id: /id }",
+        "/webhook/identify",
+        "missing_key",
+    );
+    check(
+        "call: items.list, reach",
+        "reach",
+        "/webhook/recover",
+        "bad_value",
+    );
+    check(
+        "call: items.get, with: { id: \"{{ ref.id }}\" }",
+        "call: items.get",
+        "/events/item.made/reads/item/call",
+        "missing_argument",
+    );
+    check(
+        "with: { id:",
+        "with: { id: x, ident:",
+        "/events/item.made/reads/item/call",
+        "unknown_argument",
+    );
+    check(
+        "hydrate_default: always",
+        "sample: sample.json\n    hydrate_default: always",
+        "/events/item.made/sample",
+        "missing_file",
+    );
+    check(
+        "\"{{ ref.id }}\" }",
+        "\"{{ ref.id }}\" }, all: { max: 5 }",
+        "/events/item.made/reads/item/call",
+        "bad_value",
+    );
+}
+
+#[test]
+fn weak_verification_is_refused() {
+    let check = |scheme: &str, message: &str| {
+        let scheme = parse_yaml(scheme).unwrap().remove(0).value;
+        let problems = Verifier::compile(&scheme, "").unwrap_err();
+        assert!(problems[0].message.contains(message), "{problems:?}");
+    };
+    check("ip: [10.0.0.0/8]", "never the only check");
+    check(
+        "any_of: [{ ip: [10.0.0.0/8] }, { basic: {} }]",
+        "cannot be an alternative",
+    );
+    check(
+        "all_of: [{ ip: [10.0.0.0/8] }]",
+        "at least one check with a secret",
+    );
+    check(
+        "hmac: { alg: sha256, sig: header:S, encoding: hex, parts: [body], timestamp: { from: header:T, unit: s, max_age_s: 5 } }",
+        "proves nothing",
+    );
+    check(
+        "hmac: { alg: sha256, sig: header:S, encoding: hex, parts: [\"lit:x\"] }",
+        "covers nothing",
+    );
+    check(
+        "digest: { alg: sha256, sig: header:S, encoding: hex, parts: [body] }",
+        "can be made by anybody",
+    );
+    check(
+        "hmac: { alg: md5, sig: header:S, encoding: hex, parts: [body] }",
+        "`md5` is not known",
+    );
+    check(
+        "hmac: { alg: sha256, sig: header:S, encoding: hex, parts: [\"sig:t\", body] }",
+        "needs a `format`",
+    );
+    check("{}", "exactly one of");
+}
+
+#[test]
+fn the_example_manifest_is_what_it_says() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/manifests");
+    let load = |name: &str| std::fs::read_to_string(format!("{folder}/{name}")).ok();
+    let connector = Connector::parse(&load("acme-pay.yaml").unwrap(), &load).unwrap();
+    assert_eq!(
+        (connector.name(), connector.version(), connector.title()),
+        ("acme-pay", "1.2.0", "Acme Pay")
+    );
+    let config = serde_json::json!({ "region": "us" });
+    assert_eq!(connector.allowed_hosts(&config), ["us.api.acme-pay.test"]);
+    assert_eq!(
+        connector.allowed_hosts(&serde_json::json!({ "base_url": "http://127.0.0.1:9" })),
+        ["127.0.0.1:9"]
+    );
+    assert!(connector.sends_credential_to(&config, "https://us.api.acme-pay.test/v1/x"));
+    assert!(!connector.sends_credential_to(&config, "https://us.api.acme-pay.test.evil.test/v1/x"));
+    let budget = connector.budget().unwrap();
+    assert_eq!(
+        (budget.requests, budget.window_s, budget.learn),
+        (Some(100), 60, Some(LearnFrom::RateLimit))
+    );
+    let charge = connector.operation("charges.create").unwrap();
+    assert_eq!(
+        (charge.required_args(), charge.known_args()),
+        (vec!["amount", "currency"], None)
+    );
+    assert_eq!(
+        connector
+            .operation("charges.get")
+            .unwrap()
+            .output_schema()
+            .unwrap()["required"][0],
+        "id"
+    );
+    let event = connector.event_type("charge.succeeded").unwrap();
+    assert_eq!(
+        (
+            event.hydrate_default,
+            event.reads["history"].all_max,
+            event.sample.as_ref().unwrap()["id"].as_str()
+        ),
+        (Hydrate::Missing, Some(300), Some("evt_1"))
+    );
+    assert_eq!(
+        connector
+            .event_type("anything.else")
+            .unwrap()
+            .hydrate_default,
+        Hydrate::Never
+    );
+    assert_eq!(connector.header_allow(), ["acme-delivery"]);
+    let args = connector
+        .webhook()
+        .unwrap()
+        .recover()
+        .unwrap()
+        .args(1_767_225_600_500, None)
+        .unwrap();
+    assert_eq!(
+        args,
+        serde_json::json!({ "created": { "gte": 1_767_225_600 } })
+    );
+}
+
+#[test]
+fn settings_are_checked_and_cannot_name_another_host() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/manifests");
+    let load = |name: &str| std::fs::read_to_string(format!("{folder}/{name}")).ok();
+    let connector = Connector::parse(&load("acme-pay.yaml").unwrap(), &load).unwrap();
+    let check = |config: serde_json::Value, pointer: &str, code: &str| {
+        let found = connector.check_config(&config);
+        assert_eq!(
+            found
+                .iter()
+                .map(|problem| (problem.pointer.as_str(), problem.code))
+                .collect::<Vec<_>>(),
+            [(pointer, code)],
+            "{config}"
+        );
+    };
+    assert_eq!(connector.check_config(&serde_json::json!({})), []);
+    check(
+        serde_json::json!({ "regin": "eu" }),
+        "/regin",
+        "unknown_key",
+    );
+    check(
+        serde_json::json!({ "region": "asia" }),
+        "/region",
+        "bad_value",
+    );
+    check(
+        serde_json::json!({ "base_url": "ftp://x" }),
+        "/base_url",
+        "bad_value",
+    );
+    check(
+        serde_json::json!({ "base_url": "https://user:secret@x.test" }),
+        "/base_url",
+        "bad_value",
+    );
+    // Even without the check, a setting stays inside its part of the host name.
+    let error = connector
+        .base_url(&serde_json::json!({ "region": "evil.test/" }))
+        .unwrap_err();
+    assert_eq!(error.pointer, "/config/region");
+}

@@ -1,0 +1,86 @@
+//! The built-in connectors: manifests and the recorded cases that prove them.
+//!
+//! Everything here is data, embedded at build time; the built-ins have no privileges over manifests that a
+//! partner writes, and no code of their own. A connector enters the list only with its cases: a genuine and a
+//! forged webhook, a success, a retryable and a permanent failure.
+
+/// One embedded connector.
+#[derive(Clone, Copy, Debug)]
+pub struct Builtin {
+    /// The connector's name, equal to `connector:` in its manifest.
+    pub name: &'static str,
+    /// The manifest's text.
+    pub yaml: &'static str,
+    /// Files that the manifest names (schemas, samples), by the path it names them with.
+    pub files: &'static [(&'static str, &'static str)],
+}
+
+impl Builtin {
+    /// The text of a file that the manifest names.
+    pub fn file(&self, path: &str) -> Option<&'static str> {
+        self.files
+            .iter()
+            .find(|(name, _)| *name == path)
+            .map(|(_, text)| *text)
+    }
+}
+
+/// The embedded connectors, sorted by name.
+pub fn builtin() -> &'static [Builtin] {
+    BUILTIN
+}
+
+/// The embedded connector with this name.
+pub fn find(name: &str) -> Option<&'static Builtin> {
+    BUILTIN.iter().find(|builtin| builtin.name == name)
+}
+
+static BUILTIN: &[Builtin] = &[
+    Builtin {
+        name: "generic",
+        yaml: include_str!("../manifests/generic.yaml"),
+        files: &[],
+    },
+    Builtin {
+        name: "github",
+        yaml: include_str!("../manifests/github.yaml"),
+        files: &[(
+            "samples/github_issues_opened.json",
+            include_str!("../manifests/samples/github_issues_opened.json"),
+        )],
+    },
+    Builtin {
+        name: "http",
+        yaml: include_str!("../manifests/http.yaml"),
+        files: &[],
+    },
+    Builtin {
+        name: "hubspot",
+        yaml: include_str!("../manifests/hubspot.yaml"),
+        files: &[(
+            "samples/hubspot_deal_property_change.json",
+            include_str!("../manifests/samples/hubspot_deal_property_change.json"),
+        )],
+    },
+    Builtin {
+        name: "slack",
+        yaml: include_str!("../manifests/slack.yaml"),
+        files: &[(
+            "samples/slack_app_mention.json",
+            include_str!("../manifests/samples/slack_app_mention.json"),
+        )],
+    },
+    Builtin {
+        name: "standard-webhooks",
+        yaml: include_str!("../manifests/standard-webhooks.yaml"),
+        files: &[],
+    },
+    Builtin {
+        name: "stripe",
+        yaml: include_str!("../manifests/stripe.yaml"),
+        files: &[(
+            "samples/stripe_payment_intent_succeeded.json",
+            include_str!("../manifests/samples/stripe_payment_intent_succeeded.json"),
+        )],
+    },
+];

@@ -1,0 +1,145 @@
+//! Runs the recorded cases of every built-in connector, and sees that each has the cases it needs.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops at the first surprise, helpers included"
+)]
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use weir_connector_sdk::testing::run_cases;
+use weir_connector_sdk::{Connector, InboundRequest, Verifier};
+use weir_connectors::{Builtin, builtin, find};
+
+fn connector(builtin: &Builtin) -> Connector {
+    Connector::parse(builtin.yaml, &|path| builtin.file(path).map(str::to_owned))
+        .expect("checked by the other tests")
+}
+
+/// Runs all case files of a connector; gives the names of the cases.
+fn run(builtin: &Builtin, failures: &mut Vec<String>) -> Vec<String> {
+    let connector = connector(builtin);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("cases")
+        .join(builtin.name);
+    let mut files: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    let mut names = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let place = format!(
+            "{}/{}",
+            builtin.name,
+            file.file_name().unwrap().to_string_lossy()
+        );
+        match run_cases(&connector, &text, &|path| {
+            builtin.file(path).map(str::to_owned)
+        }) {
+            Ok(outcomes) => {
+                for outcome in outcomes {
+                    if let Some(failure) = outcome.failure {
+                        failures.push(format!(
+                            "{place}:{} {}: {failure}",
+                            outcome.line.unwrap_or_default(),
+                            outcome.name
+                        ));
+                    }
+                    names.push(outcome.name);
+                }
+            }
+            Err(problems) => {
+                failures.extend(problems.iter().map(|problem| format!("{place}: {problem}")))
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn every_case_holds_and_none_is_missing() {
+    let mut failures = Vec::new();
+    for builtin in builtin() {
+        let names = run(builtin, &mut failures);
+        let connector = connector(builtin);
+        let mut needed = Vec::new();
+        if connector.operations().next().is_some() {
+            needed.extend(["success", "retryable", "permanent"]);
+        }
+        if connector.webhook().is_some() {
+            needed.push("verify-forged");
+            // `generic` has no scheme of its own to accept anything with.
+            needed.extend((builtin.name != "generic").then_some("verify-ok"));
+        }
+        for kind in needed {
+            if !names
+                .iter()
+                .any(|name| name.starts_with(&format!("{kind}:")))
+            {
+                failures.push(format!("{}: no case of kind {kind}", builtin.name));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+#[test]
+fn generic_takes_the_endpoints_scheme() {
+    let generic = connector(find("generic").unwrap());
+    let webhook = generic.webhook().unwrap();
+    let schemes: [(Value, &str); 3] = [
+        (
+            json!({ "hmac": { "alg": "sha256", "sig": "header:X-Signature", "encoding": "hex", "parts": ["body"] } }),
+            "secret-1",
+        ),
+        (
+            json!({ "token": { "at": "header:Authorization", "prefix": "Bearer " } }),
+            "secret-2",
+        ),
+        (json!({ "basic": {} }), "user:secret-3"),
+    ];
+    let context = std::collections::BTreeMap::new();
+    for (scheme, secret) in schemes {
+        let verifier = Verifier::compile(&scheme, "/verify").unwrap();
+        let body = br#"{"event_id":"e1","event":"order.paid","created_at":"2026-01-01T00:00:00Z"}"#;
+        let draft = InboundRequest {
+            method: "POST",
+            url: "https://hooks.example.test/hooks/ep_1",
+            headers: &[],
+            body,
+            context: &context,
+            client_ip: None,
+        };
+        let headers = verifier.sign(&draft, &secret.into(), 0).unwrap();
+        let request = InboundRequest {
+            headers: &headers,
+            ..draft
+        };
+        verifier.verify(&request, &[secret.into()], 0).unwrap();
+        assert!(
+            verifier
+                .verify(&request, &["other:wrong".into()], 0)
+                .is_err(),
+            "{scheme}"
+        );
+        assert!(
+            webhook
+                .verifier()
+                .verify(&request, &[secret.into()], 0)
+                .is_err(),
+            "the default accepts nothing: {scheme}"
+        );
+        let events = webhook
+            .identify(&request, &serde_json::from_slice(body).unwrap())
+            .unwrap();
+        assert_eq!(
+            (events[0].id.as_str(), events[0].kind.as_str()),
+            ("e1", "order.paid")
+        );
+        assert_eq!(events[0].time_unix_ms, Some(1_767_225_600_000));
+    }
+}
