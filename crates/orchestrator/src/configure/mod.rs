@@ -1,0 +1,215 @@
+//! Configuration as code: documents in, one transaction out, or a list of everything that is wrong.
+//!
+//! The GraphQL mutations and `weir apply` come through the same door. What does not change is not written; secrets that
+//! a document leaves out are kept; the whole set is checked against itself and what is stored before anything is written.
+
+pub(crate) mod catalogue;
+mod change;
+mod document;
+mod token;
+mod write;
+
+pub use document::{ConfigProblem, Kind, Lines, MAX_ENDPOINT_SECRETS, MAX_NAME_CHARACTERS, SourceDocument};
+pub(crate) use document::escape;
+pub(crate) use write::ensure_workspace;
+
+use crate::service::Orchestrator;
+use change::Planned;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use weir_workflow_engine::{TokenId, WorkspaceId};
+
+/// Who asks for a change; stands in the audit trail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    /// Name of the token, or `bootstrap`.
+    pub name: String,
+    /// The token, unless it is the bootstrap token.
+    pub token: Option<TokenId>,
+}
+
+impl Actor {
+    fn label(&self) -> String {
+        self.token.map_or_else(|| self.name.clone(), |token| format!("token:{token}"))
+    }
+}
+
+/// What must be true of a thing for a change to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing.
+    Any,
+    /// It is not there yet.
+    Absent,
+    /// It has this revision.
+    Revision(i64),
+}
+
+/// How documents are applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApplyOptions {
+    /// Report what would change and write nothing.
+    pub dry_run: bool,
+    /// Holds for each document of the set.
+    pub expect: Expect,
+}
+
+/// What an application did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApplyReport {
+    /// One entry per document, in the order given.
+    pub changes: Vec<Change>,
+    /// Whether it was written. False for a dry run and when nothing changed.
+    pub applied: bool,
+}
+
+/// What becomes of one document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// What happens.
+    pub action: Action,
+    /// The thing's public id; empty in a dry run for what does not exist yet.
+    pub id: String,
+    /// Its revision afterwards.
+    pub revision: i64,
+    /// Unified diff of the documents with secrets redacted; empty when unchanged.
+    pub diff: String,
+    /// What a person should know besides, such as "secrets changed".
+    pub notes: Vec<String>,
+}
+
+/// What happens to a thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// It is made.
+    Create,
+    /// It is changed.
+    Update,
+    /// It stays as it is.
+    Unchanged,
+    /// It is removed.
+    Delete,
+}
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The documents are wrong; every problem is listed.
+    #[error("{} problem(s) in the documents", .0.len())]
+    Invalid(Vec<ConfigProblem>),
+    /// Somebody was faster, or it exists though it was expected not to.
+    #[error("{kind} `{name}` has another revision than expected")]
+    Conflict {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// The revision it has; `None` when it is not there.
+        current_revision: Option<i64>,
+    },
+    /// Other things need it.
+    #[error("in use by {}", by.join(", "))]
+    InUse {
+        /// Kinds and names.
+        by: Vec<String>,
+    },
+    /// There is no such thing.
+    #[error("not found")]
+    NotFound,
+    /// The database cannot write now; try again later.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Most documents in one call.
+pub const MAX_DOCUMENTS: usize = 500;
+
+impl Orchestrator {
+    /// Applies a set of documents in one transaction.
+    ///
+    /// # Errors
+    /// See [`ApplyError`]; after any of them nothing has changed.
+    pub async fn apply(&self, workspace: WorkspaceId, actor: &Actor, documents: Vec<SourceDocument>, options: ApplyOptions) -> Result<ApplyReport, ApplyError> {
+        let _one_at_a_time = self.core.configuring.lock().await;
+        let snapshot = self.snapshot();
+        let planned = change::plan(&self.core, &snapshot, workspace, &documents, options.expect)?;
+        if options.dry_run || planned.iter().all(|planned| planned.change.action == Action::Unchanged) {
+            return Ok(ApplyReport { changes: planned.into_iter().map(|planned| planned.change).collect(), applied: false });
+        }
+        let changes = self.write(workspace, actor, planned).await?;
+        Ok(ApplyReport { changes, applied: true })
+    }
+
+    /// Stores a workflow as a draft: checked for shape, not running. Unknown names in it are allowed until it is published.
+    ///
+    /// # Errors
+    /// See [`ApplyError`].
+    pub async fn workflow_save_draft(&self, workspace: WorkspaceId, actor: &Actor, document: SourceDocument, expect: Expect) -> Result<Change, ApplyError> {
+        let _one_at_a_time = self.core.configuring.lock().await;
+        let planned = change::plan_draft(&self.snapshot(), workspace, &document, expect)?;
+        if planned.change.action == Action::Unchanged {
+            return Ok(planned.change);
+        }
+        self.write_one(workspace, actor, planned).await
+    }
+
+    /// Publishes the draft of a workflow: from now on it takes events.
+    ///
+    /// # Errors
+    /// [`ApplyError::NotFound`] when there is no such workflow or it has no draft; problems as for [`Orchestrator::apply`].
+    pub async fn workflow_publish(&self, workspace: WorkspaceId, actor: &Actor, name: &str, expect: Expect) -> Result<Change, ApplyError> {
+        let _one_at_a_time = self.core.configuring.lock().await;
+        let snapshot = self.snapshot();
+        let (_, draft) = snapshot.workflow(workspace, name).and_then(|workflow| workflow.draft.as_ref()).ok_or(ApplyError::NotFound)?;
+        let mut document = draft.clone();
+        if let Value::Object(map) = &mut document {
+            map.insert("kind".to_owned(), json!(Kind::Workflow.as_str()));
+        }
+        let planned = change::plan(&self.core, &snapshot, workspace, &[SourceDocument::from_value(document)], expect)?;
+        let planned = planned.into_iter().next().ok_or(ApplyError::NotFound)?;
+        self.write_one(workspace, actor, planned).await
+    }
+
+    async fn write_one(&self, workspace: WorkspaceId, actor: &Actor, planned: Planned) -> Result<Change, ApplyError> {
+        self.write(workspace, actor, vec![planned]).await?.into_iter().next().ok_or(ApplyError::NotFound)
+    }
+
+    /// Deletes a connection, endpoint or workflow. Runs of a deleted workflow that are under way come to their end.
+    ///
+    /// # Errors
+    /// [`ApplyError::InUse`] for a connection that an endpoint or a published workflow names.
+    pub async fn delete(&self, workspace: WorkspaceId, actor: &Actor, kind: Kind, name: &str, expected_revision: Option<i64>) -> Result<(), ApplyError> {
+        let _one_at_a_time = self.core.configuring.lock().await;
+        let planned = change::plan_delete(&self.snapshot(), workspace, kind, name, expected_revision)?;
+        self.write(workspace, actor, vec![planned]).await.map(drop)
+    }
+
+    /// The workspace's configuration as documents, in an order in which they can be applied. Secrets are left out, so that
+    /// applying the documents again keeps them.
+    #[must_use]
+    pub fn export(&self, workspace: WorkspaceId) -> Vec<Value> {
+        let snapshot = self.snapshot();
+        let connections = snapshot.connections(workspace).map(|(connection, _)| change::connection_document(&connection.name, connection.connector.name(), &connection.config));
+        let endpoints = snapshot.endpoints(workspace).map(|endpoint| change::endpoint_document(endpoint));
+        let workflows = snapshot.workflows(workspace).filter_map(|workflow| workflow.published.as_ref()).map(|version| change::workflow_document(&version.definition));
+        connections.chain(endpoints).chain(workflows).collect()
+    }
+}
+
+/// Keys in the order in which people write them.
+fn ordered(kind: Kind, name: &str, rest: BTreeMap<&str, Value>, order: &[&str]) -> Value {
+    let mut document = Map::new();
+    document.insert("kind".to_owned(), json!(kind.as_str()));
+    document.insert("name".to_owned(), json!(name));
+    let mut rest = rest;
+    for key in order {
+        if let Some(value) = rest.remove(key) {
+            document.insert((*key).to_owned(), value);
+        }
+    }
+    Value::Object(document)
+}

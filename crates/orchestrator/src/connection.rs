@@ -1,0 +1,73 @@
+//! One account at a provider, ready to be called: settings, credential, and what follows from both, worked out once.
+//!
+//! A changed configuration is a new object; nothing here is edited. `Debug` shows no secret.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
+use weir_connector_sdk::{Connector, Credential};
+use weir_workflow_engine::{ConnectionId, WorkspaceId};
+
+use crate::credentials::TokenCache;
+use crate::perform::{Meters, Targets};
+
+/// A connection. Shared by every call that uses it, so that its token and its meters are shared too.
+pub struct Connection {
+    /// Its id.
+    pub id: ConnectionId,
+    /// The tenant.
+    pub workspace: WorkspaceId,
+    /// Its name, unique in the workspace.
+    pub name: String,
+    /// What it connects to.
+    pub connector: Arc<Connector>,
+    /// Its settings; never secrets.
+    pub config: Value,
+    /// Its secrets.
+    pub credential: Option<Credential>,
+    /// The provider's id of the account, when known.
+    pub account: Option<String>,
+    /// The access token of the moment, for schemes that need one.
+    pub(crate) token: TokenCache,
+    pub(crate) targets: Targets,
+    pub(crate) meters: Meters,
+}
+
+impl Connection {
+    /// Prepares a connection. Never fails: a credential that does not fit the connector, or settings without a base URL,
+    /// fail the calls, with a message that says so.
+    #[must_use]
+    pub fn new(
+        id: ConnectionId,
+        workspace: WorkspaceId,
+        name: String,
+        connector: Arc<Connector>,
+        config: Value,
+        credential: Option<Credential>,
+        account: Option<String>,
+    ) -> Self {
+        Connection {
+            id,
+            workspace,
+            name,
+            token: TokenCache::default(),
+            targets: Targets::new(&connector, &config),
+            meters: Meters::new(connector.name()),
+            connector,
+            config,
+            credential,
+            account,
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("connector", &self.connector.name())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,181 @@
+//! Credentials at work: static ones are put on a request, tokens are fetched or signed first.
+//!
+//! Secrets are read here and go to the request being sent, nowhere else: no message, log line or error of this module
+//! quotes one, nor anything a token endpoint answered beyond its error code.
+
+mod oauth2_client;
+mod service_account;
+mod token;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use thiserror::Error;
+use tokio::time::Instant;
+use weir_connector_sdk::{Applied, AuthScheme, Credential, HttpRequest, HttpResponse, TokenError};
+
+pub(crate) use token::{AccessToken, TokenCache};
+
+use crate::clock::Clock;
+use crate::connection::Connection;
+use crate::http_client::{HttpClient, Outgoing, SendError, SendErrorKind, Tracking};
+use crate::perform::header_pairs;
+
+/// Why a request could not be authorised. It was not sent.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct CredentialError {
+    /// Stable code: `auth` when a person must act on the credential, `token_unavailable` when it may work later,
+    /// `egress_refused` when the token endpoint is at an address that may not be called.
+    pub code: &'static str,
+    /// For people; never a secret.
+    pub message: String,
+    /// Whether the same request may succeed later.
+    pub transient: bool,
+}
+
+impl CredentialError {
+    pub(crate) fn permanent(message: impl Into<String>) -> Self {
+        CredentialError {
+            code: "auth",
+            message: message.into(),
+            transient: false,
+        }
+    }
+
+    pub(crate) fn transient(message: impl Into<String>) -> Self {
+        CredentialError {
+            code: "token_unavailable",
+            message: message.into(),
+            transient: true,
+        }
+    }
+
+    fn of_endpoint(error: &TokenError) -> Self {
+        let message = format!("the token endpoint refused: {}", error.code);
+        match error.retryable {
+            true => CredentialError::transient(message),
+            false => CredentialError::permanent(message),
+        }
+    }
+
+    fn of_send(error: &SendError) -> Self {
+        match &error.kind {
+            SendErrorKind::Egress(refused) => CredentialError {
+                code: "egress_refused",
+                message: format!("token endpoint: {refused}"),
+                transient: false,
+            },
+            kind => {
+                CredentialError::transient(format!("no answer from the token endpoint: {kind}"))
+            }
+        }
+    }
+}
+
+/// How tokens are fetched.
+#[derive(Clone, Copy)]
+pub(crate) struct TokenRequests<'a> {
+    pub(crate) http: &'a HttpClient,
+    pub(crate) clock: &'a Arc<dyn Clock>,
+    /// The fetch shares the deadline of the call that needs the token.
+    pub(crate) deadline: Instant,
+}
+
+/// Puts the connection's credential on `request`; gives the token that was used, if one was.
+///
+/// Cancel-safe; see [`TokenCache::get`].
+pub(crate) async fn authorise(
+    connection: &Connection,
+    request: &mut HttpRequest,
+    via: &TokenRequests<'_>,
+) -> Result<Option<Arc<AccessToken>>, CredentialError> {
+    let credential = connection.credential.as_ref().unwrap_or(&Credential::None);
+    let Some(scheme) = connection.connector.scheme_for(credential) else {
+        let offered: Vec<&str> = connection
+            .connector
+            .auth()
+            .iter()
+            .map(AuthScheme::as_str)
+            .collect();
+        return Err(CredentialError::permanent(format!(
+            "connector {} needs a credential of kind {}, the connection has {}",
+            connection.connector.name(),
+            offered.join(" or "),
+            credential.kind(),
+        )));
+    };
+    let applied = credential
+        .apply_static(scheme, request)
+        .map_err(|error| CredentialError::permanent(error.to_string()))?;
+    match applied {
+        Applied::Complete => Ok(None),
+        Applied::NeedsToken => {
+            // Boxed: the compiler does not see that the future of a closure over references can be sent.
+            let fetch =
+                || -> BoxFuture<'_, _> { Box::pin(fetch(connection, credential, scheme, via)) };
+            let token = connection.token.get(|| via.clock.now(), fetch).await?;
+            credential
+                .apply_token(token.secret(), request)
+                .map_err(|error| CredentialError::permanent(error.to_string()))?;
+            Ok(Some(token))
+        }
+    }
+}
+
+async fn fetch(
+    connection: &Connection,
+    credential: &Credential,
+    scheme: &AuthScheme,
+    via: &TokenRequests<'_>,
+) -> Result<AccessToken, CredentialError> {
+    match scheme {
+        AuthScheme::OAuth2ClientCredentials(scheme) => {
+            oauth2_client::fetch(connection, credential, scheme, via).await
+        }
+        AuthScheme::ServiceAccountJwt(scheme) => {
+            service_account::fetch(connection, credential, scheme, via).await
+        }
+        AuthScheme::None | AuthScheme::Bearer | AuthScheme::ApiKey(_) | AuthScheme::Basic => Err(
+            CredentialError::permanent("this kind of credential has no token"),
+        ),
+    }
+}
+
+impl TokenRequests<'_> {
+    /// Sends a request to a token endpoint: no redirects, no record of the exchange.
+    async fn send(&self, request: http::Request<Vec<u8>>) -> Result<HttpResponse, CredentialError> {
+        let (head, body) = request.into_parts();
+        let url = reqwest::Url::parse(&head.uri.to_string())
+            .map_err(|_error| CredentialError::permanent("the token URL is not valid"))?;
+        let outgoing = Outgoing {
+            method: head.method,
+            url,
+            headers: head.headers,
+            body: Some(body),
+            tracking: Tracking::Off,
+        };
+        let received = self.http.send(outgoing, self.deadline).await;
+        let received = received.map_err(|error| CredentialError::of_send(&error))?;
+        Ok(HttpResponse {
+            status: received.status,
+            headers: header_pairs(&received.headers),
+            body: received.body,
+        })
+    }
+}
+
+/// A request description of the connector contract in the form of the `http` crate.
+fn to_http(request: HttpRequest) -> Result<http::Request<Vec<u8>>, CredentialError> {
+    let mut builder = http::Request::builder()
+        .method(request.method.as_str())
+        .uri(&request.url);
+    for (name, value) in &request.headers {
+        builder = builder.header(name, value);
+    }
+    // The source would quote the value.
+    builder
+        .body(request.body.unwrap_or_default())
+        .map_err(|_error| CredentialError::permanent("the token request cannot be sent"))
+}

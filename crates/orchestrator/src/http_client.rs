@@ -1,0 +1,479 @@
+//! The one outgoing HTTP client: pooled, guarded, bounded. Nobody else may build a client.
+//!
+//! It sends exactly what it is given: no system proxy, no redirects, no retries of its own, no cookies. It speaks
+//! HTTP/1.1 only, because there the first byte of a request leaves after the body was asked for: hyper's HTTP/1
+//! dispatcher encodes the head into its buffer, polls the body while the buffer has room, and flushes then. That order is
+//! what makes [`Departures`] tell the truth; HTTP/2 sends the head first.
+//!
+//! Every failure says whether a byte of the request may have left.
+
+use std::error::Error as StdError;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use reqwest::header::{CONTENT_LENGTH, HeaderMap};
+use reqwest::{Body, Client, Method, Url};
+use thiserror::Error;
+use tokio::time::{Instant, timeout_at};
+
+use crate::clock::Clock;
+use crate::departures::{Departure, Departures};
+use crate::egress::{EgressPolicy, EgressRefused, GuardedResolver};
+
+/// Largest answer read, after decompression. A list page of a provider is well below 1 MiB; more is a mistake or an attack.
+pub const MAX_RESPONSE_BYTES: usize = 8 * 1024 * 1024;
+
+/// Time for name resolution, TCP and TLS together. Part of the call's own timeout, not in addition to it.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Idle connections are closed before common servers do it (Node.js 5 s aside): a request on a connection that the
+/// other side is just closing has an unknown outcome.
+pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// Idle connections kept per host; the number of calls in flight is bounded by the runs in memory.
+pub const POOL_MAX_IDLE_PER_HOST: usize = 256;
+
+/// Sends requests. Cheap to clone; one pool for the whole process.
+#[derive(Debug, Clone)]
+pub struct HttpClient {
+    client: Client,
+    policy: EgressPolicy,
+}
+
+/// The client could not be built: the trust store is unusable or the user agent is not a header value.
+#[derive(Debug, Error)]
+#[error("cannot set up the HTTP client")]
+pub struct HttpClientError(#[from] reqwest::Error);
+
+/// A request as it goes to the wire.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Option<Vec<u8>>,
+    /// What to do when the first byte is about to leave.
+    pub(crate) tracking: Tracking,
+}
+
+/// How closely the departure of a request is watched.
+#[derive(Debug)]
+pub(crate) enum Tracking {
+    /// Reads: whether it left does not matter.
+    Off,
+    /// Effects: remember in memory whether it may have left.
+    Flag,
+    /// Effects that the other side cannot recognise as repeated: also record it, and do not send if that fails.
+    Record(Recording),
+}
+
+pub(crate) struct Recording {
+    pub(crate) log: Arc<Departures>,
+    pub(crate) departure: Departure,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Recording {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recording")
+            .field("departure", &self.departure)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Recording {
+    fn write(&self) -> Result<(), NotRecorded> {
+        self.log
+            .departed(&self.departure, self.clock.now())
+            .map_err(NotRecorded)
+    }
+}
+
+/// A complete answer.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Why there is no complete answer.
+#[derive(Debug)]
+pub(crate) struct SendError {
+    pub(crate) kind: SendErrorKind,
+    /// No byte of the request can have left.
+    pub(crate) never_left: bool,
+    /// Status line, if the answer had begun.
+    pub(crate) status: Option<u16>,
+}
+
+#[derive(Debug, Error)]
+pub(crate) enum SendErrorKind {
+    /// The egress guard said no.
+    #[error(transparent)]
+    Egress(EgressRefused),
+    #[error("the host name does not resolve: {0}")]
+    Dns(String),
+    /// Refused, unreachable, TLS failure, or not in time.
+    #[error("no connection: {0}")]
+    Connect(String),
+    #[error("no complete answer in time")]
+    Timeout,
+    /// Also when what came back is not HTTP.
+    #[error("the connection broke before the answer was complete: {0}")]
+    ConnectionLost(String),
+    #[error("the answer is larger than {MAX_RESPONSE_BYTES} bytes")]
+    TooLarge,
+    #[error("not sent, because its departure could not be recorded in the data folder: {0}")]
+    NotRecorded(String),
+    #[error("the request cannot be sent: {0}")]
+    Unsendable(String),
+}
+
+#[derive(Debug, Error)]
+#[error("cannot record the departure of the request: {0}")]
+struct NotRecorded(io::Error);
+
+impl HttpClient {
+    /// Builds the client. Do it once per process; connections are pooled inside.
+    ///
+    /// # Errors
+    /// [`HttpClientError`]: the system's certificates cannot be loaded or `user_agent` has forbidden characters.
+    pub fn new(policy: EgressPolicy, user_agent: &str) -> Result<Self, HttpClientError> {
+        let client = Client::builder()
+            .user_agent(user_agent)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .retry(reqwest::retry::never())
+            .http1_only()
+            .dns_resolver(GuardedResolver::new(policy.clone()))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .pool_max_idle_per_host(POOL_MAX_IDLE_PER_HOST)
+            .build()?;
+        Ok(HttpClient { client, policy })
+    }
+
+    /// Sends one request and reads its whole answer, at most until `deadline`.
+    ///
+    /// Cancel-safe in the sense that nothing is left half-registered; a dropped send may or may not have left.
+    pub(crate) async fn send(
+        &self,
+        outgoing: Outgoing,
+        deadline: Instant,
+    ) -> Result<Received, SendError> {
+        let Outgoing {
+            method,
+            url,
+            headers,
+            body,
+            tracking,
+        } = outgoing;
+        // Names are checked by the resolver; an address in the URL never gets there.
+        if let Err(refused) = self.check_literal(&url) {
+            return Err(SendError::before(SendErrorKind::Egress(refused)));
+        }
+        let mut request = reqwest::Request::new(method, url);
+        *request.headers_mut() = headers;
+        let left = match attach(&mut request, body, tracking) {
+            Ok(left) => left,
+            Err(NotRecorded(error)) => {
+                return Err(SendError::before(SendErrorKind::NotRecorded(
+                    error.to_string(),
+                )));
+            }
+        };
+        let response = match timeout_at(deadline, self.client.execute(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(SendError::from_client(&error, &left)),
+            Err(_elapsed) => {
+                return Err(SendError {
+                    kind: SendErrorKind::Timeout,
+                    never_left: left.never_left(),
+                    status: None,
+                });
+            }
+        };
+        let status = response.status().as_u16();
+        let failed = |kind| SendError {
+            kind,
+            never_left: false,
+            status: Some(status),
+        };
+        match timeout_at(deadline, read_answer(response)).await {
+            Ok(Ok(received)) => Ok(received),
+            Ok(Err(kind)) => Err(failed(kind)),
+            Err(_elapsed) => Err(failed(SendErrorKind::Timeout)),
+        }
+    }
+
+    fn check_literal(&self, url: &Url) -> Result<(), EgressRefused> {
+        match url.host() {
+            Some(url::Host::Ipv4(ip)) => self.policy.check_ip(&ip.to_string(), ip.into()),
+            Some(url::Host::Ipv6(ip)) => self.policy.check_ip(&ip.to_string(), ip.into()),
+            Some(url::Host::Domain(_)) | None => Ok(()),
+        }
+    }
+}
+
+async fn read_answer(mut response: reqwest::Response) -> Result<Received, SendErrorKind> {
+    let status = response.status().as_u16();
+    let headers = std::mem::take(response.headers_mut());
+    let declared = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse::<usize>().ok())
+        .unwrap_or(0);
+    if declared > MAX_RESPONSE_BYTES {
+        return Err(SendErrorKind::TooLarge);
+    }
+    let mut body = Vec::with_capacity(declared);
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > MAX_RESPONSE_BYTES => {
+                return Err(SendErrorKind::TooLarge);
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(error) => return Err(SendErrorKind::ConnectionLost(innermost(&error))),
+        }
+    }
+    Ok(Received {
+        status,
+        headers,
+        body,
+    })
+}
+
+/// What is known about the departure of a request.
+enum Left {
+    /// Not watched, or it has no body and may leave at once.
+    MayHave,
+    /// Set when the body was first asked for.
+    WhenPolled(Arc<AtomicBool>),
+}
+
+impl Left {
+    fn never_left(&self) -> bool {
+        match self {
+            Left::MayHave => false,
+            Left::WhenPolled(flag) => !flag.load(Ordering::Acquire),
+        }
+    }
+}
+
+/// Puts the body into the request, wrapped so that its first poll is noticed.
+fn attach(
+    request: &mut reqwest::Request,
+    body: Option<Vec<u8>>,
+    tracking: Tracking,
+) -> Result<Left, NotRecorded> {
+    let body = body.filter(|bytes| !bytes.is_empty());
+    let recording = match (tracking, &body) {
+        (Tracking::Off, _) | (Tracking::Flag, None) => {
+            if let Some(bytes) = body {
+                *request.body_mut() = Some(Body::from(bytes));
+            }
+            return Ok(Left::MayHave);
+        }
+        (Tracking::Record(recording), None) => {
+            recording.write()?;
+            return Ok(Left::MayHave);
+        }
+        (Tracking::Flag, Some(_)) => None,
+        (Tracking::Record(recording), Some(_)) => Some(recording),
+    };
+    let left = Arc::new(AtomicBool::new(false));
+    *request.body_mut() = Some(Body::wrap(WatchedBody {
+        bytes: body.map(Bytes::from),
+        recording,
+        left: left.clone(),
+    }));
+    Ok(Left::WhenPolled(left))
+}
+
+/// A request body of known size that notices when it is first asked for.
+struct WatchedBody {
+    bytes: Option<Bytes>,
+    recording: Option<Recording>,
+    left: Arc<AtomicBool>,
+}
+
+impl HttpBody for WatchedBody {
+    type Data = Bytes;
+    type Error = NotRecorded;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, NotRecorded>>> {
+        let Some(bytes) = self.bytes.take() else {
+            return Poll::Ready(None);
+        };
+        // An error here makes hyper drop the connection with the head still in its buffer: nothing was sent.
+        if let Some(recording) = self.recording.take()
+            && let Err(error) = recording.write()
+        {
+            return Poll::Ready(Some(Err(error)));
+        }
+        self.left.store(true, Ordering::Release);
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+impl SendError {
+    fn before(kind: SendErrorKind) -> Self {
+        SendError {
+            kind,
+            never_left: true,
+            status: None,
+        }
+    }
+
+    fn from_client(error: &reqwest::Error, left: &Left) -> Self {
+        if let Some(refused) = find_source::<EgressRefused>(error) {
+            return SendError::before(SendErrorKind::Egress(refused.clone()));
+        }
+        if let Some(NotRecorded(error)) = find_source::<NotRecorded>(error) {
+            return SendError::before(SendErrorKind::NotRecorded(error.to_string()));
+        }
+        if error.is_dns() {
+            return SendError::before(SendErrorKind::Dns(innermost(error)));
+        }
+        if error.is_connect() {
+            return SendError::before(SendErrorKind::Connect(innermost(error)));
+        }
+        if error.is_builder() {
+            return SendError::before(SendErrorKind::Unsendable(innermost(error)));
+        }
+        SendError {
+            kind: if error.is_timeout() {
+                SendErrorKind::Timeout
+            } else {
+                SendErrorKind::ConnectionLost(innermost(error))
+            },
+            never_left: left.never_left(),
+            status: None,
+        }
+    }
+}
+
+fn find_source<E: StdError + 'static>(error: &reqwest::Error) -> Option<&E> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// The last error of the chain: the outer ones repeat the URL, which may hold a secret.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut last: Option<&dyn StdError> = None;
+    let mut source = error.source();
+    while let Some(error) = source {
+        last = Some(error);
+        source = error.source();
+    }
+    match last {
+        Some(error) => error.to_string(),
+        None => "request failed".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+    use weir_workflow_engine::{EffectKey, Timestamp};
+
+    use crate::clock::ManualClock;
+    use crate::departures::Senders;
+
+    fn post(address: std::net::SocketAddr, recording: Recording) -> Outgoing {
+        Outgoing {
+            method: Method::POST,
+            url: format!("http://{address}/pay").parse().unwrap(),
+            headers: HeaderMap::new(),
+            body: Some(b"{\"amount\":1}".to_vec()),
+            tracking: Tracking::Record(recording),
+        }
+    }
+
+    /// The order that the record of departures relies on: when it cannot be written, not even the head has left.
+    #[tokio::test]
+    async fn no_byte_leaves_before_the_departure_is_recorded() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = Timestamp::from_unix_ms(1_000);
+        // Room for one record: the second has to rotate, and the folder will be gone.
+        let log = Departures::open_on_boot(
+            folder.path(),
+            Senders::ThisProcessOnly,
+            start,
+            Some([1; 16]),
+            64 + 32,
+        );
+        let log = Arc::new(log.unwrap());
+        let key: EffectKey = serde_json::from_value(format!("weir_{:032x}", 7).into()).unwrap();
+        let recording = || Recording {
+            log: log.clone(),
+            departure: Departure::new(&key, start),
+            clock: Arc::new(ManualClock::new(start)),
+        };
+        let policy = EgressPolicy::new(&["127.0.0.1".to_owned()]).unwrap();
+        let client = HttpClient::new(policy, "weir-test").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let received = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut bytes = vec![0; 1024];
+            let count = stream.read(&mut bytes).await.unwrap();
+            bytes.truncate(count);
+            bytes
+        };
+        let soon = Instant::now() + Duration::from_millis(200);
+        let (sent, bytes) = tokio::join!(client.send(post(address, recording()), soon), received);
+        assert!(matches!(
+            sent.unwrap_err().kind,
+            SendErrorKind::ConnectionLost(_)
+        ));
+        assert!(bytes.starts_with(b"POST /pay HTTP/1.1\r\n"));
+
+        drop(folder);
+        let received = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).await.unwrap();
+            bytes
+        };
+        let later = Instant::now() + Duration::from_secs(10);
+        let (sent, bytes) = tokio::join!(client.send(post(address, recording()), later), received);
+        let error = sent.unwrap_err();
+        assert!(
+            matches!(error.kind, SendErrorKind::NotRecorded(_)),
+            "{error:?}"
+        );
+        assert!(error.never_left);
+        assert_eq!(bytes, b"");
+    }
+}

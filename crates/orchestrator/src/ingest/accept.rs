@@ -1,0 +1,267 @@
+//! From an authentic request to facts: events with the runs they start, one fact each.
+
+use super::{Delivery, IngestCode, IngestProblem, Reply};
+use crate::route::{self, Match};
+use crate::runner::{self, ActiveRun, First};
+use crate::service::{Core, Orchestrator};
+use crate::snapshot::Endpoint;
+use bytes::Bytes;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tracing::Span;
+use weir_connector_sdk::{Identified, InboundRequest};
+use weir_storage::{AcceptOutcome, Accepted, Dedupe, EventRow, Fact, FactOutcome, NewRun, Pending, WriteError};
+use weir_workflow_engine::Document;
+use weir_workflow_engine::{Event, EventRef, EventSource};
+use weir_workflow_engine::{ConnectionId, EndpointId, EventId, RunId, WorkspaceId};
+use weir_workflow_engine::{RunHead, RunState};
+use weir_workflow_engine::Timestamp;
+
+impl Orchestrator {
+    /// Identifies, routes and persists a request whose signature is right.
+    pub(super) async fn take(&self, endpoint: &Arc<Endpoint>, delivery: &Delivery<'_>, request: &InboundRequest<'_>, body: &Bytes, now: Timestamp) -> Result<Reply, IngestProblem> {
+        let connector = endpoint.connector();
+        let Some(webhook) = connector.webhook() else {
+            return Err(IngestProblem::new(IngestCode::BodyInvalid, format!("the connector `{}` takes no webhooks", connector.name())));
+        };
+        let json = webhook.json_body(request).map_err(|error| {
+            let detail = format!("the body is not what connector `{}` describes: {error}", connector.name());
+            self.note_refusal(endpoint, delivery, request.client_ip.unwrap_or(delivery.peer), "body_invalid", &detail, body);
+            IngestProblem::new(IngestCode::BodyInvalid, detail)
+        })?;
+        // The event's body is the JSON in the request; for a form that is not the request's body.
+        let raw = match json {
+            Cow::Borrowed(bytes) if bytes.len() == body.len() => body.clone(),
+            other => Bytes::copy_from_slice(&other),
+        };
+        let document = Document::parse(&raw).map_err(|error| {
+            let detail = format!("the body is not usable JSON: {error}");
+            self.note_refusal(endpoint, delivery, request.client_ip.unwrap_or(delivery.peer), "body_invalid", &detail, body);
+            IngestProblem::new(IngestCode::BodyInvalid, detail)
+        })?;
+        if let Some(reply) = webhook.handshake(request, Some(document.value())) {
+            metrics::counter!("weir_webhooks_handshakes_total").increment(1);
+            return Ok(Reply { status: reply.status, headers: reply.headers, body: reply.body });
+        }
+        let units = webhook.identify(request, document.value()).map_err(|error| {
+            let detail = format!("the body is not what connector `{}` describes: {error}", connector.name());
+            self.note_refusal(endpoint, delivery, request.client_ip.unwrap_or(delivery.peer), "body_invalid", &detail, body);
+            IngestProblem::new(IngestCode::BodyInvalid, detail)
+        })?;
+        let headers = event_headers(connector.header_allow(), &delivery.headers);
+        let sent = delivery.headers.iter().find(|(name, _)| name == "traceparent").map(|(_, value)| value.clone());
+        let traceparent = crate::trace::traceparent(&Span::current()).or(sent);
+        let mut pending = Vec::with_capacity(units.len());
+        for unit in units {
+            if unit.ignored {
+                metrics::counter!("weir_webhooks_ignored_total").increment(1);
+                continue;
+            }
+            // Endpoint names outlive their ids: an endpoint made anew under its old name still knows what it has seen.
+            let door = Door {
+                workspace: endpoint.workspace(),
+                connector: connector.name(),
+                connection: endpoint.connection(),
+                endpoint: Some((endpoint.id(), endpoint.name())),
+                source: EventSource::Endpoint,
+            };
+            let dedupe = Dedupe { scope: format!("endpoint/{}", endpoint.name()), key: unit.dedupe_key.clone(), anchored_at: unit.time_unix_ms.map(Timestamp::from_unix_ms) };
+            let arrival = Arrival { door, unit, document: &document, raw: &raw, headers: &headers, traceparent: traceparent.clone(), now };
+            pending.push(self.submit(arrival, dedupe)?);
+        }
+        for fact in pending {
+            match fact.await {
+                Ok(FactOutcome::Accepted(AcceptOutcome::New)) => metrics::counter!("weir_events_accepted_total").increment(1),
+                Ok(FactOutcome::Accepted(AcceptOutcome::Duplicate { .. })) => metrics::counter!("weir_events_duplicate_total").increment(1),
+                Ok(other) => {
+                    tracing::error!("the writer answered an event with {other:?}");
+                    return Err(not_kept("the event could not be stored"));
+                }
+                Err(WriteError::Refused(constraint)) => {
+                    let detail = format!("the event cannot be stored: {constraint}");
+                    self.note_refusal(endpoint, delivery, request.client_ip.unwrap_or(delivery.peer), "body_invalid", &detail, body);
+                    return Err(IngestProblem::new(IngestCode::BodyInvalid, detail));
+                }
+                Err(WriteError::Fenced) => {
+                    self.core.lose("another process took this node's place");
+                    return Err(IngestProblem::busy(IngestCode::ShuttingDown, "the server is stopping", 2));
+                }
+                Err(WriteError::Unknown) => {
+                    // On disk or not: the provider sends it again, and the dedupe row knows. Runs that were committed
+                    // unseen are found by the scan that this asks for.
+                    self.core.rescan.notify_one();
+                    return Err(not_kept("the result of the commit is unknown"));
+                }
+                Err(WriteError::Stale | WriteError::Unavailable) => return Err(not_kept("the database cannot write now")),
+            }
+        }
+        let ack = webhook.ack();
+        Ok(Reply { status: ack.status, headers: ack.headers.clone(), body: ack.body.clone() })
+    }
+
+    fn submit(&self, arrival: Arrival<'_>, dedupe: Dedupe) -> Result<Pending, IngestProblem> {
+        let snapshot = self.snapshot();
+        let (accepted_event, row) = arrival.event(self.core.new_event_id(arrival.now));
+        let workspace = row.workspace;
+        let matches = route::matches(&snapshot, workspace, &accepted_event, arrival.now);
+        let event = Arc::new(accepted_event);
+        let started = start_runs(&self.core, &event, &dedupe, matches, workspace, row.traceparent.as_deref(), arrival.now);
+        let fact = accept_fact(&self.core, row, dedupe, started);
+        self.writer().submit(fact).map_err(|full| {
+            metrics::counter!("weir_webhooks_refused_total", "reason" => "queue_full").increment(1);
+            IngestProblem::busy(IngestCode::QueueFull, full.to_string(), 1)
+        })
+    }
+}
+
+/// The fact of an event with its runs, which start as soon as it is committed.
+pub(crate) fn accept_fact(core: &Arc<Core>, event: EventRow, dedupe: Dedupe, started: Vec<ActiveRun>) -> Fact {
+    let runs = started.iter().map(|run| new_run(&run.state)).collect();
+    let core = Arc::clone(core);
+    let after_commit = Box::new(move |outcome: &AcceptOutcome| {
+        if *outcome == AcceptOutcome::New {
+            for run in started {
+                runner::launch(&core, run);
+            }
+        }
+    });
+    Fact::Accept(Accepted { event, dedupe, runs, after_commit: Some(after_commit) })
+}
+
+/// The allow-listed headers; a header that came several times keeps its values, joined as HTTP allows.
+fn event_headers(allowed: &[String], headers: &[(String, String)]) -> BTreeMap<String, String> {
+    let mut kept: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in headers.iter().filter(|(name, _)| allowed.contains(name)) {
+        match kept.get_mut(name) {
+            Some(known) => {
+                known.push_str(", ");
+                known.push_str(value);
+            }
+            None => {
+                kept.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    kept
+}
+
+fn not_kept(detail: &str) -> IngestProblem {
+    metrics::counter!("weir_webhooks_refused_total", "reason" => "database_unavailable").increment(1);
+    IngestProblem::busy(IngestCode::DatabaseUnavailable, detail, 5)
+}
+
+/// The runs of a new event, each with its memory, not started yet.
+pub(crate) fn start_runs(core: &Core, event: &Arc<Event>, dedupe: &Dedupe, matches: Vec<Match>, workspace: WorkspaceId, traceparent: Option<&str>, now: Timestamp) -> Vec<ActiveRun> {
+    matches
+        .into_iter()
+        .map(|found| {
+            let id = RunId::from_raw(core.new_id(now));
+            let head = RunHead {
+                id,
+                root_id: id,
+                replay_of: None,
+                workspace,
+                workflow: found.workflow.row.id,
+                workflow_name: found.workflow.row.name.clone(),
+                version: found.version.id,
+                version_number: found.version.number,
+                dedupe_scope: dedupe.scope.clone(),
+                dedupe_key: dedupe.key.clone(),
+                started_at: now,
+            };
+            ActiveRun { state: RunState::new(head, Arc::clone(event), &found.version.plan), version: found.version, next_seq: 0, first: First::Started, refused: found.failure, traceparent: traceparent.map(ToOwned::to_owned) }
+        })
+        .collect()
+}
+
+/// The row of a run at its start.
+pub(crate) fn new_run(state: &RunState) -> NewRun {
+    let head = state.head();
+    NewRun {
+        id: head.id,
+        root_id: head.root_id,
+        replay_of: head.replay_of,
+        workspace: head.workspace,
+        event_id: state.event().uid,
+        workflow_id: head.workflow,
+        version_id: head.version,
+        started_at: head.started_at,
+    }
+}
+
+/// The way by which an event comes in.
+pub(crate) struct Door<'a> {
+    pub(crate) workspace: WorkspaceId,
+    pub(crate) connector: &'a str,
+    pub(crate) connection: Option<(ConnectionId, &'a str)>,
+    pub(crate) endpoint: Option<(EndpointId, &'a str)>,
+    pub(crate) source: EventSource,
+}
+
+/// One unit of a request on its way to become an event.
+pub(crate) struct Arrival<'a> {
+    pub(crate) door: Door<'a>,
+    pub(crate) unit: Identified,
+    pub(crate) document: &'a Document,
+    /// The bytes of the whole request.
+    pub(crate) raw: &'a Bytes,
+    pub(crate) headers: &'a BTreeMap<String, String>,
+    pub(crate) traceparent: Option<String>,
+    pub(crate) now: Timestamp,
+}
+
+impl Arrival<'_> {
+    /// The event as runs see it, and its row.
+    pub(crate) fn event(&self, uid: EventId) -> (Event, EventRow) {
+        let Arrival { door, unit, document, raw, headers, traceparent, now } = self;
+        let (body, bytes) = if unit.unit_pointer.is_empty() {
+            ((*document).clone(), (*raw).clone())
+        } else {
+            let part = document.part(&unit.unit_pointer).unwrap_or_else(Document::null);
+            let bytes = Bytes::copy_from_slice(part.raw().as_bytes());
+            (part, bytes)
+        };
+        let data = if unit.data_pointer.is_empty() { body.clone() } else { body.part(&unit.data_pointer).unwrap_or_else(|| body.clone()) };
+        let reference = unit.reference.as_ref().map(|(kind, id, version)| EventRef { kind: kind.clone(), id: id.clone(), version: version.clone() });
+        let event = Event {
+            id: unit.id.clone(),
+            uid,
+            kind: unit.kind.clone(),
+            time: unit.time_unix_ms.map(Timestamp::from_unix_ms),
+            received_at: *now,
+            source: door.source,
+            account: unit.account.clone(),
+            reference,
+            headers: (*headers).clone(),
+            body,
+            data,
+            connector: door.connector.to_owned(),
+            connection: door.connection.map(|(_, name)| name.to_owned()),
+            endpoint: door.endpoint.map(|(_, name)| name.to_owned()),
+            scheduled_for: None,
+        };
+        let row = EventRow {
+            id: uid,
+            workspace: door.workspace,
+            endpoint: door.endpoint.map(|(id, _)| id),
+            connector: event.connector.clone(),
+            connection: door.connection.map(|(id, _)| id),
+            source: event.source,
+            external_id: event.id.clone(),
+            kind: event.kind.clone(),
+            account: event.account.clone(),
+            ref_kind: event.reference.as_ref().map(|reference| reference.kind.clone()),
+            ref_id: event.reference.as_ref().map(|reference| reference.id.clone()),
+            ref_version: event.reference.as_ref().and_then(|reference| reference.version.clone()),
+            occurred_at: event.time,
+            received_at: *now,
+            headers: serde_json::to_string(headers).unwrap_or_else(|_| "{}".to_owned()),
+            body: bytes,
+            data_pointer: unit.data_pointer.clone(),
+            scheduled_for: None,
+            traceparent: traceparent.clone(),
+        };
+        (event, row)
+    }
+}

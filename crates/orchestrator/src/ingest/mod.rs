@@ -1,0 +1,228 @@
+//! The way in for webhooks: admit, verify, identify, route, persist; only then the provider hears 2xx.
+//!
+//! Nothing here waits for a workflow. A request that is not exactly right is refused with a reason that a person can
+//! find later; a request that is right but cannot be kept now gets 503, so that the provider sends it again.
+
+pub(crate) mod accept;
+mod client_address;
+mod refusals;
+
+pub use client_address::client_address;
+pub(crate) use refusals::RefusalBudget;
+
+use crate::service::Orchestrator;
+use crate::snapshot::Endpoint;
+use bytes::Bytes;
+use std::net::IpAddr;
+use std::sync::Arc;
+use tracing::Instrument as _;
+use weir_connector_sdk::{InboundRequest, Refusal, RefusalReason};
+use weir_workflow_engine::EndpointId;
+use weir_workflow_engine::Timestamp;
+
+/// Which endpoint a URL names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointRef<'a> {
+    /// `/hooks/{endpoint id}`.
+    Id(EndpointId),
+    /// `/hooks/{workspace}/{endpoint name}`.
+    Name {
+        /// Name of the workspace.
+        workspace: &'a str,
+        /// Name of the endpoint in it.
+        name: &'a str,
+    },
+}
+
+/// One webhook request without its body.
+#[derive(Debug)]
+pub struct Delivery<'a> {
+    /// Where it was sent.
+    pub endpoint: EndpointRef<'a>,
+    /// The HTTP method, upper case.
+    pub method: &'a str,
+    /// Path and query as received.
+    pub path_and_query: &'a str,
+    /// Header names in lower case with their values; order and duplicates kept.
+    pub headers: Vec<(String, String)>,
+    /// The address of the socket's other end.
+    pub peer: IpAddr,
+}
+
+/// What the provider gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// Header names and values.
+    pub headers: Vec<(String, String)>,
+    /// The body's bytes.
+    pub body: Vec<u8>,
+}
+
+/// Why a request was not taken. The words for people stand in the error catalogue of the HTTP layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IngestProblem {
+    /// What kind of problem.
+    pub code: IngestCode,
+    /// What exactly, without secrets and without the expected signature.
+    pub detail: String,
+    /// Seconds after which another try makes sense.
+    pub retry_after_s: Option<u32>,
+}
+
+/// The kinds of [`IngestProblem`], one per answer that a sender can act on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IngestCode {
+    /// No such endpoint (404).
+    EndpointUnknown,
+    /// Not a POST, and no handshake of the connector either (405).
+    MethodNotAllowed,
+    /// The body is larger than the limit (413).
+    BodyTooLarge,
+    /// The client's address is not on the endpoint's list (403).
+    AddressNotAllowed,
+    /// The signature is missing, wrong, stale or ambiguous (401).
+    SignatureRefused,
+    /// Signed, but not what the connector describes (400).
+    BodyInvalid,
+    /// Too many accepted runs wait for their turn (503).
+    BacklogFull,
+    /// The writer's queue is full in rows or bytes (503).
+    QueueFull,
+    /// The database does not answer (503).
+    DatabaseUnavailable,
+    /// The process is stopping (503).
+    ShuttingDown,
+}
+
+impl IngestProblem {
+    fn new(code: IngestCode, detail: impl Into<String>) -> Self {
+        IngestProblem { code, detail: detail.into(), retry_after_s: None }
+    }
+
+    /// Nothing was kept; the sender should try again after `seconds`.
+    fn busy(code: IngestCode, detail: impl Into<String>, seconds: u32) -> Self {
+        IngestProblem { code, detail: detail.into(), retry_after_s: Some(seconds) }
+    }
+}
+
+/// Proof that [`Orchestrator::admit`] let a request's body be read.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    endpoint: Arc<Endpoint>,
+    client: IpAddr,
+    max_body_bytes: usize,
+}
+
+impl Admission {
+    /// Most bytes of body to read; a body that turns out longer is refused with [`IngestCode::BodyTooLarge`].
+    #[must_use]
+    pub fn max_body_bytes(&self) -> usize {
+        self.max_body_bytes
+    }
+}
+
+impl Orchestrator {
+    /// Decides from the request's head alone whether its body is worth reading.
+    ///
+    /// # Errors
+    /// Unknown endpoint, address not allowed, declared body too large, backlog full, shutting down.
+    pub fn admit(&self, delivery: &Delivery<'_>, content_length: Option<u64>) -> Result<Admission, IngestProblem> {
+        if self.is_stopping() {
+            return Err(IngestProblem::busy(IngestCode::ShuttingDown, "the server is stopping", 2));
+        }
+        let snapshot = self.snapshot();
+        let Some(endpoint) = snapshot.endpoint(&delivery.endpoint) else {
+            metrics::counter!("weir_webhooks_refused_total", "reason" => "endpoint_unknown").increment(1);
+            return Err(IngestProblem::new(IngestCode::EndpointUnknown, "no endpoint has this address"));
+        };
+        let forwarded = delivery.headers.iter().filter(|(name, _)| name == "x-forwarded-for").map(|(_, value)| value.as_str());
+        let client = client_address(delivery.peer, forwarded, &self.settings().trusted_proxies);
+        if !endpoint.allows(client) {
+            let detail = format!("the client address {client} is not in the endpoint's allow list");
+            self.note_refusal(endpoint, delivery, client, "address_not_allowed", &detail, &[]);
+            return Err(IngestProblem::new(IngestCode::AddressNotAllowed, detail));
+        }
+        let max_body_bytes = self.settings().max_body_bytes;
+        if content_length.is_some_and(|length| length > max_body_bytes as u64) {
+            return Err(self.body_too_large(endpoint, delivery, client));
+        }
+        if self.runs().backlog_is_full() {
+            metrics::counter!("weir_webhooks_refused_total", "reason" => "backlog_full").increment(1);
+            let detail = format!("{} accepted runs wait for their turn", self.settings().max_backlog_runs);
+            return Err(IngestProblem::busy(IngestCode::BacklogFull, detail, 5));
+        }
+        Ok(Admission { endpoint: Arc::clone(endpoint), client, max_body_bytes })
+    }
+
+    /// The answer to a body that grew past [`Admission::max_body_bytes`] while it was read.
+    #[must_use]
+    pub fn too_large(&self, admission: &Admission, delivery: &Delivery<'_>) -> IngestProblem {
+        self.body_too_large(&admission.endpoint, delivery, admission.client)
+    }
+
+    fn body_too_large(&self, endpoint: &Arc<Endpoint>, delivery: &Delivery<'_>, client: IpAddr) -> IngestProblem {
+        let detail = format!("the body is larger than {} bytes", self.settings().max_body_bytes);
+        self.note_refusal(endpoint, delivery, client, "body_too_large", &detail, &[]);
+        IngestProblem::new(IngestCode::BodyTooLarge, detail)
+    }
+
+    /// Verifies, identifies, routes and persists one webhook. When this returns a 2xx reply, the events and their runs
+    /// are on disk; dropping the future after the facts were handed over does not take them back.
+    ///
+    /// # Errors
+    /// See [`IngestCode`]. After any error the sender may send the same request again without harm.
+    pub async fn ingest(&self, admission: Admission, delivery: Delivery<'_>, body: Bytes) -> Result<Reply, IngestProblem> {
+        let sent = delivery.headers.iter().find(|(name, _)| name == "traceparent").map(|(_, value)| value.as_str());
+        let span = crate::trace::webhook(admission.endpoint.name(), sent);
+        self.verify_and_take(admission, delivery, body).instrument(span).await
+    }
+
+    async fn verify_and_take(&self, admission: Admission, delivery: Delivery<'_>, body: Bytes) -> Result<Reply, IngestProblem> {
+        let Admission { endpoint, client, .. } = admission;
+        let url = format!("{}{}", self.settings().public_url, delivery.path_and_query);
+        let request = InboundRequest {
+            method: delivery.method,
+            url: &url,
+            headers: &delivery.headers,
+            body: &body,
+            context: endpoint.context(),
+            client_ip: Some(client),
+        };
+        // A handshake that the provider does not sign names its challenge in the query; everything else is verified first.
+        let posted = delivery.method == "POST";
+        if !posted || delivery.path_and_query.contains('?') {
+            let reply = endpoint.connector().webhook().and_then(|webhook| webhook.handshake(&request, None));
+            if let Some(reply) = reply.filter(|reply| !reply.after_verify) {
+                return Ok(Reply { status: reply.status, headers: reply.headers, body: reply.body });
+            }
+        }
+        if !posted {
+            return Err(IngestProblem::new(IngestCode::MethodNotAllowed, "webhooks are sent with POST"));
+        }
+        let now = self.clock().now();
+        let Err(refusal) = verify(&endpoint, &request, now) else {
+            return self.take(&endpoint, &delivery, &request, &body, now).await;
+        };
+        // A secret that was rotated a moment ago by another process may not have reached this memory yet.
+        let fresh = self.reload_if_changed().await.and_then(|snapshot| snapshot.endpoint(&EndpointRef::Id(endpoint.id())).cloned());
+        if let Some(fresh) = fresh {
+            if verify(&fresh, &request, now).is_ok() {
+                return self.take(&fresh, &delivery, &request, &body, now).await;
+            }
+        }
+        let detail = refusal.to_string();
+        self.note_refusal(&endpoint, &delivery, client, refusal.reason.as_str(), &detail, &body);
+        let code = if refusal.reason == RefusalReason::IpNotAllowed { IngestCode::AddressNotAllowed } else { IngestCode::SignatureRefused };
+        Err(IngestProblem::new(code, detail))
+    }
+}
+
+/// Fails closed: an endpoint without verification refuses everything.
+fn verify(endpoint: &Endpoint, request: &InboundRequest<'_>, now: Timestamp) -> Result<(), Refusal> {
+    match endpoint.verifier() {
+        Some(verifier) => verifier.verify(request, endpoint.secrets(), now.as_unix_ms()),
+        None => Err(Refusal { reason: RefusalReason::NoSchemeApplies, detail: "the endpoint has no verification".to_owned() }),
+    }
+}

@@ -1,0 +1,30 @@
+//! Runs the world: the only crate that joins engine, storage, connectors, time and network.
+//!
+//! Data goes one way: [`ingest`] verifies and persists, [`route`] finds the workflows in memory, [`runner`] drives runs,
+//! [`perform`] calls out. [`configure`] and [`control`] are the doors for people; they change facts, never a run's memory.
+//! Nothing here knows HTTP servers or GraphQL.
+
+pub mod clock;
+pub mod coalesce;
+pub mod configure;
+pub mod connection;
+pub mod control;
+pub mod credentials;
+pub mod departures;
+pub mod egress;
+pub mod http_client;
+pub mod ingest;
+mod input;
+pub mod perform;
+mod recovery;
+pub mod registry;
+mod route;
+mod runner;
+mod service;
+mod settings;
+pub mod snapshot;
+mod trace;
+
+pub use clock::{Clock, SystemClock};
+pub use service::{DEFAULT_WORKSPACE, Options, Orchestrator, Readiness, StartError};
+pub use settings::Settings;

@@ -1,0 +1,298 @@
+//! Calls that change something outside: whether they may be sent at all, and what a missing answer means.
+//!
+//! An effect is sent only when one of these holds: it is the first time; repeating it is harmless; a look shows that it
+//! was not done and no earlier request can still take effect; the departures file proves that nothing left. In every
+//! other case the answer is `unproven` and a person decides.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+use weir_connector_sdk::{Answer, AnswerBody, CallContext, Effect, HttpResponse, Operation};
+use weir_workflow_engine::{
+    CallCommand, CallFailure, CallOutcome, CallResult, Document, EffectClass, EffectCommand,
+    Origin, SendMode, Sent,
+};
+
+use super::failure::{not_settled, refused, unproven};
+use super::session::{Session, Watch, of_answer};
+use super::{Performer, TraceContext};
+use crate::connection::Connection;
+use crate::departures::{Departure, Proof};
+
+/// How an effect looks for itself.
+struct Look {
+    operation: String,
+    with: Value,
+    found: String,
+    consistent: bool,
+    settle: Duration,
+}
+
+/// What has to happen before the effect may be sent.
+enum Gate {
+    Open,
+    /// The effect is there already; this is what was found.
+    Found(Document),
+    Closed(CallFailure),
+}
+
+/// Performs an effect.
+pub(super) async fn perform(
+    performer: &Performer,
+    connection: &Connection,
+    operation: &Operation,
+    (command, effect): (&CallCommand, &EffectCommand),
+    trace: &TraceContext,
+) -> CallResult {
+    let deadline = Instant::now() + command.timeout;
+    let mut session = Session::new(performer, connection, trace, deadline);
+    let departure = Departure::new(&effect.key, effect.first_sent_at);
+    let gate = match effect.mode {
+        SendMode::First | SendMode::Resend => Gate::Open,
+        SendMode::IfNeverSent => match proof(performer, &departure) {
+            Proof::NeverLeft => Gate::Open,
+            Proof::Unproven(reason) => Gate::Closed(unproven(reason)),
+        },
+        SendMode::LookFirst | SendMode::LookOnly => {
+            gate_by_look(
+                performer,
+                connection,
+                operation,
+                (command, effect),
+                &departure,
+                &mut session,
+            )
+            .await
+        }
+    };
+    let (outcome, origin) = match gate {
+        Gate::Found(output) => (CallOutcome::Done { output }, Origin::Found),
+        Gate::Closed(failure) => (CallOutcome::Failed(failure), Origin::Sent),
+        Gate::Open => {
+            let watch = watch(command.class, departure);
+            if let (Watch::File(departure), Some(log)) = (watch, &performer.departures)
+                && let Err(error) = log.intended(&departure, performer.clock.now())
+            {
+                // Only the proof after a crash is lost: the call itself goes on.
+                tracing::warn!(error = %error, "cannot record an intent in the data folder");
+            }
+            let outcome = send(
+                &mut session,
+                connection,
+                operation,
+                (command, effect),
+                watch,
+            )
+            .await;
+            note_refusal(performer, watch, &outcome);
+            (outcome, Origin::Sent)
+        }
+    };
+    CallResult {
+        outcome,
+        exchanges: session.into_exchanges(),
+        origin,
+    }
+}
+
+/// A request that provably did nothing makes the effect provable again for the attempt after it.
+fn note_refusal(performer: &Performer, watch: Watch, outcome: &CallOutcome) {
+    let (Watch::File(departure), Some(log)) = (watch, &performer.departures) else {
+        return;
+    };
+    if let CallOutcome::Failed(failure) = outcome
+        && failure.sent == Sent::Never
+        && let Err(error) = log.refused(&departure, performer.clock.now())
+    {
+        tracing::warn!(error = %error, "cannot record a refusal in the data folder");
+    }
+}
+
+fn proof(performer: &Performer, departure: &Departure) -> Proof {
+    match &performer.departures {
+        Some(log) => log.proof(departure),
+        None => Proof::Unproven("departures are not recorded on this node"),
+    }
+}
+
+fn watch(class: EffectClass, departure: Departure) -> Watch {
+    match class {
+        EffectClass::Blind | EffectClass::FindBy { .. } => Watch::File(departure),
+        EffectClass::Keyed { .. } | EffectClass::Repeatable | EffectClass::Read => Watch::Memory,
+    }
+}
+
+async fn send(
+    session: &mut Session<'_>,
+    connection: &Connection,
+    operation: &Operation,
+    (command, effect): (&CallCommand, &EffectCommand),
+    watch: Watch,
+) -> CallOutcome {
+    let key = effect.key.to_string();
+    let ctx = CallContext {
+        config: &connection.config,
+        args: command.args.value(),
+        idempotency_key: Some(&key),
+        page: None,
+    };
+    let response = match session.ask(operation, &ctx, watch).await {
+        Ok(response) => response,
+        Err(failure) => return CallOutcome::Failed(failure),
+    };
+    match operation.response(&ctx, &response) {
+        Answer::Done { output, next: _ } => CallOutcome::Done {
+            output: output_of(session, output, &response),
+        },
+        failed @ Answer::Failed { .. } => {
+            session.keep_text(&response);
+            CallOutcome::Failed(of_answer(failed).expect("the answer is a failure"))
+        }
+    }
+}
+
+/// The provider says that it was done, so it was: an answer that cannot be read as JSON becomes text.
+fn output_of(session: &mut Session<'_>, output: AnswerBody, response: &HttpResponse) -> Document {
+    match output {
+        AnswerBody::Whole => match Document::parse(&response.body) {
+            Ok(document) => {
+                session.keep_as_output();
+                document
+            }
+            Err(_) => {
+                session.keep_text(response);
+                Document::from_value(Value::String(
+                    String::from_utf8_lossy(&response.body).into_owned(),
+                ))
+            }
+        },
+        AnswerBody::Value(value) => {
+            session.keep_text(response);
+            Document::from_value(value)
+        }
+    }
+}
+
+async fn gate_by_look(
+    performer: &Performer,
+    connection: &Connection,
+    operation: &Operation,
+    (command, effect): (&CallCommand, &EffectCommand),
+    departure: &Departure,
+    session: &mut Session<'_>,
+) -> Gate {
+    let look = match operation.effect(&connection.config, command.args.value()) {
+        Effect::FindBy {
+            operation,
+            with,
+            found,
+            consistent,
+            settle_s,
+        } => Look {
+            operation,
+            with,
+            found,
+            consistent,
+            settle: Duration::from_secs(settle_s),
+        },
+        // The manifest changed under an open intent: it can no longer be looked for.
+        Effect::Read | Effect::Keyed { .. } | Effect::Repeatable | Effect::Blind => {
+            return Gate::Closed(unproven("the connector no longer says how to look for it"));
+        }
+    };
+    match find(session, connection, &look).await {
+        Ok(Some(hit)) => return Gate::Found(hit),
+        Ok(None) => {}
+        Err(failure) => {
+            return Gate::Closed(CallFailure {
+                message: format!("looking whether it was done: {}", failure.message),
+                // Whatever the look did, an earlier request may have been carried out.
+                sent: Sent::Maybe,
+                ..failure
+            });
+        }
+    }
+    if effect.mode == SendMode::LookOnly {
+        return Gate::Closed(unproven(
+            "it was looked for and not found, which this provider does not guarantee to mean that it was not done",
+        ));
+    }
+    if proof(performer, departure) == Proof::NeverLeft {
+        return Gate::Open;
+    }
+    // An earlier request may be under way at the provider until its timeout, and invisible for the settle time after that.
+    let settle = if look.consistent {
+        Duration::ZERO
+    } else {
+        look.settle
+    };
+    let settled_at = effect.first_sent_at.plus(command.timeout).plus(settle);
+    let remaining = settled_at.since(performer.clock.now());
+    if !remaining.is_zero() {
+        Gate::Closed(not_settled(remaining))
+    } else if look.consistent {
+        Gate::Open
+    } else {
+        Gate::Closed(unproven(
+            "it was looked for after the provider's settle time and not found",
+        ))
+    }
+}
+
+/// Looks for the effect: what was found, or `None` when it is provably not among what the provider shows.
+async fn find(
+    session: &mut Session<'_>,
+    connection: &Connection,
+    look: &Look,
+) -> Result<Option<Document>, CallFailure> {
+    let Some(operation) = connection.connector.operation(&look.operation) else {
+        return Err(refused(
+            "unknown_operation",
+            format!("the connector has no operation {}", look.operation),
+        ));
+    };
+    let ctx = CallContext {
+        config: &connection.config,
+        args: &look.with,
+        idempotency_key: None,
+        page: None,
+    };
+    let response = session.ask(operation, &ctx, Watch::No).await?;
+    let answer = operation.response(&ctx, &response);
+    session.keep_text(&response);
+    let (found, more) = match answer {
+        Answer::Done {
+            output: AnswerBody::Whole,
+            next,
+        } => match Document::parse(&response.body) {
+            Ok(document) => (document.pointer(&look.found), next.is_some()),
+            Err(error) => {
+                return Err(refused(
+                    "unreadable",
+                    format!("the answer is not acceptable JSON: {error}"),
+                ));
+            }
+        },
+        Answer::Done {
+            output: AnswerBody::Value(value),
+            next,
+        } => (value.pointer(&look.found).cloned(), next.is_some()),
+        // Asking for one object by our reference: not there is the answer, not a failure.
+        Answer::Failed {
+            http_status: Some(404 | 410),
+            ref code,
+            ..
+        } if code == "not_found" => (None, false),
+        failed @ Answer::Failed { .. } => {
+            return Err(of_answer(failed).expect("the answer is a failure"));
+        }
+    };
+    let found = found.filter(|hit| !hit.is_null());
+    if found.is_none() && more {
+        return Err(unproven(
+            "it was looked for and is not on the first page of the answer",
+        ));
+    }
+    Ok(found.map(Document::from_value))
+}

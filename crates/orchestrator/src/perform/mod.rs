@@ -1,0 +1,200 @@
+//! Calls out: from a command of the engine to requests on the wire, and from their answers to a result.
+//!
+//! [`Performer`] never fails: whatever goes wrong is a [`CallFailure`](weir_workflow_engine::CallFailure) that says what
+//! the engine may conclude. It does not retry (the engine decides that), with one exception: a 401 under a token that we
+//! fetched ourselves is answered once with a fresh token. It holds no lock across a call.
+
+mod effect;
+mod failure;
+mod meter;
+mod read;
+mod record;
+mod session;
+mod target;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use thiserror::Error;
+use weir_workflow_engine::{
+    CallCommand, CallOutcome, CallResult, Origin, ReadCommand, SendMode, Timestamp,
+};
+
+use crate::clock::{Clock, Stopwatch};
+use crate::coalesce::{Coalescer, ReadKey, Served};
+use crate::connection::Connection;
+use crate::departures::{Departures, Senders};
+use crate::egress::EgressPolicy;
+use crate::http_client::{HttpClient, HttpClientError};
+
+pub(crate) use meter::Meters;
+pub(crate) use record::header_pairs;
+pub(crate) use target::Targets;
+
+pub use read::{MAX_READ_BYTES, PAGED_READ_TIMEOUTS};
+pub use record::MAX_KEPT_BODY_BYTES;
+pub use session::MAX_REDIRECTS;
+
+/// What a [`Performer`] needs to know.
+pub struct PerformerOptions {
+    /// Stamps exchanges, token lifetimes and departures. The same clock must stamp events as accepted.
+    pub clock: Arc<dyn Clock>,
+    /// Which addresses may be called.
+    pub egress: EgressPolicy,
+    /// Folder for the departures file; it must exist. `None`: after a crash an effect without a key is always unproven.
+    pub departures: Option<PathBuf>,
+    /// Who else sends effects of the same store. [`Senders::ThisProcessOnly`] only with a store that locks others out.
+    pub senders: Senders,
+    /// `User-Agent` of every request.
+    pub user_agent: String,
+}
+
+/// The performer could not be set up.
+#[derive(Debug, Error)]
+pub enum PerformerError {
+    /// The HTTP client.
+    #[error(transparent)]
+    Http(#[from] HttpClientError),
+    /// The departures file. Starting without it would make the next process believe that nothing was sent.
+    #[error("cannot open the record of departures in {folder}")]
+    Departures {
+        /// The folder that was tried.
+        folder: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The trace that a call belongs to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TraceContext {
+    /// Sent on as the `traceparent` header (W3C Trace Context).
+    pub traceparent: Option<String>,
+}
+
+/// Performs the engine's commands. One per process.
+pub struct Performer {
+    http: HttpClient,
+    clock: Arc<dyn Clock>,
+    departures: Option<Arc<Departures>>,
+    reads: Coalescer<CallOutcome>,
+}
+
+impl Performer {
+    /// Opens the departures file and builds the client.
+    ///
+    /// # Errors
+    /// [`PerformerError`]; the process must not perform effects then.
+    pub fn new(options: PerformerOptions) -> Result<Self, PerformerError> {
+        let departures = match options.departures {
+            None => None,
+            Some(folder) => match Departures::open(&folder, options.senders, options.clock.now()) {
+                Ok(departures) => Some(Arc::new(departures)),
+                Err(source) => return Err(PerformerError::Departures { folder, source }),
+            },
+        };
+        meter::describe();
+        Ok(Performer {
+            http: HttpClient::new(options.egress, &options.user_agent)?,
+            reads: Coalescer::new(options.clock.clone()),
+            clock: options.clock,
+            departures,
+        })
+    }
+
+    /// Performs the call of a step.
+    ///
+    /// Dropping the future leaves the outcome of an effect unknown, exactly as a crash does.
+    pub async fn call(
+        &self,
+        connection: &Arc<Connection>,
+        command: &CallCommand,
+        trace: &TraceContext,
+    ) -> CallResult {
+        let Some(operation) = connection.connector.operation(&command.operation) else {
+            return match &command.effect {
+                // Whether an earlier attempt left was the question, and it stays open.
+                Some(effect) if effect.mode == SendMode::IfNeverSent => {
+                    let reason = "the connector no longer has the operation";
+                    failure::failed(failure::unproven(reason), Vec::new())
+                }
+                Some(_) | None => unknown_operation(connection, &command.operation),
+            };
+        };
+        let watch = Stopwatch::start();
+        let result = match &command.effect {
+            Some(effect) => {
+                effect::perform(self, connection, operation, (command, effect), trace).await
+            }
+            None => {
+                let wanted = read::Wanted {
+                    args: &command.args,
+                    all_max: None,
+                    timeout: command.timeout,
+                };
+                read::perform(self, connection, operation, &wanted, trace).await
+            }
+        };
+        connection
+            .meters
+            .of(operation.name())
+            .count(&result, watch.elapsed());
+        result
+    }
+
+    /// Performs a hydration read, shared with equal reads whose request is sent after `accepted_at`
+    /// (the moment the event was accepted, by the clock of the options).
+    ///
+    /// A shared result has [`Origin::Coalesced`] and no exchanges: they are with the run that sent the request.
+    /// Cancel-safe: dropping the future hands the request to another waiting read.
+    pub async fn read(
+        &self,
+        connection: &Arc<Connection>,
+        command: &ReadCommand,
+        accepted_at: Timestamp,
+        trace: &TraceContext,
+    ) -> CallResult {
+        let Some(operation) = connection.connector.operation(&command.operation) else {
+            return unknown_operation(connection, &command.operation);
+        };
+        let watch = Stopwatch::start();
+        let key = ReadKey {
+            connection: Arc::as_ptr(connection).addr(),
+            operation: command.operation.clone(),
+            args: command.args.clone(),
+            all_max: command.all_max,
+        };
+        let wanted = read::Wanted {
+            args: &command.args,
+            all_max: command.all_max,
+            timeout: command.timeout,
+        };
+        let send = || -> BoxFuture<'_, CallResult> {
+            Box::pin(read::perform(self, connection, operation, &wanted, trace))
+        };
+        let share = |result: &CallResult| result.outcome.clone();
+        let result = match self.reads.read(key, accepted_at, send, share).await {
+            Served::Led(result) => result,
+            Served::Followed(outcome) => CallResult {
+                outcome,
+                exchanges: Vec::new(),
+                origin: Origin::Coalesced,
+            },
+        };
+        connection
+            .meters
+            .of(operation.name())
+            .count(&result, watch.elapsed());
+        result
+    }
+}
+
+fn unknown_operation(connection: &Connection, operation: &str) -> CallResult {
+    let message = format!(
+        "connector {} has no operation {operation}",
+        connection.connector.name()
+    );
+    failure::failed(failure::refused("unknown_operation", message), Vec::new())
+}

@@ -1,0 +1,120 @@
+//! What is kept of an exchange: redacted, bounded, fit for the journal and for people.
+
+use http::HeaderMap;
+use weir_connector_sdk::HttpRequest;
+use weir_connector_sdk::redact::{self, SecretNames};
+use weir_workflow_engine::{Exchange, ResponseBody, Timestamp};
+
+/// Longest request or response body kept in an exchange, bytes. Enough to see what is wrong, small enough for the journal row.
+pub const MAX_KEPT_BODY_BYTES: usize = 16 * 1024;
+
+/// Bodies above this are not even looked at: redacting needs the whole text.
+const MAX_REDACTED_BODY_BYTES: usize = 1024 * 1024;
+
+/// Most headers kept of one message.
+const MAX_KEPT_HEADERS: usize = 64;
+
+/// Longest header value kept, bytes.
+const MAX_KEPT_HEADER_BYTES: usize = 1024;
+
+/// The beginning of a record, taken before the request is handed over.
+pub(super) fn begin(
+    request: &HttpRequest,
+    secrets: &SecretNames,
+    started_at: Timestamp,
+) -> Exchange {
+    let mut request_headers = redact::redact_headers(&request.headers, secrets);
+    request_headers.truncate(MAX_KEPT_HEADERS);
+    for (_, value) in &mut request_headers {
+        shorten(value, MAX_KEPT_HEADER_BYTES);
+    }
+    Exchange {
+        method: request.method.clone(),
+        url: redact::redact_url(&request.url, secrets),
+        request_headers,
+        request_body: request
+            .body
+            .as_deref()
+            .filter(|body| !body.is_empty())
+            .map(body_text),
+        status: None,
+        response_headers: Vec::new(),
+        response_body: ResponseBody::None,
+        response_bytes: 0,
+        started_at,
+        duration_ms: 0,
+        error: None,
+    }
+}
+
+/// The headers of an answer as the connector contract wants them.
+pub(crate) fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
+    headers
+        .iter()
+        .map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            (name.as_str().to_owned(), value)
+        })
+        .collect()
+}
+
+/// The headers of an answer as the record keeps them.
+pub(super) fn kept_headers(
+    headers: &[(String, String)],
+    secrets: &SecretNames,
+) -> Vec<(String, String)> {
+    let kept = headers.len().min(MAX_KEPT_HEADERS);
+    let mut kept = redact::redact_headers(headers.split_at(kept).0, secrets);
+    for (name, value) in &mut kept {
+        if name.eq_ignore_ascii_case("location") {
+            *value = redact::redact_url(value, secrets);
+        }
+        shorten(value, MAX_KEPT_HEADER_BYTES);
+    }
+    kept
+}
+
+/// A body as text for people: redacted first, then cut.
+pub(super) fn body_text(body: &[u8]) -> String {
+    if body.len() > MAX_REDACTED_BODY_BYTES {
+        return format!("[{} bytes, not kept]", body.len());
+    }
+    let Ok(text) = std::str::from_utf8(body) else {
+        return format!("[{} bytes that are not text]", body.len());
+    };
+    let mut text = redact::redact_body(text).into_owned();
+    shorten(&mut text, MAX_KEPT_BODY_BYTES);
+    text
+}
+
+/// Cuts `text` to at most `max_bytes`, at a character boundary, and says so.
+fn shorten(text: &mut String, max_bytes: usize) {
+    const MARK: &str = "…";
+    if text.len() <= max_bytes {
+        return;
+    }
+    text.truncate(text.floor_char_boundary(max_bytes - MARK.len()));
+    text.push_str(MARK);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_bodies_are_cut_after_redaction() {
+        let body = format!(
+            "{{\"filler\":\"{}\",\"client_secret\":\"s3cret\"}}",
+            "é".repeat(9_000)
+        );
+        let text = body_text(body.as_bytes());
+        assert!(
+            text.len() <= MAX_KEPT_BODY_BYTES && text.ends_with('…'),
+            "{}",
+            text.len()
+        );
+        let short = body_text(br#"{"client_secret":"s3cret","a":1}"#);
+        assert!(!short.contains("s3cret") && short.contains("\"a\":1"));
+        assert_eq!(body_text(&[0xff, 0xfe]), "[2 bytes that are not text]");
+    }
+}

@@ -1,0 +1,346 @@
+//! The exchanges of one call: built, authorised, sent, redirected, recorded.
+//!
+//! Credentials go to the origin that the connector named and nowhere else. Redirects are followed for reads by GET or HEAD
+//! only, to declared hosts only, never from https to http; every hop passes the egress guard again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HeaderName, HeaderValue, LOCATION};
+use http::{HeaderMap, Method};
+use reqwest::Url;
+use tokio::time::Instant;
+use tracing::{Instrument, Span, field, info_span};
+use weir_connector_sdk::redact;
+use weir_connector_sdk::{Answer, CallContext, Executed, HttpRequest, HttpResponse, Operation};
+use weir_workflow_engine::{CallFailure, Exchange, ResponseBody, Retry, Sent};
+
+use super::failure::{self, refused};
+use super::target::same_origin;
+use super::{Performer, TraceContext, record};
+use crate::clock::Stopwatch;
+use crate::connection::Connection;
+use crate::credentials::{self, AccessToken, TokenRequests};
+use crate::departures::Departure;
+use crate::http_client::{Outgoing, Recording, Tracking};
+
+/// Redirects followed for one read by GET or HEAD.
+pub const MAX_REDIRECTS: u32 = 3;
+
+/// Text of answers kept over all exchanges of one call, bytes: a long list is in the output already.
+const MAX_KEPT_BYTES_PER_CALL: usize = 64 * 1024;
+
+/// How closely the departure of a request is watched.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Watch {
+    /// A read.
+    No,
+    /// An effect that may be repeated.
+    Memory,
+    /// An effect that may not: its departure is recorded.
+    File(Departure),
+}
+
+/// One call's way through its exchanges.
+pub(super) struct Session<'a> {
+    performer: &'a Performer,
+    connection: &'a Connection,
+    trace: &'a TraceContext,
+    /// No exchange goes on beyond it.
+    pub(super) deadline: Instant,
+    exchanges: Vec<Exchange>,
+    kept_bytes: usize,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        performer: &'a Performer,
+        connection: &'a Connection,
+        trace: &'a TraceContext,
+        deadline: Instant,
+    ) -> Self {
+        Session {
+            performer,
+            connection,
+            trace,
+            deadline,
+            exchanges: Vec::new(),
+            kept_bytes: 0,
+        }
+    }
+
+    /// Sends the request that `operation` makes of `ctx` and returns the final answer, whatever its status.
+    pub(super) async fn ask(
+        &mut self,
+        operation: &Operation,
+        ctx: &CallContext<'_>,
+        watch: Watch,
+    ) -> Result<HttpResponse, CallFailure> {
+        let mut fresh_token = false;
+        loop {
+            let mut request = operation.request(ctx).map_err(|error| {
+                refused("invalid", format!("{} at {}", error.message, error.pointer))
+            })?;
+            let mut url = self.target(&request.url)?;
+            let token = self.authorise(&mut request, &mut url).await?;
+            let response = self.send(request, url, operation.name(), watch).await?;
+            match token {
+                Some(token) if response.status == 401 && !fresh_token => {
+                    fresh_token = true;
+                    self.connection.token.forget(&token);
+                    self.keep_text(&response);
+                }
+                Some(_) | None => return Ok(response),
+            }
+        }
+    }
+
+    /// Puts the credential on a request that goes where it may travel.
+    async fn authorise(
+        &self,
+        request: &mut HttpRequest,
+        url: &mut Url,
+    ) -> Result<Option<Arc<AccessToken>>, CallFailure> {
+        if !self.connection.targets.is_declared(url) {
+            return Ok(None);
+        }
+        let via = TokenRequests {
+            http: &self.performer.http,
+            clock: &self.performer.clock,
+            deadline: self.deadline,
+        };
+        let url_bytes = request.url.len();
+        let token = credentials::authorise(self.connection, request, &via)
+            .await
+            .map_err(|error| failure::of_credential(&error))?;
+        if request.url.len() != url_bytes {
+            // A key in the query.
+            *url = self.target(&request.url)?;
+        }
+        Ok(token)
+    }
+
+    /// Sends one request and follows its redirects.
+    async fn send(
+        &mut self,
+        mut request: HttpRequest,
+        mut url: Url,
+        operation: &str,
+        watch: Watch,
+    ) -> Result<HttpResponse, CallFailure> {
+        let mut first: Option<Url> = None;
+        for hop in 0.. {
+            let response = self
+                .exchange(&mut request, url.clone(), operation, watch)
+                .await?;
+            let follows = matches!(watch, Watch::No)
+                && matches!(request.method.as_str(), "GET" | "HEAD")
+                && matches!(response.status, 301 | 302 | 303 | 307 | 308);
+            let Some(location) = response.header(LOCATION.as_str()).filter(|_| follows) else {
+                return Ok(response);
+            };
+            if hop == MAX_REDIRECTS {
+                break;
+            }
+            let mut next = url.join(location).map_err(|_error| {
+                refused(
+                    "bad_redirect",
+                    "the server redirects to something that is not a URL",
+                )
+            })?;
+            if url.scheme() == "https" && next.scheme() != "https" {
+                return Err(refused(
+                    "bad_redirect",
+                    "the server redirects from https to http",
+                ));
+            }
+            if let Err(error) = self.connection.targets.check_url(&next) {
+                return Err(refused(error.code(), format!("redirect refused: {error}")));
+            }
+            request = self.redirected(&request, &next);
+            if same_origin(first.get_or_insert(url), &next) {
+                self.authorise(&mut request, &mut next).await?;
+            }
+            url = next;
+        }
+        Err(refused(
+            "too_many_redirects",
+            format!("more than {MAX_REDIRECTS} redirects"),
+        ))
+    }
+
+    /// The request that a redirect asks for, without credentials.
+    fn redirected(&self, request: &HttpRequest, next: &Url) -> HttpRequest {
+        let secrets = self.connection.connector.secret_names();
+        HttpRequest {
+            method: request.method.clone(),
+            url: next.to_string(),
+            headers: request
+                .headers
+                .iter()
+                .filter(|(name, _)| !redact::is_secret_header(name, secrets))
+                .cloned()
+                .collect(),
+            body: None,
+        }
+    }
+
+    fn target(&self, url: &str) -> Result<Url, CallFailure> {
+        self.connection
+            .targets
+            .check(url)
+            .map_err(|error| refused(error.code(), error.to_string()))
+    }
+
+    async fn exchange(
+        &mut self,
+        request: &mut HttpRequest,
+        url: Url,
+        operation: &str,
+        watch: Watch,
+    ) -> Result<HttpResponse, CallFailure> {
+        let secrets = self.connection.connector.secret_names();
+        let mut kept = record::begin(request, secrets, self.performer.clock.now());
+        let method = Method::from_bytes(request.method.as_bytes())
+            .map_err(|_error| refused("invalid", "the method is not an HTTP method"))?;
+        let span = info_span!(
+            "exchange",
+            otel.kind = "client",
+            connector = self.connection.connector.name(),
+            operation,
+            connection = self.connection.name,
+            http.status = field::Empty,
+            duration_ms = field::Empty,
+        );
+        let outgoing = Outgoing {
+            method,
+            url,
+            headers: self.headers(request, &span)?,
+            body: request.body.take(),
+            tracking: self.tracking(watch),
+        };
+        let stopwatch = Stopwatch::start();
+        let sent = self.performer.http.send(outgoing, self.deadline);
+        let received = sent.instrument(span.clone()).await;
+        kept.duration_ms = stopwatch.elapsed_ms();
+        span.record("duration_ms", kept.duration_ms);
+        match received {
+            Ok(received) => {
+                span.record("http.status", received.status);
+                let headers = record::header_pairs(&received.headers);
+                kept.status = Some(received.status);
+                kept.response_headers = record::kept_headers(&headers, secrets);
+                kept.response_bytes = received.body.len() as u64;
+                self.exchanges.push(kept);
+                Ok(HttpResponse {
+                    status: received.status,
+                    headers,
+                    body: received.body,
+                })
+            }
+            Err(error) => {
+                let failure = failure::of_send(&error);
+                trace_failure(&span, &failure);
+                kept.status = error.status;
+                kept.error = Some(failure.message.clone());
+                self.exchanges.push(kept);
+                Err(failure)
+            }
+        }
+    }
+
+    fn headers(&self, request: &HttpRequest, span: &Span) -> Result<HeaderMap, CallFailure> {
+        let mut headers = HeaderMap::with_capacity(request.headers.len() + 1);
+        for (name, value) in &request.headers {
+            let (Ok(header), Ok(value)) = (
+                HeaderName::from_bytes(name.as_bytes()),
+                HeaderValue::from_bytes(value.as_bytes()),
+            ) else {
+                // The value may be a credential: only the name is told.
+                return Err(refused("invalid", format!("header {name} cannot be sent")));
+            };
+            headers.append(header, value);
+        }
+        // Without an exporter there is no span of ours; then the sender's trace is passed on as it came.
+        let traceparent = crate::trace::traceparent(span).or_else(|| self.trace.traceparent.clone());
+        if let Some(traceparent) = traceparent
+            && let Ok(value) = HeaderValue::from_str(&traceparent)
+        {
+            headers.entry("traceparent").or_insert(value);
+        }
+        Ok(headers)
+    }
+
+    fn tracking(&self, watch: Watch) -> Tracking {
+        match (watch, &self.performer.departures) {
+            (Watch::No, _) => Tracking::Off,
+            (Watch::Memory, _) | (Watch::File(_), None) => Tracking::Flag,
+            (Watch::File(departure), Some(log)) => Tracking::Record(Recording {
+                log: log.clone(),
+                departure,
+                clock: self.performer.clock.clone(),
+            }),
+        }
+    }
+
+    /// Keeps the text of the latest answer with its exchange.
+    pub(super) fn keep_text(&mut self, response: &HttpResponse) {
+        let room = MAX_KEPT_BYTES_PER_CALL.saturating_sub(self.kept_bytes);
+        if response.body.is_empty() || room == 0 {
+            return;
+        }
+        let text = record::body_text(&response.body);
+        self.kept_bytes += text.len();
+        self.set_body(ResponseBody::Text(text));
+    }
+
+    /// Says that the body of the latest answer is the output of the call.
+    pub(super) fn keep_as_output(&mut self) {
+        self.set_body(ResponseBody::Output);
+    }
+
+    fn set_body(&mut self, body: ResponseBody) {
+        if let Some(latest) = self.exchanges.last_mut() {
+            latest.response_body = body;
+        }
+    }
+
+    /// Everything that was exchanged.
+    pub(super) fn into_exchanges(self) -> Vec<Exchange> {
+        self.exchanges
+    }
+}
+
+fn trace_failure(span: &Span, failure: &CallFailure) {
+    span.in_scope(|| tracing::debug!(code = failure.code, "exchange failed"));
+}
+
+/// What the engine may conclude from an answer that the connector calls a failure.
+pub(super) fn of_answer(answer: Answer) -> Option<CallFailure> {
+    match answer {
+        Answer::Done { .. } => None,
+        Answer::Failed {
+            code,
+            message,
+            http_status,
+            retryable,
+            retry_after_ms,
+            executed,
+        } => Some(CallFailure {
+            code,
+            message,
+            http_status,
+            sent: match executed {
+                Executed::No => Sent::Never,
+                Executed::Maybe => Sent::Maybe,
+            },
+            retry: if retryable {
+                Retry::Retryable {
+                    after: retry_after_ms.map(Duration::from_millis),
+                }
+            } else {
+                Retry::Permanent
+            },
+        }),
+    }
+}

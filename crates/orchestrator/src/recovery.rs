@@ -1,0 +1,320 @@
+//! What nobody asked for at this moment: take back open runs at start, wake runs at their time, load the backlog,
+//! renew the lease, notice changes of the configuration.
+//!
+//! The database is read at start, for due timers, for the backlog and after a commit whose result is unknown; never to
+//! look for work that memory knows. Idling costs one statement a second.
+
+use crate::route;
+use crate::runner::{self, ActiveRun, First};
+use crate::service::{Core, Orchestrator, StartError};
+use crate::snapshot::{Snapshot, SnapshotError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use weir_storage::{EventRow, Fact, FactOutcome, Heartbeat, Prune, RunStatus, RunUpdate, StoredRun, WriteError};
+use weir_workflow_engine::{Document, Event, EventRef, RunHead, RunId, RunState, Timestamp, WorkspaceId, decode};
+
+/// Time between heartbeats. The lease lasts five of them.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Timers further away than this stay in the database only.
+const TIMER_HORIZON: Duration = Duration::from_secs(60);
+/// How long the loop looks away while memory is full; a run that ends wakes it earlier.
+const FULL_PAUSE: Duration = Duration::from_millis(100);
+/// Ids read per statement when open runs are taken back.
+const SCAN_PAGE: u32 = 1024;
+/// Runs loaded per statement.
+const LOAD_BATCH: usize = 128;
+/// Pause after a failed read before the same is tried again.
+const READ_RETRY: Duration = Duration::from_millis(500);
+/// Time between two rounds of retention.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// How long refused requests are kept.
+const REFUSED_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// How long the hourly counts of refusals are kept.
+const REFUSED_COUNTS_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Most slices that one round of retention deletes, so that it never holds up webhooks.
+const PRUNE_SLICES: u32 = 20;
+
+/// Claims the runs of dead nodes and registers every open run of this one: those that wait for a time as timers, the
+/// others as backlog.
+pub(crate) async fn take_back(core: &Arc<Core>) -> Result<(), StartError> {
+    claim(core).await?;
+    scan_open(core).await?;
+    let (_, backlog, timers) = core.runs.depths();
+    if backlog + timers > 0 {
+        tracing::info!(runs = backlog, timers, "took back {backlog} open runs and {timers} that wait for their time");
+    }
+    Ok(())
+}
+
+async fn claim(core: &Arc<Core>) -> Result<usize, WriteError> {
+    let mut claimed = 0;
+    loop {
+        let pending = core.writer.submit(Fact::Claim { limit: SCAN_PAGE }).map_err(|_full| WriteError::Unavailable)?;
+        match pending.await? {
+            FactOutcome::Claimed(runs) if runs.is_empty() => return Ok(claimed),
+            FactOutcome::Claimed(runs) => claimed += runs.len(),
+            other => {
+                tracing::error!("the writer answered a claim with {other:?}");
+                return Err(WriteError::Unavailable);
+            }
+        }
+    }
+}
+
+/// Every run of this node that is under way and that no task drives goes to the backlog. Those that sleep are found when
+/// they are due.
+async fn scan_open(core: &Arc<Core>) -> Result<(), weir_storage::ReadError> {
+    let mut after: Option<RunId> = None;
+    loop {
+        let page = core.store.run_open_ids(&core.node, after, SCAN_PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(*last);
+        for run in page {
+            if !core.runs.is_active(run) {
+                core.runs.leave_on_disk(run);
+            }
+        }
+    }
+    load_due(core, core.clock.now().plus(TIMER_HORIZON)).await?;
+    core.runs.wake.notify_one();
+    Ok(())
+}
+
+/// Starts the loops; they end when the process stops.
+pub(crate) fn spawn_loops(core: &Arc<Core>) {
+    core.loops.spawn(feed(Arc::clone(core)));
+    core.loops.spawn(heartbeat(Arc::clone(core)));
+    core.loops.spawn(prune(Arc::clone(core)));
+    core.runs.wake.notify_one();
+}
+
+/// Starts tasks for runs whose time has come and for the backlog as there is room.
+async fn feed(core: Arc<Core>) {
+    loop {
+        let now = core.clock.now();
+        let room = core.runs.room();
+        let (mut ids, next) = core.runs.take_due(now, room);
+        ids.extend(core.runs.take_backlog(room.saturating_sub(ids.len())));
+        if ids.is_empty() {
+            let pause = if room == 0 { FULL_PAUSE } else { next.map_or(TIMER_HORIZON, |at| at.since(now).max(Duration::from_millis(1))) };
+            tokio::select! {
+                () = core.runs.wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+                () = core.stopping.cancelled() => return,
+            }
+            continue;
+        }
+        for batch in ids.chunks(LOAD_BATCH) {
+            while let Err(error) = load(&core, batch).await {
+                tracing::warn!("open runs cannot be loaded, trying again: {error}");
+                tokio::select! {
+                    () = tokio::time::sleep(READ_RETRY) => {}
+                    () = core.stopping.cancelled() => return,
+                }
+            }
+        }
+        if core.stopping.is_cancelled() {
+            return;
+        }
+    }
+}
+
+async fn load(core: &Arc<Core>, ids: &[RunId]) -> Result<(), SnapshotError> {
+    let wanted: Vec<RunId> = ids.iter().copied().filter(|id| !core.runs.is_active(*id)).collect();
+    let stored = core.store.run_recover(&wanted).await?;
+    let snapshot = core.snapshot.load_full();
+    for run in stored {
+        if !matches!(run.run.status, RunStatus::Running | RunStatus::Waiting) {
+            continue;
+        }
+        let (workspace, id) = (run.run.workspace, run.run.id);
+        match wake_up(core, &snapshot, run).await {
+            Ok(active) => runner::launch(core, active),
+            Err(SnapshotError::Read(error)) => return Err(SnapshotError::Read(error)),
+            Err(error) => give_up(core, workspace, id, &error.to_string()).await,
+        }
+    }
+    Ok(())
+}
+
+/// A run whose journal or version cannot be read any more is a dead letter, not a task that fails for ever.
+async fn give_up(core: &Core, workspace: WorkspaceId, run: RunId, why: &str) {
+    tracing::error!(run.id = %run, "run cannot be continued: {why}");
+    let update = RunUpdate { status: RunStatus::Failed, due_at: None, finished_at: Some(core.clock.now()), error_code: Some("unreadable".to_owned()), error_step: None };
+    if let Err(error) = runner::commit_update(core, workspace, run, update).await {
+        tracing::error!(run.id = %run, "the run's failure cannot be stored: {error}");
+    }
+}
+
+async fn wake_up(core: &Core, snapshot: &Snapshot, stored: StoredRun) -> Result<ActiveRun, SnapshotError> {
+    let StoredRun { run: row, event, journal } = stored;
+    let version = snapshot.version(&core.store, row.workspace, row.workflow_id, row.version_id).await?;
+    let corrupt = |reason: String| SnapshotError::Corrupt { row: format!("run {}", row.id), reason };
+    let event_body = restore_event(snapshot, &event.row).map_err(&corrupt)?;
+    let head = RunHead {
+        id: row.id,
+        root_id: row.root_id,
+        replay_of: row.replay_of,
+        workspace: row.workspace,
+        workflow: row.workflow_id,
+        workflow_name: version.plan.name().to_owned(),
+        version: row.version_id,
+        version_number: version.number,
+        dedupe_scope: event.dedupe.scope.clone(),
+        dedupe_key: event.dedupe.key.clone(),
+        started_at: row.started_at,
+    };
+    let mut state = RunState::new(head, Arc::new(event_body), &version.plan);
+    if row.replay_of.is_some() {
+        state = state.with_ledger(crate::control::family_ledger(core, row.workspace, row.root_id, Some(row.id)).await?);
+    }
+    let mut next_seq = 0;
+    for (seq, body) in &journal {
+        let (_, entries) = decode(body).map_err(|error| corrupt(error.to_string()))?;
+        for entry in &entries {
+            state.fold(entry);
+        }
+        next_seq = seq + 1;
+    }
+    let first = if journal.is_empty() { First::Started } else { First::Recovered };
+    // A run that has not begun may have been kept only because its `where` could not be evaluated.
+    let begins = first == First::Started && row.replay_of.is_none() && event.row.endpoint.is_some();
+    let refused = if begins { route::filter(snapshot, row.workspace, &version, state.event(), core.clock.now()).err().map(|error| error.to_string()) } else { None };
+    Ok(ActiveRun { state, version, next_seq, first, refused, traceparent: event.row.traceparent.clone() })
+}
+
+/// The event as runs see it, from its row.
+pub(crate) fn restore_event(snapshot: &Snapshot, row: &EventRow) -> Result<Event, String> {
+    let body = Document::parse(&row.body).map_err(|error| error.to_string())?;
+    let data = if row.data_pointer.is_empty() { body.clone() } else { body.part(&row.data_pointer).unwrap_or_else(|| body.clone()) };
+    let headers: BTreeMap<String, String> = serde_json::from_str(&row.headers).map_err(|error| error.to_string())?;
+    let reference = match (&row.ref_kind, &row.ref_id) {
+        (Some(kind), Some(id)) => Some(EventRef { kind: kind.clone(), id: id.clone(), version: row.ref_version.clone() }),
+        (_, _) => None,
+    };
+    let connection = row.connection.and_then(|id| snapshot.connections(row.workspace).find(|(connection, _)| connection.id == id)).map(|(connection, _)| connection.name.clone());
+    let endpoint = row.endpoint.and_then(|id| snapshot.endpoint(&crate::ingest::EndpointRef::Id(id))).map(|endpoint| endpoint.name().to_owned());
+    Ok(Event {
+        id: row.external_id.clone(),
+        uid: row.id,
+        kind: row.kind.clone(),
+        time: row.occurred_at,
+        received_at: row.received_at,
+        source: row.source,
+        account: row.account.clone(),
+        reference,
+        headers,
+        body,
+        data,
+        connector: row.connector.clone(),
+        connection,
+        endpoint,
+        scheduled_for: row.scheduled_for,
+    })
+}
+
+/// Renews the lease once a second; the answer says what else there is to do.
+async fn heartbeat(core: Arc<Core>) {
+    let mut ticks = tokio::time::interval(HEARTBEAT);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = core.rescan.notified() => {
+                if let Err(error) = scan_open(&core).await {
+                    tracing::warn!("the scan for open runs failed, it is made again: {error}");
+                    core.rescan.notify_one();
+                    tokio::time::sleep(READ_RETRY).await;
+                }
+                continue;
+            }
+            () = core.halted.cancelled() => return,
+        }
+        let now = core.clock.now();
+        let beat = Heartbeat { id_high_water: core.new_id(now), due_before: now.plus(HEARTBEAT) };
+        let Ok(pending) = core.writer.submit(Fact::Heartbeat(beat)) else { continue };
+        match pending.await {
+            Ok(FactOutcome::Heartbeat(reply)) => {
+                if reply.unclaimed > 0 {
+                    match claim(&core).await {
+                        Ok(claimed) if claimed > 0 => {
+                            tracing::info!(runs = claimed, "took over {claimed} runs of a node that is gone");
+                            core.rescan.notify_one();
+                        }
+                        Ok(_) => {}
+                        Err(error) => tracing::warn!("runs of a node that is gone cannot be claimed yet: {error}"),
+                    }
+                }
+                if reply.due > 0 {
+                    if let Err(error) = load_due(&core, now.plus(TIMER_HORIZON)).await {
+                        tracing::warn!("due runs cannot be listed, trying again: {error}");
+                    }
+                }
+                if reply.config_revision != core.snapshot.load().revision() {
+                    let orchestrator = Orchestrator { core: Arc::clone(&core) };
+                    if let Err(error) = orchestrator.reload().await {
+                        tracing::error!("the changed configuration cannot be loaded: {error}");
+                    }
+                }
+                gauges(&core);
+            }
+            Ok(other) => tracing::error!("the writer answered a heartbeat with {other:?}"),
+            Err(WriteError::Fenced) => {
+                core.lose("another process took this node's place");
+                return;
+            }
+            Err(error) => tracing::warn!("the lease was not renewed: {error}"),
+        }
+    }
+}
+
+async fn load_due(core: &Core, until: Timestamp) -> Result<(), weir_storage::ReadError> {
+    for (run, due) in core.store.run_due_ids(&core.node, until, SCAN_PAGE).await? {
+        if !core.runs.is_active(run) {
+            core.runs.set_timer(due, run);
+        }
+    }
+    Ok(())
+}
+
+fn gauges(core: &Core) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge of counts far below 2^52")]
+    let set = |name: &'static str, value: usize| metrics::gauge!(name).set(value as f64);
+    let (in_memory, backlog, timers) = core.runs.depths();
+    let (facts, bytes) = core.writer.queue_depth();
+    set("weir_runs_in_memory", in_memory);
+    set("weir_runs_backlog", backlog);
+    set("weir_run_timers", timers);
+    set("weir_writer_queue_facts", facts);
+    set("weir_writer_queue_bytes", bytes);
+    let oldest = core.runs.oldest_accepted().map_or(0.0, |at| core.clock.now().since(at).as_secs_f64());
+    metrics::gauge!("weir_oldest_open_run_seconds").set(oldest);
+}
+
+/// Refused requests are kept a day, their counts a month, what was seen of events as long as storage says.
+async fn prune(core: Arc<Core>) {
+    let mut ticks = tokio::time::interval(PRUNE_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = core.stopping.cancelled() => return,
+        }
+        let now = core.clock.now();
+        let before = |kept: Duration| Timestamp::from_unix_ms(now.as_unix_ms() - i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
+        for what in [Prune::Refused { before: before(REFUSED_KEPT) }, Prune::RefusedCounts { before: before(REFUSED_COUNTS_KEPT) }, Prune::Dedupe { now }] {
+            for _slice in 0..PRUNE_SLICES {
+                let Ok(pending) = core.writer.submit(Fact::Prune(what)) else { break };
+                match pending.await {
+                    Ok(FactOutcome::Pruned(rows)) if rows > 0 => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::debug!("retention waits: {error}");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! Drives runs: ask the engine, commit what must be on disk, perform, feed the outcome back.
+//!
+//! One task per run and no other writer of its journal, so a run's memory and its journal never disagree. A task ends
+//! when its run ends or has nothing but a timer to wait for; then only its id stays in memory.
+
+use crate::perform::TraceContext;
+use crate::service::Core;
+use crate::snapshot::Version;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tracing::Instrument as _;
+use weir_storage::{Fact, RunCommit, RunStatus, RunUpdate, WriteError};
+use weir_workflow_engine::{CallFailure, CallId, CallOutcome, CallResult, Command, Ending, Entry, Finished, Input, Origin, Retry, RunId, RunState, Sent, Status, Timestamp, WorkspaceId, encode};
+
+/// How long a task waits before it offers a commit again that the full queue refused, or that the absent database could not take.
+const COMMIT_RETRY_FIRST: Duration = Duration::from_millis(5);
+/// Longest pause between two such offers.
+const COMMIT_RETRY_MAX: Duration = Duration::from_secs(2);
+/// Below this share of the memory bound, runs left on disk are loaded again.
+const REFILL_BELOW_PERCENT: usize = 50;
+
+/// A run with all it needs to be driven.
+pub(crate) struct ActiveRun {
+    pub(crate) state: RunState,
+    pub(crate) version: Arc<Version>,
+    /// Sequence number of the next journal row.
+    pub(crate) next_seq: i32,
+    pub(crate) first: First,
+    /// Why the run must not start: its trigger's `where` could not be evaluated. It becomes a dead letter, since
+    /// skipping it silently could lose what somebody waits for.
+    pub(crate) refused: Option<String>,
+    /// Trace context of the webhook, if it sent one.
+    pub(crate) traceparent: Option<String>,
+}
+
+/// What makes a run move when its task starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    /// Accepted a moment ago.
+    Started,
+    /// Loaded from the database: calls that were under way have an unknown fate.
+    Recovered,
+}
+
+/// Runs in memory, runs left on disk, and timers: ids and counters only.
+#[derive(Debug)]
+pub(crate) struct Runs {
+    max_in_memory: usize,
+    max_bytes: usize,
+    max_backlog: usize,
+    in_memory: AtomicUsize,
+    bytes: AtomicUsize,
+    /// Runs that a task drives, with the time their event was accepted.
+    active: Mutex<HashMap<RunId, Timestamp>>,
+    backlog: Mutex<VecDeque<RunId>>,
+    backlog_len: AtomicUsize,
+    timers: Mutex<BTreeSet<(Timestamp, RunId)>>,
+    /// Signalled when there is room for the backlog or an earlier timer.
+    pub(crate) wake: Notify,
+}
+
+impl Runs {
+    pub(crate) fn new(max_in_memory: usize, max_bytes: usize, max_backlog: usize) -> Self {
+        Runs {
+            max_in_memory,
+            max_bytes,
+            max_backlog,
+            in_memory: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            active: Mutex::default(),
+            backlog: Mutex::default(),
+            backlog_len: AtomicUsize::new(0),
+            timers: Mutex::default(),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Whether so many accepted runs wait on disk that no more are taken.
+    pub(crate) fn backlog_is_full(&self) -> bool {
+        self.backlog_len.load(Ordering::Relaxed) >= self.max_backlog
+    }
+
+    /// Runs in memory and runs waiting on disk, for the gauges.
+    pub(crate) fn depths(&self) -> (usize, usize, usize) {
+        (self.in_memory.load(Ordering::Relaxed), self.backlog_len.load(Ordering::Relaxed), lock(&self.timers).len())
+    }
+
+    /// How many more runs may be loaded; zero while memory is more than half full.
+    pub(crate) fn room(&self) -> usize {
+        let (used, bytes) = (self.in_memory.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+        let low = used * 100 < self.max_in_memory * REFILL_BELOW_PERCENT && bytes * 100 < self.max_bytes * REFILL_BELOW_PERCENT;
+        if low { self.max_in_memory - used } else { 0 }
+    }
+
+    /// When the oldest event was accepted whose run is being driven.
+    pub(crate) fn oldest_accepted(&self) -> Option<Timestamp> {
+        lock(&self.active).values().min().copied()
+    }
+
+    /// Claims a place in memory. False: it is full, or the run is being driven already.
+    fn enter(&self, run: RunId, accepted_at: Timestamp, bytes: usize) -> bool {
+        if self.in_memory.load(Ordering::Relaxed) >= self.max_in_memory || self.bytes.load(Ordering::Relaxed) >= self.max_bytes {
+            return false;
+        }
+        match lock(&self.active).entry(run) {
+            std::collections::hash_map::Entry::Occupied(_) => return false,
+            std::collections::hash_map::Entry::Vacant(place) => place.insert(accepted_at),
+        };
+        self.in_memory.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        true
+    }
+
+    fn leave(&self, run: RunId, bytes: usize) {
+        lock(&self.active).remove(&run);
+        self.in_memory.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if self.backlog_len.load(Ordering::Relaxed) > 0 && self.room() > 0 {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether a task drives this run now.
+    pub(crate) fn is_active(&self, run: RunId) -> bool {
+        lock(&self.active).contains_key(&run)
+    }
+
+    /// Leaves a run on disk until there is room.
+    pub(crate) fn leave_on_disk(&self, run: RunId) {
+        let mut backlog = lock(&self.backlog);
+        backlog.push_back(run);
+        self.backlog_len.store(backlog.len(), Ordering::Relaxed);
+    }
+
+    /// The oldest runs left on disk, at most `limit`.
+    pub(crate) fn take_backlog(&self, limit: usize) -> Vec<RunId> {
+        let mut backlog = lock(&self.backlog);
+        let count = limit.min(backlog.len());
+        let taken = backlog.drain(..count).collect();
+        self.backlog_len.store(backlog.len(), Ordering::Relaxed);
+        taken
+    }
+
+    /// Remembers that `run` is due at `due`.
+    pub(crate) fn set_timer(&self, due: Timestamp, run: RunId) {
+        let mut timers = lock(&self.timers);
+        let first = timers.first().copied();
+        timers.insert((due, run));
+        if first.is_none_or(|(earliest, _)| due < earliest) {
+            drop(timers);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Ids whose time has come, and the time of the next one.
+    pub(crate) fn take_due(&self, now: Timestamp, limit: usize) -> (Vec<RunId>, Option<Timestamp>) {
+        let mut timers = lock(&self.timers);
+        let mut due = Vec::new();
+        while due.len() < limit {
+            match timers.first().copied() {
+                Some((at, run)) if at <= now => {
+                    timers.pop_first();
+                    due.push(run);
+                }
+                Some(_) | None => break,
+            }
+        }
+        (due, timers.first().map(|(at, _)| *at))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a task for `run`, or leaves it on disk when memory is full. Never waits: the writer calls it between commits.
+pub(crate) fn launch(core: &Arc<Core>, run: ActiveRun) {
+    let id = run.state.head().id;
+    let bytes = run.state.event().body.size_bytes();
+    if core.stopping.is_cancelled() {
+        return;
+    }
+    if !core.runs.enter(id, run.state.event().received_at, bytes) {
+        if !core.runs.is_active(id) {
+            core.runs.leave_on_disk(id);
+        }
+        return;
+    }
+    let task_core = Arc::clone(core);
+    core.tasks.spawn(async move {
+        let place = Place { core: Arc::clone(&task_core), id, bytes };
+        let span = crate::trace::run(run.state.head(), run.traceparent.as_deref());
+        let ended = drive(&task_core, run).instrument(span).await;
+        drop(place);
+        match ended {
+            Ended::Parked { due } => task_core.runs.set_timer(due, id),
+            Ended::Reload => task_core.runs.leave_on_disk(id),
+            Ended::Finished | Ended::Stopped => {}
+        }
+    });
+}
+
+/// A run's place in memory; given back also when its task panics.
+struct Place {
+    core: Arc<Core>,
+    id: RunId,
+    bytes: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.core.runs.leave(self.id, self.bytes);
+    }
+}
+
+/// How a task of a run ended.
+enum Ended {
+    /// The run is over.
+    Finished,
+    /// Only a timer is open.
+    Parked { due: Timestamp },
+    /// Memory may differ from the journal: read it again.
+    Reload,
+    /// The process is stopping; the next start takes the run up again.
+    Stopped,
+}
+
+type Call = BoxFuture<'static, (CallId, CallResult)>;
+
+async fn drive(core: &Arc<Core>, mut run: ActiveRun) -> Ended {
+    let mut calls: FuturesUnordered<Call> = FuturesUnordered::new();
+    let mut uncommitted: Vec<Entry> = Vec::new();
+    let mut arrived: Option<(CallId, CallResult)> = None;
+    let mut input_kind = match run.first {
+        First::Started => NextInput::Started,
+        First::Recovered => NextInput::Recovered,
+    };
+    if let Some(message) = run.refused.take() {
+        return refuse(core, run, &message).await;
+    }
+    let trace = TraceContext { traceparent: run.traceparent.clone() };
+    loop {
+        let now = core.clock.now();
+        let input = match (&input_kind, &arrived) {
+            (NextInput::Started, _) => Input::Started,
+            (NextInput::Recovered, _) => Input::Recovered,
+            (NextInput::Outcome, Some((call, result))) => Input::Outcome { call: *call, result },
+            (NextInput::Outcome | NextInput::Due, _) => Input::Due,
+        };
+        let snapshot = core.snapshot.load();
+        let surroundings = snapshot.surroundings(run.state.head().workspace);
+        let decision = match weir_workflow_engine::decide(&run.version.plan, &run.state, &surroundings, input, now) {
+            Ok(decision) => decision,
+            Err(error) => {
+                tracing::error!(run.id = %run.state.head().id, "run cannot be decided: {error}");
+                let update = RunUpdate { status: RunStatus::Failed, due_at: None, finished_at: Some(now), error_code: Some("engine_error".to_owned()), error_step: None };
+                return match commit(core, &mut run, &mut uncommitted, Some(update), now).await {
+                    Committed::Yes => Ended::Finished,
+                    Committed::Reload => Ended::Reload,
+                    Committed::Stop => Ended::Stopped,
+                };
+            }
+        };
+        for entry in &decision.entries {
+            run.state.fold(entry);
+        }
+        uncommitted.extend(decision.entries);
+
+        let leaves = decision.commands.iter().any(Command::durable_first);
+        if leaves && core.stopping.is_cancelled() {
+            // The intent was not committed, so nothing has to be remembered of it.
+            return Ended::Stopped;
+        }
+        let waits_only = decision.status == Status::Waiting && calls.is_empty() && decision.commands.is_empty();
+        let over = !matches!(decision.status, Status::Running | Status::Waiting);
+        if leaves || waits_only || over {
+            let update = if over { Some(final_update(&decision.status, now)) } else { waits_only.then(|| waiting_update(decision.due)) };
+            match commit(core, &mut run, &mut uncommitted, update, now).await {
+                Committed::Yes => {}
+                Committed::Reload => return Ended::Reload,
+                Committed::Stop => return Ended::Stopped,
+            }
+        }
+        if over {
+            core.note_finished(&run, &decision.status, now);
+            return Ended::Finished;
+        }
+        for command in decision.commands {
+            calls.push(perform(core, &run, command, &trace));
+        }
+        if waits_only {
+            return match decision.due {
+                Some(due) => Ended::Parked { due },
+                None => Ended::Reload,
+            };
+        }
+        (input_kind, arrived) = next_input(&mut calls, decision.due, now).await;
+    }
+}
+
+/// Ends a run before its first step.
+async fn refuse(core: &Arc<Core>, mut run: ActiveRun, message: &str) -> Ended {
+    let now = core.clock.now();
+    let ending = Ending::Failed { code: "where_failed".into(), message: message.into(), step: None };
+    let status = Status::Failed { code: "where_failed".to_owned(), message: message.to_owned(), step: None };
+    let mut entries = vec![Entry::Finished(Finished { ending, at: now })];
+    match commit(core, &mut run, &mut entries, Some(final_update(&status, now)), now).await {
+        Committed::Yes => {
+            core.note_finished(&run, &status, now);
+            Ended::Finished
+        }
+        Committed::Reload => Ended::Reload,
+        Committed::Stop => Ended::Stopped,
+    }
+}
+
+enum NextInput {
+    Started,
+    Recovered,
+    Outcome,
+    Due,
+}
+
+async fn next_input(calls: &mut FuturesUnordered<Call>, due: Option<Timestamp>, now: Timestamp) -> (NextInput, Option<(CallId, CallResult)>) {
+    match due {
+        None => match calls.next().await {
+            Some(arrived) => (NextInput::Outcome, Some(arrived)),
+            None => (NextInput::Due, None),
+        },
+        Some(due) => {
+            tokio::select! {
+                Some(arrived) = calls.next() => (NextInput::Outcome, Some(arrived)),
+                () = tokio::time::sleep(due.since(now)) => (NextInput::Due, None),
+            }
+        }
+    }
+}
+
+fn perform(core: &Arc<Core>, run: &ActiveRun, command: Command, trace: &TraceContext) -> Call {
+    let workspace = run.state.head().workspace;
+    let name = match &command {
+        Command::Call(call) => &call.connection,
+        Command::Read(read) => &read.connection,
+    };
+    let Some(connection) = core.snapshot.load().connection(workspace, name).cloned() else {
+        let (id, name) = (command.call(), name.clone());
+        return Box::pin(async move { (id, connection_missing(&name)) });
+    };
+    let core = Arc::clone(core);
+    let trace = trace.clone();
+    let accepted_at = run.state.event().received_at;
+    match command {
+        Command::Call(call) => Box::pin(async move { (call.call, core.performer.call(&connection, &call, &trace).await) }),
+        Command::Read(read) => Box::pin(async move { (read.call, core.performer.read(&connection, &read, accepted_at, &trace).await) }),
+    }
+}
+
+fn connection_missing(name: &str) -> CallResult {
+    CallResult {
+        outcome: CallOutcome::Failed(CallFailure {
+            code: "connection_missing".to_owned(),
+            message: format!("there is no connection named `{name}` any more; create it again and the run goes on"),
+            http_status: None,
+            sent: Sent::Never,
+            retry: Retry::Retryable { after: Some(Duration::from_secs(60)) },
+        }),
+        exchanges: Vec::new(),
+        origin: Origin::Sent,
+    }
+}
+
+fn final_update(status: &Status, now: Timestamp) -> RunUpdate {
+    let (status, error_code, error_step) = match status {
+        Status::Succeeded | Status::Running | Status::Waiting => (RunStatus::Succeeded, None, None),
+        Status::Canceled => (RunStatus::Canceled, None, None),
+        Status::Failed { code, step, .. } => (RunStatus::Failed, Some(code.clone()), step.clone()),
+    };
+    RunUpdate { status, due_at: None, finished_at: Some(now), error_code, error_step }
+}
+
+fn waiting_update(due: Option<Timestamp>) -> RunUpdate {
+    RunUpdate { status: RunStatus::Waiting, due_at: due, finished_at: None, error_code: None, error_step: None }
+}
+
+/// Ends a run that cannot be loaded, behind whatever its journal holds.
+pub(crate) async fn commit_update(core: &Core, workspace: WorkspaceId, run: RunId, update: RunUpdate) -> Result<(), WriteError> {
+    let seq = match core.store.journal_load(workspace, run).await {
+        Ok(rows) => rows.last().map_or(0, |(seq, _)| seq + 1),
+        Err(_) => return Err(WriteError::Unavailable),
+    };
+    let journal = encode(&[], core.clock.now());
+    let pending = core.writer.submit(Fact::Run(RunCommit { run, seq, journal, update: Some(update) })).map_err(|_full| WriteError::Unavailable)?;
+    pending.await.map(drop)
+}
+
+enum Committed {
+    Yes,
+    /// The journal is ahead of memory.
+    Reload,
+    /// The node has lost its lease or the process ends.
+    Stop,
+}
+
+/// Commits the whole uncommitted prefix. Waits as long as the database is away: what has happened must be recorded, so
+/// the entries are offered again until they are on disk or somebody else owns the run.
+async fn commit(core: &Core, run: &mut ActiveRun, uncommitted: &mut Vec<Entry>, update: Option<RunUpdate>, now: Timestamp) -> Committed {
+    let journal = encode(uncommitted, now);
+    uncommitted.clear();
+    let mut pause = COMMIT_RETRY_FIRST;
+    loop {
+        let fact = Fact::Run(RunCommit { run: run.state.head().id, seq: run.next_seq, journal: journal.clone(), update: update.clone() });
+        let answer = match core.writer.submit(fact) {
+            Ok(pending) => pending.await.map(drop),
+            Err(_full) => Err(WriteError::Unavailable),
+        };
+        match answer {
+            Ok(()) => {
+                run.next_seq += 1;
+                return Committed::Yes;
+            }
+            Err(WriteError::Unavailable) => {}
+            Err(WriteError::Unknown) => match core.store.journal_load(run.state.head().workspace, run.state.head().id).await {
+                Ok(rows) => match rows.into_iter().find(|(seq, _)| *seq == run.next_seq) {
+                    Some((_, found)) if found == journal => {
+                        run.next_seq += 1;
+                        return Committed::Yes;
+                    }
+                    Some(_) => return Committed::Reload,
+                    None => {}
+                },
+                Err(error) => tracing::debug!("the journal cannot be read back yet: {error}"),
+            },
+            Err(WriteError::Stale) => return Committed::Reload,
+            Err(WriteError::Fenced) => return Committed::Stop,
+            Err(WriteError::Refused(constraint)) => {
+                tracing::error!(run.id = %run.state.head().id, "journal row refused by the database: {constraint:?}");
+                return Committed::Stop;
+            }
+        }
+        if core.halted.is_cancelled() {
+            return Committed::Stop;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(COMMIT_RETRY_MAX);
+    }
+}

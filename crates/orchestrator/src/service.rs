@@ -1,0 +1,335 @@
+//! The running orchestrator: one value that owns the writer, the memory and the loops, and a handle to it.
+
+use crate::clock::Clock;
+use crate::departures::Senders;
+use crate::egress::{EgressConfigError, EgressPolicy};
+use crate::ingest::RefusalBudget;
+use crate::perform::{Performer, PerformerOptions};
+use crate::registry::Registry;
+use crate::runner::{ActiveRun, Runs};
+use crate::settings::Settings;
+use crate::snapshot::{Snapshot, SnapshotError};
+use arc_swap::ArcSwap;
+use std::future::Future;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use weir_storage::{DatabaseKind, Fact, Heartbeat, NodeIdentity, SecretBox, Store, WriteError, Writer, WriterHealth, WriterLimits, WriterSeed};
+use weir_workflow_engine::{IdGenerator, WorkspaceId};
+use weir_workflow_engine::Status;
+use weir_workflow_engine::Timestamp;
+
+/// How long the last writes may take at shutdown.
+const FLUSH_LIMIT: Duration = Duration::from_secs(10);
+
+/// The workspace that exists from the first start.
+pub const DEFAULT_WORKSPACE: &str = "main";
+
+/// Everything the orchestrator is made of.
+pub struct Options {
+    /// Bounds and addresses.
+    pub settings: Settings,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Reads.
+    pub store: Store,
+    /// Writes. The master key has been checked against it.
+    pub writer: WriterSeed,
+    /// Who this process is among the nodes, as [`WriterSeed::register`] gave it.
+    pub node: NodeIdentity,
+    /// Opens and seals secrets.
+    pub secrets: SecretBox,
+    /// Built-ins and those of a directory.
+    pub connectors: Registry,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Why the orchestrator did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration in the database cannot be used.
+    #[error("cannot load the configuration")]
+    Snapshot(#[from] SnapshotError),
+    /// An entry of the egress setting is no host and no network.
+    #[error("the egress setting is wrong")]
+    Egress(#[from] EgressConfigError),
+    /// The part that calls out cannot be built.
+    #[error("cannot prepare outgoing calls")]
+    Performer(#[from] crate::perform::PerformerError),
+    /// A write that a start needs failed.
+    #[error("cannot write to the database at start")]
+    Write(#[from] weir_storage::WriteError),
+    /// A read that a start needs failed.
+    #[error("cannot read from the database at start")]
+    Read(#[from] weir_storage::ReadError),
+}
+
+/// What tasks share. Private to the crate: the outside holds an [`Orchestrator`].
+pub(crate) struct Core {
+    pub(crate) settings: Settings,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) store: Store,
+    pub(crate) writer: Writer,
+    pub(crate) secrets: SecretBox,
+    pub(crate) registry: Registry,
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    pub(crate) node: NodeIdentity,
+    pub(crate) ids: IdGenerator,
+    pub(crate) performer: Performer,
+    pub(crate) runs: Runs,
+    pub(crate) refusals: RefusalBudget,
+    /// Bounds how often bad signatures make us look for a newer configuration.
+    pub(crate) look_at_revision: OncePerSecond,
+    /// One change of configuration at a time.
+    pub(crate) configuring: tokio::sync::Mutex<()>,
+    /// No new work; work under way may come to its end.
+    pub(crate) stopping: CancellationToken,
+    /// Nothing more may be waited for.
+    pub(crate) halted: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) loops: TaskTracker,
+    /// Asks for a scan "mine, open, not in memory": a commit may have gone through unseen.
+    pub(crate) rescan: tokio::sync::Notify,
+    pub(crate) lost: OnceLock<String>,
+    pub(crate) lost_signal: CancellationToken,
+    pub(crate) workspace: WorkspaceId,
+}
+
+/// Lets one caller through per second.
+#[derive(Debug, Default)]
+pub(crate) struct OncePerSecond {
+    last_ms: AtomicI64,
+}
+
+impl OncePerSecond {
+    pub(crate) fn try_take(&self, now: Timestamp) -> bool {
+        let (last, now) = (self.last_ms.load(Ordering::Relaxed), now.as_unix_ms());
+        // A clock that stepped back must not close the gate for long.
+        let open = now.saturating_sub(last).abs() >= 1000;
+        open && self.last_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+impl Core {
+    pub(crate) fn new_event_id(&self, now: Timestamp) -> weir_workflow_engine::EventId {
+        weir_workflow_engine::EventId::from_raw(self.new_id(now))
+    }
+
+    pub(crate) fn new_id(&self, now: Timestamp) -> i64 {
+        self.ids.next_raw(now)
+    }
+
+    /// The node is no longer ours, or cannot go on: everything stops, and the process should end.
+    pub(crate) fn lose(&self, reason: &str) {
+        if self.lost.set(reason.to_owned()).is_ok() {
+            tracing::error!("this node stops: {reason}");
+        }
+        self.stopping.cancel();
+        self.halted.cancel();
+        self.lost_signal.cancel();
+    }
+
+    pub(crate) fn note_finished(&self, run: &ActiveRun, status: &Status, now: Timestamp) {
+        let outcome = match status {
+            Status::Succeeded => "succeeded",
+            Status::Failed { code, .. } if code == "effect_unknown" => "unknown",
+            Status::Failed { .. } => "failed",
+            Status::Canceled => "canceled",
+            Status::Running | Status::Waiting => return,
+        };
+        metrics::counter!("weir_runs_finished_total", "outcome" => outcome).increment(1);
+        let since_accept = now.since(run.state.event().received_at);
+        metrics::histogram!("weir_run_duration_seconds").record(since_accept.as_secs_f64());
+    }
+}
+
+/// A handle to the running orchestrator; clones are cheap and mean the same one.
+#[derive(Clone)]
+pub struct Orchestrator {
+    pub(crate) core: Arc<Core>,
+}
+
+impl std::fmt::Debug for Orchestrator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Orchestrator").finish_non_exhaustive()
+    }
+}
+
+/// Whether the process can do its work now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// True when webhooks are accepted and runs move.
+    pub ready: bool,
+    /// What stands in the way, one sentence each.
+    pub reasons: Vec<String>,
+}
+
+impl Orchestrator {
+    /// Registers the node, loads the configuration, takes back open runs and starts the loops.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing is left running after an error.
+    pub async fn start(options: Options) -> Result<Orchestrator, StartError> {
+        let Options { settings, clock, store, writer, node, secrets, connectors } = options;
+        let egress = EgressPolicy::new(&settings.egress_allow)?;
+        let senders = match store.kind() {
+            DatabaseKind::Sqlite => Senders::ThisProcessOnly,
+            DatabaseKind::Postgres => Senders::Several,
+        };
+        let ids = IdGenerator::new(node.slot, node.id_high_water);
+        let (writer, writer_task) = writer.start(node.clone(), WriterLimits::default());
+        tokio::spawn(writer_task.run());
+        let workspace = crate::configure::ensure_workspace(&store, &writer, &ids, clock.now(), DEFAULT_WORKSPACE).await?;
+        let snapshot = Snapshot::load(&store, &secrets, &connectors, None).await?;
+        let performer = Performer::new(PerformerOptions {
+            clock: Arc::clone(&clock),
+            egress,
+            departures: settings.data_folder.clone(),
+            senders,
+            user_agent: concat!("weir/", env!("CARGO_PKG_VERSION")).to_owned(),
+        })?;
+        let core = Arc::new(Core {
+            runs: Runs::new(settings.max_runs_in_memory, settings.max_run_bytes_in_memory, settings.max_backlog_runs),
+            settings,
+            clock,
+            store,
+            writer,
+            secrets,
+            registry: connectors,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            node,
+            ids,
+            performer,
+            refusals: RefusalBudget::default(),
+            look_at_revision: OncePerSecond::default(),
+            configuring: tokio::sync::Mutex::new(()),
+            stopping: CancellationToken::new(),
+            halted: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            loops: TaskTracker::new(),
+            rescan: tokio::sync::Notify::new(),
+            lost: OnceLock::new(),
+            lost_signal: CancellationToken::new(),
+            workspace,
+        });
+        crate::recovery::take_back(&core).await?;
+        crate::recovery::spawn_loops(&core);
+        Ok(Orchestrator { core })
+    }
+
+    /// Stops taking work, lets what has left come back for at most `shutdown_grace`, and flushes the writer.
+    /// Runs that are not finished by then go on at the next start.
+    pub async fn shutdown(&self) {
+        self.core.stopping.cancel();
+        self.core.tasks.close();
+        let finished = tokio::time::timeout(self.core.settings.shutdown_grace, self.core.tasks.wait()).await;
+        if finished.is_err() {
+            tracing::warn!(runs = self.core.tasks.len(), "calls did not come back in time; their runs go on at the next start");
+        }
+        self.core.halted.cancel();
+        self.core.loops.close();
+        self.core.loops.wait().await;
+        // Behind everything that was queued: when this one is answered, all is on disk.
+        let last = Heartbeat { id_high_water: self.core.new_id(self.core.clock.now()), due_before: self.core.clock.now() };
+        let flushed = async {
+            match self.core.writer.submit(Fact::Heartbeat(last)) {
+                Ok(pending) => pending.await.map(drop),
+                Err(_full) => Err(WriteError::Unavailable),
+            }
+        };
+        match tokio::time::timeout(FLUSH_LIMIT, flushed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("the last writes may be missing; runs go on from what is stored: {error}"),
+            Err(_) => tracing::warn!("the database did not take the last writes within {} s; runs go on from what is stored", FLUSH_LIMIT.as_secs()),
+        }
+    }
+
+    /// Resolves when this node can no longer do its work, with the reason; the process should end then.
+    pub fn stopped(&self) -> impl Future<Output = String> + Send + use<> {
+        let core = Arc::clone(&self.core);
+        async move {
+            core.lost_signal.cancelled().await;
+            core.lost.get().cloned().unwrap_or_default()
+        }
+    }
+
+    /// Reads of everything stored.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.core.store
+    }
+
+    /// The configuration as it is in force now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.core.snapshot.load_full()
+    }
+
+    /// Wall-clock time by the clock of the whole process.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.core.clock.now()
+    }
+
+    /// Scheme and authority under which providers reach this server, without a trailing slash.
+    #[must_use]
+    pub fn public_url(&self) -> &str {
+        &self.core.settings.public_url
+    }
+
+    /// The workspace that exists from the first start.
+    #[must_use]
+    pub fn default_workspace(&self) -> WorkspaceId {
+        self.core.workspace
+    }
+
+    /// Whether the process can do its work now.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let mut reasons = Vec::new();
+        if self.core.stopping.is_cancelled() {
+            reasons.push("the server is stopping".to_owned());
+        }
+        match self.core.writer.health() {
+            WriterHealth::Healthy => {}
+            WriterHealth::Failing { since, reason } => reasons.push(format!("the database cannot be written for {} s: {reason}", since.as_secs())),
+            WriterHealth::Fenced => reasons.push("another process took this node's place".to_owned()),
+        }
+        if self.core.runs.backlog_is_full() {
+            reasons.push(format!("{} accepted runs wait for their turn", self.core.settings.max_backlog_runs));
+        }
+        Readiness { ready: reasons.is_empty(), reasons }
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.core.stopping.is_cancelled()
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.core.settings
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.core.clock
+    }
+
+    pub(crate) fn runs(&self) -> &Runs {
+        &self.core.runs
+    }
+
+    pub(crate) fn writer(&self) -> &Writer {
+        &self.core.writer
+    }
+
+    pub(crate) fn refusal_budget(&self) -> &RefusalBudget {
+        &self.core.refusals
+    }
+}
+

@@ -1,0 +1,45 @@
+//! What the process was told at start. Parsed and checked by the executable; every bound has its name and reason here.
+
+use ipnet::IpNet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Settings of the orchestrator. Public fields: any combination is valid.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the departures file lives. `None` (no data folder): an effect without a key whose answer was lost is always `unknown`.
+    pub data_folder: Option<PathBuf>,
+    /// Scheme and authority under which providers reach this server, without a trailing slash.
+    /// Signatures that cover the URL are checked against it, never against the `Host` header.
+    pub public_url: String,
+    /// Networks whose `X-Forwarded-For` is believed. Empty: the peer address is the client address.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Hosts and networks that may be called though they are private (`WEIR_EGRESS_ALLOW`).
+    pub egress_allow: Vec<String>,
+    /// Largest webhook body, bytes. Larger ones get 413 before they are read.
+    pub max_body_bytes: usize,
+    /// Runs held in memory at once. More are left on disk and loaded as others finish, so a slow upstream never costs an acknowledgement.
+    pub max_runs_in_memory: usize,
+    /// Bytes of event bodies held in memory at once, for the same reason.
+    pub max_run_bytes_in_memory: usize,
+    /// Accepted runs that wait on disk for their turn. Above it webhooks get 503 with `Retry-After`.
+    pub max_backlog_runs: usize,
+    /// How long `shutdown` lets calls that have left come back before it parks the rest.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            data_folder: None,
+            public_url: "http://127.0.0.1:8080".to_owned(),
+            trusted_proxies: Vec::new(),
+            egress_allow: Vec::new(),
+            max_body_bytes: 1024 * 1024,
+            max_runs_in_memory: 2048,
+            max_run_bytes_in_memory: 64 * 1024 * 1024,
+            max_backlog_runs: 100_000,
+            shutdown_grace: Duration::from_secs(10),
+        }
+    }
+}

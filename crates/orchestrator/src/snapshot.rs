@@ -1,0 +1,491 @@
+//! The configuration as the hot path sees it: immutable, compiled, secrets opened, replaced as a whole.
+//!
+//! A snapshot is made from the rows of one revision. What did not change is carried over from the one before, so
+//! that tokens and connection pools survive a change elsewhere.
+
+use crate::configure::catalogue::effect_class;
+use crate::connection::Connection;
+use crate::ingest::EndpointRef;
+use crate::registry::Registry;
+use ipnet::IpNet;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use weir_connector_sdk::{Connector, Credential, Verifier};
+use weir_storage::{ApiTokenRow, ConfigRows, ConnectionRow, EndpointRow, ReadError, RowIdentity, SecretBox, Store, VersionState, WorkflowRow, WorkflowVersionRow};
+use weir_workflow_engine::{Definition, Resolution, Trigger};
+use weir_workflow_engine::EffectClass;
+use weir_workflow_engine::{ConnectionId, EndpointId, VersionId, WorkflowId, WorkspaceId};
+use weir_workflow_engine::Plan;
+use weir_workflow_engine::Environment;
+use weir_workflow_engine::Timestamp;
+
+/// Why the stored configuration cannot be used. Names rows, never secrets.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The database did not answer, or a row cannot be read.
+    #[error("cannot read the configuration")]
+    Read(#[from] ReadError),
+    /// A sealed value does not open.
+    #[error("cannot open the secrets of {row}")]
+    Secret {
+        /// Kind and name.
+        row: String,
+        /// Why.
+        #[source]
+        source: weir_storage::KeyError,
+    },
+    /// A row holds something that no release wrote.
+    #[error("{row} cannot be used: {reason}")]
+    Corrupt {
+        /// Kind and name.
+        row: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// An ingest URL, ready to verify with.
+pub struct Endpoint {
+    row: EndpointRow,
+    connector: Arc<Connector>,
+    connection: Option<(ConnectionId, String)>,
+    verify: Option<Value>,
+    own_verifier: Option<Verifier>,
+    secrets: Vec<SecretString>,
+    allow: Vec<IpNet>,
+    context: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("id", &self.row.id).field("name", &self.row.name).finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> EndpointId {
+        self.row.id
+    }
+    /// The tenant.
+    #[must_use]
+    pub fn workspace(&self) -> WorkspaceId {
+        self.row.workspace
+    }
+    /// Its name, unique in the workspace.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.row.name
+    }
+    /// The connector whose webhooks arrive here.
+    #[must_use]
+    pub fn connector(&self) -> &Arc<Connector> {
+        &self.connector
+    }
+    /// The fixed connection of its events.
+    #[must_use]
+    pub fn connection(&self) -> Option<(ConnectionId, &str)> {
+        self.connection.as_ref().map(|(id, name)| (*id, name.as_str()))
+    }
+    /// The verification that replaces the connector's, as it was written.
+    #[must_use]
+    pub fn verify_override(&self) -> Option<&Value> {
+        self.verify.as_ref()
+    }
+    /// How many secrets are active.
+    #[must_use]
+    pub fn secret_count(&self) -> usize {
+        self.secrets.len()
+    }
+    /// The networks that may send; empty: all.
+    #[must_use]
+    pub fn allow(&self) -> &[IpNet] {
+        &self.allow
+    }
+    /// Counted by each change, from 1.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.row.revision
+    }
+    /// When it was made.
+    #[must_use]
+    pub fn created_at(&self) -> Timestamp {
+        self.row.created_at
+    }
+    /// When it was last changed.
+    #[must_use]
+    pub fn updated_at(&self) -> Timestamp {
+        self.row.updated_at
+    }
+    /// Whether exactly these secrets are active.
+    pub(crate) fn has_secrets(&self, texts: &[String]) -> bool {
+        self.secrets.len() == texts.len() && self.secrets.iter().zip(texts).all(|(secret, text)| secret.expose_secret() == text)
+    }
+    pub(crate) fn sealed_secrets(&self) -> Option<Vec<u8>> {
+        self.row.secrets.clone()
+    }
+    pub(crate) fn secrets(&self) -> &[SecretString] {
+        &self.secrets
+    }
+    pub(crate) fn context(&self) -> &BTreeMap<String, String> {
+        &self.context
+    }
+    /// What decides whether a request is authentic. `None` refuses everything: there is no default.
+    pub(crate) fn verifier(&self) -> Option<&Verifier> {
+        self.own_verifier.as_ref().or_else(|| self.connector.webhook().map(|webhook| webhook.verifier()))
+    }
+    pub(crate) fn allows(&self, client: IpAddr) -> bool {
+        self.allow.is_empty() || self.allow.iter().any(|network| network.contains(&client))
+    }
+}
+
+/// One version of a workflow, compiled.
+#[derive(Debug)]
+pub struct Version {
+    /// Its id.
+    pub id: VersionId,
+    /// Its workflow.
+    pub workflow: WorkflowId,
+    /// Counted from 1 in the workflow.
+    pub number: u32,
+    /// The document without `kind`.
+    pub definition: Value,
+    /// What the engine runs.
+    pub plan: Plan,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+impl Version {
+    pub(crate) fn compile(row: &WorkflowVersionRow) -> Result<Version, SnapshotError> {
+        let corrupt = |reason: String| SnapshotError::Corrupt { row: format!("workflow version {}", row.id), reason };
+        let definition: Value = serde_json::from_str(&row.definition).map_err(|error| corrupt(error.to_string()))?;
+        let resolution: Resolution = serde_json::from_str(&row.resolution).map_err(|error| corrupt(error.to_string()))?;
+        let first = |problems: Vec<weir_workflow_engine::Problem>| corrupt(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+        let parsed = Definition::parse(&definition).map_err(first)?;
+        let plan = Plan::compile(&parsed, &resolution).map_err(first)?;
+        Ok(Version { id: row.id, workflow: row.workflow, number: row.number, definition, plan, created_at: row.created_at })
+    }
+}
+
+/// A workflow with the version that takes events and the one being worked on.
+#[derive(Debug)]
+pub struct Workflow {
+    /// Its row.
+    pub row: WorkflowRow,
+    /// The version that takes events.
+    pub published: Option<Arc<Version>>,
+    /// The draft: number and document, not compiled since it may not be right yet.
+    pub draft: Option<(u32, Value)>,
+}
+
+impl Workflow {
+    /// The highest number given to a version so far, 0 when there is none.
+    pub(crate) fn last_number(&self) -> u32 {
+        let published = self.published.as_ref().map_or(0, |version| version.number);
+        self.draft.as_ref().map_or(published, |(number, _)| published.max(*number))
+    }
+}
+
+/// The configuration of all workspaces at one revision.
+#[derive(Debug)]
+pub struct Snapshot {
+    revision: i64,
+    workspaces: BTreeMap<String, WorkspaceId>,
+    endpoints: HashMap<EndpointId, Arc<Endpoint>>,
+    tenants: HashMap<WorkspaceId, Tenant>,
+    tokens: HashMap<[u8; 32], ApiTokenRow>,
+    registry: Registry,
+    /// Versions that open runs are pinned to though a newer one is published.
+    pinned: Mutex<HashMap<VersionId, Arc<Version>>>,
+}
+
+/// Most compiled old versions kept for runs that are pinned to them.
+const MAX_PINNED_VERSIONS: usize = 256;
+
+/// A workflow that takes an event, with its published version.
+type Listener = (Arc<Workflow>, Arc<Version>);
+
+#[derive(Debug, Default)]
+struct Tenant {
+    endpoints: BTreeMap<String, Arc<Endpoint>>,
+    connections: BTreeMap<String, (Arc<Connection>, ConnectionRow)>,
+    workflows: BTreeMap<String, Arc<Workflow>>,
+    /// By connector and event type.
+    listeners: HashMap<String, HashMap<String, Vec<Listener>>>,
+}
+
+impl Snapshot {
+    /// Reads and compiles the configuration.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`]. A connector that is gone makes its connections and endpoints unusable, not the start: they
+    /// are left out with a warning, and their webhooks get 404 until the manifest is back.
+    pub(crate) async fn load(store: &Store, secrets: &SecretBox, registry: &Registry, before: Option<&Snapshot>) -> Result<Snapshot, SnapshotError> {
+        let rows = store.config_load().await?;
+        Self::build(rows, secrets, registry, before)
+    }
+
+    fn build(rows: ConfigRows, secrets: &SecretBox, registry: &Registry, before: Option<&Snapshot>) -> Result<Snapshot, SnapshotError> {
+        let mut tenants: HashMap<WorkspaceId, Tenant> = rows.workspaces.iter().map(|row| (row.id, Tenant::default())).collect();
+        let mut connection_names: HashMap<ConnectionId, String> = HashMap::new();
+        for row in rows.connections {
+            connection_names.insert(row.id, row.name.clone());
+            let Some(connector) = registry.get(&row.connector) else {
+                tracing::warn!(connection.name = %row.name, "connection `{}` is not usable: there is no connector `{}`", row.name, row.connector);
+                continue;
+            };
+            let kept = before.and_then(|before| before.connection_row(row.workspace, &row.name)).filter(|(_, old)| old.id == row.id && old.revision == row.revision);
+            let connection = match kept {
+                Some((connection, _)) => Arc::clone(connection),
+                None => Arc::new(open_connection(&row, connector, secrets)?),
+            };
+            if let Some(tenant) = tenants.get_mut(&row.workspace) {
+                tenant.connections.insert(row.name.clone(), (connection, row));
+            }
+        }
+        let mut endpoints = HashMap::new();
+        for row in rows.endpoints {
+            let Some(connector) = registry.get(&row.connector) else {
+                tracing::warn!(endpoint.name = %row.name, "endpoint `{}` is not usable: there is no connector `{}`", row.name, row.connector);
+                continue;
+            };
+            let endpoint = Arc::new(open_endpoint(row, connector, &connection_names, secrets)?);
+            if let Some(tenant) = tenants.get_mut(&endpoint.workspace()) {
+                tenant.endpoints.insert(endpoint.name().to_owned(), Arc::clone(&endpoint));
+            }
+            endpoints.insert(endpoint.id(), endpoint);
+        }
+        let versions: HashMap<VersionId, WorkflowVersionRow> = rows.versions.into_iter().map(|row| (row.id, row)).collect();
+        for row in rows.workflows {
+            let workflow = Arc::new(open_workflow(row, &versions, before)?);
+            let Some(tenant) = tenants.get_mut(&workflow.row.workspace) else { continue };
+            if let (Some(version), false) = (&workflow.published, workflow.row.paused) {
+                if let Trigger::Event { event, .. } = version.plan.trigger() {
+                    if let Some((connector, kind)) = event.split_once('.') {
+                        let kinds = tenant.listeners.entry(connector.to_owned()).or_default();
+                        kinds.entry(kind.to_owned()).or_default().push((Arc::clone(&workflow), Arc::clone(version)));
+                    }
+                }
+            }
+            tenant.workflows.insert(workflow.row.name.clone(), workflow);
+        }
+        let pinned = before.map(|before| before.pinned.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_default();
+        Ok(Snapshot {
+            revision: rows.revision,
+            workspaces: rows.workspaces.into_iter().map(|row| (row.name, row.id)).collect(),
+            endpoints,
+            tenants,
+            tokens: rows.tokens.into_iter().map(|row| (row.hash, row)).collect(),
+            registry: registry.clone(),
+            pinned: Mutex::new(pinned),
+        })
+    }
+
+    /// Revision of the whole configuration.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// The connectors this process knows.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The workspace with this name.
+    #[must_use]
+    pub fn workspace(&self, name: &str) -> Option<WorkspaceId> {
+        self.workspaces.get(name).copied()
+    }
+
+    /// The name of a workspace.
+    #[must_use]
+    pub fn workspace_name(&self, workspace: WorkspaceId) -> Option<&str> {
+        self.workspaces.iter().find(|(_, id)| **id == workspace).map(|(name, _)| name.as_str())
+    }
+
+    /// The endpoint that a URL names.
+    #[must_use]
+    pub fn endpoint(&self, reference: &EndpointRef<'_>) -> Option<&Arc<Endpoint>> {
+        match reference {
+            EndpointRef::Id(id) => self.endpoints.get(id),
+            EndpointRef::Name { workspace, name } => self.tenants.get(self.workspaces.get(*workspace)?)?.endpoints.get(*name),
+        }
+    }
+
+    /// All endpoints of a workspace by name.
+    pub fn endpoints(&self, workspace: WorkspaceId) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.tenants.get(&workspace).into_iter().flat_map(|tenant| tenant.endpoints.values())
+    }
+
+    /// All connections of a workspace by name, each with its row.
+    pub fn connections(&self, workspace: WorkspaceId) -> impl Iterator<Item = (&Arc<Connection>, &ConnectionRow)> {
+        self.tenants.get(&workspace).into_iter().flat_map(|tenant| tenant.connections.values()).map(|(connection, row)| (connection, row))
+    }
+
+    /// A connection by name.
+    #[must_use]
+    pub fn connection(&self, workspace: WorkspaceId, name: &str) -> Option<&Arc<Connection>> {
+        self.connection_row(workspace, name).map(|(connection, _)| connection)
+    }
+
+    /// A connection by name with its row.
+    #[must_use]
+    pub fn connection_row(&self, workspace: WorkspaceId, name: &str) -> Option<(&Arc<Connection>, &ConnectionRow)> {
+        self.tenants.get(&workspace)?.connections.get(name).map(|(connection, row)| (connection, row))
+    }
+
+    /// What expressions see of a connection: never its credential.
+    #[must_use]
+    pub fn connection_scope(&self, workspace: WorkspaceId, name: &str) -> Option<Value> {
+        let connection = self.connection(workspace, name)?;
+        Some(json!({ "name": connection.name, "connector": connection.connector.name(), "account": connection.account, "config": connection.config }))
+    }
+
+    /// All workflows of a workspace by name.
+    pub fn workflows(&self, workspace: WorkspaceId) -> impl Iterator<Item = &Arc<Workflow>> {
+        self.tenants.get(&workspace).into_iter().flat_map(|tenant| tenant.workflows.values())
+    }
+
+    /// A workflow by name.
+    #[must_use]
+    pub fn workflow(&self, workspace: WorkspaceId, name: &str) -> Option<&Arc<Workflow>> {
+        self.tenants.get(&workspace)?.workflows.get(name)
+    }
+
+    /// A workflow by id.
+    #[must_use]
+    pub fn workflow_by_id(&self, workspace: WorkspaceId, id: WorkflowId) -> Option<&Arc<Workflow>> {
+        self.workflows(workspace).find(|workflow| workflow.row.id == id)
+    }
+
+    /// A token of the API by its hash.
+    #[must_use]
+    pub fn token(&self, hash: &[u8; 32]) -> Option<&ApiTokenRow> {
+        self.tokens.get(hash)
+    }
+
+    /// All tokens of a workspace.
+    pub fn tokens(&self, workspace: WorkspaceId) -> impl Iterator<Item = &ApiTokenRow> {
+        self.tokens.values().filter(move |row| row.workspace == workspace)
+    }
+
+    pub(crate) fn listeners(&self, workspace: WorkspaceId, connector: &str, kind: &str) -> &[Listener] {
+        let kinds = self.tenants.get(&workspace).and_then(|tenant| tenant.listeners.get(connector));
+        kinds.and_then(|kinds| kinds.get(kind)).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn surroundings(&self, workspace: WorkspaceId) -> Surroundings<'_> {
+        Surroundings { snapshot: self, workspace }
+    }
+
+    /// The compiled version a run is pinned to.
+    pub(crate) async fn version(&self, store: &Store, workspace: WorkspaceId, workflow: WorkflowId, id: VersionId) -> Result<Arc<Version>, SnapshotError> {
+        if let Some(published) = self.workflow_by_id(workspace, workflow).and_then(|workflow| workflow.published.as_ref()).filter(|version| version.id == id) {
+            return Ok(Arc::clone(published));
+        }
+        if let Some(found) = self.pinned.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
+            return Ok(Arc::clone(found));
+        }
+        let row = store.version_load(workspace, id).await?;
+        let row = row.ok_or_else(|| SnapshotError::Corrupt { row: format!("workflow version {id}"), reason: "it is not there".to_owned() })?;
+        let version = Arc::new(Version::compile(&row)?);
+        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        if pinned.len() >= MAX_PINNED_VERSIONS {
+            pinned.clear();
+        }
+        pinned.insert(id, Arc::clone(&version));
+        Ok(version)
+    }
+}
+
+fn open_connection(row: &ConnectionRow, connector: &Arc<Connector>, secrets: &SecretBox) -> Result<Connection, SnapshotError> {
+    let name = || format!("connection `{}`", row.name);
+    let config: Value = serde_json::from_str(&row.config).map_err(|error| SnapshotError::Corrupt { row: name(), reason: error.to_string() })?;
+    let credential = match &row.credential {
+        None => None,
+        Some(sealed) => {
+            let document = open_json(secrets, &RowIdentity::connection(row.workspace, row.id), sealed, name)?;
+            let parsed = Credential::parse(&document).map_err(|_problems| SnapshotError::Corrupt { row: name(), reason: "its credential is not understood".to_owned() })?;
+            Some(parsed)
+        }
+    };
+    Ok(Connection::new(row.id, row.workspace, row.name.clone(), Arc::clone(connector), config, credential, None))
+}
+
+fn open_endpoint(row: EndpointRow, connector: &Arc<Connector>, connection_names: &HashMap<ConnectionId, String>, secrets: &SecretBox) -> Result<Endpoint, SnapshotError> {
+    let name = || format!("endpoint `{}`", row.name);
+    let corrupt = |reason: String| SnapshotError::Corrupt { row: name(), reason };
+    let verify: Option<Value> = row.verify.as_deref().map(serde_json::from_str).transpose().map_err(|error| corrupt(error.to_string()))?;
+    let own_verifier = verify.as_ref().map(|value| Verifier::compile(value, "/verify")).transpose().map_err(|_problems| corrupt("its verification is not understood".to_owned()))?;
+    let allow: Vec<String> = serde_json::from_str(&row.allow).map_err(|error| corrupt(error.to_string()))?;
+    let allow = allow.iter().map(|network| network.parse()).collect::<Result<Vec<IpNet>, _>>().map_err(|error| corrupt(error.to_string()))?;
+    let opened: Vec<String> = match &row.secrets {
+        None => Vec::new(),
+        Some(sealed) => serde_json::from_value(open_json(secrets, &RowIdentity::endpoint(row.workspace, row.id), sealed, name)?).map_err(|_error| corrupt("its secrets are not a list of texts".to_owned()))?,
+    };
+    let connection = row.connection.and_then(|id| connection_names.get(&id).map(|name| (id, name.clone())));
+    Ok(Endpoint {
+        connector: Arc::clone(connector),
+        connection,
+        verify,
+        own_verifier,
+        secrets: opened.into_iter().map(SecretString::from).collect(),
+        allow,
+        context: BTreeMap::new(),
+        row,
+    })
+}
+
+fn open_workflow(row: WorkflowRow, versions: &HashMap<VersionId, WorkflowVersionRow>, before: Option<&Snapshot>) -> Result<Workflow, SnapshotError> {
+    let published = match row.published_version.and_then(|id| versions.get(&id)) {
+        None => None,
+        Some(version) => {
+            let kept = before.and_then(|before| before.workflow(row.workspace, &row.name)).and_then(|old| old.published.as_ref()).filter(|old| old.id == version.id);
+            Some(match kept {
+                Some(kept) => Arc::clone(kept),
+                None => Arc::new(Version::compile(version)?),
+            })
+        }
+    };
+    let draft = match row.draft_version.and_then(|id| versions.get(&id)).filter(|version| version.state == VersionState::Draft) {
+        None => None,
+        Some(version) => {
+            let document = serde_json::from_str(&version.definition).map_err(|error| SnapshotError::Corrupt { row: format!("workflow version {}", version.id), reason: error.to_string() })?;
+            Some((version.number, document))
+        }
+    };
+    Ok(Workflow { row, published, draft })
+}
+
+/// Opens a sealed JSON value. The error names the row; what was inside is never part of it.
+pub(crate) fn open_json(secrets: &SecretBox, identity: &RowIdentity, sealed: &[u8], row: impl Fn() -> String) -> Result<Value, SnapshotError> {
+    let opened = secrets.open(identity, sealed).map_err(|source| SnapshotError::Secret { row: row(), source })?;
+    serde_json::from_slice(opened.expose_secret()).map_err(|_error| SnapshotError::Corrupt { row: row(), reason: "the opened secret is not JSON".to_owned() })
+}
+
+/// What the engine may ask about connections while it decides.
+pub(crate) struct Surroundings<'a> {
+    snapshot: &'a Snapshot,
+    workspace: WorkspaceId,
+}
+
+impl Environment for Surroundings<'_> {
+    fn effect_class(&self, connection: &str, operation: &str, args: &Value) -> EffectClass {
+        match self.snapshot.connection(self.workspace, connection) {
+            Some(connection) => effect_class(&connection.connector, operation, &connection.config, args),
+            // Nothing is known of it, so nothing may be taken for granted.
+            None => EffectClass::Blind,
+        }
+    }
+
+    fn connection(&self, name: &str) -> Option<Value> {
+        self.snapshot.connection_scope(self.workspace, name)
+    }
+}
