@@ -1,0 +1,154 @@
+//! Mutations of endpoints.
+
+use super::super::caller::Caller;
+use super::super::errors::ApiResult;
+use super::super::scalars::{Json, Secret};
+use super::super::types::endpoint::Endpoint;
+use super::super::user_error::{UserError, in_input};
+use super::{DeleteInput, DeletePayload, apply_one, delete, document, input_id};
+use crate::auth::Permission;
+use async_graphql::{Context, ID, InputObject, MaybeUndefined, Object, SimpleObject};
+use serde_json::Value;
+use weir_orchestrator::configure::{Expect, Kind};
+use weir_workflow_engine::EndpointId;
+
+/// Mutations of endpoints.
+#[derive(Default)]
+pub(crate) struct EndpointMutations;
+
+#[Object]
+impl EndpointMutations {
+    /// Creates an endpoint; its `url` is what the provider gets. Needs CONFIG_WRITE, and SECRET_WRITE with secrets.
+    async fn endpoint_create(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The new endpoint.")] input: EndpointCreateInput,
+    ) -> ApiResult<EndpointPayload> {
+        let fields = [
+            ("connector", input.connector_name.map(Value::from)),
+            ("connection", input.connection.map(Value::from)),
+            ("verify", input.verify.map(|verify| verify.0)),
+            ("secrets", input.secrets.map(secret_list)),
+            ("allow", input.allow.map(Value::from)),
+        ];
+        let document = document(Kind::Endpoint, &input.name, fields);
+        let outcome = apply_one(ctx, document, Expect::Absent, "name", &in_input).await?;
+        Ok(EndpointPayload::of(ctx, &input.name, outcome))
+    }
+
+    /// Changes an endpoint. What is left out stays; null removes. Needs CONFIG_WRITE, and SECRET_WRITE with secrets.
+    async fn endpoint_update(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What to change.")] input: EndpointUpdateInput,
+    ) -> ApiResult<EndpointPayload> {
+        let caller = Caller::of(ctx);
+        let workspace = caller.may(Permission::ConfigWrite)?;
+        let found = match input_id::<EndpointId>(&input.id, "id") {
+            Ok(id) => Endpoint::by_id(&caller.any().snapshot(), workspace, id),
+            Err(error) => return Ok(EndpointPayload::refused(vec![error])),
+        };
+        let Some(found) = found else { return Ok(EndpointPayload::refused(vec![UserError::not_found("id")])) };
+        let now = found.inner();
+        let allowed: Vec<String> = now.allow().iter().map(ToString::to_string).collect();
+        let fields = [
+            ("connector", Some(now.connector().name().into())),
+            ("connection", patched(input.connection.map_value(Value::from), || now.connection().map(|(_, name)| name.into()))),
+            ("verify", patched(input.verify.map_value(|verify| verify.0), || now.verify_override().cloned())),
+            ("secrets", input.secrets.map(secret_list)),
+            ("allow", patched(input.allow.map_value(Value::from), || Some(allowed.into()))),
+        ];
+        let document = document(Kind::Endpoint, now.name(), fields);
+        let outcome = apply_one(ctx, document, Expect::Revision(input.expected_revision.into()), "expectedRevision", &in_input).await?;
+        Ok(EndpointPayload::of(ctx, now.name(), outcome))
+    }
+
+    /// Deletes an endpoint: requests to its URL get 404 from now on. Its events stay. Needs CONFIG_WRITE.
+    async fn endpoint_delete(&self, ctx: &Context<'_>, #[graphql(desc = "Which endpoint.")] input: DeleteInput) -> ApiResult<DeletePayload> {
+        let caller = Caller::of(ctx);
+        let workspace = caller.may(Permission::ConfigWrite)?;
+        let found = match input_id::<EndpointId>(&input.id, "id") {
+            Ok(id) => Endpoint::by_id(&caller.any().snapshot(), workspace, id),
+            Err(error) => return Ok(DeletePayload::refused(vec![error])),
+        };
+        match found {
+            Some(found) => delete(ctx, Kind::Endpoint, found.inner().name(), input).await,
+            None => Ok(DeletePayload::refused(vec![UserError::not_found("id")])),
+        }
+    }
+}
+
+fn secret_list(secrets: Vec<Secret>) -> Value {
+    secrets.into_iter().map(|secret| secret.0).collect()
+}
+
+/// Absent keeps what is, null removes, a value replaces.
+fn patched(change: MaybeUndefined<Value>, now: impl FnOnce() -> Option<Value>) -> Option<Value> {
+    match change {
+        MaybeUndefined::Undefined => now(),
+        MaybeUndefined::Null => None,
+        MaybeUndefined::Value(value) => Some(value),
+    }
+}
+
+/// A new endpoint.
+#[derive(Debug, InputObject)]
+pub(crate) struct EndpointCreateInput {
+    /// Its name, unique in the workspace: lower-case letters, digits, `-`, `_`, `.`.
+    name: String,
+    /// Name of the connector whose webhooks arrive here. May be left out when `connection` is given.
+    connector_name: Option<String>,
+    /// Name of the connection that its events belong to.
+    connection: Option<String>,
+    /// Verification in the vocabulary of manifests; replaces the connector's.
+    verify: Option<Json>,
+    /// The secrets that signatures are checked with, newest first. Stored encrypted, never shown again.
+    #[graphql(secret)]
+    secrets: Option<Vec<Secret>>,
+    /// The networks that may send, in CIDR notation. Left out: all.
+    allow: Option<Vec<String>>,
+}
+
+/// A change of an endpoint. What is left out stays as it is; null removes it.
+#[derive(Debug, InputObject)]
+pub(crate) struct EndpointUpdateInput {
+    /// Which endpoint.
+    id: ID,
+    /// The revision that the change was made against.
+    expected_revision: i32,
+    /// Name of the connection that its events belong to.
+    connection: MaybeUndefined<String>,
+    /// Verification in the vocabulary of manifests; replaces the connector's.
+    verify: MaybeUndefined<Json>,
+    /// All secrets, newest first: for a rotation, the new one and the old one.
+    #[graphql(secret)]
+    secrets: Option<Vec<Secret>>,
+    /// The networks that may send, in CIDR notation.
+    allow: MaybeUndefined<Vec<String>>,
+}
+
+/// An endpoint that was created or changed.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct EndpointPayload {
+    /// The endpoint as it is now. Null: nothing was changed.
+    endpoint: Option<Endpoint>,
+    /// What the input did wrong.
+    user_errors: Vec<UserError>,
+}
+
+impl EndpointPayload {
+    fn refused(user_errors: Vec<UserError>) -> Self {
+        EndpointPayload { endpoint: None, user_errors }
+    }
+
+    fn of(ctx: &Context<'_>, name: &str, outcome: Result<(), Vec<UserError>>) -> Self {
+        match outcome {
+            Ok(()) => {
+                let caller = Caller::of(ctx);
+                let endpoint = Endpoint::by_name(&caller.any().snapshot(), caller.principal().workspace, name);
+                EndpointPayload { endpoint, user_errors: Vec::new() }
+            }
+            Err(user_errors) => EndpointPayload::refused(user_errors),
+        }
+    }
+}

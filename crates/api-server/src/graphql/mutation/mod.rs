@@ -1,0 +1,116 @@
+//! The root of everything that can be changed, one file per kind of thing.
+//!
+//! Each mutation takes one `input` and gives a payload with `userErrors`. Writes go through the orchestrator, which checks,
+//! writes the audit entry in the same transaction, and puts the change in force before it answers.
+
+mod connection;
+mod documents;
+mod endpoint;
+mod run;
+mod token;
+mod workflow;
+
+use super::caller::Caller;
+use super::errors::ApiResult;
+use super::user_error::{Place, UserError, UserErrorCode, of_apply};
+use crate::auth::Permission;
+use async_graphql::{Context, ID, InputObject, MergedObject, SimpleObject};
+use serde_json::{Map, Value};
+use std::str::FromStr;
+use weir_orchestrator::configure::{ApplyOptions, Expect, Kind, SourceDocument};
+use weir_workflow_engine::IdError;
+
+/// Everything that can be changed. What the input did wrong stands in `userErrors`, and then nothing was changed.
+#[derive(MergedObject, Default)]
+pub(crate) struct Mutation(
+    documents::DocumentMutations,
+    connection::ConnectionMutations,
+    endpoint::EndpointMutations,
+    workflow::WorkflowMutations,
+    run::RunMutations,
+    token::TokenMutations,
+);
+
+/// What to delete.
+#[derive(Debug, InputObject)]
+pub(crate) struct DeleteInput {
+    /// Id of the thing.
+    id: ID,
+    /// Delete it only if it has this revision.
+    expected_revision: Option<i32>,
+}
+
+/// What was deleted.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct DeletePayload {
+    /// Id of the thing that is gone. Null: nothing was deleted.
+    deleted_id: Option<ID>,
+    /// What the input did wrong.
+    user_errors: Vec<UserError>,
+}
+
+impl DeletePayload {
+    fn deleted(id: ID) -> Self {
+        DeletePayload { deleted_id: Some(id), user_errors: Vec::new() }
+    }
+
+    fn refused(user_errors: Vec<UserError>) -> Self {
+        DeletePayload { deleted_id: None, user_errors }
+    }
+}
+
+/// Reads an id of the input; a wrong one is a user error.
+fn input_id<T: FromStr<Err = IdError>>(id: &ID, field: &str) -> Result<T, UserError> {
+    id.as_str().parse().map_err(|error: IdError| UserError::input(UserErrorCode::InvalidId, field, error.to_string()))
+}
+
+/// Whether a document brings secrets along, so that SECRET_WRITE is needed.
+fn carries_secrets(document: &Value) -> bool {
+    ["credential", "secrets"].iter().any(|key| document.get(key).is_some_and(|value| !value.is_null()))
+}
+
+/// Whether the caller may apply this document.
+fn may_apply(caller: &Caller, document: &Value) -> ApiResult<()> {
+    caller.may(Permission::ConfigWrite)?;
+    if carries_secrets(document) {
+        caller.may(Permission::SecretWrite)?;
+    }
+    Ok(())
+}
+
+/// Applies one document. `Ok(Err(..))`: the input was wrong. `conflict_field` is where a conflict is reported.
+async fn apply_one(
+    ctx: &Context<'_>,
+    document: Value,
+    expect: Expect,
+    conflict_field: &str,
+    place: &Place<'_>,
+) -> ApiResult<Result<(), Vec<UserError>>> {
+    let caller = Caller::of(ctx);
+    may_apply(caller, &document)?;
+    let (orchestrator, workspace) = caller.orchestrator(Permission::ConfigWrite)?;
+    let options = ApplyOptions { dry_run: false, expect };
+    match orchestrator.apply(workspace, &caller.actor(), vec![SourceDocument::from_value(document)], options).await {
+        Ok(_report) => Ok(Ok(())),
+        Err(error) => of_apply(error, conflict_field, place).map(Err),
+    }
+}
+
+/// Deletes a thing that was found by id.
+async fn delete(ctx: &Context<'_>, kind: Kind, name: &str, input: DeleteInput) -> ApiResult<DeletePayload> {
+    let caller = Caller::of(ctx);
+    let (orchestrator, workspace) = caller.orchestrator(Permission::ConfigWrite)?;
+    match orchestrator.delete(workspace, &caller.actor(), kind, name, input.expected_revision.map(i64::from)).await {
+        Ok(()) => Ok(DeletePayload::deleted(input.id)),
+        Err(error) => of_apply(error, "expectedRevision", &super::user_error::in_input).map(DeletePayload::refused),
+    }
+}
+
+/// A document of this kind with those fields that have a value.
+fn document(kind: Kind, name: &str, fields: impl IntoIterator<Item = (&'static str, Option<Value>)>) -> Value {
+    let mut document = Map::new();
+    document.insert("kind".to_owned(), kind.as_str().into());
+    document.insert("name".to_owned(), name.into());
+    document.extend(fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+    Value::Object(document)
+}

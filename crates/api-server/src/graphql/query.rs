@@ -1,0 +1,333 @@
+//! The root of everything that can be read.
+
+use super::caller::Caller;
+use super::errors::{ApiError, ApiResult};
+use super::paging::{Listing, Page};
+use super::scalars::{DateTime, Json};
+use super::types::connection::Connection;
+use super::types::connector::Connector;
+use super::types::endpoint::Endpoint;
+use super::types::event::{self, Event};
+use super::types::node::{self, Node, parse_id};
+use super::types::refused_request::RefusedRequest;
+use super::types::replay_preview::ReplayPreview;
+use super::types::run::{self, Run, RunStatus};
+use super::types::token::ApiToken;
+use super::types::viewer::{ServerInfo, Viewer, Workspace};
+use super::types::workflow::Workflow;
+use crate::auth::Permission;
+use crate::problem::Code;
+use async_graphql::{Context, ID, InputObject, Object};
+use weir_orchestrator::control::ControlError;
+use weir_storage::{EventFilter as StoredEventFilter, Page as StoredPage, RefusedFilter, RunFilter as StoredRunFilter, RunRow, RunStatus as StoredStatus};
+use weir_workflow_engine::{ConnectionId, EndpointId, EventId, RefusalId, RunId, WorkflowId};
+
+/// Everything that can be read.
+pub(crate) struct Query;
+
+/// Everything that can be read. A thing that is not there, or not yours, is null.
+#[Object]
+impl Query {
+    /// Who is asking.
+    async fn viewer(&self, ctx: &Context<'_>) -> Viewer {
+        let caller = Caller::of(ctx);
+        let principal = caller.principal();
+        let snapshot = caller.any().snapshot();
+        Viewer {
+            name: principal.name.clone(),
+            token_id: principal.token.map(|id| id.to_string().into()),
+            permissions: principal.permissions().to_vec(),
+            workspace: Workspace {
+                id: principal.workspace.to_string().into(),
+                name: snapshot.workspace_name(principal.workspace).unwrap_or_default().to_owned(),
+            },
+        }
+    }
+
+    /// This server and whether it can do its work.
+    async fn server_info(&self, ctx: &Context<'_>) -> ServerInfo {
+        let readiness = Caller::of(ctx).any().readiness();
+        ServerInfo { version: env!("CARGO_PKG_VERSION").to_owned(), ready: readiness.ready, reasons: readiness.reasons }
+    }
+
+    /// Anything with an id. Needs the permission of the thing.
+    async fn node(&self, ctx: &Context<'_>, #[graphql(desc = "Id of the thing.")] id: ID) -> ApiResult<Option<Node>> {
+        node::load(ctx, &id).await
+    }
+
+    /// All connectors of this server, by name. Needs CONFIG_READ.
+    async fn connectors(&self, ctx: &Context<'_>) -> ApiResult<Vec<Connector>> {
+        let (snapshot, _) = Caller::of(ctx).config()?;
+        Ok(snapshot.registry().iter().cloned().map(Connector).collect())
+    }
+
+    /// A connector. Needs CONFIG_READ.
+    async fn connector(&self, ctx: &Context<'_>, #[graphql(desc = "Its name.")] name: String) -> ApiResult<Option<Connector>> {
+        let (snapshot, _) = Caller::of(ctx).config()?;
+        Ok(snapshot.registry().get(&name).cloned().map(Connector))
+    }
+
+    /// All connections, by name. Needs CONFIG_READ.
+    async fn connections(&self, ctx: &Context<'_>) -> ApiResult<Vec<Connection>> {
+        let (snapshot, workspace) = Caller::of(ctx).config()?;
+        Ok(Connection::all(&snapshot, workspace))
+    }
+
+    /// A connection, by id or by name. Needs CONFIG_READ.
+    async fn connection(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Its id. Give this or `name`.")] id: Option<ID>,
+        #[graphql(desc = "Its name. Give this or `id`.")] name: Option<String>,
+    ) -> ApiResult<Option<Connection>> {
+        let (snapshot, workspace) = Caller::of(ctx).config()?;
+        Ok(match which(id, name)? {
+            Which::Id(id) => Connection::by_id(&snapshot, workspace, parse_id::<ConnectionId>(&id)?),
+            Which::Name(name) => Connection::by_name(&snapshot, workspace, &name),
+        })
+    }
+
+    /// All endpoints, by name. Needs CONFIG_READ.
+    async fn endpoints(&self, ctx: &Context<'_>) -> ApiResult<Vec<Endpoint>> {
+        let (snapshot, workspace) = Caller::of(ctx).config()?;
+        Ok(Endpoint::all(&snapshot, workspace))
+    }
+
+    /// An endpoint, by id or by name. Needs CONFIG_READ.
+    async fn endpoint(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Its id. Give this or `name`.")] id: Option<ID>,
+        #[graphql(desc = "Its name. Give this or `id`.")] name: Option<String>,
+    ) -> ApiResult<Option<Endpoint>> {
+        let (snapshot, workspace) = Caller::of(ctx).config()?;
+        Ok(match which(id, name)? {
+            Which::Id(id) => Endpoint::by_id(&snapshot, workspace, parse_id::<EndpointId>(&id)?),
+            Which::Name(name) => Endpoint::by_name(&snapshot, workspace, &name),
+        })
+    }
+
+    /// All workflows, by name. Needs CONFIG_READ.
+    async fn workflows(&self, ctx: &Context<'_>) -> ApiResult<Vec<Workflow>> {
+        let (snapshot, workspace) = Caller::of(ctx).config()?;
+        Ok(Workflow::all(&snapshot, workspace))
+    }
+
+    /// A workflow, by id or by name. Needs CONFIG_READ.
+    async fn workflow(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Its id. Give this or `name`.")] id: Option<ID>,
+        #[graphql(desc = "Its name. Give this or `id`.")] name: Option<String>,
+    ) -> ApiResult<Option<Workflow>> {
+        let (snapshot, workspace) = Caller::of(ctx).config()?;
+        Ok(match which(id, name)? {
+            Which::Id(id) => Workflow::by_id(&snapshot, workspace, parse_id::<WorkflowId>(&id)?),
+            Which::Name(name) => Workflow::by_name(&snapshot, workspace, &name),
+        })
+    }
+
+    /// The whole configuration as the documents that `applyDocuments` takes, without secrets. Needs CONFIG_READ.
+    async fn documents(&self, ctx: &Context<'_>) -> ApiResult<Vec<Json>> {
+        let caller = Caller::of(ctx);
+        let workspace = caller.may(Permission::ConfigRead)?;
+        Ok(caller.any().export(workspace).into_iter().map(Json).collect())
+    }
+
+    /// Events, newest first. Needs RUN_READ.
+    async fn events(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many, 1 to 100; 25 when left out.")] first: Option<i32>,
+        #[graphql(desc = "`pageInfo.endCursor` of the page before, with the same filter.")] after: Option<String>,
+        #[graphql(desc = "Which events; all conditions must hold.")] filter: Option<EventFilter>,
+    ) -> ApiResult<Page<Event>> {
+        let filter = filter.unwrap_or_default().parse()?;
+        let listing = Listing::new("events", &format!("{filter:?}"));
+        let (limit, before) = (Listing::limit(first)?, listing.after(after.as_deref())?.map(EventId::from_raw));
+        let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
+        let rows = store.event_page(workspace, &filter, before, limit).await.map_err(|error| ApiError::internal("reading events", &error))?;
+        Ok(listing.page(rows, EventId::as_raw, Event::listed))
+    }
+
+    /// An event. Needs RUN_READ.
+    async fn event(&self, ctx: &Context<'_>, #[graphql(desc = "Its id.")] id: ID) -> ApiResult<Option<Event>> {
+        event::load(ctx, parse_id(&id)?).await
+    }
+
+    /// Runs, newest first. Needs RUN_READ.
+    async fn runs(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many, 1 to 100; 25 when left out.")] first: Option<i32>,
+        #[graphql(desc = "`pageInfo.endCursor` of the page before, with the same filter.")] after: Option<String>,
+        #[graphql(desc = "Which runs; all conditions must hold.")] filter: Option<RunFilter>,
+    ) -> ApiResult<Page<Run>> {
+        let caller = Caller::of(ctx);
+        let filter = filter.unwrap_or_default();
+        let listing = Listing::new("runs", &format!("{filter:?}"));
+        let (limit, before) = (Listing::limit(first)?, listing.after(after.as_deref())?.map(RunId::from_raw));
+        let event = filter.event_id.as_ref().map(parse_id::<EventId>).transpose()?;
+        let (store, workspace) = caller.read(Permission::RunRead)?;
+        let stored = filter.parse(|name| caller.any().snapshot().workflow(workspace, name).map(|workflow| workflow.row.id))?;
+        let rows = match (stored, event) {
+            (None, _) => Ok(StoredPage { rows: Vec::new(), next: None }),
+            (Some(filter), None) => store.run_page(workspace, &filter, before, limit).await,
+            // An event has few runs: they are read together and chosen here.
+            (Some(filter), Some(event)) => store.event_runs(workspace, event).await.map(|rows| choose(rows, &filter, before, limit)),
+        };
+        let rows = rows.map_err(|error| ApiError::internal("reading runs", &error))?;
+        Ok(listing.page(rows, RunId::as_raw, Run::from_row))
+    }
+
+    /// A run. Needs RUN_READ.
+    async fn run(&self, ctx: &Context<'_>, #[graphql(desc = "Its id.")] id: ID) -> ApiResult<Option<Run>> {
+        run::load(ctx, parse_id(&id)?).await
+    }
+
+    /// Webhook requests that were turned away, newest first. They are kept for a day. Needs PAYLOAD_READ.
+    async fn refused_requests(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Only those sent to this endpoint.")] endpoint_id: Option<ID>,
+        #[graphql(desc = "Only those refused for this reason, such as `bad_signature`.")] reason: Option<String>,
+        #[graphql(desc = "How many, 1 to 100; 25 when left out.")] first: Option<i32>,
+        #[graphql(desc = "`pageInfo.endCursor` of the page before, with the same endpoint and reason.")] after: Option<String>,
+    ) -> ApiResult<Page<RefusedRequest>> {
+        let endpoint = endpoint_id.as_ref().map(parse_id::<EndpointId>).transpose()?;
+        let listing = Listing::new("refused", &format!("{endpoint:?} {reason:?}"));
+        let (limit, before) = (Listing::limit(first)?, listing.after(after.as_deref())?.map(RefusalId::from_raw));
+        let (store, workspace) = Caller::of(ctx).read(Permission::PayloadRead)?;
+        let rows = store
+            .refused_page(workspace, &RefusedFilter { endpoint, reason }, before, limit)
+            .await
+            .map_err(|error| ApiError::internal("reading refused requests", &error))?;
+        Ok(listing.page(rows, RefusalId::as_raw, RefusedRequest))
+    }
+
+    /// What a replay of a run would do. Nothing is sent. Null: there is no such run. Needs RUN_OPERATE.
+    async fn replay_preview(&self, ctx: &Context<'_>, #[graphql(desc = "The run to replay.")] run_id: ID) -> ApiResult<Option<ReplayPreview>> {
+        let run: RunId = parse_id(&run_id)?;
+        let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunOperate)?;
+        match orchestrator.replay_preview(workspace, run).await {
+            Ok(prepared) => Ok(Some(prepared.into())),
+            Err(ControlError::NotFound) => Ok(None),
+            Err(ControlError::NotReplayable { why }) => Err(ApiError::new(Code::BadRequest, format!("the run cannot be replayed: {why}"))),
+            Err(other) => Err(ApiError::internal("previewing a replay", &other)),
+        }
+    }
+
+    /// All API tokens, by name. The tokens themselves are never shown. Needs TOKEN_ADMIN.
+    async fn tokens(&self, ctx: &Context<'_>) -> ApiResult<Vec<ApiToken>> {
+        let caller = Caller::of(ctx);
+        let workspace = caller.may(Permission::TokenAdmin)?;
+        let mut rows: Vec<_> = caller.any().snapshot().tokens(workspace).cloned().collect();
+        rows.sort_by(|one, other| (&one.name, one.id).cmp(&(&other.name, other.id)));
+        Ok(rows.into_iter().map(ApiToken).collect())
+    }
+}
+
+/// A page of runs that were read together, oldest first.
+fn choose(mut rows: Vec<RunRow>, filter: &StoredRunFilter, before: Option<RunId>, limit: u32) -> StoredPage<RunRow, RunId> {
+    rows.retain(|row| {
+        before.is_none_or(|before| row.id < before)
+            && filter.status.is_none_or(|status| row.status == status)
+            && filter.workflow.is_none_or(|workflow| row.workflow_id == workflow)
+            && filter.since.is_none_or(|since| row.started_at >= since)
+            && filter.until.is_none_or(|until| row.started_at < until)
+            && (!filter.unknown || (row.status == StoredStatus::Failed && row.error_code.as_deref() == Some("effect_unknown")))
+    });
+    rows.reverse();
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next = rows.last().filter(|_| more).map(|row| row.id);
+    StoredPage { rows, next }
+}
+
+enum Which {
+    Id(ID),
+    Name(String),
+}
+
+fn which(id: Option<ID>, name: Option<String>) -> ApiResult<Which> {
+    match (id, name) {
+        (Some(id), None) => Ok(Which::Id(id)),
+        (None, Some(name)) => Ok(Which::Name(name)),
+        _ => Err(ApiError::new(Code::BadRequest, "give either id or name")),
+    }
+}
+
+/// Which events. All conditions must hold; what is left out does not matter.
+#[derive(Debug, Default, InputObject)]
+pub(crate) struct EventFilter {
+    /// Exactly this type at the provider.
+    #[graphql(name = "type")]
+    kind: Option<String>,
+    /// Of this connector.
+    connector_name: Option<String>,
+    /// That came in by this endpoint.
+    endpoint_id: Option<ID>,
+    /// About the object with this id at the provider.
+    reference_id: Option<String>,
+    /// With this id at the provider.
+    external_id: Option<String>,
+    /// Received at this time or later.
+    since: Option<DateTime>,
+    /// Received before this time.
+    until: Option<DateTime>,
+}
+
+impl EventFilter {
+    fn parse(self) -> ApiResult<StoredEventFilter> {
+        Ok(StoredEventFilter {
+            kind: self.kind,
+            connector: self.connector_name,
+            endpoint: self.endpoint_id.as_ref().map(parse_id).transpose()?,
+            ref_id: self.reference_id,
+            external_id: self.external_id,
+            since: self.since.map(|time| time.0),
+            until: self.until.map(|time| time.0),
+        })
+    }
+}
+
+/// Which runs. All conditions must hold; what is left out does not matter.
+#[derive(Debug, Default, InputObject)]
+pub(crate) struct RunFilter {
+    /// With this status.
+    status: Option<RunStatus>,
+    /// Of the workflow with this id.
+    workflow_id: Option<ID>,
+    /// Of the workflow with this name.
+    workflow: Option<String>,
+    /// Of this event.
+    event_id: Option<ID>,
+    /// True: only those with effects of which nobody knows whether they took place.
+    unknown_effects: Option<bool>,
+    /// Started at this time or later.
+    since: Option<DateTime>,
+    /// Started before this time.
+    until: Option<DateTime>,
+}
+
+impl RunFilter {
+    /// `None`: no run can match, since the workflow named does not exist.
+    fn parse(self, workflow_named: impl FnOnce(&str) -> Option<WorkflowId>) -> ApiResult<Option<StoredRunFilter>> {
+        let by_id: Option<WorkflowId> = self.workflow_id.as_ref().map(parse_id).transpose()?;
+        let by_name = match self.workflow.as_deref().map(workflow_named) {
+            None => None,
+            Some(Some(id)) => Some(id),
+            Some(None) => return Ok(None),
+        };
+        if by_id.is_some() && by_name.is_some() {
+            return Err(ApiError::new(Code::BadRequest, "give either workflowId or workflow"));
+        }
+        Ok(Some(StoredRunFilter {
+            status: self.status.map(Into::into),
+            workflow: by_id.or(by_name),
+            unknown: self.unknown_effects.unwrap_or(false),
+            since: self.since.map(|time| time.0),
+            until: self.until.map(|time| time.0),
+        }))
+    }
+}

@@ -1,0 +1,88 @@
+//! Connections: the way out.
+
+use super::super::caller::Caller;
+use super::super::errors::ApiResult;
+use super::super::scalars::{DateTime, Json};
+use super::connector::Connector;
+use super::long_to_int;
+use async_graphql::{Context, ID, Object};
+use std::sync::Arc;
+use weir_orchestrator::snapshot::Snapshot;
+use weir_storage::ConnectionRow;
+use weir_workflow_engine::{ConnectionId, WorkspaceId};
+
+/// One account at a provider.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection(ConnectionRow);
+
+impl Connection {
+    /// All connections of a workspace, by name.
+    pub(crate) fn all(snapshot: &Snapshot, workspace: WorkspaceId) -> Vec<Self> {
+        snapshot.connections(workspace).map(|(_, row)| Connection(row.clone())).collect()
+    }
+
+    /// A connection by id.
+    pub(crate) fn by_id(snapshot: &Arc<Snapshot>, workspace: WorkspaceId, id: ConnectionId) -> Option<Self> {
+        snapshot.connections(workspace).find(|(_, row)| row.id == id).map(|(_, row)| Connection(row.clone()))
+    }
+
+    /// A connection by name.
+    pub(crate) fn by_name(snapshot: &Arc<Snapshot>, workspace: WorkspaceId, name: &str) -> Option<Self> {
+        snapshot.connection_row(workspace, name).map(|(_, row)| Connection(row.clone()))
+    }
+
+    /// Its row.
+    pub(crate) fn row(&self) -> &ConnectionRow {
+        &self.0
+    }
+}
+
+/// One account at a provider: settings and a credential that is never shown. Needs CONFIG_READ.
+#[Object]
+impl Connection {
+    /// Its id.
+    pub(crate) async fn id(&self) -> ID {
+        self.0.id.to_string().into()
+    }
+
+    /// Its name, unique in the workspace.
+    async fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Name of its connector.
+    async fn connector_name(&self) -> &str {
+        &self.0.connector
+    }
+
+    /// Its connector. Null when this server does not have it any more.
+    async fn connector(&self, ctx: &Context<'_>) -> ApiResult<Option<Connector>> {
+        let (snapshot, _) = Caller::of(ctx).config()?;
+        Ok(snapshot.registry().get(&self.0.connector).cloned().map(Connector))
+    }
+
+    /// Its settings. They hold no secrets.
+    async fn config(&self) -> Json {
+        Json(serde_json::from_str(&self.0.config).unwrap_or_default())
+    }
+
+    /// Whether a credential is stored. The credential itself is never shown.
+    async fn has_credential(&self) -> bool {
+        self.0.credential.is_some()
+    }
+
+    /// Raised by each change; pass it as `expectedRevision`.
+    async fn revision(&self) -> i32 {
+        long_to_int(self.0.revision)
+    }
+
+    /// When it was made.
+    async fn created_at(&self) -> DateTime {
+        DateTime(self.0.created_at)
+    }
+
+    /// When it was last changed.
+    async fn updated_at(&self) -> DateTime {
+        DateTime(self.0.updated_at)
+    }
+}

@@ -1,0 +1,155 @@
+//! Endpoints: the way in.
+
+use super::super::caller::Caller;
+use super::super::errors::ApiResult;
+use super::super::scalars::{DateTime, Json, Long};
+use super::connection::Connection;
+use super::connector::Connector;
+use super::long_to_int;
+use async_graphql::{Context, Enum, ID, Object, SimpleObject};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use weir_orchestrator::ingest::EndpointRef;
+use weir_orchestrator::snapshot::Snapshot;
+use weir_workflow_engine::{EndpointId, WorkspaceId};
+
+/// An ingest URL with its verification.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint(Arc<weir_orchestrator::snapshot::Endpoint>);
+
+impl Endpoint {
+    /// All endpoints of a workspace, by name.
+    pub(crate) fn all(snapshot: &Snapshot, workspace: WorkspaceId) -> Vec<Self> {
+        snapshot.endpoints(workspace).cloned().map(Endpoint).collect()
+    }
+
+    /// An endpoint by id.
+    pub(crate) fn by_id(snapshot: &Snapshot, workspace: WorkspaceId, id: EndpointId) -> Option<Self> {
+        snapshot.endpoint(&EndpointRef::Id(id)).filter(|endpoint| endpoint.workspace() == workspace).cloned().map(Endpoint)
+    }
+
+    /// An endpoint by name.
+    pub(crate) fn by_name(snapshot: &Snapshot, workspace: WorkspaceId, name: &str) -> Option<Self> {
+        snapshot.endpoints(workspace).find(|endpoint| endpoint.name() == name).cloned().map(Endpoint)
+    }
+
+    /// What it is in the configuration.
+    pub(crate) fn inner(&self) -> &weir_orchestrator::snapshot::Endpoint {
+        &self.0
+    }
+}
+
+/// An ingest URL: where a provider sends its webhooks, and how they are verified. Needs CONFIG_READ.
+#[Object]
+impl Endpoint {
+    /// Its id.
+    pub(crate) async fn id(&self) -> ID {
+        self.0.id().to_string().into()
+    }
+
+    /// Its name, unique in the workspace.
+    async fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    /// The URL to give to the provider. It does not change when the endpoint is renamed.
+    async fn url(&self, ctx: &Context<'_>) -> String {
+        format!("{}/hooks/{}", Caller::of(ctx).any().public_url(), self.0.id())
+    }
+
+    /// The same endpoint by names: easier to read, and another URL after a rename.
+    async fn named_url(&self, ctx: &Context<'_>) -> Option<String> {
+        let orchestrator = Caller::of(ctx).any();
+        let snapshot = orchestrator.snapshot();
+        let workspace = snapshot.workspace_name(self.0.workspace())?;
+        Some(format!("{}/hooks/{workspace}/{}", orchestrator.public_url(), self.0.name()))
+    }
+
+    /// The connector whose webhooks arrive here.
+    async fn connector(&self) -> Connector {
+        Connector(Arc::clone(self.0.connector()))
+    }
+
+    /// The connection its events belong to. Null: the event's account decides.
+    async fn connection(&self, ctx: &Context<'_>) -> ApiResult<Option<Connection>> {
+        let (snapshot, workspace) = Caller::of(ctx).config()?;
+        Ok(self.0.connection().and_then(|(id, _)| Connection::by_id(&snapshot, workspace, id)))
+    }
+
+    /// How requests are verified.
+    async fn verification(&self) -> Verification {
+        match self.0.verify_override() {
+            Some(definition) => Verification { source: VerificationSource::Endpoint, definition: Some(Json(definition.clone())) },
+            None => Verification { source: VerificationSource::Connector, definition: None },
+        }
+    }
+
+    /// How many secrets are active. Two during a rotation. The secrets themselves are never shown.
+    async fn secret_count(&self) -> usize {
+        self.0.secret_count()
+    }
+
+    /// The networks that may send, in CIDR notation. Empty: all.
+    async fn allow(&self) -> Vec<String> {
+        self.0.allow().iter().map(ToString::to_string).collect()
+    }
+
+    /// How many requests were refused in the last 24 hours, by reason. Needs RUN_READ.
+    async fn refused(&self, ctx: &Context<'_>) -> ApiResult<Vec<RefusedCount>> {
+        let mut by_reason: BTreeMap<&str, RefusedCount> = BTreeMap::new();
+        for hourly in Caller::of(ctx).refused_counts().await?.iter().filter(|count| count.endpoint == Some(self.0.id())) {
+            let total = by_reason.entry(&hourly.reason).or_insert_with(|| RefusedCount {
+                reason: hourly.reason.clone(),
+                count: Long(0),
+                // The newest hour comes first.
+                last_hour: DateTime(hourly.hour),
+            });
+            total.count.0 += hourly.count;
+        }
+        Ok(by_reason.into_values().collect())
+    }
+
+    /// Raised by each change; pass it as `expectedRevision`.
+    async fn revision(&self) -> i32 {
+        long_to_int(self.0.revision())
+    }
+
+    /// When it was made.
+    async fn created_at(&self) -> DateTime {
+        DateTime(self.0.created_at())
+    }
+
+    /// When it was last changed.
+    async fn updated_at(&self) -> DateTime {
+        DateTime(self.0.updated_at())
+    }
+}
+
+/// How an endpoint verifies requests.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct Verification {
+    /// Where the rule stands.
+    source: VerificationSource,
+    /// The endpoint's own rule, in the vocabulary of manifests. Null when the connector's rule holds.
+    definition: Option<Json>,
+}
+
+/// Where the verification of an endpoint is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+pub(crate) enum VerificationSource {
+    /// In the connector's manifest.
+    Connector,
+    /// In the endpoint itself; it replaces the connector's.
+    Endpoint,
+}
+
+/// How often requests were refused for one reason.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct RefusedCount {
+    /// Stable name of the reason, such as `bad_signature`.
+    reason: String,
+    /// How many.
+    count: Long,
+    /// Start of the hour in which the last one came.
+    last_hour: DateTime,
+}

@@ -1,0 +1,22 @@
+//! The objects of the schema, one file each. They show rows and configuration; they decide nothing.
+
+pub(crate) mod body;
+pub(crate) mod connection;
+pub(crate) mod connector;
+pub(crate) mod endpoint;
+pub(crate) mod event;
+pub(crate) mod exchange;
+pub(crate) mod header;
+pub(crate) mod node;
+pub(crate) mod refused_request;
+pub(crate) mod replay_preview;
+pub(crate) mod run;
+pub(crate) mod step;
+pub(crate) mod token;
+pub(crate) mod viewer;
+pub(crate) mod workflow;
+
+/// A count that the schema shows as `Int`; what does not fit is shown as the largest.
+pub(crate) fn long_to_int(number: i64) -> i32 {
+    i32::try_from(number).unwrap_or(if number < 0 { i32::MIN } else { i32::MAX })
+}

@@ -1,0 +1,168 @@
+//! Runs: one version of a workflow on one event.
+
+use super::super::caller::Caller;
+use super::super::errors::{ApiError, ApiResult};
+use super::super::scalars::DateTime;
+use super::event::{self, Event};
+use super::step::Step;
+use super::workflow::{Workflow, WorkflowVersion, load_version};
+use crate::auth::Permission;
+use async_graphql::{Context, Enum, ID, Object, SimpleObject};
+use tokio::sync::OnceCell;
+use weir_orchestrator::control::RunStory;
+use weir_storage::{RunRow, RunStatus as Stored};
+use weir_workflow_engine::RunId;
+
+/// One run, with its story once somebody asks for it.
+#[derive(Debug)]
+pub(crate) struct Run {
+    row: RunRow,
+    story: OnceCell<Option<RunStory>>,
+}
+
+impl Run {
+    /// From its row.
+    pub(crate) fn from_row(row: RunRow) -> Self {
+        Run { row, story: OnceCell::new() }
+    }
+
+    /// What its journal tells, read at most once. `None`: it is no longer kept.
+    async fn story(&self, ctx: &Context<'_>) -> ApiResult<Option<&RunStory>> {
+        let story = self.story.get_or_try_init(|| async {
+            let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunRead)?;
+            let story = orchestrator.run_story(workspace, self.row.id).await;
+            story.map_err(|error| ApiError::internal("reading a run's journal", &error))
+        });
+        Ok(story.await?.as_ref())
+    }
+}
+
+/// One version of a workflow at work on one event. Needs RUN_READ.
+#[Object]
+impl Run {
+    /// Its id.
+    pub(crate) async fn id(&self) -> ID {
+        self.row.id.to_string().into()
+    }
+
+    /// Its workflow. Null: it was deleted.
+    async fn workflow(&self, ctx: &Context<'_>) -> ApiResult<Option<Workflow>> {
+        let (snapshot, workspace) = Caller::of(ctx).config()?;
+        Ok(Workflow::by_id(&snapshot, workspace, self.row.workflow_id))
+    }
+
+    /// The version it is pinned to.
+    async fn version(&self, ctx: &Context<'_>) -> ApiResult<Option<WorkflowVersion>> {
+        load_version(ctx, Some(self.row.version_id)).await
+    }
+
+    /// The event it works on. Null: it is no longer kept.
+    async fn event(&self, ctx: &Context<'_>) -> ApiResult<Option<Event>> {
+        event::load(ctx, self.row.event_id).await
+    }
+
+    /// Where it stands.
+    async fn status(&self) -> RunStatus {
+        RunStatus::from(self.row.status)
+    }
+
+    /// When it started.
+    async fn started_at(&self) -> DateTime {
+        DateTime(self.row.started_at)
+    }
+
+    /// When it finished.
+    async fn finished_at(&self) -> Option<DateTime> {
+        self.row.finished_at.map(DateTime)
+    }
+
+    /// When it goes on, while it waits.
+    async fn due_at(&self) -> Option<DateTime> {
+        self.row.due_at.map(DateTime)
+    }
+
+    /// Why it failed.
+    async fn error(&self, ctx: &Context<'_>) -> ApiResult<Option<RunError>> {
+        let Some(code) = self.row.error_code.clone() else { return Ok(None) };
+        let message = match ctx.look_ahead().field("message").exists() {
+            true => self.story(ctx).await?.and_then(|story| story.error_message.clone()),
+            false => None,
+        };
+        Ok(Some(RunError { code, step: self.row.error_step.clone(), message }))
+    }
+
+    /// The first run of its family: itself, or for a replay the run that was replayed first.
+    async fn root_id(&self) -> ID {
+        self.row.root_id.to_string().into()
+    }
+
+    /// The run that it repeats.
+    async fn replay_of(&self, ctx: &Context<'_>) -> ApiResult<Option<Run>> {
+        match self.row.replay_of {
+            Some(id) => load(ctx, id).await,
+            None => Ok(None),
+        }
+    }
+
+    /// What happened, step by step, in the order in which it happened; steps not reached yet come last.
+    async fn steps(&self, ctx: &Context<'_>) -> ApiResult<Vec<Step>> {
+        Ok(self.story(ctx).await?.map(|story| story.steps.iter().cloned().map(Step).collect()).unwrap_or_default())
+    }
+}
+
+/// Reads one run.
+pub(crate) async fn load(ctx: &Context<'_>, id: RunId) -> ApiResult<Option<Run>> {
+    let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
+    let row = store.run_load(workspace, id).await.map_err(|error| ApiError::internal("reading a run", &error))?;
+    Ok(row.map(Run::from_row))
+}
+
+/// Why a run failed.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct RunError {
+    /// Stable name in `snake_case`, such as `retries_exhausted`; `effect_unknown` wants a person.
+    code: String,
+    /// Path of the step that failed.
+    step: Option<String>,
+    /// What went wrong, for people.
+    message: Option<String>,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+pub(crate) enum RunStatus {
+    /// Under way.
+    Running,
+    /// Sleeps until `dueAt`.
+    Waiting,
+    /// Finished well.
+    Succeeded,
+    /// Finished badly: a person may look and replay it.
+    Failed,
+    /// Stopped by a person.
+    Canceled,
+}
+
+impl From<Stored> for RunStatus {
+    fn from(status: Stored) -> Self {
+        match status {
+            Stored::Running => RunStatus::Running,
+            Stored::Waiting => RunStatus::Waiting,
+            Stored::Succeeded => RunStatus::Succeeded,
+            Stored::Failed => RunStatus::Failed,
+            Stored::Canceled => RunStatus::Canceled,
+        }
+    }
+}
+
+impl From<RunStatus> for Stored {
+    fn from(status: RunStatus) -> Self {
+        match status {
+            RunStatus::Running => Stored::Running,
+            RunStatus::Waiting => Stored::Waiting,
+            RunStatus::Succeeded => Stored::Succeeded,
+            RunStatus::Failed => Stored::Failed,
+            RunStatus::Canceled => Stored::Canceled,
+        }
+    }
+}

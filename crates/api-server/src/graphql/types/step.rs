@@ -1,0 +1,199 @@
+//! Steps, attempts and effects of a run, as its journal tells them.
+
+use super::super::caller::Caller;
+use super::super::errors::ApiResult;
+use super::super::scalars::{DateTime, Json, Long};
+use super::connector::EffectClass;
+use super::exchange::Exchange;
+use crate::auth::Permission;
+use async_graphql::{Context, Enum, Object, SimpleObject};
+use std::sync::Arc;
+use weir_workflow_engine::{StoryAttempt, StoryStep};
+
+/// One step of a run.
+#[derive(Debug)]
+pub(crate) struct Step(pub(crate) StoryStep);
+
+/// One step of a run: a follow-up read, or a step of the workflow.
+#[Object]
+impl Step {
+    /// Its path, such as `known.then.update`; `hydrate.customer` for a follow-up read.
+    async fn path(&self) -> &str {
+        &self.0.path
+    }
+
+    /// What kind of step.
+    async fn kind(&self) -> Option<StepKind> {
+        StepKind::by_name(self.0.kind)
+    }
+
+    /// What it is, in a few words: the operation, the branch taken, the number of items.
+    async fn label(&self) -> &str {
+        &self.0.label
+    }
+
+    /// Where it stands.
+    async fn status(&self) -> Option<StepStatus> {
+        StepStatus::by_name(self.0.status)
+    }
+
+    /// When it began.
+    async fn started_at(&self) -> Option<DateTime> {
+        self.0.started_at.map(DateTime)
+    }
+
+    /// When it ended.
+    async fn finished_at(&self) -> Option<DateTime> {
+        self.0.finished_at.map(DateTime)
+    }
+
+    /// Its tries, for calls and reads.
+    async fn attempts(&self) -> Vec<Attempt> {
+        self.0.attempts.iter().map(|attempt| Attempt::of(attempt, &self.0)).collect()
+    }
+
+    /// What it changes outside, for calls that do.
+    async fn effect(&self) -> Option<Effect> {
+        let effect = self.0.effect.as_ref()?;
+        Some(Effect {
+            key: effect.key.to_string(),
+            class: EffectClass::by_name(effect.class)?,
+            state: EffectState::by_name(effect.state)?,
+        })
+    }
+
+    /// What it gave back. Needs PAYLOAD_READ.
+    async fn output(&self, ctx: &Context<'_>) -> ApiResult<Option<Json>> {
+        Caller::of(ctx).may(Permission::PayloadRead)?;
+        Ok(self.0.output.as_ref().map(Json::from))
+    }
+
+    /// Why it failed or was skipped.
+    async fn note(&self) -> Option<&str> {
+        self.0.note.as_deref()
+    }
+}
+
+/// One try of a step.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct Attempt {
+    /// Which, from 1.
+    number: u32,
+    /// When it was handed out or, if that is not known, came back.
+    at: DateTime,
+    /// How long its exchanges took, milliseconds.
+    duration_ms: Long,
+    /// What came of it: `sent`, `coalesced` (answered by the request of another run), `found` (it had taken place
+    /// already), `retry`, `gone`, `failed`, `running`.
+    outcome: String,
+    /// Why it failed.
+    error: Option<String>,
+    /// When the next try is due.
+    next_at: Option<DateTime>,
+    /// Its HTTP requests and answers.
+    exchanges: Vec<Exchange>,
+}
+
+impl Attempt {
+    fn of(attempt: &StoryAttempt, step: &StoryStep) -> Self {
+        let exchange = |recorded: &weir_workflow_engine::Exchange| Exchange { recorded: Arc::new(recorded.clone()), output: step.output.clone() };
+        Attempt {
+            number: attempt.number,
+            at: DateTime(attempt.at),
+            duration_ms: Long(attempt.duration_ms),
+            outcome: attempt.outcome.to_owned(),
+            error: attempt.error.clone(),
+            next_at: attempt.next_at.map(DateTime),
+            exchanges: attempt.exchanges.iter().map(exchange).collect(),
+        }
+    }
+}
+
+/// A change outside that a step makes.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct Effect {
+    /// Its idempotency key: the same in every retry and replay.
+    key: String,
+    /// How it can be repeated.
+    class: EffectClass,
+    /// What is known of it.
+    state: EffectState,
+}
+
+/// Declares an enum whose values the engine names in `snake_case`.
+macro_rules! named_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+        pub(crate) enum $name {
+            $($(#[$value_doc])* $value,)*
+        }
+
+        impl $name {
+            fn by_name(name: &str) -> Option<Self> {
+                match name {
+                    $($text => Some(Self::$value),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+named_enum! {
+    /// What kind of step.
+    StepKind {
+        /// A follow-up read of the event.
+        Read = "read",
+        /// A call of a connector.
+        Call = "call",
+        /// A choice between two branches.
+        If = "if",
+        /// Values that later steps use.
+        Set = "set",
+        /// Steps for each item of a list.
+        ForEach = "for_each",
+        /// The end of the run.
+        Stop = "stop",
+    }
+}
+
+named_enum! {
+    /// Where a step stands.
+    StepStatus {
+        /// Not reached yet.
+        Pending = "pending",
+        /// Under way.
+        Running = "running",
+        /// Between two tries.
+        Waiting = "waiting",
+        /// Done.
+        Succeeded = "succeeded",
+        /// Left out by its condition.
+        Skipped = "skipped",
+        /// The object to read does not exist any more.
+        Gone = "gone",
+        /// Answered from the record of an earlier run: nothing was sent.
+        Answered = "answered",
+        /// It failed.
+        Failed = "failed",
+        /// Nobody knows whether it took place: a person must look.
+        Unknown = "unknown",
+        /// The run was stopped before it was done.
+        Canceled = "canceled",
+    }
+}
+
+named_enum! {
+    /// What is known of an effect.
+    EffectState {
+        /// About to be sent, or sent and not answered yet.
+        Intended = "intended",
+        /// It took place.
+        Confirmed = "confirmed",
+        /// It is proven not to have taken place.
+        Failed = "failed",
+        /// Nobody knows: a person must look.
+        Unknown = "unknown",
+    }
+}

@@ -1,0 +1,216 @@
+//! Workflows, their versions and triggers.
+
+use super::super::caller::Caller;
+use super::super::errors::{ApiError, ApiResult};
+use super::super::scalars::{DateTime, Json};
+use super::connector::HydrateMode;
+use super::long_to_int;
+use crate::auth::Permission;
+use async_graphql::{Context, Enum, ID, Object, SimpleObject};
+use std::sync::Arc;
+use weir_orchestrator::snapshot::Snapshot;
+use weir_storage::{VersionState as StoredState, WorkflowVersionRow};
+use weir_workflow_engine::{Definition, VersionId, WorkflowId, WorkspaceId};
+
+/// A workflow over all its versions.
+#[derive(Debug, Clone)]
+pub(crate) struct Workflow(Arc<weir_orchestrator::snapshot::Workflow>);
+
+impl Workflow {
+    /// All workflows of a workspace, by name.
+    pub(crate) fn all(snapshot: &Snapshot, workspace: WorkspaceId) -> Vec<Self> {
+        snapshot.workflows(workspace).cloned().map(Workflow).collect()
+    }
+
+    /// A workflow by id.
+    pub(crate) fn by_id(snapshot: &Snapshot, workspace: WorkspaceId, id: WorkflowId) -> Option<Self> {
+        snapshot.workflow_by_id(workspace, id).cloned().map(Workflow)
+    }
+
+    /// A workflow by name.
+    pub(crate) fn by_name(snapshot: &Snapshot, workspace: WorkspaceId, name: &str) -> Option<Self> {
+        snapshot.workflow(workspace, name).cloned().map(Workflow)
+    }
+
+    /// What it is in the configuration.
+    pub(crate) fn inner(&self) -> &weir_orchestrator::snapshot::Workflow {
+        &self.0
+    }
+}
+
+/// What to do when an event arrives: a document that is changed as a draft and published as a version. Needs CONFIG_READ.
+#[Object]
+impl Workflow {
+    /// Its id.
+    pub(crate) async fn id(&self) -> ID {
+        self.0.row.id.to_string().into()
+    }
+
+    /// Its name, unique in the workspace.
+    async fn name(&self) -> &str {
+        &self.0.row.name
+    }
+
+    /// The version that takes events. Null: it has never been published.
+    async fn published(&self, ctx: &Context<'_>) -> ApiResult<Option<WorkflowVersion>> {
+        load_version(ctx, self.0.row.published_version).await
+    }
+
+    /// The version being worked on. Null: there is no draft.
+    async fn draft(&self, ctx: &Context<'_>) -> ApiResult<Option<WorkflowVersion>> {
+        match self.0.draft {
+            Some(_) => load_version(ctx, self.0.row.draft_version).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Every version, newest first, at most 100.
+    async fn versions(&self, ctx: &Context<'_>) -> ApiResult<Vec<WorkflowVersion>> {
+        let (store, workspace) = Caller::of(ctx).read(Permission::ConfigRead)?;
+        let page = store.version_page(workspace, self.0.row.id, None, 100).await.map_err(|error| ApiError::internal("reading versions", &error))?;
+        Ok(page.rows.into_iter().map(WorkflowVersion).collect())
+    }
+
+    /// What starts the published version. Null: it has never been published.
+    async fn trigger(&self) -> Option<Trigger> {
+        self.0.published.as_ref().map(|version| Trigger::of(version.plan.trigger(), &version.definition))
+    }
+
+    /// Raised by each change; pass it as `expectedRevision`.
+    async fn revision(&self) -> i32 {
+        long_to_int(self.0.row.revision)
+    }
+
+    /// When it was made.
+    async fn created_at(&self) -> DateTime {
+        DateTime(self.0.row.created_at)
+    }
+
+    /// When it was last changed.
+    async fn updated_at(&self) -> DateTime {
+        DateTime(self.0.row.updated_at)
+    }
+}
+
+/// Reads one version.
+pub(crate) async fn load_version(ctx: &Context<'_>, id: Option<VersionId>) -> ApiResult<Option<WorkflowVersion>> {
+    let Some(id) = id else { return Ok(None) };
+    let (store, workspace) = Caller::of(ctx).read(Permission::ConfigRead)?;
+    let row = store.version_load(workspace, id).await.map_err(|error| ApiError::internal("reading a workflow version", &error))?;
+    Ok(row.map(WorkflowVersion))
+}
+
+/// One version of a workflow.
+#[derive(Debug)]
+pub(crate) struct WorkflowVersion(WorkflowVersionRow);
+
+/// One version of a workflow. A published one never changes, and runs stay with the version they started on.
+#[Object]
+impl WorkflowVersion {
+    /// Its id.
+    pub(crate) async fn id(&self) -> ID {
+        self.0.id.to_string().into()
+    }
+
+    /// Counted from 1 in the workflow.
+    async fn number(&self) -> u32 {
+        self.0.number
+    }
+
+    /// Whether it may still change.
+    async fn state(&self) -> VersionState {
+        match self.0.state {
+            StoredState::Draft => VersionState::Draft,
+            StoredState::Published => VersionState::Published,
+        }
+    }
+
+    /// Its workflow. Null: it was deleted.
+    async fn workflow(&self, ctx: &Context<'_>) -> ApiResult<Option<Workflow>> {
+        let (snapshot, workspace) = Caller::of(ctx).config()?;
+        Ok(Workflow::by_id(&snapshot, workspace, self.0.workflow))
+    }
+
+    /// The document, without `kind`.
+    async fn definition(&self) -> Json {
+        Json(serde_json::from_str(&self.0.definition).unwrap_or_default())
+    }
+
+    /// What starts it. Null for a draft that is not right yet.
+    async fn trigger(&self) -> Option<Trigger> {
+        let document: serde_json::Value = serde_json::from_str(&self.0.definition).ok()?;
+        let definition = Definition::parse(&document).ok()?;
+        Some(Trigger::of(definition.trigger(), &document))
+    }
+
+    /// Checksum of the document.
+    async fn checksum(&self) -> &str {
+        &self.0.checksum
+    }
+
+    /// When it was made.
+    async fn created_at(&self) -> DateTime {
+        DateTime(self.0.created_at)
+    }
+}
+
+/// Whether a version may still change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+pub(crate) enum VersionState {
+    /// It may; it takes no events.
+    Draft,
+    /// It never changes again.
+    Published,
+}
+
+/// What starts a workflow: the `on` block of its document, to read.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct Trigger {
+    /// What kind of start.
+    kind: TriggerKind,
+    /// The event type with its connector, such as `stripe.invoice.paid`.
+    event: Option<String>,
+    /// Only events of the connection with this name.
+    connection: Option<String>,
+    /// Only events for which this expression is true.
+    #[graphql(name = "where")]
+    filter: Option<String>,
+    /// Whether the follow-up reads run. Null: as the connector says.
+    hydrate: Option<HydrateMode>,
+    /// What the input must look like, for manual starts.
+    input_schema: Option<Json>,
+}
+
+impl Trigger {
+    /// `document` is the one that `trigger` was parsed from; expressions are shown as they were written.
+    fn of(trigger: &weir_workflow_engine::Trigger, document: &serde_json::Value) -> Self {
+        use weir_workflow_engine::Trigger as Parsed;
+        match trigger {
+            Parsed::Event { event, connection, filter: _, hydrate } => Trigger {
+                kind: TriggerKind::Event,
+                event: Some(event.clone()),
+                connection: connection.clone(),
+                filter: document.pointer("/on/where").and_then(|text| text.as_str()).map(str::to_owned),
+                hydrate: hydrate.map(HydrateMode::from),
+                input_schema: None,
+            },
+            Parsed::Manual { input } => Trigger {
+                kind: TriggerKind::Manual,
+                event: None,
+                connection: None,
+                filter: None,
+                hydrate: None,
+                input_schema: input.clone().map(Json),
+            },
+        }
+    }
+}
+
+/// What kind of start a workflow has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+pub(crate) enum TriggerKind {
+    /// An event of a connector.
+    Event,
+    /// A person or a program.
+    Manual,
+}

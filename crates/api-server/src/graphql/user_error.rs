@@ -1,0 +1,228 @@
+//! What the user's input, or the state of the thing, did wrong. Payloads carry these; they are no errors of the request.
+//!
+//! A small family of types shared by all mutations. Messages never quote a secret.
+
+use super::errors::{ApiError, ApiResult};
+use super::types::long_to_int;
+use crate::problem::Code;
+use async_graphql::{Enum, Interface, SimpleObject};
+use weir_orchestrator::configure::{ApplyError, ConfigProblem};
+
+/// Something that the input, or the state of the thing, did wrong. Nothing has been changed.
+#[derive(Debug, Clone, Interface)]
+#[graphql(
+    field(name = "code", ty = "&UserErrorCode", desc = "What kind of mistake; stable."),
+    field(name = "message", ty = "&String", desc = "What is wrong, for people."),
+    field(name = "path", ty = "&Vec<String>", desc = "The place in the arguments, such as [\"input\", \"name\"].")
+)]
+pub(crate) enum UserError {
+    /// A value of the input is wrong.
+    InputError(InputError),
+    /// Somebody else changed the thing.
+    ConflictError(ConflictError),
+    /// Something stands in the way.
+    PreconditionError(PreconditionError),
+}
+
+/// A value of the input is missing or wrong.
+#[derive(Debug, Clone, SimpleObject)]
+pub(crate) struct InputError {
+    /// What kind of mistake; stable.
+    code: UserErrorCode,
+    /// What is wrong, for people.
+    message: String,
+    /// The place in the arguments, such as `["input", "config", "region"]`.
+    path: Vec<String>,
+    /// The place in the submitted document, as a JSON Pointer.
+    pointer: Option<String>,
+    /// The line in the submitted text, from 1.
+    line: Option<usize>,
+    /// Finer name of the mistake in `snake_case`; stable, and more may be added.
+    problem: Option<String>,
+    /// How to mend it, or what was probably meant.
+    suggestion: Option<String>,
+    /// Name of the document it was found in.
+    document_name: Option<String>,
+}
+
+/// The thing was changed since it was read, or exists already.
+#[derive(Debug, Clone, SimpleObject)]
+pub(crate) struct ConflictError {
+    /// What kind of mistake; stable.
+    code: UserErrorCode,
+    /// What is wrong, for people.
+    message: String,
+    /// The place in the arguments.
+    path: Vec<String>,
+    /// The revision that the thing has now. Null: it is not there.
+    current_revision: Option<i32>,
+}
+
+/// The state of the thing, or of others, does not allow it.
+#[derive(Debug, Clone, SimpleObject)]
+pub(crate) struct PreconditionError {
+    /// What kind of mistake; stable.
+    code: UserErrorCode,
+    /// What is wrong, for people.
+    message: String,
+    /// The place in the arguments.
+    path: Vec<String>,
+    /// Kinds and names of what stands in the way.
+    blockers: Vec<String>,
+}
+
+/// What kind of mistake. Stable; more may be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+pub(crate) enum UserErrorCode {
+    /// A value that is needed is missing.
+    Required,
+    /// A value is wrong; `problem` and `message` say how.
+    Invalid,
+    /// An id has the wrong form or names another kind of thing.
+    InvalidId,
+    /// The name is taken.
+    Taken,
+    /// There is no such thing.
+    NotFound,
+    /// The thing has another revision than expected.
+    Conflict,
+    /// Other things need it.
+    InUse,
+    /// There are too many of something.
+    TooMany,
+    /// This run cannot be replayed.
+    NotReplayable,
+    /// What the replay would do is no longer what was shown: look at the new preview.
+    PreviewChanged,
+}
+
+/// Says where in the arguments a document's problem lies.
+pub(crate) type Place<'a> = dyn Fn(&ConfigProblem) -> Vec<String> + Sync + 'a;
+
+impl UserError {
+    /// A value of the input is wrong. `field` is below `input`.
+    pub(crate) fn input(code: UserErrorCode, field: &str, message: impl Into<String>) -> Self {
+        UserError::InputError(InputError {
+            code,
+            message: message.into(),
+            path: below_input(&[field]),
+            pointer: None,
+            line: None,
+            problem: None,
+            suggestion: None,
+            document_name: None,
+        })
+    }
+
+    /// A value inside a JSON value of the input is wrong. `pointer` starts at the value of `field`.
+    pub(crate) fn inside(field: &str, pointer: &str, message: String) -> Self {
+        let mut path = below_input(&[field]);
+        path.extend(segments(pointer));
+        UserError::InputError(InputError {
+            code: UserErrorCode::Invalid,
+            message,
+            path,
+            pointer: Some(pointer.to_owned()),
+            line: None,
+            problem: None,
+            suggestion: None,
+            document_name: None,
+        })
+    }
+
+    /// A text of the input cannot be parsed.
+    pub(crate) fn unreadable(path: Vec<String>, line: usize, message: String) -> Self {
+        UserError::InputError(InputError {
+            code: UserErrorCode::Invalid,
+            message,
+            path,
+            pointer: None,
+            line: Some(line),
+            problem: Some("yaml".to_owned()),
+            suggestion: None,
+            document_name: None,
+        })
+    }
+
+    /// There is no such thing.
+    pub(crate) fn not_found(field: &str) -> Self {
+        UserError::input(UserErrorCode::NotFound, field, "there is no such thing in this workspace")
+    }
+
+    /// The state does not allow it.
+    pub(crate) fn precondition(code: UserErrorCode, field: &str, message: impl Into<String>, blockers: Vec<String>) -> Self {
+        UserError::PreconditionError(PreconditionError { code, message: message.into(), path: below_input(&[field]), blockers })
+    }
+
+    fn of_problem(problem: ConfigProblem, place: &Place<'_>) -> Self {
+        let code = match problem.code.as_str() {
+            "missing" | "required" => UserErrorCode::Required,
+            "too_many" => UserErrorCode::TooMany,
+            _ => UserErrorCode::Invalid,
+        };
+        UserError::InputError(InputError {
+            code,
+            path: place(&problem),
+            message: problem.message,
+            pointer: Some(problem.pointer),
+            line: problem.line,
+            problem: Some(problem.code),
+            suggestion: problem.suggestion,
+            document_name: problem.name,
+        })
+    }
+}
+
+/// Turns the orchestrator's refusal into user errors. `place` says where in the arguments a document's problem lies.
+///
+/// # Errors
+/// When it was not the user's doing: the database cannot be written.
+pub(crate) fn of_apply(error: ApplyError, field: &str, place: &Place<'_>) -> ApiResult<Vec<UserError>> {
+    Ok(match error {
+        ApplyError::Invalid(problems) => problems.into_iter().map(|problem| UserError::of_problem(problem, place)).collect(),
+        ApplyError::Conflict { kind, name, current_revision } => {
+            let message = match current_revision {
+                Some(revision) => format!("{kind} `{name}` has revision {revision}"),
+                None => format!("{kind} `{name}` is not there any more"),
+            };
+            let path = below_input(&[field]);
+            let code = if field == "name" { UserErrorCode::Taken } else { UserErrorCode::Conflict };
+            vec![UserError::ConflictError(ConflictError { code, message, path, current_revision: current_revision.map(long_to_int) })]
+        }
+        ApplyError::InUse { by } => {
+            let message = format!("it is used by {}", by.join(", "));
+            vec![UserError::precondition(UserErrorCode::InUse, "id", message, by)]
+        }
+        ApplyError::NotFound => vec![UserError::not_found("id")],
+        ApplyError::Unavailable(cause) => {
+            tracing::warn!("a change of the configuration was not written: {cause}");
+            return Err(ApiError::new(Code::DatabaseUnavailable, "the change could not be written; nothing was changed"));
+        }
+    })
+}
+
+/// The place of a problem when the input object is the document itself.
+pub(crate) fn in_input(problem: &ConfigProblem) -> Vec<String> {
+    let mut path = below_input(&[]);
+    path.extend(segments(&problem.pointer));
+    path
+}
+
+/// The place of a problem when the document is the value of one field of the input.
+pub(crate) fn in_field(field: &'static str) -> impl Fn(&ConfigProblem) -> Vec<String> {
+    move |problem| {
+        let mut path = below_input(&[field]);
+        path.extend(segments(&problem.pointer));
+        path
+    }
+}
+
+/// A path below `input`.
+pub(crate) fn below_input(fields: &[&str]) -> Vec<String> {
+    std::iter::once("input").chain(fields.iter().copied()).map(str::to_owned).collect()
+}
+
+/// The parts of a JSON Pointer.
+fn segments(pointer: &str) -> impl Iterator<Item = String> + '_ {
+    pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~"))
+}
