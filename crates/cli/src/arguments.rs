@@ -1,0 +1,355 @@
+//! The command line: every command, its options and its help. Parsing only; `config` decides what serving settings mean.
+
+use crate::config::SettingsSource;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage or settings, port taken, or `apply --dry-run` found a difference.
+
+Commands that talk to a server use WEIR_URL (http://127.0.0.1:8080) and WEIR_TOKEN. When neither is set and the folder
+./weir-demo or ./weir-data belongs to a local server, its address and token are used, and a line says so.";
+
+/// Event-driven integrations: no missed webhooks, no blind repeats, every answer on one screen.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server: webhooks in, workflows, calls out, GraphQL.
+    #[command(
+        after_help = "Settings come from flags, then the environment, then weir.toml.
+
+Examples:
+  weir serve
+  weir serve --listen 0.0.0.0:8080 --public-url https://hooks.example.com
+  WEIR_DATABASE_URL=postgres://weir@db/weir WEIR_MASTER_KEY=… WEIR_ADMIN_TOKEN=… weir serve"
+    )]
+    Serve(Box<ServeArguments>),
+    /// Run a server with simulated providers and two sample flows, to look around.
+    #[command(after_help = "Examples:
+  weir demo                           start it; Ctrl-C stops it
+  weir demo --rate 20 --for 10        twenty events a second for ten seconds, then stop
+  weir demo forge                     send a webhook with a forged signature
+  weir demo crm stop                  the simulated CRM stops answering: runs wait
+  weir demo crm start                 it answers again: they finish
+  kill -9 $(cat weir-demo/weir.pid)   crash it; start it again and nothing is lost or doubled
+  weir demo ledger                    what the simulated providers really saw")]
+    Demo(DemoArguments),
+    /// The simulated providers of `weir demo`, as a process of their own.
+    #[command(hide = true)]
+    Simulator(SimulatorArguments),
+    /// Make the server's configuration what the documents say.
+    #[command(
+        after_help = "Values may be { env: NAME } or { file: PATH } (relative to the document); they are filled in here, on your machine.
+
+Examples:
+  weir apply -f flows/                every .yaml, .yml and .json file in the folder, one transaction
+  weir apply -f flows/ --dry-run      show the difference; exit code 2 when there is one
+  cat flow.yaml | weir apply -f -"
+    )]
+    Apply(ApplyArguments),
+    /// Print the server's configuration as documents that `weir apply` takes.
+    #[command(
+        after_help = "Secrets are never exported; each one becomes a placeholder such as { env: STRIPE_TOKEN }.
+
+Example:
+  weir export > weir.yaml"
+    )]
+    Export(ServerArguments),
+    /// List the events received, newest first.
+    Events(EventsArguments),
+    /// List the runs, newest first.
+    #[command(after_help = "Examples:
+  weir runs --status failed
+  weir runs --workflow payment-to-crm --limit 5 --json")]
+    Runs(RunsArguments),
+    /// Look at a run, start one, or replay one.
+    #[command(subcommand)]
+    Run(RunCommand),
+    /// List the webhook requests that were refused, and why.
+    Refused(RefusedArguments),
+    /// Work with connector manifests.
+    #[command(subcommand)]
+    Connector(ConnectorCommand),
+    /// Bring the database schema up to date, and stop.
+    #[command(
+        after_help = "`weir serve` does the same at start; this command is for deployments that want it as a step of its own."
+    )]
+    Migrate(Box<ServeArguments>),
+    /// Manage API tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Ask a server whether it is ready; for containers. Exit code 0 when it is.
+    Healthcheck(HealthcheckArguments),
+    /// Check settings, keys, database and clock, and say what is wrong.
+    Doctor(Box<ServeArguments>),
+}
+
+/// `weir serve`, `weir migrate`, `weir doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// File with settings; the names are those of the flags, with underscores. Default: ./weir.toml when it exists.
+    #[arg(long, env = "WEIR_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: SettingsSource,
+}
+
+/// Which server, as whom.
+#[derive(Debug, Args, Clone, Default)]
+pub(crate) struct ServerArguments {
+    /// Address of the server. Default: http://127.0.0.1:8080
+    #[arg(long, env = "WEIR_URL", value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// API token. Prefer the environment: flags can be seen by other users of the machine.
+    #[arg(long, env = "WEIR_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<DemoCommand>,
+    #[command(flatten)]
+    pub(crate) folder: DemoFolder,
+    /// Events per second that each simulated provider sends.
+    #[arg(long, default_value_t = 1.0, value_name = "PER_SECOND")]
+    pub(crate) rate: f64,
+    /// Stop after so many seconds; for scripts. Default: run until Ctrl-C.
+    #[arg(long = "for", value_name = "SECONDS")]
+    pub(crate) seconds: Option<u64>,
+    /// Address to listen on; when its port is taken the next free one is used. Port 0 takes any.
+    #[arg(
+        long,
+        env = "WEIR_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDRESS"
+    )]
+    pub(crate) listen: String,
+}
+
+/// Where the demo lives.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct DemoFolder {
+    /// Data folder of the demo.
+    #[arg(long, default_value = "weir-demo", value_name = "DIR", global = true)]
+    pub(crate) folder: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DemoCommand {
+    /// Send a webhook with a forged signature and show what became of it.
+    Forge,
+    /// Stop or start the simulated CRM.
+    Crm {
+        /// What to do with it.
+        action: CrmAction,
+    },
+    /// Print what the simulated providers really saw: events, effects, repeats.
+    Ledger {
+        /// Machine-readable output.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CrmAction {
+    /// Calls to it fail from now on; runs wait and retry.
+    Stop,
+    /// It answers again.
+    Start,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimulatorArguments {
+    /// Data folder of the demo the simulated providers belong to.
+    #[arg(long)]
+    pub(crate) folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArguments {
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    /// A file, a folder (its .yaml, .yml and .json files, by name) or - for standard input. May be given several times.
+    #[arg(short = 'f', long = "file", required = true, value_name = "FILE|DIR|-")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Change nothing; exit with 2 when something would change.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// How much a list shows, and how.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct ListArguments {
+    /// At most so many, 1 to 1000.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "COUNT")]
+    pub(crate) limit: u32,
+    /// One JSON object per line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArguments {
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    #[command(flatten)]
+    pub(crate) list: ListArguments,
+    /// Only events of this type, e.g. payment_intent.succeeded.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) kind: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunsArguments {
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    #[command(flatten)]
+    pub(crate) list: ListArguments,
+    /// Only runs in this state. May be given several times.
+    #[arg(long, value_name = "STATE")]
+    pub(crate) status: Vec<RunState>,
+    /// Only runs of this workflow, by name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) workflow: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RunState {
+    Running,
+    Waiting,
+    Succeeded,
+    Failed,
+    Canceled,
+}
+
+impl RunState {
+    /// The name of the state in GraphQL.
+    pub(crate) fn wire(self) -> &'static str {
+        match self {
+            RunState::Running => "RUNNING",
+            RunState::Waiting => "WAITING",
+            RunState::Succeeded => "SUCCEEDED",
+            RunState::Failed => "FAILED",
+            RunState::Canceled => "CANCELED",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunCommand {
+    /// Tell the whole story of a run: event, reads, steps, attempts, exchanges, effects.
+    #[command(after_help = "Example:
+  weir run show run_0abc… --bodies")]
+    Show {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// The run, e.g. run_01h2….
+        #[arg(value_name = "RUN")]
+        id: String,
+        /// Print request and response bodies (redacted) as well.
+        #[arg(long)]
+        bodies: bool,
+        /// The story as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Start a run of a workflow with a manual trigger.
+    #[command(after_help = "Example:
+  weir run start refund --input '{\"payment\": \"pi_1\"}'")]
+    Start {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// Name of the workflow.
+        #[arg(value_name = "WORKFLOW")]
+        workflow: String,
+        /// The input, JSON.
+        #[arg(long, default_value = "{}", value_name = "JSON")]
+        input: String,
+        /// Two starts with the same key are one run.
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: Option<String>,
+    },
+    /// Run it again, after showing what would happen.
+    #[command(
+        after_help = "Effects that are known to have happened are answered from their record, not sent again."
+    )]
+    Replay {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// The run to repeat.
+        #[arg(value_name = "RUN")]
+        id: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RefusedArguments {
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    #[command(flatten)]
+    pub(crate) list: ListArguments,
+    /// Only requests to this endpoint, by name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) endpoint: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConnectorCommand {
+    /// Read a manifest (or every manifest of a folder) and print what is wrong with it.
+    #[command(after_help = "Example:
+  weir connector check connectors/acme.yaml")]
+    Check {
+        /// A manifest, or a folder of manifests.
+        #[arg(value_name = "FILE|DIR")]
+        path: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make an API token. It is printed once and stored only as a hash.
+    Create {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// What it is for; shown in lists.
+        #[arg(long, value_name = "NAME")]
+        name: String,
+        /// What it may do. May be given several times; default: everything its maker may do.
+        #[arg(long = "scope", value_name = "SCOPE")]
+        scopes: Vec<String>,
+        /// Days until it stops working. Default: it does not.
+        #[arg(long, value_name = "DAYS")]
+        expires_in_days: Option<u32>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HealthcheckArguments {
+    /// Address of the server. Default: the one it listens on (WEIR_LISTEN), else http://127.0.0.1:8080
+    #[arg(long, env = "WEIR_URL", value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// What the server was told to listen on.
+    #[arg(long, env = "WEIR_LISTEN", value_name = "ADDRESS", hide = true)]
+    pub(crate) listen: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,83 @@
+//! `weir events`: the events received, newest first.
+
+use crate::arguments::EventsArguments;
+use crate::client::Client;
+use crate::commands::lists::{self, List};
+use crate::commands::story;
+use crate::output;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+const FIELDS: &str =
+    "id externalId type connectorName source receivedAt runs { id status workflow { name } }";
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    id: String,
+    external_id: String,
+    #[serde(rename = "type")]
+    kind: String,
+    connector_name: String,
+    source: String,
+    received_at: DateTime<Utc>,
+    runs: Vec<EventRun>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EventRun {
+    id: String,
+    status: String,
+    workflow: Option<story::Named>,
+}
+
+pub(crate) async fn run(arguments: &EventsArguments) -> anyhow::Result<ExitCode> {
+    let client = Client::find(&arguments.server)?;
+    let mut filter = json!({});
+    if let Some(kind) = &arguments.kind {
+        filter["type"] = Value::from(kind.as_str());
+    }
+    let list = List {
+        field: "events",
+        argument: ("filter", "EventFilter"),
+        value: filter,
+        fields: FIELDS,
+    };
+    let events: Vec<Event> = lists::read(&client, &list, arguments.list.limit).await?;
+    if arguments.list.json {
+        lists::print_json(&events)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if events.is_empty() {
+        output::remark("no events");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows: Vec<Vec<String>> = events.iter().map(row).collect();
+    output::table(
+        &["EVENT", "TYPE", "PROVIDER'S ID", "BY", "RECEIVED", "RUNS"],
+        &rows,
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(event: &Event) -> Vec<String> {
+    let runs: Vec<String> = event
+        .runs
+        .iter()
+        .map(|run| format!("{} {}", run.id, run.status.to_lowercase()))
+        .collect();
+    vec![
+        event.id.clone(),
+        format!("{}.{}", event.connector_name, event.kind),
+        event.external_id.clone(),
+        event.source.to_lowercase(),
+        story::moment(event.received_at),
+        if runs.is_empty() {
+            "none".to_owned()
+        } else {
+            runs.join(", ")
+        },
+    ]
+}

@@ -1,0 +1,61 @@
+//! The commands, one file each: read what is needed, ask the server, print the answer.
+
+pub(crate) mod apply;
+pub(crate) mod connector;
+pub(crate) mod doctor;
+pub(crate) mod documents;
+mod events;
+mod export;
+mod healthcheck;
+mod lists;
+mod migrate;
+pub(crate) mod refused;
+mod replay;
+pub(crate) mod runs;
+pub(crate) mod show;
+mod start;
+pub(crate) mod story;
+mod token;
+mod user_errors;
+
+use crate::arguments::{Command, ConnectorCommand, RunCommand, TokenCommand};
+use std::process::ExitCode;
+
+/// Runs a command that needs no server of its own.
+pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Apply(arguments) => apply::run(arguments).await,
+        Command::Export(server) => export::run(&server).await,
+        Command::Events(arguments) => events::run(&arguments).await,
+        Command::Runs(arguments) => runs::run(&arguments).await,
+        Command::Run(RunCommand::Show {
+            server,
+            id,
+            bodies,
+            json,
+        }) => show::run(&server, &id, show::Options { bodies, json }).await,
+        Command::Run(RunCommand::Start {
+            server,
+            workflow,
+            input,
+            idempotency_key,
+        }) => start::run(&server, &workflow, &input, idempotency_key).await,
+        Command::Run(RunCommand::Replay { server, id, yes }) => {
+            replay::run(&server, &id, yes).await
+        }
+        Command::Refused(arguments) => refused::run(&arguments).await,
+        Command::Connector(ConnectorCommand::Check { path }) => connector::check(&path),
+        Command::Migrate(arguments) => migrate::run(*arguments).await,
+        Command::Token(TokenCommand::Create {
+            server,
+            name,
+            scopes,
+            expires_in_days,
+        }) => token::create(&server, name, scopes, expires_in_days).await,
+        Command::Healthcheck(arguments) => healthcheck::run(&arguments).await,
+        Command::Doctor(arguments) => doctor::run(*arguments).await,
+        Command::Serve(_) | Command::Demo(_) | Command::Simulator(_) => {
+            unreachable!("the executable starts these on a runtime of their own")
+        }
+    }
+}

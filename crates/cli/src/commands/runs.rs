@@ -1,0 +1,91 @@
+//! `weir runs`: the runs, newest first.
+
+use crate::arguments::RunsArguments;
+use crate::client::Client;
+use crate::commands::lists::{self, List};
+use crate::commands::story::{self, RUN_FIELDS, Run};
+use crate::output;
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+pub(crate) async fn run(arguments: &RunsArguments) -> anyhow::Result<ExitCode> {
+    let client = Client::find(&arguments.server)?;
+    let states: Vec<&str> = arguments.status.iter().map(|state| state.wire()).collect();
+    let runs = read(
+        &client,
+        &states,
+        arguments.workflow.as_deref(),
+        arguments.list.limit,
+    )
+    .await?;
+    if arguments.list.json {
+        lists::print_json(&runs)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if runs.is_empty() {
+        output::remark("no runs");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows: Vec<Vec<String>> = runs.iter().map(row).collect();
+    output::table(
+        &[
+            "RUN", "STATE", "WORKFLOW", "EVENT", "STARTED", "TOOK", "NOTE",
+        ],
+        &rows,
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads runs, newest first; in any of these states, or in all.
+pub(crate) async fn read(
+    client: &Client,
+    states: &[&str],
+    workflow: Option<&str>,
+    limit: u32,
+) -> anyhow::Result<Vec<Run>> {
+    let wanted: Vec<Value> = if states.is_empty() {
+        vec![Value::Null]
+    } else {
+        states.iter().map(|state| json!(state)).collect()
+    };
+    let mut runs: Vec<Run> = Vec::new();
+    for status in wanted {
+        let filter = json!({ "status": status, "workflow": workflow });
+        let list = List {
+            field: "runs",
+            argument: ("filter", "RunFilter"),
+            value: filter,
+            fields: RUN_FIELDS,
+        };
+        runs.extend(lists::read::<Run>(client, &list, limit).await?);
+    }
+    // Ids are in the order of time, as text too.
+    runs.sort_by(|one, other| other.id.cmp(&one.id));
+    runs.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(runs)
+}
+
+fn row(run: &Run) -> Vec<String> {
+    let took = run
+        .finished_at
+        .map(|finished| story::length_ms((finished - run.started_at).num_milliseconds()));
+    let note = match (&run.error, run.due_at) {
+        (Some(error), _) => match &error.step {
+            Some(step) => format!("{} in {step}", error.code),
+            None => error.code.clone(),
+        },
+        (None, Some(due)) if !run.is_finished() => format!("goes on at {}", story::clock(due)),
+        (None, _) => String::new(),
+    };
+    vec![
+        run.id.clone(),
+        run.status.to_lowercase(),
+        run.workflow_name().to_owned(),
+        run.event
+            .as_ref()
+            .map_or_else(String::new, |event| event.external_id.clone()),
+        story::moment(run.started_at),
+        took.unwrap_or_default(),
+        note,
+    ]
+}

@@ -1,0 +1,38 @@
+//! What a mutation says its input did wrong.
+
+use crate::failure::Failure;
+use serde::Deserialize;
+
+/// What to read of each user error.
+pub(crate) const FIELDS: &str =
+    "userErrors { __typename code message path ... on InputError { pointer suggestion } }";
+
+/// One mistake in the input of a mutation.
+#[derive(Debug, Deserialize)]
+pub(crate) struct UserError {
+    pub(crate) message: String,
+    pub(crate) path: Vec<String>,
+    #[serde(default)]
+    pub(crate) pointer: Option<String>,
+    #[serde(default)]
+    pub(crate) suggestion: Option<String>,
+}
+
+impl UserError {
+    /// The message with its suggestion.
+    pub(crate) fn text(&self) -> String {
+        match &self.suggestion {
+            Some(suggestion) => format!("{} ({suggestion})", self.message),
+            None => self.message.clone(),
+        }
+    }
+}
+
+/// Fails with all mistakes, if there are any.
+pub(crate) fn refuse(what: &str, errors: &[UserError]) -> Result<(), Failure> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let texts: Vec<String> = errors.iter().map(UserError::text).collect();
+    Err(Failure::new(format!("{what}: {}", texts.join("\n"))))
+}

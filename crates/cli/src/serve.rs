@@ -1,0 +1,358 @@
+//! `weir serve`: opens the database, starts the orchestrator, listens, and stops cleanly when told to.
+//!
+//! `weir demo` starts the same server through [`start`]. The order matters: the port is tried before the database is
+//! opened, so a second server by mistake fails before it can touch anything; the token is known before anything listens.
+
+use crate::arguments::ServeArguments;
+use crate::config::{self, Backend, Config};
+use crate::failure::Failure;
+use crate::output;
+use crate::telemetry::{self, LogTarget};
+use anyhow::Context as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use std::future::Future;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use weir_api_server::{Server, ServerOptions};
+use weir_orchestrator::{Options, Orchestrator};
+use weir_orchestrator::clock::SystemClock;
+use weir_orchestrator::registry::Registry;
+use weir_storage::{Database, DatabaseOptions, MasterKey, OpenError, SecretBox, Store, WriterSeed};
+
+/// Text of `/metrics`, made when asked for.
+pub(crate) type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// A server that is ready to take requests and has not begun yet.
+pub(crate) struct Started {
+    pub(crate) orchestrator: Orchestrator,
+    pub(crate) server: Server,
+    pub(crate) url: String,
+    /// The administrator's token, if there is one.
+    pub(crate) admin_token: Option<SecretString>,
+    /// Whether this start made it.
+    pub(crate) admin_token_made_now: bool,
+}
+
+/// `weir serve`.
+pub(crate) fn main(arguments: Box<ServeArguments>) -> anyhow::Result<ExitCode> {
+    let config = config::load(arguments.config.as_deref(), arguments.settings)?;
+    let runtime = runtime()?;
+    let code = runtime.block_on(Box::pin(serve(config)));
+    // Nothing may hold the exit up: what matters is on disk.
+    runtime.shutdown_background();
+    code
+}
+
+/// The runtime of a server.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config::cores())
+        .enable_all()
+        .build()
+        .context("could not start the runtime")
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    let telemetry = telemetry::start(
+        config.log.as_deref(),
+        config.log_format,
+        &LogTarget::StandardError,
+    )?;
+    let render_metrics = telemetry::start_metrics()?;
+    let started = start(&config, render_metrics).await?;
+    if let Some(folder) = &config.data_folder {
+        folder.announce(&started.url)?;
+    }
+    say_first_words(&config, &started);
+    tracing::info!(url = %started.url, version = env!("CARGO_PKG_VERSION"), "listening on {}", started.url);
+    let outcome = run(started, stop_signal()?).await;
+    if let Some(folder) = &config.data_folder {
+        folder.withdraw();
+    }
+    // Flushing blocks; the runtime must keep running meanwhile, it carries the export.
+    tokio::task::spawn_blocking(move || telemetry.flush())
+        .await
+        .context("could not flush the telemetry")?;
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+fn say_first_words(config: &Config, started: &Started) {
+    match (&started.admin_token, &config.data_folder) {
+        (Some(token), Some(folder)) if started.admin_token_made_now => {
+            output::remark(format!(
+                "made an administrator's token; it is kept in {} and shown only now:\n  WEIR_TOKEN={}",
+                folder.admin_token().display(),
+                token.expose_secret()
+            ));
+        }
+        (None, _) => tracing::warn!(
+            "no WEIR_ADMIN_TOKEN is set: only API tokens made before can use GraphQL"
+        ),
+        (Some(_), _) => {}
+    }
+}
+
+/// Opens the database, starts the orchestrator and binds the address. Nothing is served before [`run`].
+pub(crate) async fn start(
+    config: &Config,
+    render_metrics: RenderMetrics,
+) -> anyhow::Result<Started> {
+    let listen = try_port(config.listen)?;
+    if let Some(folder) = &config.data_folder {
+        folder.create()?;
+    }
+    let connectors = connectors(config.connectors.as_deref())?;
+    let Opened {
+        store,
+        writer,
+        secrets,
+    } = open(config).await?;
+    let mut writer = writer;
+    let node = writer
+        .register(&config.node)
+        .await
+        .context("could not register this server in the database")?;
+    let (admin_token, admin_token_made_now) = admin_token(config)?;
+    let mut settings = config.orchestrator.clone();
+    settings.public_url = config
+        .public_url
+        .clone()
+        .unwrap_or_else(|| format!("http://{}", reachable(listen)));
+    let orchestrator = Orchestrator::start(Options {
+        settings,
+        clock: Arc::new(SystemClock),
+        store,
+        writer,
+        node,
+        secrets,
+        connectors,
+    })
+    .await
+    .context("could not start")?;
+    let options = ServerOptions {
+        listen,
+        admin_token: admin_token.clone(),
+        render_metrics,
+        workers: config.workers,
+    };
+    let server = match Server::bind(orchestrator.clone(), options) {
+        Ok(server) => server,
+        Err(error) => {
+            orchestrator.shutdown().await;
+            return Err(anyhow::Error::new(error).context(format!("could not listen on {listen}")));
+        }
+    };
+    let url = format!("http://{}", reachable(server.local_addr()));
+    Ok(Started {
+        orchestrator,
+        server,
+        url,
+        admin_token,
+        admin_token_made_now,
+    })
+}
+
+/// A database that is open, with the key that fits it.
+pub(crate) struct Opened {
+    pub(crate) store: Store,
+    pub(crate) writer: WriterSeed,
+    pub(crate) secrets: SecretBox,
+}
+
+/// Opens the database, which brings its schema up to date, and proves that the master key fits.
+pub(crate) async fn open(config: &Config) -> anyhow::Result<Opened> {
+    let (store, mut writer) = open_database(config).await?;
+    // No key is made up while there are secrets that only a lost one opens.
+    let sealed_rows_exist = writer
+        .sealed_rows_exist()
+        .await
+        .context("could not look for stored secrets")?;
+    let secrets = SecretBox::new(master_key(config, sealed_rows_exist)?);
+    writer.check_key(&secrets).await.map_err(|error| {
+        let failure = Failure::new("the master key does not fit this database")
+            .fix("set WEIR_MASTER_KEY (or the file master.key) to the key it was made with");
+        anyhow::Error::new(error).context(failure)
+    })?;
+    Ok(Opened {
+        store,
+        writer,
+        secrets,
+    })
+}
+
+/// Opens the database, which brings its schema up to date.
+pub(crate) async fn open_database(config: &Config) -> anyhow::Result<(Store, WriterSeed)> {
+    Database::open(&config.database_url, DatabaseOptions::default())
+        .await
+        .map_err(|error| {
+            let locked = matches!(error, OpenError::Locked { .. });
+            let failure = Failure::new("could not open the database");
+            let failure = match (locked, config.backend) {
+                (true, _) => failure.fix(
+                    "stop the other process, or give this one another folder (WEIR_DATABASE_URL)",
+                ),
+                (false, Backend::Sqlite) => failure
+                    .fix("check the path in WEIR_DATABASE_URL and the permissions of its folder"),
+                (false, Backend::PostgreSql) => {
+                    failure.fix("check host, database, user and password in WEIR_DATABASE_URL")
+                }
+            };
+            anyhow::Error::new(error).context(failure)
+        })
+}
+
+/// Serves until `stop` resolves or the node loses its place; then finishes or parks what is going on.
+pub(crate) async fn run(started: Started, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let Started {
+        orchestrator,
+        server,
+        ..
+    } = started;
+    let lost = orchestrator.stopped();
+    let mut reason = None;
+    let ended = async {
+        tokio::select! {
+            () = stop => tracing::info!("stopping"),
+            why = lost => reason = Some(why),
+        }
+    };
+    let served = server.run(ended).await;
+    orchestrator.shutdown().await;
+    served.context("the HTTP server failed")?;
+    match reason {
+        None => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        Some(why) => Err(Failure::new(format!("the server stopped itself: {why}"))
+            .fix("start it again; if another server runs under the same WEIR_NODE, give each a name of its own")
+            .into()),
+    }
+}
+
+/// Resolves at the first SIGTERM or SIGINT; the second one ends the process at once.
+pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("could not watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("could not watch for SIGINT")?;
+    let (told, stop) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let mut told = Some(told);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            match told.take() {
+                // Nobody waits any more when the server has ended by itself.
+                Some(told) => drop(told.send(())),
+                None => {
+                    output::remark(
+                        "stopping at once; what was under way is taken up at the next start",
+                    );
+                    std::process::exit(i32::from(crate::failure::EXIT_FAILURE));
+                }
+            }
+        }
+    });
+    Ok(async move {
+        // The sender is only dropped together with the runtime.
+        let _told = stop.await;
+    })
+}
+
+/// Fails early and clearly when the address cannot be listened on. Port 0 becomes a free one.
+pub(crate) fn try_port(listen: SocketAddr) -> anyhow::Result<SocketAddr> {
+    match TcpListener::bind(listen).and_then(|listener| listener.local_addr()) {
+        Ok(address) => Ok(address),
+        Err(error) => {
+            let (message, fix) = match error.kind() {
+                ErrorKind::AddrInUse => (
+                    format!("the address {listen} is taken by another program"),
+                    "set WEIR_LISTEN (or --listen, or `listen` in weir.toml) to another port, or stop the other program",
+                ),
+                ErrorKind::PermissionDenied => (
+                    format!("this user may not listen on {listen}"),
+                    "ports below 1024 need privileges: set WEIR_LISTEN (or --listen) to a higher port",
+                ),
+                ErrorKind::AddrNotAvailable => (
+                    format!("this machine has no address {}", listen.ip()),
+                    "set WEIR_LISTEN (or --listen) to an address of this machine; 0.0.0.0 is all of them",
+                ),
+                _ => {
+                    return Err(anyhow::Error::new(error)
+                        .context(Failure::usage(format!("could not listen on {listen}"))));
+                }
+            };
+            Err(Failure::usage(message).fix(fix).into())
+        }
+    }
+}
+
+/// The address as one on this machine reaches it: "all interfaces" is no destination.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() {
+            std::net::Ipv4Addr::LOCALHOST.into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
+    }
+    address
+}
+
+/// The key that seals stored secrets: given, or kept in the data folder of an embedded database.
+fn master_key(config: &Config, sealed_rows_exist: bool) -> anyhow::Result<MasterKey> {
+    if let Some(text) = &config.master_key {
+        return MasterKey::from_base64(text.expose_secret()).context(
+            Failure::usage("WEIR_MASTER_KEY is not 32 bytes in base64")
+                .fix("make one with `openssl rand -base64 32`"),
+        );
+    }
+    match (&config.data_folder, config.backend) {
+        (Some(folder), Backend::Sqlite) => {
+            let path = folder.master_key();
+            MasterKey::load_or_create(&path, sealed_rows_exist).with_context(|| format!("could not use the master key {}", path.display()))
+        }
+        (None, Backend::Sqlite) | (_, Backend::PostgreSql) => Err(Failure::usage("WEIR_MASTER_KEY is not set")
+            .fix("with PostgreSQL every server must be given the same key: make one with `openssl rand -base64 32` and keep it safe")
+            .into()),
+    }
+}
+
+/// The administrator's token and whether it was made just now.
+fn admin_token(config: &Config) -> anyhow::Result<(Option<SecretString>, bool)> {
+    if let Some(token) = &config.admin_token {
+        return Ok((Some(token.clone()), false));
+    }
+    match (&config.data_folder, config.backend) {
+        (Some(folder), Backend::Sqlite) => {
+            let token = folder.admin_token_load_or_create()?;
+            Ok((Some(token.token), token.made_now))
+        }
+        (None, Backend::Sqlite) | (_, Backend::PostgreSql) => Ok((None, false)),
+    }
+}
+
+/// The built-in connectors, and those of a folder beside them. A manifest with problems stops the start.
+pub(crate) fn connectors(folder: Option<&Path>) -> anyhow::Result<Registry> {
+    let mut registry = Registry::default();
+    for manifest in weir_connectors::builtin() {
+        registry.add(manifest.name, manifest.yaml, &|name| {
+            manifest.file(name).map(str::to_owned)
+        })?;
+    }
+    if let Some(folder) = folder {
+        let added = registry.add_directory(folder).map_err(|error| {
+            let fix = format!("run `weir connector check {}`", folder.display());
+            anyhow::Error::new(error)
+                .context(Failure::usage("a connector manifest cannot be used").fix(fix))
+        })?;
+        tracing::info!(folder = %folder.display(), added, "loaded {added} connectors from {}", folder.display());
+    }
+    Ok(registry)
+}

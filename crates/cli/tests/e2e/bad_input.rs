@@ -1,0 +1,328 @@
+//! What strangers and mistaken people send: a clear answer each, nothing stored half, the process alive.
+
+use crate::support::{
+    SOON, Server, eventually, now_unix_s, payment_event, post, stderr, stdout, stripe_signature,
+    weir,
+};
+use serde_json::json;
+use std::net::TcpListener;
+
+const SECRET: &str = "whsec_bad_input";
+
+const ENDPOINT: &str = "
+kind: Connection
+name: stripe
+connector: stripe
+config: { base_url: 'http://127.0.0.1:9' }
+credential: { bearer: { token: sk_test_e2e } }
+---
+kind: Endpoint
+name: stripe
+connection: stripe
+secrets: [whsec_bad_input]
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_not_genuine_are_refused_and_kept() {
+    let mut server = Server::start().await;
+    server.apply(ENDPOINT);
+    let body = payment_event("evt_1", "pi_1");
+    let now = now_unix_s();
+    let good = stripe_signature(SECRET, body.as_bytes(), now);
+    let cases: Vec<(&str, Vec<String>)> = vec![
+        (
+            "forged",
+            vec![stripe_signature("whsec_other", body.as_bytes(), now)],
+        ),
+        (
+            "stale",
+            vec![stripe_signature(SECRET, body.as_bytes(), now - 3600)],
+        ),
+        (
+            "from the future",
+            vec![stripe_signature(SECRET, body.as_bytes(), now + 3600)],
+        ),
+        ("truncated", vec![good[..good.len() - 2].to_owned()]),
+        ("duplicated header", vec![good.clone(), good.clone()]),
+        ("unsigned", vec![]),
+        ("empty", vec![String::new()]),
+        (
+            "of another body",
+            vec![stripe_signature(SECRET, b"{}", now)],
+        ),
+    ];
+    for (name, signatures) in &cases {
+        let headers: Vec<(&str, &str)> = signatures
+            .iter()
+            .map(|signature| ("stripe-signature", signature.as_str()))
+            .collect();
+        let detail = server
+            .hook("stripe", &headers, body.clone())
+            .await
+            .problem(401, "SIGNATURE_REFUSED");
+        assert!(!detail.contains(SECRET), "{name}: {detail}");
+        // The right signature must not be handed to somebody who lacks it.
+        let digest = good.rsplit('=').next().unwrap();
+        assert!(!detail.contains(digest), "{name}: {detail}");
+    }
+    let refused = eventually("the refusals are kept", SOON, async || {
+        let refused = server.list(&["refused", "--endpoint", "stripe", "--json"]);
+        (refused.len() == cases.len()).then_some(refused)
+    })
+    .await;
+    let reasons: Vec<&str> = refused
+        .iter()
+        .map(|refused| refused["reason"].as_str().unwrap())
+        .collect();
+    for reason in [
+        "bad_signature",
+        "stale_timestamp",
+        "duplicated_header",
+        "missing_signature",
+    ] {
+        assert!(
+            reasons.contains(&reason),
+            "{reason} is not among {reasons:?}"
+        );
+    }
+
+    // The same body with its genuine signature is taken: the refusals were about the signatures.
+    assert_eq!(
+        server.stripe_hook("stripe", SECRET, &body).await.status,
+        200
+    );
+    assert_eq!(server.list(&["events", "--json"]).len(), 1);
+    assert!(server.is_alive());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_cannot_be_read_are_refused() {
+    let mut server = Server::start().await;
+    server.apply(ENDPOINT);
+    let nested = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    let deep = format!("{{\"id\":\"evt_deep\",\"type\":\"x\",\"data\":{nested}}}");
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("not JSON", b"amount=1&currency=eur".to_vec()),
+        ("200 deep", deep.into_bytes()),
+        ("not UTF-8", b"{\"id\":\"evt_\xff\"}".to_vec()),
+        ("empty", Vec::new()),
+    ];
+    for (name, body) in cases {
+        let signature = stripe_signature(SECRET, &body, now_unix_s());
+        let answer = server
+            .hook("stripe", &[("stripe-signature", &signature)], body)
+            .await;
+        let detail = answer.problem(400, "BODY_INVALID");
+        assert!(!detail.is_empty(), "{name}");
+    }
+    let large = "x".repeat(10 * 1024 * 1024);
+    server
+        .hook("stripe", &[("stripe-signature", "t=1,v1=00")], large)
+        .await
+        .problem(413, "BODY_TOO_LARGE");
+    let nowhere = post(&format!("{}/hooks/main/nobody", server.url), &[], "{}").await;
+    nowhere.problem(404, "ENDPOINT_UNKNOWN");
+    post(&format!("{}/hooks/ep_0000000000000", server.url), &[], "{}")
+        .await
+        .problem(404, "ENDPOINT_UNKNOWN");
+    assert!(server.list(&["events", "--json"]).is_empty());
+    assert!(server.is_alive());
+}
+
+/// Applies documents of which the last is wrong; gives the complaint.
+fn refused_documents(server: &Server, wrong: &str) -> String {
+    let output = server.try_apply(&format!("{ENDPOINT}---\n{wrong}"), &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    stderr(&output)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_that_are_wrong_change_nothing() {
+    let mut server = Server::start().await;
+    let step = |step: &str| {
+        format!(
+            "kind: Workflow\nname: wrong\non: {{ event: stripe.payment_intent.succeeded, connection: stripe }}\nsteps:\n  - {step}\n"
+        )
+    };
+    let cases = [
+        ("an unknown operation", step("{ id: a, call: stripe.payment_intents.got, with: { id: x } }"), vec!["payment_intents.get", "standard input:"]),
+        ("an expression typo", step("{ id: a, call: stripe.payment_intents.get, with: { id: '{{ evnt.data }}' } }"), vec!["evnt", "/steps/0/with/id"]),
+        ("an unclosed expression", step("{ id: a, call: stripe.payment_intents.get, with: { id: '{{ event.data' } }"), vec!["/steps/0/with/id"]),
+        ("a step that does not exist", step("{ id: a, set: { b: '{{ steps.z.id }}' } }"), vec!["z"]),
+        ("an unknown key", step("{ id: a, cal: stripe.payment_intents.get }"), vec!["cal"]),
+        ("an unknown connection", "kind: Endpoint\nname: other\nconnection: strip\nsecrets: [s]\n".to_owned(), vec!["strip"]),
+        ("a missing secret", "kind: Endpoint\nname: other\nconnection: stripe\n".to_owned(), vec!["secret"]),
+        ("a reference to a variable that is not set", "kind: Endpoint\nname: other\nconnection: stripe\nsecrets: [{ env: NOT_SET_ANYWHERE }]\n".to_owned(), vec!["NOT_SET_ANYWHERE"]),
+    ];
+    for (name, document, parts) in cases {
+        let complaint = if name.starts_with("a reference") {
+            // Found before anything is sent: wrong usage.
+            let output = server.try_apply(&document, &[]);
+            assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+            stderr(&output)
+        } else {
+            refused_documents(&server, &document)
+        };
+        for part in parts {
+            assert!(
+                complaint.contains(part),
+                "{name}: {part:?} is not in\n{complaint}"
+            );
+        }
+    }
+    let exported = server.weir(&["export"]);
+    assert_eq!(stdout(&exported).trim(), "", "something was stored");
+    assert!(server.is_alive());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expression_bomb_costs_one_run_and_nothing_else() {
+    let mut server = Server::start().await;
+    let bomb = "{{ ('x' * 1000000 * 1000000) | length }}";
+    let loops = "{{ [1,2,3,4,5,6,7,8,9] | map('string') | join | length }}{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}";
+    let mut refused_or_failed = 0;
+    for expression in [bomb, loops] {
+        let document = format!(
+            "kind: Workflow\nname: bomb\non: {{ manual: {{}} }}\nsteps:\n  - {{ id: a, set: {{ b: {} }} }}\n",
+            json!(expression)
+        );
+        let output = server.try_apply(&document, &[]);
+        if !output.status.success() {
+            refused_or_failed += 1;
+            continue;
+        }
+        let started = server.weir(&["run", "start", "bomb"]);
+        assert!(started.status.success(), "{}", stderr(&started));
+        let id = stdout(&started).trim().to_owned();
+        let run = eventually("the run ends", SOON, async || {
+            server
+                .runs(&["--status", "failed"])
+                .into_iter()
+                .find(|run| run["id"] == id.as_str())
+        })
+        .await;
+        assert!(
+            run["error"]["code"]
+                .as_str()
+                .is_some_and(|code| !code.is_empty()),
+            "{run}"
+        );
+        refused_or_failed += 1;
+    }
+    assert_eq!(refused_or_failed, 2);
+    assert!(server.is_alive());
+}
+
+#[test]
+fn a_manifest_with_cyclic_reads_is_refused_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = "
+connector: loops
+version: 1.0.0
+title: Loops
+hosts: ['https://api.loops.test']
+auth: { bearer: {} }
+operations:
+  a.get: { get: '/a/{{ id }}' }
+webhook:
+  verify: { hmac: { alg: sha256, sig: 'header:X-Sig', encoding: hex, parts: [body] } }
+  identify: { id: /id, type: /type, data: /data }
+events:
+  a.changed:
+    reads:
+      one: { call: a.get, with: { id: '{{ two.id }}' } }
+      two: { call: a.get, with: { id: '{{ one.id }}' } }
+";
+    std::fs::write(folder.path().join("loops.yaml"), manifest).unwrap();
+    let check = weir(folder.path())
+        .args(["connector", "check", "loops.yaml"])
+        .output()
+        .unwrap();
+    assert_eq!(check.status.code(), Some(1), "{}", stdout(&check));
+    let text = stdout(&check);
+    assert!(
+        text.contains("loops.yaml:") && text.contains("/events/a.changed/reads"),
+        "{text}"
+    );
+    let serve = weir(folder.path())
+        .args(["serve", "--listen", "127.0.0.1:0", "--connectors", "."])
+        .output()
+        .unwrap();
+    assert_eq!(serve.status.code(), Some(2), "{}", stderr(&serve));
+    assert!(stderr(&serve).contains("loops.yaml"), "{}", stderr(&serve));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn private_addresses_are_not_called_without_the_setting() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    upstream.set_nonblocking(true).unwrap();
+    let server = Server::start_with(&[]).await;
+    let document = format!(
+        "kind: Connection\nname: inside\nconnector: http\nconfig: {{ base_url: 'http://{}' }}\n---\n\
+         kind: Workflow\nname: reach\non: {{ manual: {{}} }}\nsteps:\n  - {{ id: a, call: http.request, connection: inside, with: {{ method: GET, path: / }}, retry: {{ tries: 1 }} }}\n",
+        upstream.local_addr().unwrap()
+    );
+    let applied = server.try_apply(&document, &[]);
+    let complaint = if applied.status.success() {
+        let started = server.weir(&["run", "start", "reach"]);
+        let id = stdout(&started).trim().to_owned();
+        eventually("the run fails", SOON, async || {
+            (!server.runs(&["--status", "failed"]).is_empty()).then_some(())
+        })
+        .await;
+        stdout(&server.weir(&["run", "show", &id]))
+    } else {
+        stderr(&applied)
+    };
+    assert!(complaint.contains("WEIR_EGRESS_ALLOW"), "{complaint}");
+    assert_eq!(
+        upstream.accept().unwrap_err().kind(),
+        std::io::ErrorKind::WouldBlock,
+        "it was called"
+    );
+}
+
+#[test]
+fn a_taken_port_is_named_with_the_setting() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let output = weir(folder.path())
+        .args(["serve", "--listen", &address])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let complaint = stderr(&output);
+    assert!(
+        complaint.contains(&address) && complaint.contains("WEIR_LISTEN"),
+        "{complaint}"
+    );
+    assert!(
+        !folder.path().join("weir-data").exists(),
+        "a start that failed left a folder behind"
+    );
+}
+
+#[test]
+fn settings_that_mean_nothing_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("weir.toml"), "lisen = '127.0.0.1:0'\n").unwrap();
+    let output = weir(folder.path()).arg("serve").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("did you mean `listen`?"),
+        "{}",
+        stderr(&output)
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let output = weir(folder.path())
+        .arg("serve")
+        .env(
+            "WEIR_DATABASE_URL",
+            "postgres://nobody:hunter2@127.0.0.1:1/none",
+        )
+        .output()
+        .unwrap();
+    assert_ne!(output.status.code(), Some(0));
+    assert!(!stderr(&output).contains("hunter2"), "{}", stderr(&output));
+}
