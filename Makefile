@@ -1,0 +1,27 @@
+# Everything a person or a machine does with this repository. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint fmt advisories bench
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build weir and start the demo (ARGS="..." is passed on to `weir demo`)
+	@scripts/run.sh $(ARGS)
+
+test: ## every check and every test, on SQLite and PostgreSQL; installs what is missing
+	@scripts/test.sh
+
+check: ## all static checks: format, lints, docs, dependencies, spelling, containers
+	@scripts/check.sh
+
+lint: ## clippy alone, warnings are errors
+	@cargo clippy --workspace --all-targets --locked -- -D warnings
+
+fmt: ## format all Rust sources in place
+	@cargo fmt --all
+
+advisories: ## known vulnerabilities in dependencies (fetches the RustSec database from GitHub)
+	@scripts/advisories.sh
+
+bench: ## measure weir against the bare program (see scripts/bench.sh for settings)
+	@scripts/bench.sh $(ARGS)
