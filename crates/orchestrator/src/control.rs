@@ -18,7 +18,7 @@ use std::sync::Arc;
 use weir_connector_sdk::{Identified, InboundRequest};
 use weir_storage::{AcceptOutcome, Dedupe, EventRow, Fact, FactOutcome, ReadError, RunRow};
 use weir_workflow_engine::{
-    Document, Ending, Entry, EventId, EventSource, Ledger, ReplayPreview, RunHead, RunId, RunState, StoryStep, Timestamp, Trigger, WorkspaceId, decode, preview, story,
+    Document, Ending, Entry, EventId, EventSource, Ledger, Problem, ReplayPreview, RunHead, RunId, RunState, StoryStep, Timestamp, Trigger, WorkspaceId, decode, preview, story,
 };
 
 /// Why a person's request was not carried out.
@@ -28,13 +28,8 @@ pub enum ControlError {
     #[error("not found")]
     NotFound,
     /// The input does not fit.
-    #[error("{pointer}: {message}")]
-    Invalid {
-        /// Where in the input.
-        pointer: String,
-        /// What is wrong.
-        message: String,
-    },
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Invalid(Vec<Problem>),
     /// This run cannot be replayed.
     #[error("the run cannot be replayed: {why}")]
     NotReplayable {
@@ -115,10 +110,8 @@ impl Orchestrator {
         let document = Document::from_value(input);
         let raw = Bytes::copy_from_slice(document.raw().as_bytes());
         let (connector, connection, unit) = match version.plan.trigger() {
-            Trigger::Manual { input: schema } => {
-                if let Some(schema) = schema {
-                    crate::input::check(schema, document.value()).map_err(|misfit| ControlError::Invalid { pointer: misfit.pointer, message: misfit.message })?;
-                }
+            Trigger::Manual { .. } => {
+                version.plan.trigger().check_input(document.value()).map_err(ControlError::Invalid)?;
                 ("manual", None, plain_unit(&workflow.row.name, uid))
             }
             Trigger::Event { event, connection, .. } => {
@@ -240,7 +233,7 @@ impl Orchestrator {
 /// A started workflow with an event trigger gets its input read as the provider would have sent it, so that the object
 /// it is about is known to the follow-up reads.
 fn identify(snapshot: &Snapshot, connector: &str, kind: &str, document: &Document) -> Result<Identified, ControlError> {
-    let invalid = |message: String| ControlError::Invalid { pointer: String::new(), message };
+    let invalid = |message: String| ControlError::Invalid(vec![Problem { pointer: String::new(), code: "not_an_event", message, suggestion: None }]);
     let webhook = snapshot.registry().get(connector).and_then(|connector| connector.webhook()).ok_or(ControlError::NotFound)?;
     let context = BTreeMap::new();
     let request = InboundRequest { method: "POST", url: "", headers: &[], body: document.raw().as_bytes(), context: &context, client_ip: None };

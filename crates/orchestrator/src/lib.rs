@@ -14,7 +14,6 @@ pub mod departures;
 pub mod egress;
 pub mod http_client;
 pub mod ingest;
-mod input;
 pub mod perform;
 mod recovery;
 pub mod registry;

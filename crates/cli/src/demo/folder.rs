@@ -143,9 +143,14 @@ impl DemoFolder {
         data_folder::write_whole(&self.local(&format!("{provider}-address")), url)
     }
 
+    /// Where the running stream of deals is noted; it means nothing to providers started later.
+    pub(crate) fn stream_papers(&self) -> PathBuf {
+        self.path().join("stream.json")
+    }
+
     /// The stream of deals that was started last.
     pub(crate) fn stream(&self) -> anyhow::Result<Option<Stream>> {
-        let path = self.path().join("stream.json");
+        let path = self.stream_papers();
         let Some(text) = data_folder::read_if_present(&path)? else {
             return Ok(None);
         };
@@ -157,7 +162,7 @@ impl DemoFolder {
     /// Remembers the stream of deals.
     pub(crate) fn stream_write(&self, stream: &Stream) -> anyhow::Result<()> {
         data_folder::write_whole(
-            &self.path().join("stream.json"),
+            &self.stream_papers(),
             &serde_json::to_string(stream)?,
         )
     }

@@ -190,7 +190,28 @@ fn what_happened(run: &Run) -> String {
         })
         .map(|step| step.path.rsplit('.').next().unwrap_or(&step.path))
         .collect();
-    let calls: Vec<String> = run.steps.iter().filter_map(call).collect();
+    let mut connectors: Vec<(&str, Vec<String>)> = Vec::new();
+    for (connector, call) in run.steps.iter().filter_map(call) {
+        match connectors.last_mut() {
+            Some((last, calls)) if *last == connector => calls.push(call),
+            Some(_) | None => connectors.push((connector, vec![call])),
+        }
+    }
+    let calls: Vec<String> = connectors.into_iter().map(|(connector, calls)| format!("{connector}: {}", counted(calls).join(", "))).collect();
+    format!("read {} → {}", if reads.is_empty() { "nothing".to_owned() } else { reads.join(", ") }, calls.join("; "))
+}
+
+/// Connector, and operation with the status it was answered, of a step that changed something outside.
+fn call(step: &Step) -> Option<(&str, String)> {
+    step.effect.as_ref()?;
+    let exchange = step.attempts.last().and_then(|attempt| attempt.exchanges.last());
+    let status = exchange.and_then(|exchange| exchange.status).map_or_else(|| "?".to_owned(), |status| status.to_string());
+    let (connector, operation) = step.label.split_once('.').unwrap_or((&step.label, ""));
+    Some((connector, format!("{operation} {status}")))
+}
+
+/// Says the same call in a row once, with its number.
+fn counted(calls: Vec<String>) -> Vec<String> {
     let mut counted: Vec<(String, usize)> = Vec::new();
     for call in calls {
         match counted.last_mut() {
@@ -198,36 +219,5 @@ fn what_happened(run: &Run) -> String {
             Some(_) | None => counted.push((call, 1)),
         }
     }
-    let calls: Vec<String> = counted
-        .into_iter()
-        .map(|(call, count)| {
-            if count == 1 {
-                call
-            } else {
-                format!("{call} ×{count}")
-            }
-        })
-        .collect();
-    format!(
-        "read {} → {}",
-        if reads.is_empty() {
-            "nothing".to_owned()
-        } else {
-            reads.join(", ")
-        },
-        calls.join(", ")
-    )
-}
-
-/// `operation status` of a step that changed something outside.
-fn call(step: &Step) -> Option<String> {
-    step.effect.as_ref()?;
-    let exchange = step
-        .attempts
-        .last()
-        .and_then(|attempt| attempt.exchanges.last());
-    let status = exchange
-        .and_then(|exchange| exchange.status)
-        .map_or_else(|| "?".to_owned(), |status| status.to_string());
-    Some(format!("{} {status}", step.label))
+    counted.into_iter().map(|(call, count)| if count == 1 { call } else { format!("{count} × {call}") }).collect()
 }

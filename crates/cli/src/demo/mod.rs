@@ -78,6 +78,10 @@ async fn demo(arguments: &DemoArguments, folder: &DemoFolder) -> anyhow::Result<
     };
     let story = async {
         let told = tell(arguments, folder, &client, stop).await;
+        if told.is_err() {
+            // A story that broke off has nothing to go on with; the providers must not be left alone.
+            Providers::dismiss(folder);
+        }
         drop(end_server);
         told
     };
@@ -116,7 +120,7 @@ async fn tell(
     if were_there {
         welcome::print_return(&providers).await?;
     }
-    providers.start_crm(folder, client.url()).await?;
+    providers.open_crm().await?;
     providers
         .send_events(folder, client.url(), arguments.rate)
         .await?;
@@ -133,7 +137,7 @@ async fn tell(
         () = limit => {}
     }
     // What is under way should end well: nothing new comes, and a stopped CRM is started.
-    providers.start_crm(folder, client.url()).await?;
+    providers.open_crm().await?;
     providers.stop_events().await?;
     let open = follower.finish(FINISH_LIMIT).await?;
     books::keep(folder, &providers, client).await?;

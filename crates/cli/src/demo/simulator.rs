@@ -247,40 +247,30 @@ impl Providers {
         folder.stream_write(&Stream { deals, rate_per_s })
     }
 
-    /// A CRM that is stopped refuses calls, and reports no deals either. Idempotent.
+    /// A CRM that is stopped refuses calls, and reports no deals either.
     pub(crate) async fn stop_crm(&self, folder: &DemoFolder) -> anyhow::Result<()> {
         self.set_listening(Provider::Hubspot, false).await?;
-        if let Some(stream) = folder.stream()? {
-            let _stopped: Value = self
-                .call(
-                    reqwest::Method::DELETE,
-                    &format!("streams/{}", stream.deals),
-                    &Value::Null,
-                )
-                .await?;
-        }
-        Ok(())
+        self.stop_deals(folder).await
     }
 
     /// The CRM answers again, and goes on reporting deals.
     pub(crate) async fn start_crm(&self, folder: &DemoFolder, server: &str) -> anyhow::Result<()> {
-        self.set_listening(Provider::Hubspot, true).await?;
-        let Some(stream) = folder.stream()? else {
-            return Ok(());
-        };
-        let path = format!("streams/{}", stream.deals);
-        let _stopped: Value = self
-            .call(reqwest::Method::DELETE, &path, &Value::Null)
-            .await?;
-        let deals = self
-            .stream(
-                folder,
-                server,
-                Scenario::DealWon,
-                stream.rate_per_s * DEALS_PER_PAYMENT,
-            )
-            .await?;
+        self.open_crm().await?;
+        self.stop_deals(folder).await?;
+        let Some(stream) = folder.stream()? else { return Ok(()) };
+        let deals = self.stream(folder, server, Scenario::DealWon, stream.rate_per_s * DEALS_PER_PAYMENT).await?;
         folder.stream_write(&Stream { deals, ..stream })
+    }
+
+    /// The CRM answers, if it did not.
+    pub(crate) async fn open_crm(&self) -> anyhow::Result<()> {
+        self.set_listening(Provider::Hubspot, true).await
+    }
+
+    async fn stop_deals(&self, folder: &DemoFolder) -> anyhow::Result<()> {
+        let Some(stream) = folder.stream()? else { return Ok(()) };
+        let _stopped: Value = self.call(reqwest::Method::DELETE, &format!("streams/{}", stream.deals), &Value::Null).await?;
+        Ok(())
     }
 
     async fn stream(
@@ -321,6 +311,21 @@ impl Providers {
         started["id"]
             .as_u64()
             .context("the simulated providers started a stream without a number")
+    }
+
+    /// Ends one stream, if it still runs.
+    async fn end_stream(&self, id: u64) -> anyhow::Result<()> {
+        let streams: Vec<Value> = self.get("streams").await?;
+        if streams.iter().any(|stream| stream["id"].as_u64() == Some(id)) {
+            let _stopped: Value = self
+                .call(
+                    reqwest::Method::DELETE,
+                    &format!("streams/{id}"),
+                    &Value::Null,
+                )
+                .await?;
+        }
+        Ok(())
     }
 
     /// Ends the sending of new events.

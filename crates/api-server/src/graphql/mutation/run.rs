@@ -38,7 +38,7 @@ impl RunMutations {
                 let error = UserError::input(UserErrorCode::NotFound, "workflow", "there is no published workflow with this name");
                 Ok(RunStartPayload::refused(error))
             }
-            Err(ControlError::Invalid { pointer, message }) => Ok(RunStartPayload::refused(UserError::inside("input", &pointer, message))),
+            Err(ControlError::Invalid(problems)) => Ok(RunStartPayload { run: None, event: None, replayed: false, user_errors: misfits("input", problems) }),
             Err(ControlError::NotReplayable { why }) => Ok(RunStartPayload::refused(UserError::input(UserErrorCode::Invalid, "workflow", why))),
             Err(ControlError::PreviewChanged(_)) => Err(ApiError::internal_text("starting a run", "answered as if it were a replay")),
             Err(ControlError::Unavailable(cause)) => Err(unavailable("a run was not started", &cause)),
@@ -65,7 +65,7 @@ impl RunMutations {
                 let error = UserError::precondition(UserErrorCode::PreviewChanged, "confirm", message, Vec::new());
                 Ok(RunReplayPayload { preview: Some((*prepared).into()), ..RunReplayPayload::refused(error) })
             }
-            Err(ControlError::Invalid { pointer, message }) => Ok(RunReplayPayload::refused(UserError::inside("runId", &pointer, message))),
+            Err(ControlError::Invalid(problems)) => Ok(RunReplayPayload { run: None, preview: None, user_errors: misfits("runId", problems) }),
             Err(ControlError::Unavailable(cause)) => Err(unavailable("a run was not replayed", &cause)),
         }
     }
@@ -102,6 +102,10 @@ pub(crate) struct RunStartPayload {
 }
 
 #[async_graphql::ComplexObject]
+fn misfits(field: &str, problems: Vec<weir_workflow_engine::Problem>) -> Vec<UserError> {
+    problems.into_iter().map(|problem| UserError::inside(field, &problem.pointer, problem.message)).collect()
+}
+
 impl RunStartPayload {
     /// The run. Null: nothing was started. Needs RUN_READ.
     async fn run(&self, ctx: &Context<'_>) -> ApiResult<Option<Run>> {
