@@ -114,18 +114,18 @@ impl UserError {
         })
     }
 
-    /// A value inside a JSON value of the input is wrong. `pointer` starts at the value of `field`.
-    pub(crate) fn inside(field: &str, pointer: &str, message: String) -> Self {
+    /// A value inside a JSON value of the input is wrong. The problem's pointer starts at the value of `field`.
+    pub(crate) fn inside(field: &str, problem: weir_workflow_engine::Problem) -> Self {
         let mut path = below_input(&[field]);
-        path.extend(segments(pointer));
+        path.extend(segments(&problem.pointer));
         UserError::InputError(InputError {
             code: UserErrorCode::Invalid,
-            message,
+            message: problem.message,
             path,
-            pointer: Some(pointer.to_owned()),
+            pointer: Some(problem.pointer),
             line: None,
-            problem: None,
-            suggestion: None,
+            problem: Some(problem.code.to_owned()),
+            suggestion: problem.suggestion,
             document_name: None,
         })
     }

@@ -76,6 +76,11 @@ fn unavailable(what: &str, cause: &str) -> ApiError {
     ApiError::new(Code::DatabaseUnavailable, format!("{what}: the database did not confirm it; look before you try again"))
 }
 
+/// Each misfit of an input, below the field that was given.
+fn misfits(field: &str, problems: Vec<weir_workflow_engine::Problem>) -> Vec<UserError> {
+    problems.into_iter().map(|problem| UserError::inside(field, &problem.pointer, problem.message)).collect()
+}
+
 /// What to start.
 #[derive(Debug, InputObject)]
 pub(crate) struct RunStartInput {
@@ -88,7 +93,7 @@ pub(crate) struct RunStartInput {
 }
 
 /// A run that was started.
-#[derive(Debug, SimpleObject)]
+#[derive(Debug, Default, SimpleObject)]
 #[graphql(complex)]
 pub(crate) struct RunStartPayload {
     #[graphql(skip)]
@@ -102,10 +107,6 @@ pub(crate) struct RunStartPayload {
 }
 
 #[async_graphql::ComplexObject]
-fn misfits(field: &str, problems: Vec<weir_workflow_engine::Problem>) -> Vec<UserError> {
-    problems.into_iter().map(|problem| UserError::inside(field, &problem.pointer, problem.message)).collect()
-}
-
 impl RunStartPayload {
     /// The run. Null: nothing was started. Needs RUN_READ.
     async fn run(&self, ctx: &Context<'_>) -> ApiResult<Option<Run>> {
@@ -126,7 +127,7 @@ impl RunStartPayload {
 
 impl RunStartPayload {
     fn refused(error: UserError) -> Self {
-        RunStartPayload { run: None, event: None, replayed: false, user_errors: vec![error] }
+        RunStartPayload { user_errors: vec![error], ..RunStartPayload::default() }
     }
 }
 
@@ -140,7 +141,7 @@ pub(crate) struct RunReplayInput {
 }
 
 /// A run that was replayed.
-#[derive(Debug, SimpleObject)]
+#[derive(Debug, Default, SimpleObject)]
 #[graphql(complex)]
 pub(crate) struct RunReplayPayload {
     #[graphql(skip)]
@@ -164,6 +165,6 @@ impl RunReplayPayload {
 
 impl RunReplayPayload {
     fn refused(error: UserError) -> Self {
-        RunReplayPayload { run: None, preview: None, user_errors: vec![error] }
+        RunReplayPayload { user_errors: vec![error], ..RunReplayPayload::default() }
     }
 }

@@ -11,7 +11,7 @@ use crate::auth::Permission;
 use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 use serde_json::Value;
 use weir_orchestrator::configure::{ApplyError, Expect, Kind, SourceDocument};
-use weir_workflow_engine::WorkflowId;
+use weir_workflow_engine::{Problem, WorkflowId};
 
 /// Mutations of workflows.
 #[derive(Default)]
@@ -42,8 +42,7 @@ impl WorkflowMutations {
         let own = found.inner().row.name.as_str();
         match definition.get("name").and_then(Value::as_str) {
             Some(name) if name != own => {
-                let message = format!("this workflow is called `{own}`; a workflow keeps its name");
-                return Ok(WorkflowPayload::refused(vec![UserError::inside("definition", "/name", message)]));
+                return Ok(WorkflowPayload::refused(vec![UserError::inside("definition", renamed(own))]));
             }
             Some(_) => {}
             None => {
@@ -85,6 +84,11 @@ impl WorkflowMutations {
             Err(error) => Ok(DeletePayload::refused(vec![error])),
         }
     }
+}
+
+fn renamed(own: &str) -> Problem {
+    let message = format!("this workflow is called `{own}`; a workflow keeps its name");
+    Problem { pointer: "/name".to_owned(), code: "renamed", message, suggestion: None }
 }
 
 fn find(ctx: &Context<'_>, id: &ID) -> ApiResult<Result<Workflow, UserError>> {
