@@ -5,7 +5,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use weir_bench::clock::Clock;
+use weir_bench::clock::unix_ms;
 use weir_bench::documents::{Deal, Ids};
 
 /// How the sending of one webhook ended, as far as the sender knows.
@@ -40,7 +40,8 @@ pub(crate) struct Flow {
 #[derive(Debug)]
 pub(crate) struct Book {
     pub ids: Ids,
-    pub clock: Clock,
+    /// Stands in every event as the time it was made, seconds since 1970.
+    pub created_s: i64,
     honours_keys: bool,
     pages: Mutex<Pages>,
 }
@@ -70,7 +71,7 @@ impl Book {
     pub(crate) fn new(ids: Ids, honours_keys: bool) -> Self {
         Self {
             ids,
-            clock: Clock::start(),
+            created_s: unix_ms() / 1000,
             honours_keys,
             pages: Mutex::default(),
         }

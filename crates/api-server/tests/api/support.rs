@@ -11,8 +11,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use weir_api_server::{Server, ServerOptions};
 use weir_orchestrator::registry::Registry;
-use weir_orchestrator::{Options, Orchestrator, Settings, SystemClock};
-use weir_storage::{Database, DatabaseOptions, MasterKey, NodeIdentity, SecretBox};
+use weir_orchestrator::clock::SystemClock;
+use weir_orchestrator::{Options, Orchestrator, Settings};
+use weir_storage::{Database, DatabaseOptions, MasterKey, SecretBox};
 
 /// The admin token of every test server.
 pub(crate) const ADMIN: &str = "admin-token-of-the-test";
@@ -20,6 +21,8 @@ pub(crate) const ADMIN: &str = "admin-token-of-the-test";
 pub(crate) const ENDPOINT_SECRET: &str = "endpoint-s3cret-never-shown";
 /// The credential of the connection `shop`; no answer may ever hold it.
 pub(crate) const CREDENTIAL: &str = "credential-s3cret-never-shown";
+
+const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// One running server.
 pub(crate) struct TestServer {
@@ -39,12 +42,14 @@ impl TestServer {
     pub(crate) async fn start_with(settings: Settings) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("weir.db").display());
-        let (store, writer) = Database::open(&url, DatabaseOptions::default()).await.unwrap();
+        let (store, mut writer) = Database::open(&url, DatabaseOptions::default()).await.unwrap();
+        let secrets = SecretBox::new(MasterKey::from_base64(MASTER_KEY).unwrap());
+        writer.check_key(&secrets).await.unwrap();
+        let node = writer.register("test").await.unwrap();
         let mut connectors = Registry::default();
         for builtin in weir_connectors::builtin() {
             connectors.add(builtin.name, builtin.yaml, &|path| builtin.file(path).map(str::to_owned)).unwrap();
         }
-        let key = MasterKey::load_or_create(&folder.path().join("master.key")).unwrap();
         let settings = Settings {
             data_folder: Some(folder.path().to_owned()),
             public_url: "https://hooks.example.test".to_owned(),
@@ -53,11 +58,11 @@ impl TestServer {
         };
         let orchestrator = Orchestrator::start(Options {
             settings,
-            clock: Arc::new(SystemClock::new()),
+            clock: Arc::new(SystemClock),
             store,
             writer,
-            node: NodeIdentity::new("test"),
-            secrets: SecretBox::new(key),
+            node,
+            secrets,
             connectors,
         })
         .await

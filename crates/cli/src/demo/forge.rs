@@ -82,11 +82,8 @@ pub(crate) async fn run(folder: &DemoFolder) -> anyhow::Result<ExitCode> {
         tokio::time::sleep(LOOK_EVERY).await;
         waited += LOOK_EVERY;
     };
-    output::line(format!(
-        "  reason   {}: {}",
-        style.bold(&kept.reason),
-        kept.detail
-    ));
+    let detail = kept.detail.strip_prefix(&kept.reason).unwrap_or(&kept.detail).trim_start_matches([':', ' ']);
+    output::line(format!("  reason   {}: {detail}", style.bold(&kept.reason)));
     output::line(format!(
         "  kept     {} for a day, so that somebody can look",
         kept.id

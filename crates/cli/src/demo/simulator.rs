@@ -268,9 +268,10 @@ impl Providers {
     }
 
     async fn stop_deals(&self, folder: &DemoFolder) -> anyhow::Result<()> {
-        let Some(stream) = folder.stream()? else { return Ok(()) };
-        let _stopped: Value = self.call(reqwest::Method::DELETE, &format!("streams/{}", stream.deals), &Value::Null).await?;
-        Ok(())
+        match folder.stream()? {
+            Some(stream) => self.end_stream(stream.deals).await,
+            None => Ok(()),
+        }
     }
 
     async fn stream(

@@ -111,7 +111,7 @@ async fn the_first_five_minutes_end_well() {
         .find(|line| line.contains("succeeded") && line.contains("payment-to-crm"))
         .unwrap();
     assert!(line.contains("read payment_intent, customer"), "{line}");
-    assert!(line.contains("slack.chat.post_message 200"), "{line}");
+    assert!(line.contains("slack: chat.post_message 200"), "{line}");
     let run = line
         .split_whitespace()
         .find(|word| word.starts_with("run_"))

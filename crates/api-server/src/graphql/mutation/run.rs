@@ -78,7 +78,7 @@ fn unavailable(what: &str, cause: &str) -> ApiError {
 
 /// Each misfit of an input, below the field that was given.
 fn misfits(field: &str, problems: Vec<weir_workflow_engine::Problem>) -> Vec<UserError> {
-    problems.into_iter().map(|problem| UserError::inside(field, &problem.pointer, problem.message)).collect()
+    problems.into_iter().map(|problem| UserError::inside(field, problem)).collect()
 }
 
 /// What to start.
