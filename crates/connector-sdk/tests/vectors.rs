@@ -140,7 +140,7 @@ fn the_slack_handshake_verifies_and_is_echoed() {
     let connector = Connector::parse(&manifest.to_string(), &|_| None).unwrap();
     let webhook = connector.webhook().unwrap();
     let vector = Vector::new(vector);
-    assert_eq!(vector.verdict(webhook.verifier()), "accept");
+    assert_eq!(vector.verdict(webhook.verifier().unwrap()), "accept");
     let body: Value = serde_json::from_slice(&vector.body).unwrap();
     let context = BTreeMap::new();
     let request = InboundRequest {

@@ -128,7 +128,6 @@ fn generic_takes_the_endpoints_scheme() {
         );
         assert!(
             webhook
-                .verifier()
                 .verify(&request, &[secret.into()], 0)
                 .is_err(),
             "the default accepts nothing: {scheme}"

@@ -136,7 +136,7 @@ impl Endpoint {
     }
     /// What decides whether a request is authentic. `None` refuses everything: there is no default.
     pub(crate) fn verifier(&self) -> Option<&Verifier> {
-        self.own_verifier.as_ref().or_else(|| self.connector.webhook().map(|webhook| webhook.verifier()))
+        self.own_verifier.as_ref().or_else(|| self.connector.webhook().and_then(|webhook| webhook.verifier()))
     }
     pub(crate) fn allows(&self, client: IpAddr) -> bool {
         self.allow.is_empty() || self.allow.iter().any(|network| network.contains(&client))

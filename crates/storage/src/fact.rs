@@ -211,9 +211,9 @@ pub struct RefusedRequest {
     pub detail: String,
     /// Address of the sender.
     pub client_ip: Option<String>,
-    /// The headers, redacted, a JSON object. Cut to 4 KiB.
+    /// The headers, redacted, a JSON object. Cut to 16 KiB.
     pub headers: String,
-    /// The body. Only its first 4 KiB are kept; its size is kept in full.
+    /// The body. Only its first 16 KiB are kept; its size is kept in full.
     pub body: Bytes,
 }
 

@@ -11,6 +11,7 @@ mod recover;
 
 use std::borrow::Cow;
 
+use secrecy::SecretString;
 use serde_json::Value;
 
 pub use identify::{Identified, IdentifyError};
@@ -19,7 +20,7 @@ pub use recover::{Level, Recover, RecoverCursor};
 use crate::encode;
 use crate::fields::{Fields, is_header_name};
 use crate::problem::Problems;
-use crate::verify::{InboundRequest, Verifier, is_form};
+use crate::verify::{InboundRequest, Refusal, RefusalReason, Verifier, is_form};
 use handshake::Handshake;
 use identify::Identify;
 
@@ -39,7 +40,7 @@ pub struct Reply {
 /// The `webhook` part of a connector.
 #[derive(Debug)]
 pub struct Webhook {
-    verifier: Verifier,
+    verifier: Option<Verifier>,
     handshakes: Vec<Handshake>,
     identify: Identify,
     form: Option<FormBody>,
@@ -58,8 +59,28 @@ enum FormBody {
 
 impl Webhook {
     /// How requests are verified, unless an endpoint overrides it.
-    pub fn verifier(&self) -> &Verifier {
-        &self.verifier
+    /// `None` with `verify: endpoint`: each endpoint has to state its own, and nothing is accepted without it.
+    pub fn verifier(&self) -> Option<&Verifier> {
+        self.verifier.as_ref()
+    }
+
+    /// Verifies a request the way the manifest says. Fails closed when it leaves that to the endpoint.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn verify(
+        &self,
+        request: &InboundRequest<'_>,
+        secrets: &[SecretString],
+        now_unix_ms: i64,
+    ) -> Result<(), Refusal> {
+        match &self.verifier {
+            Some(verifier) => verifier.verify(request, secrets, now_unix_ms),
+            None => Err(Refusal {
+                reason: RefusalReason::NoSchemeApplies,
+                detail: "the endpoint states no verification, and its connector leaves that to it".to_owned(),
+            }),
+        }
     }
 
     /// The answer to a request that sets the webhook up instead of reporting an event. `body` is the parsed
@@ -166,8 +187,11 @@ impl Webhook {
         let fields = Fields::open(value, place, &known, problems)?;
         let verifier =
             fields.required("verify", problems).and_then(|verify| {
+                if verify.as_str() == Some("endpoint") {
+                    return Some(None);
+                }
                 match Verifier::compile(verify, &fields.at("verify")) {
-                    Ok(verifier) => Some(verifier),
+                    Ok(verifier) => Some(Some(verifier)),
                     Err(list) => {
                         problems.extend(list);
                         None

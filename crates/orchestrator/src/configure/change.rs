@@ -180,7 +180,7 @@ fn plan_endpoint(snapshot: &Snapshot, workspace: WorkspaceId, document: Endpoint
     };
     let own = document.verify.as_ref().and_then(|value| Verifier::compile(value, "/verify").ok());
     let stored = snapshot.endpoints(workspace).find(|endpoint| endpoint.name() == document.name);
-    match own.as_ref().or_else(|| Some(webhook.verifier())) {
+    match own.as_ref().or_else(|| webhook.verifier()) {
         None => reader.problem("/verify", "missing", format!("connector `{name}` has no verification of its own, so the endpoint must say `verify`"), Some("for example verify: { token: { at: \"header:X-Token\" } }".to_owned())),
         Some(verifier) if verifier.needs_secret() => {
             let count = document.secrets.as_ref().map_or_else(|| stored.map_or(0, |endpoint| endpoint.secret_count()), Vec::len);

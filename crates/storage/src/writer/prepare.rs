@@ -11,7 +11,7 @@ use crate::fact::{
 };
 
 /// What of a refused request's headers and body is kept.
-const REFUSED_PART_BYTES: usize = 4096;
+const REFUSED_PART_BYTES: usize = 16 << 10;
 /// What a fact weighs beside its bodies, roughly.
 const FACT_BYTES: usize = 256;
 /// Claims of fewer runs than this cost as much.

@@ -32,7 +32,7 @@ async fn refusals_are_counted_and_bounded(bed: &Bed) {
         } else {
             "bad_signature"
         };
-        pending.push(node.submit(Fact::Refused(refused(bed, n, reason, 10_000))));
+        pending.push(node.submit(Fact::Refused(refused(bed, n, reason, 20_000))));
     }
     pending.push(node.submit(Fact::Refused(refused(bed, days(2), "bad_signature", 3))));
     for answer in join_all(pending).await {
@@ -50,7 +50,7 @@ async fn refusals_are_counted_and_bounded(bed: &Bed) {
     );
     assert_eq!(
         (newest.rows[1].body_bytes, newest.rows[1].body.len()),
-        (10_000, 4096)
+        (20_000, 16 << 10)
     );
     let older = node
         .store
