@@ -94,7 +94,7 @@ impl Webhook {
     /// The body as JSON text: the body itself, or what a form holds when the manifest allows forms.
     ///
     /// # Errors
-    /// [`IdentifyError`] for a form where none is declared, or one without the declared field.
+    /// [`IdentifyError`] for a form without the declared field.
     pub fn json_body<'a>(
         &self,
         request: &InboundRequest<'a>,
@@ -104,32 +104,21 @@ impl Webhook {
             .iter()
             .find(|(name, _)| name.eq_ignore_ascii_case("content-type"))
             .map(|(_, value)| value.as_str());
-        if !is_form(content_type) {
-            return Ok(Cow::Borrowed(if request.body.is_empty() {
-                b"null"
-            } else {
-                request.body
-            }));
-        }
+        let form = match &self.form {
+            Some(form) if is_form(content_type) => form,
+            // Where no form is declared, what the sender calls its JSON is of no interest.
+            Some(_) | None => {
+                return Ok(Cow::Borrowed(if request.body.is_empty() { b"null" } else { request.body }));
+            }
+        };
         let pairs = encode::decode_pairs(&String::from_utf8_lossy(request.body));
-        match &self.form {
-            None => Err(IdentifyError::new(
-                "",
-                "the body is a form; this connector reads JSON",
-            )),
-            Some(FormBody::Field(name)) => match pairs.into_iter().find(|(known, _)| known == name)
-            {
+        match form {
+            FormBody::Field(name) => match pairs.into_iter().find(|(known, _)| known == name) {
                 Some((_, text)) => Ok(Cow::Owned(text.into_bytes())),
-                None => Err(IdentifyError::new(
-                    "",
-                    format!("the form has no field `{name}`"),
-                )),
+                None => Err(IdentifyError::new("", format!("the form has no field `{name}`"))),
             },
-            Some(FormBody::Fields) => {
-                let map = pairs
-                    .into_iter()
-                    .map(|(name, value)| (name, Value::String(value)))
-                    .collect();
+            FormBody::Fields => {
+                let map = pairs.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
                 Ok(Cow::Owned(Value::Object(map).to_string().into_bytes()))
             }
         }
