@@ -14,18 +14,13 @@ pub(crate) async fn run(manager: &SchemaManager<'_>, statements: &[&str]) -> Res
     let connection = manager.get_connection();
     let sqlite = connection.get_database_backend() == DbBackend::Sqlite;
     for statement in statements {
-        connection
-            .execute_unprepared(&render(statement, sqlite))
-            .await?;
+        connection.execute_unprepared(&render(statement, sqlite)).await?;
     }
     Ok(())
 }
 
 /// Statements that only PostgreSQL knows.
-pub(crate) async fn run_on_postgres(
-    manager: &SchemaManager<'_>,
-    statements: &[&str],
-) -> Result<(), DbErr> {
+pub(crate) async fn run_on_postgres(manager: &SchemaManager<'_>, statements: &[&str]) -> Result<(), DbErr> {
     if manager.get_connection().get_database_backend() == DbBackend::Postgres {
         run(manager, statements).await?;
     }
@@ -42,12 +37,11 @@ fn render(statement: &str, sqlite: bool) -> String {
         ("{strict}", " STRICT", ""),
         ("{clustered}", " STRICT, WITHOUT ROWID", ""),
     ];
-    words.iter().fold(
-        statement.to_owned(),
-        |text, (word, on_sqlite, on_postgres)| {
+    words
+        .iter()
+        .fold(statement.to_owned(), |text, (word, on_sqlite, on_postgres)| {
             text.replace(word, if sqlite { on_sqlite } else { on_postgres })
-        },
-    )
+        })
 }
 
 #[cfg(test)]

@@ -4,9 +4,7 @@
 //! says what reads it. Rows are only ever inserted, except `run` (updated at wait and finish), `node` (once a
 //! second) and the counters of refusals.
 
-use sea_orm_migration::prelude::{
-    DbErr, DeriveMigrationName, MigrationTrait, SchemaManager, async_trait,
-};
+use sea_orm_migration::prelude::{DbErr, DeriveMigrationName, MigrationTrait, SchemaManager, async_trait};
 
 use crate::dialect;
 

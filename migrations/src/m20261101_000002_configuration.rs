@@ -1,8 +1,6 @@
 //! The tables that people edit: small, read whole at start and after each change of the revision.
 
-use sea_orm_migration::prelude::{
-    DbErr, DeriveMigrationName, MigrationTrait, SchemaManager, async_trait,
-};
+use sea_orm_migration::prelude::{DbErr, DeriveMigrationName, MigrationTrait, SchemaManager, async_trait};
 
 use crate::dialect;
 

@@ -16,7 +16,7 @@ pub(crate) enum Permission {
     ConfigRead,
     /// Create, change, publish and delete connections, endpoints and workflows.
     ConfigWrite,
-    /// Set credentials and webhook secrets; needed in addition to CONFIG_WRITE when a change carries one.
+    /// Set credentials and webhook secrets; needed in addition to `CONFIG_WRITE` when a change carries one.
     SecretWrite,
     /// Read runs, their steps and attempts, and events without their contents.
     RunRead,
@@ -58,7 +58,9 @@ impl Permission {
     }
 
     fn by_name(name: &str) -> Option<Permission> {
-        Permission::ALL.into_iter().find(|permission| permission.as_str() == name)
+        Permission::ALL
+            .into_iter()
+            .find(|permission| permission.as_str() == name)
     }
 }
 
@@ -94,11 +96,21 @@ pub(crate) struct Principal {
 impl Principal {
     /// The holder of the admin token: every permission.
     pub(crate) fn admin(workspace: WorkspaceId) -> Self {
-        Principal { name: "admin".to_owned(), token: None, workspace, permissions: Permission::ALL.to_vec() }
+        Principal {
+            name: "admin".to_owned(),
+            token: None,
+            workspace,
+            permissions: Permission::ALL.to_vec(),
+        }
     }
 
     fn of_token(row: &ApiTokenRow) -> Self {
-        Principal { name: row.name.clone(), token: Some(row.id), workspace: row.workspace, permissions: read_scopes(&row.scopes) }
+        Principal {
+            name: row.name.clone(),
+            token: Some(row.id),
+            workspace: row.workspace,
+            permissions: read_scopes(&row.scopes),
+        }
     }
 
     /// Whether this permission was given.
@@ -119,7 +131,12 @@ pub(crate) struct AdminToken(Option<[u8; 32]>);
 impl AdminToken {
     /// `None` or an empty text: there is no admin token, and no text is it.
     pub(crate) fn new(token: Option<&SecretString>) -> Self {
-        AdminToken(token.map(|token| token.expose_secret()).filter(|token| !token.is_empty()).map(token_hash))
+        AdminToken(
+            token
+                .map(|token| token.expose_secret())
+                .filter(|token| !token.is_empty())
+                .map(token_hash),
+        )
     }
 
     fn is(&self, presented: &[u8; 32]) -> bool {
@@ -170,13 +187,22 @@ mod tests {
     fn who(header: Option<&str>, admin: Option<&str>, row: Option<ApiTokenRow>) -> Option<Principal> {
         let admin = AdminToken::new(admin.map(SecretString::from).as_ref());
         let find = |hash: &[u8; 32]| row.filter(|row| row.hash == *hash);
-        identify(bearer(header), &admin, WorkspaceId::from_raw(1), Timestamp::from_unix_ms(1000), find)
+        identify(
+            bearer(header),
+            &admin,
+            WorkspaceId::from_raw(1),
+            Timestamp::from_unix_ms(1000),
+            find,
+        )
     }
 
     #[test]
     fn only_known_living_tokens_are_accepted() {
         let api = || Some(row(r#"["RUN_READ"]"#, None));
-        assert_eq!(who(Some("Bearer root"), Some("root"), None).unwrap().permissions(), Permission::ALL);
+        assert_eq!(
+            who(Some("Bearer root"), Some("root"), None).unwrap().permissions(),
+            Permission::ALL
+        );
         assert_eq!(who(Some("bearer  root "), Some("root"), None).unwrap().name, "admin");
         let ci = who(Some("Bearer api-token"), Some("root"), api()).unwrap();
         assert!(ci.may(Permission::RunRead) && !ci.may(Permission::RunOperate) && ci.name == "ci");
@@ -187,7 +213,11 @@ mod tests {
             (Some("root"), Some("root"), api()),
             (Some("Bearer "), Some(""), None),
             (Some("Bearer root"), None, None),
-            (Some("Bearer api-token"), Some("root"), Some(super::tests::row(r#"["RUN_READ"]"#, Some(1000)))),
+            (
+                Some("Bearer api-token"),
+                Some("root"),
+                Some(super::tests::row(r#"["RUN_READ"]"#, Some(1000))),
+            ),
         ] {
             assert_eq!(who(header, admin, row), None, "{header:?}");
         }
@@ -195,7 +225,10 @@ mod tests {
 
     #[test]
     fn scopes_survive_storage_and_unknown_ones_give_nothing() {
-        assert_eq!(read_scopes(&write_scopes(&Permission::ALL)).len(), Permission::ALL.len());
+        assert_eq!(
+            read_scopes(&write_scopes(&Permission::ALL)).len(),
+            Permission::ALL.len()
+        );
         assert_eq!(read_scopes(r#"["RUN_READ","EVERYTHING"]"#), [Permission::RunRead]);
         assert_eq!(read_scopes("oops"), []);
     }

@@ -28,13 +28,24 @@ pub(crate) enum BodyFailure {
 
 /// The length that the sender declares, if it declares one.
 pub(crate) fn declared_length(request: &HttpRequest) -> Option<u64> {
-    request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+    request
+        .headers()
+        .get(CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// Reads the whole body. The usual small body that arrived in one piece is handed over without a copy.
 ///
 /// Cancel-safe: what was read is dropped, nothing else has happened yet.
-pub(crate) async fn read(payload: &mut web::Payload, declared_bytes: Option<u64>, limit_bytes: usize) -> Result<Bytes, BodyFailure> {
+pub(crate) async fn read(
+    payload: &mut web::Payload,
+    declared_bytes: Option<u64>,
+    limit_bytes: usize,
+) -> Result<Bytes, BodyFailure> {
     if declared_bytes.is_some_and(|length| length > limit_bytes as u64) {
         return Err(BodyFailure::TooLarge { limit_bytes });
     }
@@ -44,7 +55,11 @@ pub(crate) async fn read(payload: &mut web::Payload, declared_bytes: Option<u64>
     }
 }
 
-async fn collect(payload: &mut web::Payload, declared_bytes: Option<u64>, limit_bytes: usize) -> Result<Bytes, BodyFailure> {
+async fn collect(
+    payload: &mut web::Payload,
+    declared_bytes: Option<u64>,
+    limit_bytes: usize,
+) -> Result<Bytes, BodyFailure> {
     let Some(first) = payload.next().await else {
         return Ok(Bytes::new());
     };

@@ -1,7 +1,7 @@
 //! `/healthz`, `/readyz`, `/metrics` and the landing page.
 //!
 //! Health and readiness are open and say nothing about the configuration. Metrics name connectors and workflows, so they
-//! are open only to this machine; anybody else needs a token with METRICS_READ.
+//! are open only to this machine; anybody else needs a token with `METRICS_READ`.
 
 use crate::auth::Permission;
 use crate::measure::Route;
@@ -24,7 +24,11 @@ pub(crate) async fn healthz(request: HttpRequest, shared: web::Data<Shared>) -> 
 pub(crate) async fn readyz(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
     let outcome = reads_only(&request).map(|()| {
         let readiness = shared.orchestrator.readiness();
-        let mut answer = if readiness.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+        let mut answer = if readiness.ready {
+            HttpResponse::Ok()
+        } else {
+            HttpResponse::ServiceUnavailable()
+        };
         answer.insert_header((CACHE_CONTROL, "no-store"));
         answer.json(json!({ "ready": readiness.ready, "reasons": readiness.reasons }))
     });
@@ -33,17 +37,21 @@ pub(crate) async fn readyz(request: HttpRequest, shared: web::Data<Shared>) -> H
 
 /// Prometheus metrics.
 pub(crate) async fn metrics(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
-    let outcome = reads_only(&request).and_then(|()| may_read_metrics(&request, &shared)).map(|()| {
-        HttpResponse::Ok()
-            .content_type("text/plain; version=0.0.4; charset=utf-8")
-            .insert_header((CACHE_CONTROL, "no-store"))
-            .body((shared.render_metrics)())
-    });
+    let outcome = reads_only(&request)
+        .and_then(|()| may_read_metrics(&request, &shared))
+        .map(|()| {
+            HttpResponse::Ok()
+                .content_type("text/plain; version=0.0.4; charset=utf-8")
+                .insert_header((CACHE_CONTROL, "no-store"))
+                .body((shared.render_metrics)())
+        });
     counted(&shared, outcome)
 }
 
 fn may_read_metrics(request: &HttpRequest, shared: &Shared) -> Result<(), Problem> {
-    let local = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+    let local = request
+        .peer_addr()
+        .is_some_and(|peer| peer.ip().to_canonical().is_loopback());
     let proxied = PROXY_HEADERS.iter().any(|name| request.headers().contains_key(*name));
     if local && !proxied {
         return Ok(());
@@ -51,17 +59,27 @@ fn may_read_metrics(request: &HttpRequest, shared: &Shared) -> Result<(), Proble
     match shared.principal(request) {
         Some(principal) if principal.may(Permission::MetricsRead) => Ok(()),
         Some(_) => Err(Problem::new(Code::Forbidden, "this needs the permission METRICS_READ")),
-        None => Err(Problem::new(Code::Unauthenticated, "metrics are open to this machine only; from elsewhere send a token")),
+        None => Err(Problem::new(
+            Code::Unauthenticated,
+            "metrics are open to this machine only; from elsewhere send a token",
+        )),
     }
 }
 
 /// What this server offers: HTML for browsers, JSON for everybody else.
 pub(crate) async fn landing(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
-    let wants_html = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|value| value.contains("text/html"));
+    let wants_html = request
+        .headers()
+        .get(ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.contains("text/html"));
     let outcome = reads_only(&request).map(|()| match wants_html {
         true => HttpResponse::Ok()
             .content_type("text/html; charset=utf-8")
-            .insert_header((CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"))
+            .insert_header((
+                CONTENT_SECURITY_POLICY,
+                "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+            ))
             .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
             .body(LANDING.replace("{version}", env!("CARGO_PKG_VERSION"))),
         false => HttpResponse::Ok().json(json!({
@@ -92,7 +110,10 @@ const LANDING: &str = r#"<!doctype html>
 "#;
 
 fn plain(text: String) -> HttpResponse {
-    HttpResponse::Ok().content_type("text/plain; charset=utf-8").insert_header((CACHE_CONTROL, "no-store")).body(text)
+    HttpResponse::Ok()
+        .content_type("text/plain; charset=utf-8")
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .body(text)
 }
 
 fn counted(shared: &Shared, outcome: Result<HttpResponse, Problem>) -> HttpResponse {

@@ -8,8 +8,8 @@ use crate::body::{self, BodyFailure};
 use crate::measure::Route;
 use crate::problem::{Code, Problem};
 use crate::shared::Shared;
-use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use std::net::{IpAddr, Ipv4Addr};
 use weir_orchestrator::Orchestrator;
@@ -18,7 +18,10 @@ use weir_orchestrator::ingest::{Delivery, EndpointRef, IngestCode, IngestProblem
 /// `/hooks/{endpoint id}`.
 pub(crate) async fn by_id(request: HttpRequest, payload: web::Payload, shared: web::Data<Shared>) -> HttpResponse {
     let Ok(id) = request.match_info().get("endpoint").unwrap_or_default().parse() else {
-        return counted(&shared, Problem::new(Code::EndpointUnknown, "no endpoint has this address").to_response());
+        return counted(
+            &shared,
+            Problem::new(Code::EndpointUnknown, "no endpoint has this address").to_response(),
+        );
     };
     let answer = take(&request, payload, &shared, EndpointRef::Id(id)).await;
     counted(&shared, answer)
@@ -27,7 +30,10 @@ pub(crate) async fn by_id(request: HttpRequest, payload: web::Payload, shared: w
 /// `/hooks/{workspace}/{endpoint name}`.
 pub(crate) async fn by_name(request: HttpRequest, payload: web::Payload, shared: web::Data<Shared>) -> HttpResponse {
     let path = request.match_info();
-    let endpoint = EndpointRef::Name { workspace: path.get("workspace").unwrap_or_default(), name: path.get("endpoint").unwrap_or_default() };
+    let endpoint = EndpointRef::Name {
+        workspace: path.get("workspace").unwrap_or_default(),
+        name: path.get("endpoint").unwrap_or_default(),
+    };
     let answer = take(&request, payload, &shared, endpoint).await;
     counted(&shared, answer)
 }
@@ -37,14 +43,24 @@ fn counted(shared: &Shared, answer: HttpResponse) -> HttpResponse {
     answer
 }
 
-async fn take(request: &HttpRequest, mut payload: web::Payload, shared: &Shared, endpoint: EndpointRef<'_>) -> HttpResponse {
+async fn take(
+    request: &HttpRequest,
+    mut payload: web::Payload,
+    shared: &Shared,
+    endpoint: EndpointRef<'_>,
+) -> HttpResponse {
     match deliver(request, &mut payload, &shared.orchestrator, endpoint).await {
         Ok(reply) => from_reply(reply),
         Err(problem) => problem.to_response(),
     }
 }
 
-async fn deliver(request: &HttpRequest, payload: &mut web::Payload, orchestrator: &Orchestrator, endpoint: EndpointRef<'_>) -> Result<Reply, Problem> {
+async fn deliver(
+    request: &HttpRequest,
+    payload: &mut web::Payload,
+    orchestrator: &Orchestrator,
+    endpoint: EndpointRef<'_>,
+) -> Result<Reply, Problem> {
     let declared_bytes = body::declared_length(request);
     let delivery = Delivery {
         endpoint,
@@ -52,7 +68,9 @@ async fn deliver(request: &HttpRequest, payload: &mut web::Payload, orchestrator
         path_and_query: request.uri().path_and_query().map_or("/", |path| path.as_str()),
         headers: headers(request),
         // A peer is unknown only for sockets that are no network connections.
-        peer: request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip()),
+        peer: request
+            .peer_addr()
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip()),
     };
     let admission = orchestrator.admit(&delivery, declared_bytes).map_err(problem_of)?;
     let bytes = match body::read(payload, declared_bytes, admission.max_body_bytes()).await {
@@ -62,16 +80,24 @@ async fn deliver(request: &HttpRequest, payload: &mut web::Payload, orchestrator
             let detail = format!("the body did not arrive within {} s", body::BODY_PATIENCE.as_secs());
             return Err(Problem::new(Code::BodyTimeout, detail));
         }
-        Err(BodyFailure::Broken) => return Err(Problem::new(Code::BodyInvalid, "the body could not be read to its end")),
+        Err(BodyFailure::Broken) => {
+            return Err(Problem::new(Code::BodyInvalid, "the body could not be read to its end"));
+        }
     };
-    orchestrator.ingest(admission, delivery, bytes).await.map_err(problem_of)
+    orchestrator
+        .ingest(admission, delivery, bytes)
+        .await
+        .map_err(problem_of)
 }
 
 /// Names are lower case already; a value that is no UTF-8 is read as Latin-1, as HTTP once meant it.
 fn headers(request: &HttpRequest) -> Vec<(String, String)> {
     let map = request.headers();
     let mut headers = Vec::with_capacity(map.len());
-    headers.extend(map.iter().map(|(name, value)| (name.as_str().to_owned(), header_text(value.as_bytes()))));
+    headers.extend(
+        map.iter()
+            .map(|(name, value)| (name.as_str().to_owned(), header_text(value.as_bytes()))),
+    );
     headers
 }
 
@@ -84,7 +110,10 @@ fn header_text(value: &[u8]) -> String {
 
 fn from_reply(reply: Reply) -> HttpResponse {
     let Ok(status) = StatusCode::from_u16(reply.status) else {
-        tracing::error!(status = reply.status, "a connector's reply has a status that HTTP does not know");
+        tracing::error!(
+            status = reply.status,
+            "a connector's reply has a status that HTTP does not know"
+        );
         return Problem::new(Code::Internal, "the connector's reply is broken; the event was kept").to_response();
     };
     let mut answer = HttpResponse::build(status);
@@ -109,7 +138,10 @@ fn problem_of(problem: IngestProblem) -> Problem {
         IngestCode::DatabaseUnavailable => Code::DatabaseUnavailable,
         IngestCode::ShuttingDown => Code::ShuttingDown,
     };
-    Problem { retry_after_s: problem.retry_after_s, ..Problem::new(code, problem.detail) }
+    Problem {
+        retry_after_s: problem.retry_after_s,
+        ..Problem::new(code, problem.detail)
+    }
 }
 
 #[cfg(test)]
@@ -125,10 +157,23 @@ mod tests {
 
     #[test]
     fn replies_keep_status_headers_and_body() {
-        let reply = Reply { status: 202, headers: vec![("x-a".to_owned(), "1".to_owned()), ("x-a".to_owned(), "2".to_owned())], body: b"ok".to_vec() };
+        let reply = Reply {
+            status: 202,
+            headers: vec![("x-a".to_owned(), "1".to_owned()), ("x-a".to_owned(), "2".to_owned())],
+            body: b"ok".to_vec(),
+        };
         let answer = from_reply(reply);
         assert_eq!(answer.status().as_u16(), 202);
         assert_eq!(answer.headers().get_all("x-a").count(), 2);
-        assert_eq!(from_reply(Reply { status: 42, headers: vec![], body: vec![] }).status().as_u16(), 500);
+        assert_eq!(
+            from_reply(Reply {
+                status: 42,
+                headers: vec![],
+                body: vec![]
+            })
+            .status()
+            .as_u16(),
+            500
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! HTTP in: webhooks, the GraphQL admin API, GraphiQL, health and metrics.
+//! HTTP in: webhooks, the GraphQL admin API, `GraphiQL`, health and metrics.
 //!
 //! This crate turns requests into calls of the orchestrator and of the storage's reads, and answers back. It decides
 //! nothing about events or runs, keeps no state of its own, and never answers a webhook before the orchestrator says so.

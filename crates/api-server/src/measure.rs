@@ -10,7 +10,7 @@ pub(crate) enum Route {
     Hooks,
     /// The admin API.
     Graphql,
-    /// GraphiQL and its assets.
+    /// `GraphiQL` and its assets.
     Graphiql,
     /// Health, readiness, metrics.
     Health,
@@ -20,8 +20,9 @@ pub(crate) enum Route {
 
 const ROUTES: usize = 5;
 /// Statuses with a counter of their own; all others share the last place.
-const STATUSES: [u16; 21] =
-    [200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 500, 502, 503, 504];
+const STATUSES: [u16; 21] = [
+    200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 500, 502, 503, 504,
+];
 
 /// All counters of answers. A counter appears in `/metrics` once it has counted something.
 #[derive(Debug, Default)]
@@ -32,7 +33,10 @@ pub(crate) struct Answers {
 impl Answers {
     /// Counts one answer.
     pub(crate) fn count(&self, route: Route, status: u16) {
-        let place = STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len());
+        let place = STATUSES
+            .iter()
+            .position(|known| *known == status)
+            .unwrap_or(STATUSES.len());
         self.counters[route as usize][place]
             .get_or_init(|| {
                 let status = STATUSES.get(place).map_or_else(|| "other".to_owned(), u16::to_string);

@@ -297,12 +297,20 @@ pub struct Problem {
 impl Problem {
     /// A problem of this kind with its own detail text.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Problem { code, detail: detail.into(), retry_after_s: None, allow: None }
+        Problem {
+            code,
+            detail: detail.into(),
+            retry_after_s: None,
+            allow: None,
+        }
     }
 
     /// The method is not allowed; `allow` lists those that are.
     pub fn method_not_allowed(allow: &'static str) -> Self {
-        Problem { allow: Some(allow), ..Problem::new(Code::MethodNotAllowed, format!("allowed here: {allow}")) }
+        Problem {
+            allow: Some(allow),
+            ..Problem::new(Code::MethodNotAllowed, format!("allowed here: {allow}"))
+        }
     }
 
     /// Problem details as RFC 9457 wants them. `type` is a path on this server, so that the link works on every install.
@@ -348,7 +356,12 @@ pub(crate) fn docs_path(code: Code) -> String {
 
 /// The page behind a problem's `type`: plain text, one code.
 pub(crate) fn page(code: Code) -> String {
-    let Entry { code, status, title, fix } = code.entry();
+    let Entry {
+        code,
+        status,
+        title,
+        fix,
+    } = code.entry();
     format!("{code} (HTTP {status})\n\n{title}.\n\nWhat to do: {fix}\n")
 }
 
@@ -362,11 +375,19 @@ mod tests {
         let names: BTreeSet<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
         assert_eq!(names.len(), Code::ALL.len(), "two codes share a name");
         // `Internal` is the last variant; its position is the number of variants before it.
-        assert_eq!(Code::ALL.len(), Code::Internal as usize + 1, "a variant is missing in ALL");
+        assert_eq!(
+            Code::ALL.len(),
+            Code::Internal as usize + 1,
+            "a variant is missing in ALL"
+        );
         for code in Code::ALL {
             let entry = code.entry();
             assert!((400..600).contains(&entry.status), "{} has no error status", entry.code);
-            assert!(entry.fix.ends_with('.') && entry.fix.len() > 10, "{} does not say what to do", entry.code);
+            assert!(
+                entry.fix.ends_with('.') && entry.fix.len() > 10,
+                "{} does not say what to do",
+                entry.code
+            );
             assert!(!entry.title.ends_with('.'), "{} title is a heading", entry.code);
             assert_eq!(Code::by_name(entry.code), Some(code));
         }
@@ -374,10 +395,16 @@ mod tests {
 
     #[test]
     fn problem_details_carry_code_fix_and_link() {
-        let problem = Problem { retry_after_s: Some(7), ..Problem::new(Code::QueueFull, "4096 facts are waiting") };
+        let problem = Problem {
+            retry_after_s: Some(7),
+            ..Problem::new(Code::QueueFull, "4096 facts are waiting")
+        };
         insta::assert_json_snapshot!(problem.to_json());
         let answer = problem.to_response();
         assert_eq!(answer.headers().get("retry-after").unwrap(), "7");
-        assert_eq!(answer.headers().get("content-type").unwrap(), "application/problem+json");
+        assert_eq!(
+            answer.headers().get("content-type").unwrap(),
+            "application/problem+json"
+        );
     }
 }

@@ -35,7 +35,10 @@ pub struct ServerOptions {
 
 impl std::fmt::Debug for ServerOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerOptions").field("listen", &self.listen).field("workers", &self.workers).finish_non_exhaustive()
+        f.debug_struct("ServerOptions")
+            .field("listen", &self.listen)
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
     }
 }
 
@@ -58,7 +61,9 @@ pub struct Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -71,7 +76,12 @@ impl Server {
     /// # Panics
     /// Outside a tokio runtime. That runtime carries the GraphQL work and must outlive the server.
     pub fn bind(orchestrator: Orchestrator, options: ServerOptions) -> Result<Server, BindError> {
-        let ServerOptions { listen, admin_token, render_metrics, workers } = options;
+        let ServerOptions {
+            listen,
+            admin_token,
+            render_metrics,
+            workers,
+        } = options;
         let shared = web::Data::new(Shared {
             schema: graphql::schema(),
             admin_token: AdminToken::new(admin_token.as_ref()),
@@ -90,7 +100,10 @@ impl Server {
             .bind(listen)
             .map_err(|source| BindError { listen, source })?;
         let address = server.addrs().first().copied().unwrap_or(listen);
-        Ok(Server { inner: server.run(), address })
+        Ok(Server {
+            inner: server.run(),
+            address,
+        })
     }
 
     /// Where the server listens, with the real port.

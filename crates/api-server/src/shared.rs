@@ -29,10 +29,17 @@ pub(crate) struct Shared {
 impl Shared {
     /// Whose token the request carries. `None`: nobody's.
     pub(crate) fn principal(&self, request: &HttpRequest) -> Option<Principal> {
-        let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let header = request
+            .headers()
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
         let snapshot = self.orchestrator.snapshot();
-        auth::identify(auth::bearer(header), &self.admin_token, self.orchestrator.default_workspace(), self.orchestrator.now(), |hash| {
-            snapshot.token(hash).cloned()
-        })
+        auth::identify(
+            auth::bearer(header),
+            &self.admin_token,
+            self.orchestrator.default_workspace(),
+            self.orchestrator.now(),
+            |hash| snapshot.token(hash).cloned(),
+        )
     }
 }

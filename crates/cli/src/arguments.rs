@@ -1,10 +1,12 @@
 //! The command line: every command, its options and its help. Parsing only; `config` decides what serving settings mean.
+#![expect(clippy::doc_markdown, reason = "these comments are the help texts of the command line")]
 
 use crate::config::SettingsSource;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage or settings, port taken, or `apply --dry-run` found a difference.
+const EXIT_CODES: &str =
+    "Exit codes: 0 done · 1 failed · 2 wrong usage or settings, port taken, or `apply --dry-run` found a difference.
 
 Commands that talk to a server use WEIR_URL (http://127.0.0.1:8080) and WEIR_TOKEN. When neither is set and the folder
 ./weir-demo or ./weir-data belongs to a local server, its address and token are used, and a line says so.";
@@ -20,14 +22,12 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the server: webhooks in, workflows, calls out, GraphQL.
-    #[command(
-        after_help = "Settings come from flags, then the environment, then weir.toml.
+    #[command(after_help = "Settings come from flags, then the environment, then weir.toml.
 
 Examples:
   weir serve
   weir serve --listen 0.0.0.0:8080 --public-url https://hooks.example.com
-  WEIR_DATABASE_URL=postgres://weir@db/weir WEIR_MASTER_KEY=… WEIR_ADMIN_TOKEN=… weir serve"
-    )]
+  WEIR_DATABASE_URL=postgres://weir@db/weir WEIR_MASTER_KEY=… WEIR_ADMIN_TOKEN=… weir serve")]
     Serve(Box<ServeArguments>),
     /// Run a server with simulated providers and two sample flows, to look around.
     #[command(after_help = "Examples:
@@ -102,8 +102,7 @@ pub(crate) struct ServeArguments {
 /// Which server, as whom.
 #[derive(Debug, Args, Clone, Default)]
 pub(crate) struct ServerArguments {
-    /// Address of the server. Default: http://127.0.0.1:8080
-    #[arg(long, env = "WEIR_URL", value_name = "URL")]
+    #[arg(long, env = "WEIR_URL", value_name = "URL", help = "Address of the server. Default: http://127.0.0.1:8080")]
     pub(crate) url: Option<String>,
     /// API token. Prefer the environment: flags can be seen by other users of the machine.
     #[arg(long, env = "WEIR_TOKEN", value_name = "TOKEN", hide_env_values = true)]
@@ -123,12 +122,7 @@ pub(crate) struct DemoArguments {
     #[arg(long = "for", value_name = "SECONDS")]
     pub(crate) seconds: Option<u64>,
     /// Address to listen on; when its port is taken the next free one is used. Port 0 takes any.
-    #[arg(
-        long,
-        env = "WEIR_LISTEN",
-        default_value = "127.0.0.1:8080",
-        value_name = "ADDRESS"
-    )]
+    #[arg(long, env = "WEIR_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub(crate) listen: String,
 }
 
@@ -277,9 +271,7 @@ pub(crate) enum RunCommand {
         idempotency_key: Option<String>,
     },
     /// Run it again, after showing what would happen.
-    #[command(
-        after_help = "Effects that are known to have happened are answered from their record, not sent again."
-    )]
+    #[command(after_help = "Effects that are known to have happened are answered from their record, not sent again.")]
     Replay {
         #[command(flatten)]
         server: ServerArguments,
@@ -335,8 +327,12 @@ pub(crate) enum TokenCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct HealthcheckArguments {
-    /// Address of the server. Default: the one it listens on (WEIR_LISTEN), else http://127.0.0.1:8080
-    #[arg(long, env = "WEIR_URL", value_name = "URL")]
+    #[arg(
+        long,
+        env = "WEIR_URL",
+        value_name = "URL",
+        help = "Address of the server. Default: the one it listens on (WEIR_LISTEN), else http://127.0.0.1:8080"
+    )]
     pub(crate) url: Option<String>,
     /// What the server was told to listen on.
     #[arg(long, env = "WEIR_LISTEN", value_name = "ADDRESS", hide = true)]

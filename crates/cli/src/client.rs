@@ -73,13 +73,10 @@ impl Client {
     }
 
     /// Sends one GraphQL operation and reads its `data`.
-    pub(crate) async fn query<T: DeserializeOwned>(
-        &self,
-        document: &str,
-        variables: Value,
-    ) -> anyhow::Result<T> {
+    pub(crate) async fn query<T: DeserializeOwned>(&self, document: &str, variables: Value) -> anyhow::Result<T> {
         let data = self.query_value(document, variables).await?;
-        serde_json::from_value(data).context("the server's answer has another shape than this version expects; are both of the same release?")
+        serde_json::from_value(data)
+            .context("the server's answer has another shape than this version expects; are both of the same release?")
     }
 
     async fn query_value(&self, document: &str, variables: Value) -> anyhow::Result<Value> {
@@ -88,10 +85,7 @@ impl Client {
             .http
             .post(&address)
             .bearer_auth(self.token.expose_secret())
-            .header(
-                "accept",
-                "application/graphql-response+json, application/json;q=0.9",
-            )
+            .header("accept", "application/graphql-response+json, application/json;q=0.9")
             .json(&json!({ "query": document, "variables": variables }))
             .send()
             .await;
@@ -102,10 +96,8 @@ impl Client {
             .await
             .with_context(|| format!("the answer of {address} broke off"))?;
         let answer: Value = serde_json::from_slice(&body).map_err(|_not_json| {
-            Failure::new(format!(
-                "{address} answered {status} with something that is not JSON"
-            ))
-            .fix("is WEIR_URL the address of a Weir server?")
+            Failure::new(format!("{address} answered {status} with something that is not JSON"))
+                .fix("is WEIR_URL the address of a Weir server?")
         })?;
         if status.as_u16() == 401 {
             return Err(Failure::new(format!("{} refused the token", self.url))
@@ -141,20 +133,15 @@ pub(crate) fn http() -> anyhow::Result<reqwest::Client> {
 
 /// The first of the errors (or the problem document) in an answer, as one of ours.
 fn failure_in(answer: &Value) -> Option<Failure> {
-    let text = |value: &Value, pointer: &str| {
-        value
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-    };
+    let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let (message, fix) = if let Some(error) = answer
         .get("errors")
         .and_then(Value::as_array)
         .and_then(|errors| errors.first())
     {
         let code = text(error, "/extensions/code");
-        let message = text(error, "/message")
-            .unwrap_or_else(|| "the server reported an error without a message".to_owned());
+        let message =
+            text(error, "/message").unwrap_or_else(|| "the server reported an error without a message".to_owned());
         (
             code.map_or_else(|| message.clone(), |code| format!("{message} ({code})")),
             text(error, "/extensions/fix"),
@@ -181,12 +168,11 @@ mod tests {
 
     #[test]
     fn errors_are_found_in_both_forms() {
-        let graphql = json!({"errors": [{"message": "no such field", "extensions": {"code": "VALIDATION"}}], "data": null});
-        assert_eq!(
-            failure_in(&graphql).unwrap().to_string(),
-            "no such field (VALIDATION)"
-        );
-        let problem = json!({"type": "about:blank", "title": "Too many requests", "status": 429, "detail": "slow down"});
+        let graphql =
+            json!({"errors": [{"message": "no such field", "extensions": {"code": "VALIDATION"}}], "data": null});
+        assert_eq!(failure_in(&graphql).unwrap().to_string(), "no such field (VALIDATION)");
+        let problem =
+            json!({"type": "about:blank", "title": "Too many requests", "status": 429, "detail": "slow down"});
         assert_eq!(
             failure_in(&problem).unwrap().to_string(),
             "Too many requests: slow down"

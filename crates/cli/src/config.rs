@@ -23,16 +23,12 @@ const DEFAULT_SHUTDOWN_GRACE_S: u64 = 10;
 const SUGGESTION_LIKENESS: f64 = 0.75;
 
 /// The settings as they were given, unchecked. Each field: meaning, default, unit.
+#[expect(clippy::doc_markdown, reason = "these comments are the help texts of the command line")]
 #[derive(Debug, Default, Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct SettingsSource {
     /// Database: sqlite://PATH (one machine) or postgres://… (many). Default: sqlite://./weir-data/weir.db
-    #[arg(
-        long,
-        env = "WEIR_DATABASE_URL",
-        value_name = "URL",
-        hide_env_values = true
-    )]
+    #[arg(long, env = "WEIR_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub(crate) database_url: Option<String>,
     /// Address and port to listen on. Default: 127.0.0.1:8080
     #[arg(long, env = "WEIR_LISTEN", value_name = "ADDRESS")]
@@ -44,36 +40,16 @@ pub(crate) struct SettingsSource {
     #[arg(long, env = "WEIR_DATA_FOLDER", value_name = "DIR")]
     pub(crate) data_folder: Option<PathBuf>,
     /// Key that seals all stored secrets: 32 bytes, base64. Default: made and kept in the data folder with SQLite; required with PostgreSQL
-    #[arg(
-        long,
-        env = "WEIR_MASTER_KEY",
-        value_name = "BASE64",
-        hide_env_values = true
-    )]
+    #[arg(long, env = "WEIR_MASTER_KEY", value_name = "BASE64", hide_env_values = true)]
     pub(crate) master_key: Option<SecretString>,
     /// Token with every permission, to begin with. Default: made and kept in the data folder with SQLite; none with PostgreSQL
-    #[arg(
-        long,
-        env = "WEIR_ADMIN_TOKEN",
-        value_name = "TOKEN",
-        hide_env_values = true
-    )]
+    #[arg(long, env = "WEIR_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub(crate) admin_token: Option<SecretString>,
     /// Private hosts and networks that may be called, comma separated, e.g. 127.0.0.0/8. Default: none
-    #[arg(
-        long,
-        env = "WEIR_EGRESS_ALLOW",
-        value_name = "HOST|CIDR,…",
-        value_delimiter = ','
-    )]
+    #[arg(long, env = "WEIR_EGRESS_ALLOW", value_name = "HOST|CIDR,…", value_delimiter = ',')]
     pub(crate) egress_allow: Option<Vec<String>>,
     /// Networks of proxies whose X-Forwarded-For is believed, comma separated. Default: none
-    #[arg(
-        long,
-        env = "WEIR_TRUSTED_PROXIES",
-        value_name = "CIDR,…",
-        value_delimiter = ','
-    )]
+    #[arg(long, env = "WEIR_TRUSTED_PROXIES", value_name = "CIDR,…", value_delimiter = ',')]
     pub(crate) trusted_proxies: Option<Vec<String>>,
     /// Largest webhook body, bytes. Larger ones get 413. Default: 1048576
     #[arg(long, env = "WEIR_MAX_BODY_BYTES", value_name = "BYTES")]
@@ -192,8 +168,8 @@ fn read_file(path: &Path) -> anyhow::Result<SettingsSource> {
 }
 
 fn parse_file(text: &str, path: &Path) -> anyhow::Result<SettingsSource> {
-    let table: toml::Table = toml::from_str(text)
-        .map_err(|error| Failure::usage(format!("{} is not TOML: {error}", path.display())))?;
+    let table: toml::Table =
+        toml::from_str(text).map_err(|error| Failure::usage(format!("{} is not TOML: {error}", path.display())))?;
     let names = SettingsSource::names();
     for key in table.keys().filter(|key| !names.contains(key)) {
         let failure = Failure::usage(format!("{}: there is no setting `{key}`", path.display()));
@@ -203,8 +179,7 @@ fn parse_file(text: &str, path: &Path) -> anyhow::Result<SettingsSource> {
         }
         .into());
     }
-    toml::from_str(text)
-        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())).into())
+    toml::from_str(text).map_err(|error| Failure::usage(format!("{}: {error}", path.display())).into())
 }
 
 /// The most alike of the known names, when one is alike enough.
@@ -235,9 +210,7 @@ fn warn_about_misspelt_variables() {
         if let Some(close) = suggestion(&rest(name), bare.iter().map(String::as_str)) {
             crate::output::complain(
                 "warning",
-                &format!(
-                    "the environment variable {name} means nothing here; did you mean WEIR_{close}?"
-                ),
+                &format!("the environment variable {name} means nothing here; did you mean WEIR_{close}?"),
             );
         }
     }
@@ -245,9 +218,7 @@ fn warn_about_misspelt_variables() {
 
 /// Checks settings that are complete.
 pub(crate) fn check(source: SettingsSource) -> anyhow::Result<Config> {
-    let database_url = source
-        .database_url
-        .unwrap_or_else(|| DEFAULT_DATABASE_URL.to_owned());
+    let database_url = source.database_url.unwrap_or_else(|| DEFAULT_DATABASE_URL.to_owned());
     let backend = backend_of(&database_url)?;
     let data_folder = match (source.data_folder, backend) {
         (Some(path), _) => Some(DataFolder::new(path)),
@@ -259,10 +230,7 @@ pub(crate) fn check(source: SettingsSource) -> anyhow::Result<Config> {
     }
     let defaults = weir_orchestrator::Settings::default();
     let listen = parse_listen(source.listen.as_deref().unwrap_or(DEFAULT_LISTEN))?;
-    let public_url = source
-        .public_url
-        .map(|url| check_public_url(&url))
-        .transpose()?;
+    let public_url = source.public_url.map(|url| check_public_url(&url)).transpose()?;
     let trusted_proxies = source
         .trusted_proxies
         .unwrap_or_default()
@@ -281,9 +249,7 @@ pub(crate) fn check(source: SettingsSource) -> anyhow::Result<Config> {
             .collect(),
         max_body_bytes: source.max_body_bytes.unwrap_or(defaults.max_body_bytes),
         max_backlog_runs: source.max_backlog_runs.unwrap_or(defaults.max_backlog_runs),
-        shutdown_grace: Duration::from_secs(
-            source.shutdown_grace_s.unwrap_or(DEFAULT_SHUTDOWN_GRACE_S),
-        ),
+        shutdown_grace: Duration::from_secs(source.shutdown_grace_s.unwrap_or(DEFAULT_SHUTDOWN_GRACE_S)),
         ..defaults
     };
     Ok(Config {
@@ -359,10 +325,8 @@ pub(crate) fn parse_listen(text: &str) -> anyhow::Result<SocketAddr> {
         return Ok(address);
     }
     let mut found = std::net::ToSocketAddrs::to_socket_addrs(text).context(
-        Failure::usage(format!(
-            "WEIR_LISTEN is `{text}`, which is not ADDRESS:PORT"
-        ))
-        .fix("for example 127.0.0.1:8080, or 0.0.0.0:8080 for all interfaces"),
+        Failure::usage(format!("WEIR_LISTEN is `{text}`, which is not ADDRESS:PORT"))
+            .fix("for example 127.0.0.1:8080, or 0.0.0.0:8080 for all interfaces"),
     )?;
     found
         .next()
@@ -390,10 +354,8 @@ fn parse_network(text: &str) -> anyhow::Result<ipnet::IpNet> {
         return Ok(network);
     }
     let address: std::net::IpAddr = text.parse().map_err(|_error| {
-        Failure::usage(format!(
-            "WEIR_TRUSTED_PROXIES holds `{text}`, which is not a network"
-        ))
-        .fix("for example 10.0.0.0/8")
+        Failure::usage(format!("WEIR_TRUSTED_PROXIES holds `{text}`, which is not a network"))
+            .fix("for example 10.0.0.0/8")
     })?;
     Ok(address.into())
 }
@@ -403,12 +365,12 @@ const ADMIN_TOKEN_MIN_CHARS: usize = 16;
 
 fn check_admin_token(token: &SecretString) -> anyhow::Result<()> {
     let token = token.expose_secret();
-    if token.chars().count() < ADMIN_TOKEN_MIN_CHARS
-        || token.chars().any(|character| !character.is_ascii_graphic())
-    {
-        return Err(Failure::usage(format!("WEIR_ADMIN_TOKEN must be at least {ADMIN_TOKEN_MIN_CHARS} printable ASCII characters without spaces"))
-            .fix("make one with `openssl rand -hex 32`")
-            .into());
+    if token.chars().count() < ADMIN_TOKEN_MIN_CHARS || token.chars().any(|character| !character.is_ascii_graphic()) {
+        return Err(Failure::usage(format!(
+            "WEIR_ADMIN_TOKEN must be at least {ADMIN_TOKEN_MIN_CHARS} printable ASCII characters without spaces"
+        ))
+        .fix("make one with `openssl rand -hex 32`")
+        .into());
     }
     Ok(())
 }
@@ -472,38 +434,25 @@ mod tests {
             ..SettingsSource::default()
         };
         let text = format!("{:?}", check(source).expect_err("must be refused"));
-        assert!(
-            text.contains("mysql") && !text.contains("hunter2"),
-            "{text}"
-        );
+        assert!(text.contains("mysql") && !text.contains("hunter2"), "{text}");
     }
 
     #[test]
     fn the_data_folder_is_the_folder_of_the_file() {
         for (url, folder) in [
             ("sqlite://./weir-data/weir.db", Some("./weir-data")),
-            (
-                "sqlite:///var/lib/weir/weir.db?mode=rwc",
-                Some("/var/lib/weir"),
-            ),
+            ("sqlite:///var/lib/weir/weir.db?mode=rwc", Some("/var/lib/weir")),
             ("sqlite://weir.db", Some(".")),
             ("sqlite::memory:", None),
         ] {
-            assert_eq!(
-                sqlite_folder(url).as_deref(),
-                folder.map(Path::new),
-                "{url}"
-            );
+            assert_eq!(sqlite_folder(url).as_deref(), folder.map(Path::new), "{url}");
         }
     }
 
     #[test]
     fn a_weak_admin_token_is_refused() {
         for token in ["", "short", "sixteen chars no good"] {
-            assert!(
-                check_admin_token(&SecretString::from(token)).is_err(),
-                "{token:?}"
-            );
+            assert!(check_admin_token(&SecretString::from(token)).is_err(), "{token:?}");
         }
         assert!(check_admin_token(&SecretString::from("0123456789abcdef")).is_ok());
     }

@@ -58,25 +58,17 @@ impl DataFolder {
     /// Reads the administrator's token, or makes one.
     pub(crate) fn admin_token_load_or_create(&self) -> anyhow::Result<AdminToken> {
         if let Some(token) = self.admin_token_load()? {
-            return Ok(AdminToken {
-                token,
-                made_now: false,
-            });
+            return Ok(AdminToken { token, made_now: false });
         }
         let token = SecretString::from(format!("weir_admin_{}", random_text(TOKEN_BYTES)?));
         write_private(&self.admin_token(), token.expose_secret())?;
-        Ok(AdminToken {
-            token,
-            made_now: true,
-        })
+        Ok(AdminToken { token, made_now: true })
     }
 
     /// The administrator's token, if this folder has one.
     pub(crate) fn admin_token_load(&self) -> anyhow::Result<Option<SecretString>> {
         let text = read_if_present(&self.admin_token())?;
-        Ok(text
-            .filter(|token| !token.is_empty())
-            .map(SecretString::from))
+        Ok(text.filter(|token| !token.is_empty()).map(SecretString::from))
     }
 
     /// The address of the server that runs, or ran last, on this folder.

@@ -60,9 +60,8 @@ impl std::error::Error for Failure {}
 
 /// Prints the whole chain of causes and the remedy to standard error; answers the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    let known = error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<Failure>());
+    // `chain` shows contexts only as text; the error itself knows what it was made of.
+    let known = error.downcast_ref::<Failure>();
     let mut text = error.to_string();
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();

@@ -43,9 +43,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Demo(demo) => demo::main(demo),
         Command::Simulator(simulator) => demo::simulator::main(&simulator),
         other => {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(commands::run(other))
         }
     }

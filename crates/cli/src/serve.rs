@@ -17,9 +17,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use weir_api_server::{Server, ServerOptions};
-use weir_orchestrator::{Options, Orchestrator};
 use weir_orchestrator::clock::SystemClock;
 use weir_orchestrator::registry::Registry;
+use weir_orchestrator::{Options, Orchestrator};
 use weir_storage::{Database, DatabaseOptions, MasterKey, OpenError, SecretBox, Store, WriterSeed};
 
 /// Text of `/metrics`, made when asked for.
@@ -56,11 +56,7 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    let telemetry = telemetry::start(
-        config.log.as_deref(),
-        config.log_format,
-        &LogTarget::StandardError,
-    )?;
+    let telemetry = telemetry::start(config.log.as_deref(), config.log_format, &LogTarget::StandardError)?;
     let render_metrics = telemetry::start_metrics()?;
     let started = start(&config, render_metrics).await?;
     if let Some(folder) = &config.data_folder {
@@ -88,28 +84,19 @@ fn say_first_words(config: &Config, started: &Started) {
                 token.expose_secret()
             ));
         }
-        (None, _) => tracing::warn!(
-            "no WEIR_ADMIN_TOKEN is set: only API tokens made before can use GraphQL"
-        ),
+        (None, _) => tracing::warn!("no WEIR_ADMIN_TOKEN is set: only API tokens made before can use GraphQL"),
         (Some(_), _) => {}
     }
 }
 
 /// Opens the database, starts the orchestrator and binds the address. Nothing is served before [`run`].
-pub(crate) async fn start(
-    config: &Config,
-    render_metrics: RenderMetrics,
-) -> anyhow::Result<Started> {
+pub(crate) async fn start(config: &Config, render_metrics: RenderMetrics) -> anyhow::Result<Started> {
     let listen = try_port(config.listen)?;
     if let Some(folder) = &config.data_folder {
         folder.create()?;
     }
     let connectors = connectors(config.connectors.as_deref())?;
-    let Opened {
-        store,
-        writer,
-        secrets,
-    } = open(config).await?;
+    let Opened { store, writer, secrets } = open(config).await?;
     let mut writer = writer;
     let node = writer
         .register(&config.node)
@@ -176,11 +163,7 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<Opened> {
             .fix("set WEIR_MASTER_KEY (or the file master.key) to the key it was made with");
         anyhow::Error::new(error).context(failure)
     })?;
-    Ok(Opened {
-        store,
-        writer,
-        secrets,
-    })
+    Ok(Opened { store, writer, secrets })
 }
 
 /// Opens the database, which brings its schema up to date.
@@ -191,11 +174,10 @@ pub(crate) async fn open_database(config: &Config) -> anyhow::Result<(Store, Wri
             let locked = matches!(error, OpenError::Locked { .. });
             let failure = Failure::new("could not open the database");
             let failure = match (locked, config.backend) {
-                (true, _) => failure.fix(
-                    "stop the other process, or give this one another folder (WEIR_DATABASE_URL)",
-                ),
-                (false, Backend::Sqlite) => failure
-                    .fix("check the path in WEIR_DATABASE_URL and the permissions of its folder"),
+                (true, _) => failure.fix("stop the other process, or give this one another folder (WEIR_DATABASE_URL)"),
+                (false, Backend::Sqlite) => {
+                    failure.fix("check the path in WEIR_DATABASE_URL and the permissions of its folder")
+                }
                 (false, Backend::PostgreSql) => {
                     failure.fix("check host, database, user and password in WEIR_DATABASE_URL")
                 }
@@ -207,9 +189,7 @@ pub(crate) async fn open_database(config: &Config) -> anyhow::Result<(Store, Wri
 /// Serves until `stop` resolves or the node loses its place; then finishes or parks what is going on.
 pub(crate) async fn run(started: Started, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let Started {
-        orchestrator,
-        server,
-        ..
+        orchestrator, server, ..
     } = started;
     let lost = orchestrator.stopped();
     let mut reason = None;
@@ -250,9 +230,7 @@ pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
                 // Nobody waits any more when the server has ended by itself.
                 Some(told) => drop(told.send(())),
                 None => {
-                    output::remark(
-                        "stopping at once; what was under way is taken up at the next start",
-                    );
+                    output::remark("stopping at once; what was under way is taken up at the next start");
                     std::process::exit(i32::from(crate::failure::EXIT_FAILURE));
                 }
             }
@@ -283,8 +261,9 @@ pub(crate) fn try_port(listen: SocketAddr) -> anyhow::Result<SocketAddr> {
                     "set WEIR_LISTEN (or --listen) to an address of this machine; 0.0.0.0 is all of them",
                 ),
                 _ => {
-                    return Err(anyhow::Error::new(error)
-                        .context(Failure::usage(format!("could not listen on {listen}"))));
+                    return Err(
+                        anyhow::Error::new(error).context(Failure::usage(format!("could not listen on {listen}")))
+                    );
                 }
             };
             Err(Failure::usage(message).fix(fix).into())
@@ -309,8 +288,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 fn master_key(config: &Config, sealed_rows_exist: bool) -> anyhow::Result<MasterKey> {
     if let Some(text) = &config.master_key {
         return MasterKey::from_base64(text.expose_secret()).context(
-            Failure::usage("WEIR_MASTER_KEY is not 32 bytes in base64")
-                .fix("make one with `openssl rand -base64 32`"),
+            Failure::usage("WEIR_MASTER_KEY is not 32 bytes in base64").fix("make one with `openssl rand -base64 32`"),
         );
     }
     match (&config.data_folder, config.backend) {
@@ -349,8 +327,7 @@ pub(crate) fn connectors(folder: Option<&Path>) -> anyhow::Result<Registry> {
     if let Some(folder) = folder {
         let added = registry.add_directory(folder).map_err(|error| {
             let fix = format!("run `weir connector check {}`", folder.display());
-            anyhow::Error::new(error)
-                .context(Failure::usage("a connector manifest cannot be used").fix(fix))
+            anyhow::Error::new(error).context(Failure::usage("a connector manifest cannot be used").fix(fix))
         })?;
         tracing::info!(folder = %folder.display(), added, "loaded {added} connectors from {}", folder.display());
     }

@@ -35,8 +35,7 @@ const DURATION_BUCKETS_S: &[f64] = &[
 ];
 /// The same, for metrics in milliseconds.
 const DURATION_BUCKETS_MS: &[f64] = &[
-    1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0,
-    30_000.0, 60_000.0,
+    1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0, 30_000.0, 60_000.0,
 ];
 
 /// What was switched on; keep it until the end and call [`Telemetry::flush`].
@@ -52,21 +51,16 @@ pub(crate) enum LogTarget<'a> {
 }
 
 /// Switches logging and, when asked for by the environment, tracing on. Call once, inside the runtime.
-pub(crate) fn start(
-    log: Option<&str>,
-    format: Option<LogFormat>,
-    target: &LogTarget<'_>,
-) -> anyhow::Result<Telemetry> {
+pub(crate) fn start(log: Option<&str>, format: Option<LogFormat>, target: &LogTarget<'_>) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .parse(log.unwrap_or("info,sqlx=warn,sea_orm=warn,sea_orm_migration=warn,actix_server=warn,opentelemetry=warn"))
-        .map_err(|error| Failure::usage(format!("WEIR_LOG is not a log filter: {error}")).fix("for example info, or info,weir_orchestrator=debug"))?;
+        .map_err(|error| {
+            Failure::usage(format!("WEIR_LOG is not a log filter: {error}"))
+                .fix("for example info, or info,weir_orchestrator=debug")
+        })?;
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-    let traces = if otlp_wanted() {
-        Some(trace_provider()?)
-    } else {
-        None
-    };
+    let traces = if otlp_wanted() { Some(trace_provider()?) } else { None };
 
     let (writer, terminal): (tracing_subscriber::fmt::writer::BoxMakeWriter, bool) = match target {
         LogTarget::StandardError => (
@@ -90,9 +84,7 @@ pub(crate) fn start(
         Some(LogFormat::Json) => false,
         None => terminal || matches!(target, LogTarget::File(_)),
     };
-    let layer = tracing_subscriber::fmt::layer()
-        .with_writer(writer)
-        .with_ansi(terminal);
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(terminal);
     let lines = if text {
         layer.boxed()
     } else {
@@ -138,15 +130,10 @@ impl Telemetry {
     reason = "the OTEL_ variables are standard and read nowhere else"
 )]
 fn otlp_wanted() -> bool {
-    let set = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .filter(|value| !value.trim().is_empty())
-    };
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     let disabled = set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let none = set("OTEL_TRACES_EXPORTER").is_some_and(|value| value.eq_ignore_ascii_case("none"));
-    let endpoint =
-        set("OTEL_EXPORTER_OTLP_ENDPOINT").or_else(|| set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"));
+    let endpoint = set("OTEL_EXPORTER_OTLP_ENDPOINT").or_else(|| set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"));
     endpoint.is_some() && !disabled && !none
 }
 
@@ -193,13 +180,22 @@ struct OnRuntime<E> {
 impl<E: SpanExporter + 'static> SpanExporter for OnRuntime<E> {
     fn export(&self, batch: Vec<SpanData>) -> impl Future<Output = OTelSdkResult> + Send {
         let exporter = Arc::clone(&self.exporter);
-        let task = self
-            .runtime
-            .spawn(async move { exporter.export(batch).await });
+        let task = self.runtime.spawn(async move { exporter.export(batch).await });
         async move {
             task.await
                 .map_err(|error| OTelSdkError::InternalFailure(error.to_string()))?
         }
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        // Called once while the provider is built, before the first export shares the exporter.
+        if let Some(exporter) = Arc::get_mut(&mut self.exporter) {
+            exporter.set_resource(resource);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
@@ -235,22 +231,13 @@ fn render(handle: &PrometheusHandle) -> String {
 fn process_metrics(text: &mut String) {
     let mut gauge = |name: &str, help: &str, kind: &str, value: String| {
         // Writing to a string cannot fail.
-        let _infallible = writeln!(
-            text,
-            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
-        );
+        let _infallible = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
     };
     if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
         let kib = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| {
-                rest.trim()
-                    .trim_end_matches(" kB")
-                    .trim()
-                    .parse::<u64>()
-                    .ok()
-            });
+            .and_then(|rest| rest.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
         if let Some(kib) = kib {
             gauge(
                 "process_resident_memory_bytes",

@@ -204,6 +204,8 @@ pub struct Snapshot {
     pinned: Mutex<HashMap<VersionId, Arc<Version>>>,
 }
 
+/// The event type that stands for every type of a connector.
+const ANY_TYPE: &str = "*";
 /// Most compiled old versions kept for runs that are pinned to them.
 const MAX_PINNED_VERSIONS: usize = 256;
 
@@ -376,9 +378,11 @@ impl Snapshot {
         self.tokens.values().filter(move |row| row.workspace == workspace)
     }
 
-    pub(crate) fn listeners(&self, workspace: WorkspaceId, connector: &str, kind: &str) -> &[Listener] {
+    /// Workflows that take events of this type, and those that take every type of a connector that declares `*`.
+    pub(crate) fn listeners(&self, workspace: WorkspaceId, connector: &str, kind: &str) -> impl Iterator<Item = &Listener> {
         let kinds = self.tenants.get(&workspace).and_then(|tenant| tenant.listeners.get(connector));
-        kinds.and_then(|kinds| kinds.get(kind)).map_or(&[], Vec::as_slice)
+        let of = |kind: &str| kinds.and_then(|kinds| kinds.get(kind)).map_or(&[][..], Vec::as_slice);
+        of(kind).iter().chain(of(ANY_TYPE))
     }
 
     pub(crate) fn surroundings(&self, workspace: WorkspaceId) -> Surroundings<'_> {

@@ -5,23 +5,17 @@
 //! The bodies are those of the bench: 1 KB of event, a journal row with an answer of 3 KB, a small last row. The
 //! CPU time is this process's own (on PostgreSQL the server's comes on top), the threads of SQLite included.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "a measurement for people"
-)]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement for people")]
 
 use std::fmt::Write;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 use weir_storage::{
-    Accepted, Database, DatabaseOptions, Dedupe, EventRow, Fact, NewRun, RunCommit, RunStatus,
-    RunUpdate, Writer, WriterLimits,
+    Accepted, Database, DatabaseOptions, Dedupe, EventRow, Fact, NewRun, RunCommit, RunStatus, RunUpdate, Writer,
+    WriterLimits,
 };
-use weir_workflow_engine::{
-    EventId, EventSource, IdGenerator, RunId, Timestamp, VersionId, WorkflowId, WorkspaceId,
-};
+use weir_workflow_engine::{EventId, EventSource, IdGenerator, RunId, Timestamp, VersionId, WorkflowId, WorkspaceId};
 
 /// The clock of the measurement: ids and days rise as they would.
 const START_MS: i64 = 1_795_435_200_000;
@@ -42,13 +36,9 @@ async fn measure() {
     let url = arguments
         .get(1)
         .map_or("sqlite:///tmp/weir-throughput/weir.db", String::as_str);
-    let flows: usize = arguments
-        .get(2)
-        .map_or(50_000, |text| text.parse().unwrap());
+    let flows: usize = arguments.get(2).map_or(50_000, |text| text.parse().unwrap());
     let batch: usize = arguments.get(3).map_or(256, |text| text.parse().unwrap());
-    let (store, mut seed) = Database::open(url, DatabaseOptions::default())
-        .await
-        .unwrap();
+    let (store, mut seed) = Database::open(url, DatabaseOptions::default()).await.unwrap();
     let node = seed.register("throughput").await.unwrap();
     let ids = IdGenerator::new(node.slot, node.id_high_water);
     let (writer, task) = seed.start(node, WriterLimits::default());
@@ -58,13 +48,8 @@ async fn measure() {
     let mut number = 0;
     while number < flows {
         let now = Timestamp::from_unix_ms(START_MS + i64::try_from(number / 10).unwrap());
-        let accepted: Vec<Accepted> = (number..number + batch)
-            .map(|n| event(&ids, n, now))
-            .collect();
-        let runs: Vec<RunId> = accepted
-            .iter()
-            .map(|accepted| accepted.runs[0].id)
-            .collect();
+        let accepted: Vec<Accepted> = (number..number + batch).map(|n| event(&ids, n, now)).collect();
+        let runs: Vec<RunId> = accepted.iter().map(|accepted| accepted.runs[0].id).collect();
         write(&writer, accepted.into_iter().map(Fact::Accept)).await;
         write(&writer, runs.iter().map(|run| commit(*run, 0, 3000, None))).await;
         let finish = RunUpdate {
@@ -76,8 +61,7 @@ async fn measure() {
         };
         write(
             &writer,
-            runs.iter()
-                .map(|run| commit(*run, 1, 600, Some(finish.clone()))),
+            runs.iter().map(|run| commit(*run, 1, 600, Some(finish.clone()))),
         )
         .await;
         number += batch;
@@ -126,10 +110,7 @@ fn json(seed: usize, length: usize) -> Vec<u8> {
 }
 
 fn event(ids: &IdGenerator, number: usize, now: Timestamp) -> Accepted {
-    let (event_id, run_id) = (
-        EventId::from_raw(ids.next_raw(now)),
-        RunId::from_raw(ids.next_raw(now)),
-    );
+    let (event_id, run_id) = (EventId::from_raw(ids.next_raw(now)), RunId::from_raw(ids.next_raw(now)));
     let workspace = WorkspaceId::from_raw(1);
     let key = format!("evt_{number:024}_{event_id}");
     Accepted {
@@ -185,18 +166,8 @@ fn commit(run: RunId, seq: i32, length: usize, update: Option<RunUpdate>) -> Fac
 
 fn cpu_us() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .collect();
-    let ticks = |field: usize| {
-        fields
-            .get(field)
-            .and_then(|text| text.parse::<u64>().ok())
-            .unwrap_or(0)
-    };
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
     (ticks(11) + ticks(12)) * 1_000_000 / TICKS
 }
 

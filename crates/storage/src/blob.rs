@@ -70,17 +70,11 @@ fn compress(raw: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The raw bytes of a stored value; `row` names it in errors.
-pub(crate) fn decode(
-    codec: i16,
-    bytes: Vec<u8>,
-    row: impl FnOnce() -> String,
-) -> Result<Vec<u8>, ReadError> {
+pub(crate) fn decode(codec: i16, bytes: Vec<u8>, row: impl FnOnce() -> String) -> Result<Vec<u8>, ReadError> {
     match codec {
         RAW => Ok(bytes),
         ZSTD => {
-            let size = zstd::zstd_safe::get_frame_content_size(&bytes)
-                .ok()
-                .flatten();
+            let size = zstd::zstd_safe::get_frame_content_size(&bytes).ok().flatten();
             let capacity = size
                 .and_then(|size| usize::try_from(size).ok())
                 .unwrap_or(MAX_RAW_BYTES)

@@ -39,10 +39,7 @@ pub(crate) fn event_source_code(source: EventSource) -> i16 {
     }
 }
 
-pub(crate) fn event_source(
-    code: i16,
-    row: impl FnOnce() -> String,
-) -> Result<EventSource, ReadError> {
+pub(crate) fn event_source(code: i16, row: impl FnOnce() -> String) -> Result<EventSource, ReadError> {
     match code {
         0 => Ok(EventSource::Endpoint),
         1 => Ok(EventSource::Sweep),
@@ -61,10 +58,7 @@ pub(crate) fn version_state_code(state: VersionState) -> i16 {
     }
 }
 
-pub(crate) fn version_state(
-    code: i16,
-    row: impl FnOnce() -> String,
-) -> Result<VersionState, ReadError> {
+pub(crate) fn version_state(code: i16, row: impl FnOnce() -> String) -> Result<VersionState, ReadError> {
     match code {
         0 => Ok(VersionState::Draft),
         1 => Ok(VersionState::Published),

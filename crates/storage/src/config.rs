@@ -4,9 +4,7 @@
 //! into one transaction, which raises the revision of the whole configuration. Secrets come here sealed
 //! ([`SecretBox`](crate::SecretBox)) and tokens hashed; this module never sees either in clear.
 
-use weir_workflow_engine::{
-    ConnectionId, EndpointId, Timestamp, TokenId, VersionId, WorkflowId, WorkspaceId,
-};
+use weir_workflow_engine::{ConnectionId, EndpointId, Timestamp, TokenId, VersionId, WorkflowId, WorkspaceId};
 
 /// A tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]

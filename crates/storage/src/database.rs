@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use sea_orm::{DatabaseConnection, SqlxPostgresConnector, SqlxSqliteConnector};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Executor};
 use weir_migrations::{Migrator, MigratorTrait};
 
@@ -69,10 +67,7 @@ impl Database {
     ///
     /// # Errors
     /// See [`OpenError`]; [`OpenError::Locked`] when another process has the SQLite file.
-    pub async fn open(
-        url: &str,
-        options: DatabaseOptions,
-    ) -> Result<(Store, WriterSeed), OpenError> {
+    pub async fn open(url: &str, options: DatabaseOptions) -> Result<(Store, WriterSeed), OpenError> {
         match url.split_once(':') {
             Some(("sqlite", rest)) => open_sqlite(rest.trim_start_matches("//"), options).await,
             Some(("postgres" | "postgresql", _)) => open_postgres(url, options).await,
@@ -93,16 +88,10 @@ fn address(url: &str, reason: &str) -> OpenError {
     }
 }
 
-async fn open_sqlite(
-    path: &str,
-    options: DatabaseOptions,
-) -> Result<(Store, WriterSeed), OpenError> {
+async fn open_sqlite(path: &str, options: DatabaseOptions) -> Result<(Store, WriterSeed), OpenError> {
     let path = path.split('?').next().unwrap_or_default();
     if path.is_empty() || path == ":memory:" {
-        return Err(address(
-            &format!("sqlite://{path}"),
-            "it needs the path of a file",
-        ));
+        return Err(address(&format!("sqlite://{path}"), "it needs the path of a file"));
     }
     let path = PathBuf::from(path);
     let lock = Arc::new(lock(&path)?);
@@ -149,10 +138,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
         path: path.to_owned(),
         source,
     };
-    if let Some(folder) = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-    {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|error| file_error(folder, error))?;
     }
     let mut name = path.as_os_str().to_owned();
@@ -187,21 +173,13 @@ async fn migrate_sqlite(path: &Path) -> Result<(), OpenError> {
         .connect_with(options)
         .await
         .map_err(OpenError::Connect)?;
-    let migrated = Migrator::up(
-        &SqlxSqliteConnector::from_sqlx_sqlite_pool(pool.clone()),
-        None,
-    )
-    .await;
+    let migrated = Migrator::up(&SqlxSqliteConnector::from_sqlx_sqlite_pool(pool.clone()), None).await;
     pool.close().await;
     migrated.map_err(OpenError::Migrate)
 }
 
-async fn open_postgres(
-    url: &str,
-    options: DatabaseOptions,
-) -> Result<(Store, WriterSeed), OpenError> {
-    let connect =
-        PgConnectOptions::from_str(url).map_err(|error| address(url, &error.to_string()))?;
+async fn open_postgres(url: &str, options: DatabaseOptions) -> Result<(Store, WriterSeed), OpenError> {
+    let connect = PgConnectOptions::from_str(url).map_err(|error| address(url, &error.to_string()))?;
     // One text per set of tables that a batch touches.
     let connect = connect
         .application_name("weir")
@@ -237,15 +215,12 @@ async fn migrate_postgres(options: &PgConnectOptions) -> Result<(), OpenError> {
         .acquire_timeout(ACQUIRE_LIMIT)
         .connect_with(options.clone());
     let pool = pool.await.map_err(OpenError::Connect)?;
-    let connection: DatabaseConnection =
-        SqlxPostgresConnector::from_sqlx_postgres_pool(pool.clone());
+    let connection: DatabaseConnection = SqlxPostgresConnector::from_sqlx_postgres_pool(pool.clone());
     // Nodes that start together go one after the other. The lock belongs to the pool's only connection and goes
     // with it.
     let locked = pool.execute("SELECT pg_advisory_lock(1466263923)").await;
     let migrated = match locked {
-        Ok(_) => Migrator::up(&connection, None)
-            .await
-            .map_err(OpenError::Migrate),
+        Ok(_) => Migrator::up(&connection, None).await.map_err(OpenError::Migrate),
         Err(error) => Err(OpenError::Connect(error)),
     };
     pool.close().await;

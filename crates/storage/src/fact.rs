@@ -4,8 +4,7 @@
 
 use bytes::Bytes;
 use weir_workflow_engine::{
-    ConnectionId, EndpointId, EventId, EventSource, RefusalId, RunId, Timestamp, VersionId,
-    WorkflowId, WorkspaceId,
+    ConnectionId, EndpointId, EventId, EventSource, RefusalId, RunId, Timestamp, VersionId, WorkflowId, WorkspaceId,
 };
 
 use crate::config::ConfigChange;

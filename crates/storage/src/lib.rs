@@ -22,28 +22,25 @@ mod secret_box;
 mod writer;
 
 pub use config::{
-    ApiTokenRow, AuditEntry, ConfigChange, ConfigRowChange, ConfigRows, ConfigSubject,
-    ConnectionRow, ConnectorManifestRow, EndpointRow, ExpectedRevision, VersionState, WorkflowRow,
-    WorkflowVersionRow, WorkspaceRow, token_hash,
+    ApiTokenRow, AuditEntry, ConfigChange, ConfigRowChange, ConfigRows, ConfigSubject, ConnectionRow,
+    ConnectorManifestRow, EndpointRow, ExpectedRevision, VersionState, WorkflowRow, WorkflowVersionRow, WorkspaceRow,
+    token_hash,
 };
 pub use database::{Database, DatabaseKind, DatabaseOptions};
 pub use error::{OpenError, ReadError};
 pub use fact::{
-    Accepted, AfterCommit, Dedupe, EventRow, Fact, Heartbeat, NewRun, Prune, RefusedRequest,
-    RunCommit, RunStatus, RunUpdate,
+    Accepted, AfterCommit, Dedupe, EventRow, Fact, Heartbeat, NewRun, Prune, RefusedRequest, RunCommit, RunStatus,
+    RunUpdate,
 };
 pub use master_key::{MasterKey, MasterKeyError};
 pub use node::{LEASE, NodeIdentity};
-pub use outcome::{
-    AcceptOutcome, ConfigOutcome, Constraint, FactOutcome, Full, HeartbeatReply, WriteError,
-};
+pub use outcome::{AcceptOutcome, ConfigOutcome, Constraint, FactOutcome, Full, HeartbeatReply, WriteError};
 pub use page::{MAX_PAGE, Page};
 pub use read::{
-    Count, EventFilter, EventSummary, RefusedCount, RefusedFilter, RefusedRow, RunCounts,
-    RunFilter, RunRow, Store, StoredEvent, StoredRun,
+    Count, EventFilter, EventSummary, RefusedCount, RefusedFilter, RefusedRow, RunCounts, RunFilter, RunRow, Store,
+    StoredEvent, StoredRun,
 };
 pub use secret_box::{KeyError, RowIdentity, SecretBox};
 pub use writer::{
-    DEDUPE_DAYS, Pending, Writer, WriterEnd, WriterHealth, WriterLimits, WriterSeed,
-    WriterStatistics, WriterTask,
+    DEDUPE_DAYS, Pending, Writer, WriterEnd, WriterHealth, WriterLimits, WriterSeed, WriterStatistics, WriterTask,
 };

@@ -114,14 +114,10 @@ impl MasterKey {
                 file.take(MAX_FILE_BYTES)
                     .read_to_string(&mut text)
                     .map_err(file_error)?;
-                Self::from_base64(&text).map_err(|_malformed| MasterKeyError::MalformedFile {
-                    path: path.to_owned(),
-                })
+                Self::from_base64(&text).map_err(|_malformed| MasterKeyError::MalformedFile { path: path.to_owned() })
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file_error(error)),
-            Err(_) if sealed_rows_exist => Err(MasterKeyError::Lost {
-                path: path.to_owned(),
-            }),
+            Err(_) if sealed_rows_exist => Err(MasterKeyError::Lost { path: path.to_owned() }),
             Err(_) => {
                 let key = Self::generate();
                 key.create_file(path).map_err(file_error)?;
@@ -174,10 +170,7 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            assert_eq!(
-                std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-                0o600
-            );
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
 
         std::fs::write(&path, "not a key").unwrap();
@@ -196,10 +189,7 @@ mod tests {
     #[test]
     fn a_key_never_prints() {
         let key = MasterKey::new([7; 32]);
-        assert_eq!(
-            format!("{key:?}"),
-            format!("MasterKey({}, [redacted])", key.id())
-        );
+        assert_eq!(format!("{key:?}"), format!("MasterKey({}, [redacted])", key.id()));
         assert_eq!(key.id().len(), 16);
     }
 }

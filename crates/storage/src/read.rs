@@ -41,11 +41,7 @@ pub struct Store {
 
 impl Store {
     pub(crate) fn new(db: DatabaseConnection, kind: DatabaseKind, lock: Option<Arc<File>>) -> Self {
-        Self {
-            db,
-            kind,
-            _lock: lock,
-        }
+        Self { db, kind, _lock: lock }
     }
 
     /// Which database it is.
@@ -80,10 +76,7 @@ impl Store {
             DatabaseKind::Sqlite => DbBackend::Sqlite,
             DatabaseKind::Postgres => DbBackend::Postgres,
         };
-        Ok(self
-            .db
-            .query_one_raw(Statement::from_string(backend, text))
-            .await?)
+        Ok(self.db.query_one_raw(Statement::from_string(backend, text)).await?)
     }
 }
 

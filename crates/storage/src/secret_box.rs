@@ -140,10 +140,7 @@ impl SecretBox {
 
     fn seal_data_key(&self, row: &RowIdentity, data_key: &Key<XChaCha20Poly1305>) -> Vec<u8> {
         let id = self.current.id().as_bytes();
-        let mut sealed = vec![
-            FORMAT,
-            u8::try_from(id.len()).expect("a key id is 16 characters"),
-        ];
+        let mut sealed = vec![FORMAT, u8::try_from(id.len()).expect("a key id is 16 characters")];
         sealed.extend_from_slice(id);
         sealed.extend(encrypt(self.current.bytes().into(), row, data_key));
         sealed
@@ -163,9 +160,7 @@ impl SecretBox {
             });
         };
         let rest = sealed.get(2 + wanted.len()..).unwrap_or_default();
-        let (envelope, body) = rest
-            .split_at_checked(ENVELOPE_BYTES)
-            .ok_or_else(|| damaged(row))?;
+        let (envelope, body) = rest.split_at_checked(ENVELOPE_BYTES).ok_or_else(|| damaged(row))?;
         let data_key = decrypt(key.bytes().into(), row, envelope)
             .and_then(|bytes| <[u8; KEY_BYTES]>::try_from(bytes).ok())
             .ok_or_else(|| damaged(row))?;
@@ -174,9 +169,7 @@ impl SecretBox {
 }
 
 fn damaged(row: &RowIdentity) -> KeyError {
-    KeyError::Damaged {
-        row: row.to_string(),
-    }
+    KeyError::Damaged { row: row.to_string() }
 }
 
 fn key_id_of(sealed: &[u8]) -> Option<&str> {
@@ -205,9 +198,7 @@ fn decrypt(key: &Key<XChaCha20Poly1305>, row: &RowIdentity, sealed: &[u8]) -> Op
         msg: ciphertext,
         aad: row.0.as_bytes(),
     };
-    XChaCha20Poly1305::new(key)
-        .decrypt(nonce.into(), payload)
-        .ok()
+    XChaCha20Poly1305::new(key).decrypt(nonce.into(), payload).ok()
 }
 
 #[cfg(test)]
@@ -224,10 +215,7 @@ mod tests {
     fn a_value_opens_only_where_it_was_sealed() {
         let secrets = SecretBox::new(MasterKey::new([1; 32]));
         let sealed = secrets.seal(&row(5), b"sk_live_1");
-        assert_eq!(
-            secrets.open(&row(5), &sealed).unwrap().expose_secret(),
-            b"sk_live_1"
-        );
+        assert_eq!(secrets.open(&row(5), &sealed).unwrap().expose_secret(), b"sk_live_1");
         assert!(!sealed.windows(7).any(|part| part == b"sk_live"));
         assert_ne!(
             sealed,
@@ -235,23 +223,14 @@ mod tests {
             "the same value never looks the same"
         );
 
-        assert_eq!(
-            secrets.open(&row(6), &sealed).unwrap_err(),
-            damaged(&row(6))
-        );
+        assert_eq!(secrets.open(&row(6), &sealed).unwrap_err(), damaged(&row(6)));
         for position in [0, 1, 30, 60, sealed.len() - 1] {
             let mut changed = sealed.clone();
             changed[position] ^= 1;
-            assert!(
-                secrets.open(&row(5), &changed).is_err(),
-                "byte {position} was changed"
-            );
+            assert!(secrets.open(&row(5), &changed).is_err(), "byte {position} was changed");
         }
         for length in 0..sealed.len() {
-            assert!(
-                secrets.open(&row(5), &sealed[..length]).is_err(),
-                "cut to {length}"
-            );
+            assert!(secrets.open(&row(5), &sealed[..length]).is_err(), "cut to {length}");
         }
     }
 
@@ -278,10 +257,7 @@ mod tests {
         let rewrapped = both.rewrap(&row(5), &sealed).unwrap().unwrap();
         assert_eq!(both.rewrap(&row(5), &rewrapped).unwrap(), None);
         assert_eq!(
-            SecretBox::new(new)
-                .open(&row(5), &rewrapped)
-                .unwrap()
-                .expose_secret(),
+            SecretBox::new(new).open(&row(5), &rewrapped).unwrap().expose_secret(),
             b"x"
         );
     }

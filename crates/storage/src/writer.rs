@@ -203,21 +203,19 @@ impl Writer {
             });
         }
         let refused_in_detail = matches!(fact, Fact::Refused(_))
-            && self.shared.refused_details.fetch_add(1, Ordering::Relaxed)
-                < control::REFUSED_MAX_ROWS;
+            && self.shared.refused_details.fetch_add(1, Ordering::Relaxed) < control::REFUSED_MAX_ROWS;
         let (work, after_commit) = Work::prepare(fact, refused_in_detail);
         let (facts, bytes) = work.weight();
         if bytes > limits.max_bytes && !matches!(share, Share::Control) {
             let limit = limits.max_bytes;
-            return Ok(Pending(State::Known(WriteError::Refused(
-                Constraint::TooLarge { bytes, limit },
-            ))));
+            return Ok(Pending(State::Known(WriteError::Refused(Constraint::TooLarge {
+                bytes,
+                limit,
+            }))));
         }
         let facts_before = self.shared.facts.fetch_add(facts, Ordering::Relaxed);
         let bytes_before = self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if facts_before.saturating_add(facts) > room_facts
-            || bytes_before.saturating_add(bytes) > room_bytes
-        {
+        if facts_before.saturating_add(facts) > room_facts || bytes_before.saturating_add(bytes) > room_bytes {
             self.shared.leave(facts, bytes);
             return Err(Full {
                 facts: facts_before,
@@ -260,12 +258,7 @@ impl Writer {
         if self.shared.fenced.load(Ordering::Acquire) {
             return WriterHealth::Fenced;
         }
-        match &*self
-            .shared
-            .failing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-        {
+        match &*self.shared.failing.lock().unwrap_or_else(PoisonError::into_inner) {
             None => WriterHealth::Healthy,
             Some((since, reason)) => WriterHealth::Failing {
                 since: since.elapsed(),
@@ -301,9 +294,7 @@ impl Share {
         match fact {
             Fact::Accept(_) | Fact::Start(_) | Fact::Refused(_) => Self::Intake,
             Fact::Run(_) => Self::UnderWay,
-            Fact::Config(_) | Fact::Heartbeat(_) | Fact::Claim { .. } | Fact::Prune(_) => {
-                Self::Control
-            }
+            Fact::Config(_) | Fact::Heartbeat(_) | Fact::Claim { .. } | Fact::Prune(_) => Self::Control,
         }
     }
 }
@@ -318,10 +309,7 @@ impl Shared {
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((since, _)) = failing.take() {
             let seconds = since.elapsed().as_secs();
-            tracing::info!(
-                failed_for_s = seconds,
-                "commits succeed again after {seconds} s"
-            );
+            tracing::info!(failed_for_s = seconds, "commits succeed again after {seconds} s");
         }
     }
 

@@ -9,10 +9,10 @@ use crate::problem::Code;
 use async_graphql::Context;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::sync::OnceCell;
 use weir_orchestrator::Orchestrator;
 use weir_orchestrator::configure::Actor;
 use weir_orchestrator::snapshot::Snapshot;
-use tokio::sync::OnceCell;
 use weir_storage::{RefusedCount, Store};
 use weir_workflow_engine::{Timestamp, WorkspaceId};
 
@@ -32,7 +32,12 @@ pub(crate) struct Caller {
 impl Caller {
     /// A caller with a full budget.
     pub(crate) fn new(orchestrator: Orchestrator, principal: Principal) -> Self {
-        Caller { orchestrator, principal, reads: AtomicU32::new(0), refused_counts: OnceCell::new() }
+        Caller {
+            orchestrator,
+            principal,
+            reads: AtomicU32::new(0),
+            refused_counts: OnceCell::new(),
+        }
     }
 
     /// The caller of a request.
@@ -47,7 +52,10 @@ impl Caller {
 
     /// Who it is, for the audit trail.
     pub(crate) fn actor(&self) -> Actor {
-        Actor { name: self.principal.name.clone(), token: self.principal.token }
+        Actor {
+            name: self.principal.name.clone(),
+            token: self.principal.token,
+        }
     }
 
     /// The caller's workspace, if it has the permission.
@@ -55,7 +63,10 @@ impl Caller {
         if self.principal.may(permission) {
             Ok(self.principal.workspace)
         } else {
-            Err(ApiError::new(Code::Forbidden, format!("this needs the permission {}", permission.as_str())))
+            Err(ApiError::new(
+                Code::Forbidden,
+                format!("this needs the permission {}", permission.as_str()),
+            ))
         }
     }
 
@@ -91,14 +102,20 @@ impl Caller {
             self.spend(1)?;
             let now = self.orchestrator.now().as_unix_ms();
             let since = Timestamp::from_unix_ms(now - REFUSED_SPAN_MS);
-            store.refused_counts(workspace, since).await.map_err(|error| ApiError::internal("counting refused requests", &error))
+            store
+                .refused_counts(workspace, since)
+                .await
+                .map_err(|error| ApiError::internal("counting refused requests", &error))
         });
         Ok(counts.await?)
     }
 
     fn spend(&self, reads: u32) -> ApiResult<()> {
         if self.reads.fetch_add(reads, Ordering::Relaxed) >= MAX_READS {
-            return Err(ApiError::new(Code::CostExceeded, format!("one request may read {MAX_READS} times; ask for smaller pages or fewer relations")));
+            return Err(ApiError::new(
+                Code::CostExceeded,
+                format!("one request may read {MAX_READS} times; ask for smaller pages or fewer relations"),
+            ));
         }
         Ok(())
     }

@@ -4,7 +4,9 @@
 //! which the request failed. An internal cause is logged once, under a request id, and never shown.
 
 use crate::problem::{Code, Problem, docs_path};
-use async_graphql::extensions::{Extension, ExtensionContext, ExtensionFactory, NextExecute, NextParseQuery, NextValidation};
+use async_graphql::extensions::{
+    Extension, ExtensionContext, ExtensionFactory, NextExecute, NextParseQuery, NextValidation,
+};
 use async_graphql::parser::types::ExecutableDocument;
 use async_graphql::{Response, ServerError, ServerResult, ValidationResult, Variables, async_trait};
 use std::sync::Arc;
@@ -23,7 +25,10 @@ pub(crate) struct ApiError {
 impl ApiError {
     /// An error of this kind; `message` is shown.
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        ApiError { problem: Problem::new(code, message), request_id: None }
+        ApiError {
+            problem: Problem::new(code, message),
+            request_id: None,
+        }
     }
 
     /// Something broke on our side while doing `task`. The cause goes to the log only.
@@ -42,7 +47,10 @@ impl ApiError {
     pub(crate) fn internal_text(task: &str, cause: &str) -> Self {
         let request_id = format!("{:016x}", rand::random::<u64>());
         tracing::error!(request.id = %request_id, "request {request_id}: {task} failed: {cause}");
-        ApiError { problem: Problem::new(Code::Internal, format!("{task} failed")), request_id: Some(request_id) }
+        ApiError {
+            problem: Problem::new(Code::Internal, format!("{task} failed")),
+            request_id: Some(request_id),
+        }
     }
 }
 
@@ -104,7 +112,10 @@ impl Stage {
     /// Gives every error a code.
     pub(crate) fn add_codes(&self, errors: &mut [ServerError]) {
         for error in errors {
-            let coded = error.extensions.as_ref().is_some_and(|extensions| extensions.get("code").is_some());
+            let coded = error
+                .extensions
+                .as_ref()
+                .is_some_and(|extensions| extensions.get("code").is_some());
             if !coded {
                 error.extensions = Some(extensions_of(self.code()));
             }
@@ -141,13 +152,22 @@ impl Extension for StageWatch {
         Ok(document)
     }
 
-    async fn validation(&self, ctx: &ExtensionContext<'_>, next: NextValidation<'_>) -> Result<ValidationResult, Vec<ServerError>> {
+    async fn validation(
+        &self,
+        ctx: &ExtensionContext<'_>,
+        next: NextValidation<'_>,
+    ) -> Result<ValidationResult, Vec<ServerError>> {
         let result = next.run(ctx).await?;
         reach(ctx, CHOOSING);
         Ok(result)
     }
 
-    async fn execute(&self, ctx: &ExtensionContext<'_>, operation_name: Option<&str>, next: NextExecute<'_>) -> Response {
+    async fn execute(
+        &self,
+        ctx: &ExtensionContext<'_>,
+        operation_name: Option<&str>,
+        next: NextExecute<'_>,
+    ) -> Response {
         reach(ctx, EXECUTING);
         next.run(ctx, operation_name).await
     }

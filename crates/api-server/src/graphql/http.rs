@@ -49,14 +49,21 @@ struct Refused {
 
 impl From<Problem> for Refused {
     fn from(problem: Problem) -> Self {
-        Refused { problem, well_formed: false }
+        Refused {
+            problem,
+            well_formed: false,
+        }
     }
 }
 
 /// `/graphql`.
 pub(crate) async fn serve(request: HttpRequest, mut payload: web::Payload, shared: web::Data<Shared>) -> HttpResponse {
     let answer = match negotiate::accept(header(&request, ACCEPT)) {
-        None => Problem::new(Code::NotAcceptable, "this path answers in application/graphql-response+json or application/json").to_response(),
+        None => Problem::new(
+            Code::NotAcceptable,
+            "this path answers in application/graphql-response+json or application/json",
+        )
+        .to_response(),
         Some(media) => match answer(&request, &mut payload, &shared).await {
             Ok((response, stage)) => executed(media, response, &stage),
             Err(refused) => not_executed(media, &refused),
@@ -66,18 +73,31 @@ pub(crate) async fn serve(request: HttpRequest, mut payload: web::Payload, share
     answer
 }
 
-async fn answer(request: &HttpRequest, payload: &mut web::Payload, shared: &Shared) -> Result<(Response, Stage), Refused> {
+async fn answer(
+    request: &HttpRequest,
+    payload: &mut web::Payload,
+    shared: &Shared,
+) -> Result<(Response, Stage), Refused> {
     let by_get = match *request.method() {
         Method::GET => true,
         Method::POST => false,
         _ => return Err(Problem::method_not_allowed(METHODS).into()),
     };
-    let principal = shared
-        .principal(request)
-        .ok_or_else(|| Problem::new(Code::Unauthenticated, "this needs a valid token in the Authorization header"))?;
-    let asked = if by_get { from_query_string(request.query_string())? } else { from_body(request, payload).await? };
-    let prepared =
-        prepare(asked, by_get).map_err(|problem| Refused { well_formed: problem.code != Code::MethodNotAllowed, problem })?;
+    let principal = shared.principal(request).ok_or_else(|| {
+        Problem::new(
+            Code::Unauthenticated,
+            "this needs a valid token in the Authorization header",
+        )
+    })?;
+    let asked = if by_get {
+        from_query_string(request.query_string())?
+    } else {
+        from_body(request, payload).await?
+    };
+    let prepared = prepare(asked, by_get).map_err(|problem| Refused {
+        well_formed: problem.code != Code::MethodNotAllowed,
+        problem,
+    })?;
     run(prepared, principal, shared).await
 }
 
@@ -117,28 +137,57 @@ fn from_query_string(query_string: &str) -> Result<Asked, Problem> {
                 .map_err(|error| Problem::new(Code::BadRequest, format!("the parameter {name} is not JSON: {error}"))),
         }
     };
-    let text = |name: &str| parameters.get(name).filter(|text| !text.is_empty()).map_or(serde_json::Value::Null, |text| text.as_str().into());
+    let text = |name: &str| {
+        parameters
+            .get(name)
+            .filter(|text| !text.is_empty())
+            .map_or(serde_json::Value::Null, |text| text.as_str().into())
+    };
     if query_string.len() > limits::MAX_BODY_BYTES {
-        return Err(Problem::new(Code::BodyTooLarge, format!("the query string is larger than {} bytes", limits::MAX_BODY_BYTES)));
+        return Err(Problem::new(
+            Code::BodyTooLarge,
+            format!("the query string is larger than {} bytes", limits::MAX_BODY_BYTES),
+        ));
     }
-    asked(text("query"), text("operationName"), json("variables")?, json("extensions")?)
+    asked(
+        text("query"),
+        text("operationName"),
+        json("variables")?,
+        json("extensions")?,
+    )
 }
 
 async fn from_body(request: &HttpRequest, payload: &mut web::Payload) -> Result<Asked, Problem> {
     if !negotiate::is_json(header(request, CONTENT_TYPE)) {
-        return Err(Problem::new(Code::UnsupportedMediaType, "a POST carries application/json"));
+        return Err(Problem::new(
+            Code::UnsupportedMediaType,
+            "a POST carries application/json",
+        ));
     }
-    let bytes = body::read(payload, body::declared_length(request), limits::MAX_BODY_BYTES).await.map_err(|failure| match failure {
-        BodyFailure::TooLarge { limit_bytes } => Problem::new(Code::BodyTooLarge, format!("the body is larger than {limit_bytes} bytes")),
-        BodyFailure::TooSlow => Problem::new(Code::BodyTimeout, "the body took too long"),
-        BodyFailure::Broken => Problem::new(Code::BadRequest, "the body could not be read"),
-    })?;
+    let bytes = body::read(payload, body::declared_length(request), limits::MAX_BODY_BYTES)
+        .await
+        .map_err(|failure| match failure {
+            BodyFailure::TooLarge { limit_bytes } => Problem::new(
+                Code::BodyTooLarge,
+                format!("the body is larger than {limit_bytes} bytes"),
+            ),
+            BodyFailure::TooSlow => Problem::new(Code::BodyTimeout, "the body took too long"),
+            BodyFailure::Broken => Problem::new(Code::BadRequest, "the body could not be read"),
+        })?;
     match serde_json::from_slice(&bytes) {
         Ok(serde_json::Value::Object(mut body)) => {
             let mut take = |name: &str| body.remove(name).unwrap_or_default();
-            asked(take("query"), take("operationName"), take("variables"), take("extensions"))
+            asked(
+                take("query"),
+                take("operationName"),
+                take("variables"),
+                take("extensions"),
+            )
         }
-        Ok(serde_json::Value::Array(_)) => Err(Problem::new(Code::BadRequest, "batches are not supported: send one request at a time")),
+        Ok(serde_json::Value::Array(_)) => Err(Problem::new(
+            Code::BadRequest,
+            "batches are not supported: send one request at a time",
+        )),
         Ok(_) => Err(Problem::new(Code::BadRequest, "the body is not a JSON object")),
         Err(error) => Err(Problem::new(Code::BadRequest, format!("the body is not JSON: {error}"))),
     }
@@ -168,7 +217,11 @@ fn asked(
         _ => return wrong("variables", "an object"),
     };
     match extensions {
-        Value::Object(_) | Value::Null => Ok(Asked { query, operation_name, variables }),
+        Value::Object(_) | Value::Null => Ok(Asked {
+            query,
+            operation_name,
+            variables,
+        }),
         _ => wrong("extensions", "an object"),
     }
 }
@@ -180,12 +233,17 @@ fn prepare(asked: Asked, by_get: bool) -> Result<Prepared, Problem> {
     request.operation_name = asked.operation_name.filter(|name| !name.is_empty());
     let name = request.operation_name.clone();
     let variables = std::mem::take(&mut request.variables);
-    let document = request.parsed_query().map_err(|error| Problem::new(Code::ParseFailed, error.message))?;
+    let document = request
+        .parsed_query()
+        .map_err(|error| Problem::new(Code::ParseFailed, error.message))?;
     limits::check(document)?;
     let operation = limits::chosen_operation(document, name.as_deref())?;
     limits::check_operation(operation, &variables, by_get)?;
     let kind = operation.ty;
-    Ok(Prepared { request: request.variables(variables), kind })
+    Ok(Prepared {
+        request: request.variables(variables),
+        kind,
+    })
 }
 
 fn executed(media: MediaType, mut response: Response, stage: &Stage) -> HttpResponse {
@@ -228,15 +286,21 @@ fn push_errors(text: &mut String, errors: &[ServerError]) {
 
 fn reply(status: u16, media: MediaType, text: String) -> HttpResponse {
     let status = actix_web::http::StatusCode::from_u16(status).expect("a valid status");
-    let mut answer = HttpResponse::build(status).content_type(media.content_type()).body(text);
+    let mut answer = HttpResponse::build(status)
+        .content_type(media.content_type())
+        .body(text);
     harden(&mut answer);
     answer
 }
 
 fn harden(answer: &mut HttpResponse) {
     use actix_web::http::header::HeaderValue;
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+        .headers_mut()
+        .insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 fn header(request: &HttpRequest, name: HeaderName) -> Option<&str> {

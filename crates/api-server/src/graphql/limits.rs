@@ -43,7 +43,11 @@ pub(crate) fn scan(query: &str) -> Result<(), Problem> {
                 tokens += 1;
             }
             b'_' | b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => {
-                at = skip_until(bytes, at + 1, |byte| !matches!(byte, b'_' | b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'+' | b'-'));
+                at = skip_until(
+                    bytes,
+                    at + 1,
+                    |byte| !matches!(byte, b'_' | b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'+' | b'-'),
+                );
                 tokens += 1;
             }
             b'.' if bytes[at..].starts_with(b"...") => {
@@ -76,7 +80,10 @@ pub(crate) fn scan(query: &str) -> Result<(), Problem> {
 }
 
 fn skip_until(bytes: &[u8], from: usize, stop: impl Fn(u8) -> bool) -> usize {
-    bytes[from..].iter().position(|byte| stop(*byte)).map_or(bytes.len(), |found| from + found)
+    bytes[from..]
+        .iter()
+        .position(|byte| stop(*byte))
+        .map_or(bytes.len(), |found| from + found)
 }
 
 /// The position after the string that starts at `from`; an unclosed one ends with the text (the parser will complain).
@@ -115,28 +122,45 @@ struct Measurer<'a> {
 pub(crate) fn check(document: &ExecutableDocument) -> Result<(), Problem> {
     let operations = document.operations.iter().count();
     if operations > MAX_OPERATIONS {
-        return Err(exceeded(format!("the document has {operations} operations, more than {MAX_OPERATIONS}")));
+        return Err(exceeded(format!(
+            "the document has {operations} operations, more than {MAX_OPERATIONS}"
+        )));
     }
     if document.fragments.len() > MAX_FRAGMENTS {
-        return Err(exceeded(format!("the document has {} fragments, more than {MAX_FRAGMENTS}", document.fragments.len())));
+        return Err(exceeded(format!(
+            "the document has {} fragments, more than {MAX_FRAGMENTS}",
+            document.fragments.len()
+        )));
     }
-    let mut measurer = Measurer { document, fragments: HashMap::new() };
+    let mut measurer = Measurer {
+        document,
+        fragments: HashMap::new(),
+    };
     let mut selections = 0_u64;
     for (_, operation) in document.operations.iter() {
         let measure = measurer.selection_set(&operation.node.selection_set.node)?;
         selections = selections.saturating_add(measure.selections);
-        let directives = measure.directives.saturating_add(operation.node.directives.len() as u64);
+        let directives = measure
+            .directives
+            .saturating_add(operation.node.directives.len() as u64);
         if measure.own_fields > MAX_ROOT_FIELDS {
-            return Err(exceeded(format!("an operation has more than {MAX_ROOT_FIELDS} root fields")));
+            return Err(exceeded(format!(
+                "an operation has more than {MAX_ROOT_FIELDS} root fields"
+            )));
         }
         if measure.depth > MAX_DEPTH {
-            return Err(exceeded(format!("fields are nested {} deep, more than {MAX_DEPTH}", measure.depth)));
+            return Err(exceeded(format!(
+                "fields are nested {} deep, more than {MAX_DEPTH}",
+                measure.depth
+            )));
         }
         if measure.aliases > MAX_ALIASES {
             return Err(exceeded(format!("an operation has more than {MAX_ALIASES} aliases")));
         }
         if directives > MAX_DIRECTIVES {
-            return Err(exceeded(format!("an operation has more than {MAX_DIRECTIVES} directives")));
+            return Err(exceeded(format!(
+                "an operation has more than {MAX_DIRECTIVES} directives"
+            )));
         }
     }
     // A fragment that no operation uses is walked by the library as well.
@@ -144,7 +168,9 @@ pub(crate) fn check(document: &ExecutableDocument) -> Result<(), Problem> {
         measurer.fragment(name.as_str())?;
     }
     if selections > MAX_SELECTIONS {
-        return Err(exceeded(format!("the document selects more than {MAX_SELECTIONS} fields once its fragments are expanded")));
+        return Err(exceeded(format!(
+            "the document selects more than {MAX_SELECTIONS} fields once its fragments are expanded"
+        )));
     }
     Ok(())
 }
@@ -161,7 +187,11 @@ impl<'a> Measurer<'a> {
                     let inner = self.selection_set(&field.node.selection_set.node)?;
                     total.own_fields = total.own_fields.saturating_add(1);
                     total.aliases = total.aliases.saturating_add(u64::from(field.node.alias.is_some()));
-                    total.add(Measure { depth: inner.depth + 1, own_fields: 0, ..inner });
+                    total.add(Measure {
+                        depth: inner.depth + 1,
+                        own_fields: 0,
+                        ..inner
+                    });
                 }
                 Selection::InlineFragment(inline) => total.add(self.selection_set(&inline.node.selection_set.node)?),
                 Selection::FragmentSpread(spread) => {
@@ -177,7 +207,12 @@ impl<'a> Measurer<'a> {
     fn fragment(&mut self, name: &str) -> Result<Measure, Problem> {
         match self.fragments.get(name) {
             Some(Some(measure)) => return Ok(*measure),
-            Some(None) => return Err(Problem::new(Code::ValidationFailed, format!("fragment \"{name}\" spreads itself"))),
+            Some(None) => {
+                return Err(Problem::new(
+                    Code::ValidationFailed,
+                    format!("fragment \"{name}\" spreads itself"),
+                ));
+            }
             None => {}
         }
         let Some((name, fragment)) = self.document.fragments.get_key_value(name) else {
@@ -210,10 +245,18 @@ pub(crate) fn chosen_operation<'a>(
         Some(name) => operations
             .find(|(own, _)| own.is_some_and(|own| own.as_str() == name))
             .map(|(_, operation)| &operation.node)
-            .ok_or_else(|| Problem::new(Code::BadRequest, format!("the document has no operation named \"{name}\""))),
+            .ok_or_else(|| {
+                Problem::new(
+                    Code::BadRequest,
+                    format!("the document has no operation named \"{name}\""),
+                )
+            }),
         None => match (operations.next(), operations.next()) {
             (Some((_, operation)), None) => Ok(&operation.node),
-            _ => Err(Problem::new(Code::BadRequest, "the document has several operations: say which with operationName")),
+            _ => Err(Problem::new(
+                Code::BadRequest,
+                "the document has several operations: say which with operationName",
+            )),
         },
     }
 }
@@ -229,7 +272,10 @@ pub(crate) fn check_operation(
         OperationType::Mutation if by_get => return Err(Problem::method_not_allowed("POST")),
         OperationType::Mutation => {}
         OperationType::Subscription => {
-            return Err(Problem::new(Code::ValidationFailed, "this server offers no subscriptions"));
+            return Err(Problem::new(
+                Code::ValidationFailed,
+                "this server offers no subscriptions",
+            ));
         }
     }
     for definition in &operation.variable_definitions {
@@ -240,7 +286,10 @@ pub(crate) fn check_operation(
             None => wanted.nullable || definition.node.default_value.is_some(),
         };
         if !served {
-            return Err(Problem::new(Code::BadVariables, format!("variable \"${name}\" of type \"{wanted}\" has no value")));
+            return Err(Problem::new(
+                Code::BadVariables,
+                format!("variable \"${name}\" of type \"{wanted}\" has no value"),
+            ));
         }
     }
     Ok(())
@@ -276,7 +325,10 @@ mod tests {
     fn fragments_are_measured_once() {
         let mut bomb = String::from("{ ...F0 }");
         for level in 0..30 {
-            bomb.push_str(&format!(" fragment F{level} on Query {{ a{level}: __typename ...F{0} ...F{0} }}", level + 1));
+            bomb.push_str(&format!(
+                " fragment F{level} on Query {{ a{level}: __typename ...F{0} ...F{0} }}",
+                level + 1
+            ));
         }
         bomb.push_str(" fragment F30 on Query { __typename }");
         refused(&bomb, "root fields");
@@ -288,34 +340,77 @@ mod tests {
 
     #[test]
     fn each_limit_has_its_refusal() {
-        refused("{ ...A } fragment A on Query { ...B } fragment B on Query { ...A }", "spreads itself");
+        refused(
+            "{ ...A } fragment A on Query { ...B } fragment B on Query { ...A }",
+            "spreads itself",
+        );
         refused(&format!("{{ {} }}", "a ".repeat(MAX_TOKENS)), "tokens");
-        refused(&format!("{{ a(x: {}1{}) }}", "[".repeat(60), "]".repeat(60)), "nested deeper");
+        refused(
+            &format!("{{ a(x: {}1{}) }}", "[".repeat(60), "]".repeat(60)),
+            "nested deeper",
+        );
         refused(&format!("{}{}", "{ a ".repeat(16), "}".repeat(16)), "16 deep");
         verdict(&format!("{}{}", "{ a ".repeat(15), "}".repeat(15))).unwrap();
         refused(&format!("{{ {} }}", "a ".repeat(51)), "root fields");
-        refused(&format!("{{ n {{ {} }} }}", (0..201).map(|n| format!("a{n}: x ")).collect::<String>()), "aliases");
-        refused(&format!("{{ n {{ {} }} }}", "x @include(if: true) ".repeat(51)), "directives");
-        refused(&(0..11).map(|n| format!("query Q{n} {{ a }} ")).collect::<String>(), "operations");
+        refused(
+            &format!(
+                "{{ n {{ {} }} }}",
+                (0..201).map(|n| format!("a{n}: x ")).collect::<String>()
+            ),
+            "aliases",
+        );
+        refused(
+            &format!("{{ n {{ {} }} }}", "x @include(if: true) ".repeat(51)),
+            "directives",
+        );
+        refused(
+            &(0..11).map(|n| format!("query Q{n} {{ a }} ")).collect::<String>(),
+            "operations",
+        );
         let fragments: String = (0..51).map(|n| format!("fragment F{n} on Query {{ a }} ")).collect();
         refused(&format!("{{ a }} {fragments}"), "fragments");
     }
 
     #[test]
     fn operation_choice_and_variables() {
-        let document = parse_query("query A($id: ID!, $n: Int, $d: Int! = 3) { a } mutation B { b } subscription C { c }").unwrap();
+        let document =
+            parse_query("query A($id: ID!, $n: Int, $d: Int! = 3) { a } mutation B { b } subscription C { c }")
+                .unwrap();
         let none = Variables::default();
         let given = |json| Variables::from_json(json);
         let choose = |name| chosen_operation(&document, name);
         assert_eq!(choose(None).unwrap_err().code, Code::BadRequest);
         assert_eq!(choose(Some("X")).unwrap_err().code, Code::BadRequest);
         let query = choose(Some("A")).unwrap();
-        assert_eq!(check_operation(query, &none, true).unwrap_err().code, Code::BadVariables);
-        assert_eq!(check_operation(query, &given(serde_json::json!({"id": null})), true).unwrap_err().code, Code::BadVariables);
-        assert_eq!(check_operation(query, &given(serde_json::json!({"id": "1", "d": null})), true).unwrap_err().code, Code::BadVariables);
+        assert_eq!(
+            check_operation(query, &none, true).unwrap_err().code,
+            Code::BadVariables
+        );
+        assert_eq!(
+            check_operation(query, &given(serde_json::json!({"id": null})), true)
+                .unwrap_err()
+                .code,
+            Code::BadVariables
+        );
+        assert_eq!(
+            check_operation(query, &given(serde_json::json!({"id": "1", "d": null})), true)
+                .unwrap_err()
+                .code,
+            Code::BadVariables
+        );
         check_operation(query, &given(serde_json::json!({"id": "1", "n": null})), true).unwrap();
-        assert_eq!(check_operation(choose(Some("B")).unwrap(), &none, true).unwrap_err().code, Code::MethodNotAllowed);
+        assert_eq!(
+            check_operation(choose(Some("B")).unwrap(), &none, true)
+                .unwrap_err()
+                .code,
+            Code::MethodNotAllowed
+        );
         check_operation(choose(Some("B")).unwrap(), &none, false).unwrap();
-        assert_eq!(check_operation(choose(Some("C")).unwrap(), &none, false).unwrap_err().code, Code::ValidationFailed);
+        assert_eq!(
+            check_operation(choose(Some("C")).unwrap(), &none, false)
+                .unwrap_err()
+                .code,
+            Code::ValidationFailed
+        );
     }
 }

@@ -25,10 +25,18 @@ pub(crate) type ApiSchema = Schema<Query, Mutation, EmptySubscription>;
 
 /// Builds the schema. What resolvers need comes with each request.
 pub(crate) fn schema() -> ApiSchema {
-    Schema::build(Query, Mutation::default(), EmptySubscription).extension(StageWatch).finish()
+    Schema::build(Query, Mutation::default(), EmptySubscription)
+        .extension(StageWatch)
+        .finish()
 }
 
 /// The schema in GraphQL's definition language, as committed in `schema.graphql`.
 pub fn schema_sdl() -> String {
-    schema().sdl_with_options(SDLExportOptions::new().sorted_enum_items().include_specified_by().use_space_ident().prefer_single_line_descriptions())
+    schema().sdl_with_options(
+        SDLExportOptions::new()
+            .sorted_enum_items()
+            .include_specified_by()
+            .use_space_ident()
+            .prefer_single_line_descriptions(),
+    )
 }

@@ -38,7 +38,10 @@ pub(crate) fn accept(header: Option<&str>) -> Option<MediaType> {
         let mut quality = 1000;
         let mut acceptable = true;
         for parameter in parts {
-            match parameter.split_once('=').map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim())) {
+            match parameter
+                .split_once('=')
+                .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim()))
+            {
                 Some((name, value)) if name == "q" => quality = thousandths(value),
                 Some((name, value)) if name == "charset" => acceptable &= is_utf8(value),
                 _ => {}
@@ -55,7 +58,11 @@ pub(crate) fn accept(header: Option<&str>) -> Option<MediaType> {
 pub(crate) fn is_json(header: Option<&str>) -> bool {
     let Some(header) = header else { return false };
     let mut parts = header.split(';').map(str::trim);
-    if !parts.next().unwrap_or_default().eq_ignore_ascii_case("application/json") {
+    if !parts
+        .next()
+        .unwrap_or_default()
+        .eq_ignore_ascii_case("application/json")
+    {
         return false;
     }
     parts.all(|parameter| match parameter.split_once('=') {
@@ -96,8 +103,14 @@ mod tests {
             (Some("application/json; charset=latin1"), None),
             (Some("application/graphql-response+json"), Some(GraphqlResponse)),
             (Some("APPLICATION/GraphQL-Response+JSON"), Some(GraphqlResponse)),
-            (Some("application/graphql-response+json, application/json;q=0.9"), Some(GraphqlResponse)),
-            (Some("application/graphql-response+json;q=0.5, application/json"), Some(Json)),
+            (
+                Some("application/graphql-response+json, application/json;q=0.9"),
+                Some(GraphqlResponse),
+            ),
+            (
+                Some("application/graphql-response+json;q=0.5, application/json"),
+                Some(Json),
+            ),
             (Some("application/json, multipart/mixed"), Some(Json)),
             (Some("text/html, */*;q=0.1"), Some(Json)),
             (Some("text/html"), None),
@@ -111,10 +124,22 @@ mod tests {
 
     #[test]
     fn only_json_in_utf8_is_a_request_body() {
-        for good in ["application/json", "Application/JSON", "application/json; charset=utf-8", "application/json;charset=\"UTF-8\""] {
+        for good in [
+            "application/json",
+            "Application/JSON",
+            "application/json; charset=utf-8",
+            "application/json;charset=\"UTF-8\"",
+        ] {
             assert!(is_json(Some(good)), "{good}");
         }
-        for bad in ["text/plain", "application/graphql", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/json; charset=utf-16", ""] {
+        for bad in [
+            "text/plain",
+            "application/graphql",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=x",
+            "application/json; charset=utf-16",
+            "",
+        ] {
             assert!(!is_json(Some(bad)), "{bad}");
         }
         assert!(!is_json(None));

@@ -19,7 +19,10 @@ use crate::auth::Permission;
 use crate::problem::Code;
 use async_graphql::{Context, ID, InputObject, Object};
 use weir_orchestrator::control::ControlError;
-use weir_storage::{EventFilter as StoredEventFilter, Page as StoredPage, RefusedFilter, RunFilter as StoredRunFilter, RunRow, RunStatus as StoredStatus};
+use weir_storage::{
+    EventFilter as StoredEventFilter, Page as StoredPage, RefusedFilter, RunFilter as StoredRunFilter, RunRow,
+    RunStatus as StoredStatus,
+};
 use weir_workflow_engine::{ConnectionId, EndpointId, EventId, RefusalId, RunId, WorkflowId};
 
 /// Everything that can be read.
@@ -39,7 +42,10 @@ impl Query {
             permissions: principal.permissions().to_vec(),
             workspace: Workspace {
                 id: principal.workspace.to_string().into(),
-                name: snapshot.workspace_name(principal.workspace).unwrap_or_default().to_owned(),
+                name: snapshot
+                    .workspace_name(principal.workspace)
+                    .unwrap_or_default()
+                    .to_owned(),
             },
         }
     }
@@ -47,7 +53,11 @@ impl Query {
     /// This server and whether it can do its work.
     async fn server_info(&self, ctx: &Context<'_>) -> ServerInfo {
         let readiness = Caller::of(ctx).any().readiness();
-        ServerInfo { version: env!("CARGO_PKG_VERSION").to_owned(), ready: readiness.ready, reasons: readiness.reasons }
+        ServerInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ready: readiness.ready,
+            reasons: readiness.reasons,
+        }
     }
 
     /// Anything with an id. Needs the permission of the thing.
@@ -55,25 +65,29 @@ impl Query {
         node::load(ctx, &id).await
     }
 
-    /// All connectors of this server, by name. Needs CONFIG_READ.
+    /// All connectors of this server, by name. Needs `CONFIG_READ`.
     async fn connectors(&self, ctx: &Context<'_>) -> ApiResult<Vec<Connector>> {
         let (snapshot, _) = Caller::of(ctx).config()?;
         Ok(snapshot.registry().iter().cloned().map(Connector).collect())
     }
 
-    /// A connector. Needs CONFIG_READ.
-    async fn connector(&self, ctx: &Context<'_>, #[graphql(desc = "Its name.")] name: String) -> ApiResult<Option<Connector>> {
+    /// A connector. Needs `CONFIG_READ`.
+    async fn connector(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Its name.")] name: String,
+    ) -> ApiResult<Option<Connector>> {
         let (snapshot, _) = Caller::of(ctx).config()?;
         Ok(snapshot.registry().get(&name).cloned().map(Connector))
     }
 
-    /// All connections, by name. Needs CONFIG_READ.
+    /// All connections, by name. Needs `CONFIG_READ`.
     async fn connections(&self, ctx: &Context<'_>) -> ApiResult<Vec<Connection>> {
         let (snapshot, workspace) = Caller::of(ctx).config()?;
         Ok(Connection::all(&snapshot, workspace))
     }
 
-    /// A connection, by id or by name. Needs CONFIG_READ.
+    /// A connection, by id or by name. Needs `CONFIG_READ`.
     async fn connection(
         &self,
         ctx: &Context<'_>,
@@ -87,13 +101,13 @@ impl Query {
         })
     }
 
-    /// All endpoints, by name. Needs CONFIG_READ.
+    /// All endpoints, by name. Needs `CONFIG_READ`.
     async fn endpoints(&self, ctx: &Context<'_>) -> ApiResult<Vec<Endpoint>> {
         let (snapshot, workspace) = Caller::of(ctx).config()?;
         Ok(Endpoint::all(&snapshot, workspace))
     }
 
-    /// An endpoint, by id or by name. Needs CONFIG_READ.
+    /// An endpoint, by id or by name. Needs `CONFIG_READ`.
     async fn endpoint(
         &self,
         ctx: &Context<'_>,
@@ -107,13 +121,13 @@ impl Query {
         })
     }
 
-    /// All workflows, by name. Needs CONFIG_READ.
+    /// All workflows, by name. Needs `CONFIG_READ`.
     async fn workflows(&self, ctx: &Context<'_>) -> ApiResult<Vec<Workflow>> {
         let (snapshot, workspace) = Caller::of(ctx).config()?;
         Ok(Workflow::all(&snapshot, workspace))
     }
 
-    /// A workflow, by id or by name. Needs CONFIG_READ.
+    /// A workflow, by id or by name. Needs `CONFIG_READ`.
     async fn workflow(
         &self,
         ctx: &Context<'_>,
@@ -127,14 +141,14 @@ impl Query {
         })
     }
 
-    /// The whole configuration as the documents that `applyDocuments` takes, without secrets. Needs CONFIG_READ.
+    /// The whole configuration as the documents that `applyDocuments` takes, without secrets. Needs `CONFIG_READ`.
     async fn documents(&self, ctx: &Context<'_>) -> ApiResult<Vec<Json>> {
         let caller = Caller::of(ctx);
         let workspace = caller.may(Permission::ConfigRead)?;
         Ok(caller.any().export(workspace).into_iter().map(Json).collect())
     }
 
-    /// Events, newest first. Needs RUN_READ.
+    /// Events, newest first. Needs `RUN_READ`.
     async fn events(
         &self,
         ctx: &Context<'_>,
@@ -144,18 +158,24 @@ impl Query {
     ) -> ApiResult<Page<Event>> {
         let filter = filter.unwrap_or_default().parse()?;
         let listing = Listing::new("events", &format!("{filter:?}"));
-        let (limit, before) = (Listing::limit(first)?, listing.after(after.as_deref())?.map(EventId::from_raw));
+        let (limit, before) = (
+            Listing::limit(first)?,
+            listing.after(after.as_deref())?.map(EventId::from_raw),
+        );
         let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
-        let rows = store.event_page(workspace, &filter, before, limit).await.map_err(|error| ApiError::internal("reading events", &error))?;
+        let rows = store
+            .event_page(workspace, &filter, before, limit)
+            .await
+            .map_err(|error| ApiError::internal("reading events", &error))?;
         Ok(listing.page(rows, EventId::as_raw, Event::listed))
     }
 
-    /// An event. Needs RUN_READ.
+    /// An event. Needs `RUN_READ`.
     async fn event(&self, ctx: &Context<'_>, #[graphql(desc = "Its id.")] id: ID) -> ApiResult<Option<Event>> {
         event::load(ctx, parse_id(&id)?).await
     }
 
-    /// Runs, newest first. Needs RUN_READ.
+    /// Runs, newest first. Needs `RUN_READ`.
     async fn runs(
         &self,
         ctx: &Context<'_>,
@@ -166,37 +186,57 @@ impl Query {
         let caller = Caller::of(ctx);
         let filter = filter.unwrap_or_default();
         let listing = Listing::new("runs", &format!("{filter:?}"));
-        let (limit, before) = (Listing::limit(first)?, listing.after(after.as_deref())?.map(RunId::from_raw));
+        let (limit, before) = (
+            Listing::limit(first)?,
+            listing.after(after.as_deref())?.map(RunId::from_raw),
+        );
         let event = filter.event_id.as_ref().map(parse_id::<EventId>).transpose()?;
         let (store, workspace) = caller.read(Permission::RunRead)?;
-        let stored = filter.parse(|name| caller.any().snapshot().workflow(workspace, name).map(|workflow| workflow.row.id))?;
+        let stored = filter.parse(|name| {
+            caller
+                .any()
+                .snapshot()
+                .workflow(workspace, name)
+                .map(|workflow| workflow.row.id)
+        })?;
         let rows = match (stored, event) {
-            (None, _) => Ok(StoredPage { rows: Vec::new(), next: None }),
+            (None, _) => Ok(StoredPage {
+                rows: Vec::new(),
+                next: None,
+            }),
             (Some(filter), None) => store.run_page(workspace, &filter, before, limit).await,
             // An event has few runs: they are read together and chosen here.
-            (Some(filter), Some(event)) => store.event_runs(workspace, event).await.map(|rows| choose(rows, &filter, before, limit)),
+            (Some(filter), Some(event)) => store
+                .event_runs(workspace, event)
+                .await
+                .map(|rows| choose(rows, &filter, before, limit)),
         };
         let rows = rows.map_err(|error| ApiError::internal("reading runs", &error))?;
         Ok(listing.page(rows, RunId::as_raw, Run::from_row))
     }
 
-    /// A run. Needs RUN_READ.
+    /// A run. Needs `RUN_READ`.
     async fn run(&self, ctx: &Context<'_>, #[graphql(desc = "Its id.")] id: ID) -> ApiResult<Option<Run>> {
         run::load(ctx, parse_id(&id)?).await
     }
 
-    /// Webhook requests that were turned away, newest first. They are kept for a day. Needs PAYLOAD_READ.
+    /// Webhook requests that were turned away, newest first. They are kept for a day. Needs `PAYLOAD_READ`.
     async fn refused_requests(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "Only those sent to this endpoint.")] endpoint_id: Option<ID>,
         #[graphql(desc = "Only those refused for this reason, such as `bad_signature`.")] reason: Option<String>,
         #[graphql(desc = "How many, 1 to 100; 25 when left out.")] first: Option<i32>,
-        #[graphql(desc = "`pageInfo.endCursor` of the page before, with the same endpoint and reason.")] after: Option<String>,
+        #[graphql(desc = "`pageInfo.endCursor` of the page before, with the same endpoint and reason.")] after: Option<
+            String,
+        >,
     ) -> ApiResult<Page<RefusedRequest>> {
         let endpoint = endpoint_id.as_ref().map(parse_id::<EndpointId>).transpose()?;
         let listing = Listing::new("refused", &format!("{endpoint:?} {reason:?}"));
-        let (limit, before) = (Listing::limit(first)?, listing.after(after.as_deref())?.map(RefusalId::from_raw));
+        let (limit, before) = (
+            Listing::limit(first)?,
+            listing.after(after.as_deref())?.map(RefusalId::from_raw),
+        );
         let (store, workspace) = Caller::of(ctx).read(Permission::PayloadRead)?;
         let rows = store
             .refused_page(workspace, &RefusedFilter { endpoint, reason }, before, limit)
@@ -205,19 +245,26 @@ impl Query {
         Ok(listing.page(rows, RefusalId::as_raw, RefusedRequest))
     }
 
-    /// What a replay of a run would do. Nothing is sent. Null: there is no such run. Needs RUN_OPERATE.
-    async fn replay_preview(&self, ctx: &Context<'_>, #[graphql(desc = "The run to replay.")] run_id: ID) -> ApiResult<Option<ReplayPreview>> {
+    /// What a replay of a run would do. Nothing is sent. Null: there is no such run. Needs `RUN_OPERATE`.
+    async fn replay_preview(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The run to replay.")] run_id: ID,
+    ) -> ApiResult<Option<ReplayPreview>> {
         let run: RunId = parse_id(&run_id)?;
         let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunOperate)?;
         match orchestrator.replay_preview(workspace, run).await {
             Ok(prepared) => Ok(Some(prepared.into())),
             Err(ControlError::NotFound) => Ok(None),
-            Err(ControlError::NotReplayable { why }) => Err(ApiError::new(Code::BadRequest, format!("the run cannot be replayed: {why}"))),
+            Err(ControlError::NotReplayable { why }) => Err(ApiError::new(
+                Code::BadRequest,
+                format!("the run cannot be replayed: {why}"),
+            )),
             Err(other) => Err(ApiError::internal("previewing a replay", &other)),
         }
     }
 
-    /// All API tokens, by name. The tokens themselves are never shown. Needs TOKEN_ADMIN.
+    /// All API tokens, by name. The tokens themselves are never shown. Needs `TOKEN_ADMIN`.
     async fn tokens(&self, ctx: &Context<'_>) -> ApiResult<Vec<ApiToken>> {
         let caller = Caller::of(ctx);
         let workspace = caller.may(Permission::TokenAdmin)?;
@@ -228,14 +275,20 @@ impl Query {
 }
 
 /// A page of runs that were read together, oldest first.
-fn choose(mut rows: Vec<RunRow>, filter: &StoredRunFilter, before: Option<RunId>, limit: u32) -> StoredPage<RunRow, RunId> {
+fn choose(
+    mut rows: Vec<RunRow>,
+    filter: &StoredRunFilter,
+    before: Option<RunId>,
+    limit: u32,
+) -> StoredPage<RunRow, RunId> {
     rows.retain(|row| {
         before.is_none_or(|before| row.id < before)
             && filter.status.is_none_or(|status| row.status == status)
             && filter.workflow.is_none_or(|workflow| row.workflow_id == workflow)
             && filter.since.is_none_or(|since| row.started_at >= since)
             && filter.until.is_none_or(|until| row.started_at < until)
-            && (!filter.unknown || (row.status == StoredStatus::Failed && row.error_code.as_deref() == Some("effect_unknown")))
+            && (!filter.unknown
+                || (row.status == StoredStatus::Failed && row.error_code.as_deref() == Some("effect_unknown")))
     });
     rows.reverse();
     let more = rows.len() > limit as usize;

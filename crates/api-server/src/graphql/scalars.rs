@@ -8,7 +8,11 @@ use weir_workflow_engine::{Document, Timestamp};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DateTime(pub(crate) Timestamp);
 
-#[Scalar(name = "DateTime", specified_by_url = "https://scalars.graphql.org/andimarek/date-time.html")]
+/// A point in time: RFC 3339, UTC, milliseconds, such as `2026-01-31T12:00:00.000Z`.
+#[Scalar(
+    name = "DateTime",
+    specified_by_url = "https://scalars.graphql.org/andimarek/date-time.html"
+)]
 impl ScalarType for DateTime {
     fn parse(value: Value) -> InputValueResult<Self> {
         match &value {
@@ -33,6 +37,7 @@ impl std::fmt::Debug for Json {
     }
 }
 
+/// Any JSON value.
 #[Scalar(name = "JSON")]
 impl ScalarType for Json {
     fn parse(value: Value) -> InputValueResult<Self> {
@@ -54,11 +59,15 @@ impl From<&Document> for Json {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Long(pub(crate) u64);
 
+/// A whole number up to 2^53-1, for sizes and counts that may exceed 2^31.
 #[Scalar(name = "Long")]
 impl ScalarType for Long {
     fn parse(value: Value) -> InputValueResult<Self> {
         match &value {
-            Value::Number(number) => number.as_u64().map(Long).ok_or_else(|| InputValueError::expected_type(value)),
+            Value::Number(number) => number
+                .as_u64()
+                .map(Long)
+                .ok_or_else(|| InputValueError::expected_type(value)),
             _ => Err(InputValueError::expected_type(value)),
         }
     }
@@ -78,12 +87,16 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// Write-only: a secret text, or an object of them such as `{username, password}`. Never part of a result.
 #[Scalar(name = "Secret")]
 impl ScalarType for Secret {
     fn parse(value: Value) -> InputValueResult<Self> {
         match value {
             // Errors of this scalar must not quote the value.
-            Value::String(_) | Value::Object(_) => value.into_json().map(Secret).map_err(|_error| InputValueError::custom("not a secret")),
+            Value::String(_) | Value::Object(_) => value
+                .into_json()
+                .map(Secret)
+                .map_err(|_error| InputValueError::custom("not a secret")),
             _ => Err(InputValueError::custom("a secret is a text or an object")),
         }
     }

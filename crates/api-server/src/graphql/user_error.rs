@@ -10,10 +10,18 @@ use weir_orchestrator::configure::{ApplyError, ConfigProblem};
 
 /// Something that the input, or the state of the thing, did wrong. Nothing has been changed.
 #[derive(Debug, Clone, Interface)]
+#[expect(
+    clippy::enum_variant_names,
+    reason = "these are the names of the types in the schema"
+)]
 #[graphql(
     field(name = "code", ty = "&UserErrorCode", desc = "What kind of mistake; stable."),
     field(name = "message", ty = "&String", desc = "What is wrong, for people."),
-    field(name = "path", ty = "&Vec<String>", desc = "The place in the arguments, such as [\"input\", \"name\"].")
+    field(
+        name = "path",
+        ty = "&Vec<String>",
+        desc = "The place in the arguments, such as [\"input\", \"name\"]."
+    )
 )]
 pub(crate) enum UserError {
     /// A value of the input is wrong.
@@ -146,12 +154,26 @@ impl UserError {
 
     /// There is no such thing.
     pub(crate) fn not_found(field: &str) -> Self {
-        UserError::input(UserErrorCode::NotFound, field, "there is no such thing in this workspace")
+        UserError::input(
+            UserErrorCode::NotFound,
+            field,
+            "there is no such thing in this workspace",
+        )
     }
 
     /// The state does not allow it.
-    pub(crate) fn precondition(code: UserErrorCode, field: &str, message: impl Into<String>, blockers: Vec<String>) -> Self {
-        UserError::PreconditionError(PreconditionError { code, message: message.into(), path: below_input(&[field]), blockers })
+    pub(crate) fn precondition(
+        code: UserErrorCode,
+        field: &str,
+        message: impl Into<String>,
+        blockers: Vec<String>,
+    ) -> Self {
+        UserError::PreconditionError(PreconditionError {
+            code,
+            message: message.into(),
+            path: below_input(&[field]),
+            blockers,
+        })
     }
 
     fn of_problem(problem: ConfigProblem, place: &Place<'_>) -> Self {
@@ -179,15 +201,31 @@ impl UserError {
 /// When it was not the user's doing: the database cannot be written.
 pub(crate) fn of_apply(error: ApplyError, field: &str, place: &Place<'_>) -> ApiResult<Vec<UserError>> {
     Ok(match error {
-        ApplyError::Invalid(problems) => problems.into_iter().map(|problem| UserError::of_problem(problem, place)).collect(),
-        ApplyError::Conflict { kind, name, current_revision } => {
+        ApplyError::Invalid(problems) => problems
+            .into_iter()
+            .map(|problem| UserError::of_problem(problem, place))
+            .collect(),
+        ApplyError::Conflict {
+            kind,
+            name,
+            current_revision,
+        } => {
             let message = match current_revision {
                 Some(revision) => format!("{kind} `{name}` has revision {revision}"),
                 None => format!("{kind} `{name}` is not there any more"),
             };
             let path = below_input(&[field]);
-            let code = if field == "name" { UserErrorCode::Taken } else { UserErrorCode::Conflict };
-            vec![UserError::ConflictError(ConflictError { code, message, path, current_revision: current_revision.map(long_to_int) })]
+            let code = if field == "name" {
+                UserErrorCode::Taken
+            } else {
+                UserErrorCode::Conflict
+            };
+            vec![UserError::ConflictError(ConflictError {
+                code,
+                message,
+                path,
+                current_revision: current_revision.map(long_to_int),
+            })]
         }
         ApplyError::InUse { by } => {
             let message = format!("it is used by {}", by.join(", "));
@@ -196,7 +234,10 @@ pub(crate) fn of_apply(error: ApplyError, field: &str, place: &Place<'_>) -> Api
         ApplyError::NotFound => vec![UserError::not_found("id")],
         ApplyError::Unavailable(cause) => {
             tracing::warn!("a change of the configuration was not written: {cause}");
-            return Err(ApiError::new(Code::DatabaseUnavailable, "the change could not be written; nothing was changed"));
+            return Err(ApiError::new(
+                Code::DatabaseUnavailable,
+                "the change could not be written; nothing was changed",
+            ));
         }
     })
 }
@@ -219,10 +260,16 @@ pub(crate) fn in_field(field: &'static str) -> impl Fn(&ConfigProblem) -> Vec<St
 
 /// A path below `input`.
 pub(crate) fn below_input(fields: &[&str]) -> Vec<String> {
-    std::iter::once("input").chain(fields.iter().copied()).map(str::to_owned).collect()
+    std::iter::once("input")
+        .chain(fields.iter().copied())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The parts of a JSON Pointer.
 fn segments(pointer: &str) -> impl Iterator<Item = String> + '_ {
-    pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~"))
+    pointer
+        .split('/')
+        .skip(1)
+        .map(|part| part.replace("~1", "/").replace("~0", "~"))
 }

@@ -8,56 +8,132 @@ const ERRORS: &str = "userErrors { __typename code message path ... on InputErro
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_and_endpoints_round_trip() {
     let server = TestServer::start().await;
-    let create = format!("mutation($input: ConnectionCreateInput!) {{ connectionCreate(input: $input) {{ connection {{ id name connectorName config hasCredential revision connector {{ title }} }} {ERRORS} }} }}");
+    let create = format!(
+        "mutation($input: ConnectionCreateInput!) {{ connectionCreate(input: $input) {{ connection {{ id name connectorName config hasCredential revision connector {{ title }} }} {ERRORS} }} }}"
+    );
     let input = json!({ "name": "shop", "connectorName": "http", "config": { "base_url": "https://shop.test" }, "credential": { "bearer": { "token": CREDENTIAL } } });
     let created = server.query(&create, json!({ "input": input })).await["connectionCreate"].clone();
     assert_eq!(created["userErrors"], json!([]));
     let shop = &created["connection"];
-    assert_eq!((&shop["hasCredential"], &shop["config"]["base_url"], &shop["connector"]["title"]), (&json!(true), &json!("https://shop.test"), &json!("HTTP")));
+    assert_eq!(
+        (
+            &shop["hasCredential"],
+            &shop["config"]["base_url"],
+            &shop["connector"]["title"]
+        ),
+        (&json!(true), &json!("https://shop.test"), &json!("HTTP"))
+    );
 
     let twice = server.query(&create, json!({ "input": input })).await["connectionCreate"]["userErrors"].clone();
-    assert_eq!((&twice[0]["__typename"], &twice[0]["code"], &twice[0]["path"]), (&json!("ConflictError"), &json!("TAKEN"), &json!(["input", "name"])));
+    assert_eq!(
+        (&twice[0]["__typename"], &twice[0]["code"], &twice[0]["path"]),
+        (&json!("ConflictError"), &json!("TAKEN"), &json!(["input", "name"]))
+    );
     let wrong = json!({ "name": "Bad Name", "connectorName": "nope", "config": { "base_url": 7 } });
     let wrong = server.query(&create, json!({ "input": wrong })).await["connectionCreate"].clone();
     assert_eq!(wrong["connection"], Value::Null);
-    assert_eq!((&wrong["userErrors"][0]["code"], &wrong["userErrors"][0]["path"]), (&json!("INVALID"), &json!(["input", "name"])));
+    assert_eq!(
+        (&wrong["userErrors"][0]["code"], &wrong["userErrors"][0]["path"]),
+        (&json!("INVALID"), &json!(["input", "name"]))
+    );
 
-    let update = format!("mutation($input: ConnectionUpdateInput!) {{ connectionUpdate(input: $input) {{ connection {{ config hasCredential revision }} {ERRORS} }} }}");
+    let update = format!(
+        "mutation($input: ConnectionUpdateInput!) {{ connectionUpdate(input: $input) {{ connection {{ config hasCredential revision }} {ERRORS} }} }}"
+    );
     let revision = shop["revision"].as_i64().unwrap();
     let change = |revision: i64| json!({ "input": { "id": shop["id"], "expectedRevision": revision, "config": { "base_url": "https://shop2.test" } } });
     let stale = server.query(&update, change(revision + 7)).await["connectionUpdate"]["userErrors"][0].clone();
-    assert_eq!((&stale["code"], &stale["currentRevision"]), (&json!("CONFLICT"), &json!(revision)));
+    assert_eq!(
+        (&stale["code"], &stale["currentRevision"]),
+        (&json!("CONFLICT"), &json!(revision))
+    );
     let updated = server.query(&update, change(revision)).await["connectionUpdate"].clone();
     assert_eq!(updated["userErrors"], json!([]));
-    assert_eq!((&updated["connection"]["config"]["base_url"], &updated["connection"]["hasCredential"]), (&json!("https://shop2.test"), &json!(true)));
+    assert_eq!(
+        (
+            &updated["connection"]["config"]["base_url"],
+            &updated["connection"]["hasCredential"]
+        ),
+        (&json!("https://shop2.test"), &json!(true))
+    );
     // What is left out stays: an omitted variable must not clear the settings.
     let omitted = "mutation($id: ID!, $revision: Int!, $config: JSON) { connectionUpdate(input: { id: $id, expectedRevision: $revision, config: $config }) { connection { config revision } userErrors { message } } }";
-    let kept = server.query(omitted, json!({ "id": shop["id"], "revision": updated["connection"]["revision"] })).await["connectionUpdate"].clone();
-    assert_eq!((&kept["userErrors"], &kept["connection"]["config"]["base_url"]), (&json!([]), &json!("https://shop2.test")));
+    let kept = server
+        .query(
+            omitted,
+            json!({ "id": shop["id"], "revision": updated["connection"]["revision"] }),
+        )
+        .await["connectionUpdate"]
+        .clone();
+    assert_eq!(
+        (&kept["userErrors"], &kept["connection"]["config"]["base_url"]),
+        (&json!([]), &json!("https://shop2.test"))
+    );
 
-    let create = format!("mutation($input: EndpointCreateInput!) {{ endpointCreate(input: $input) {{ endpoint {{ id url secretCount allow revision verification {{ source definition }} connection {{ name }} }} {ERRORS} }} }}");
+    let create = format!(
+        "mutation($input: EndpointCreateInput!) {{ endpointCreate(input: $input) {{ endpoint {{ id url secretCount allow revision verification {{ source definition }} connection {{ name }} }} {ERRORS} }} }}"
+    );
     let input = json!({ "name": "orders", "connectorName": "generic", "verify": { "token": { "at": "header:X-Token" } }, "secrets": [ENDPOINT_SECRET, "older"], "allow": ["10.0.0.0/8"] });
     let created = server.query(&create, json!({ "input": input })).await["endpointCreate"].clone();
     assert_eq!(created["userErrors"], json!([]));
     let orders = &created["endpoint"];
-    assert_eq!((&orders["secretCount"], &orders["allow"], &orders["verification"]["source"]), (&json!(2), &json!(["10.0.0.0/8"]), &json!("ENDPOINT")));
+    assert_eq!(
+        (
+            &orders["secretCount"],
+            &orders["allow"],
+            &orders["verification"]["source"]
+        ),
+        (&json!(2), &json!(["10.0.0.0/8"]), &json!("ENDPOINT"))
+    );
     let unverified = json!({ "name": "open", "connectorName": "generic", "secrets": [] });
     let unverified = server.query(&create, json!({ "input": unverified })).await["endpointCreate"].clone();
-    assert!(unverified["endpoint"].is_null() || unverified["endpoint"]["verification"]["source"] == "CONNECTOR", "{unverified}");
+    assert!(
+        unverified["endpoint"].is_null() || unverified["endpoint"]["verification"]["source"] == "CONNECTOR",
+        "{unverified}"
+    );
 
-    let update = format!("mutation($input: EndpointUpdateInput!) {{ endpointUpdate(input: $input) {{ endpoint {{ secretCount allow revision }} {ERRORS} }} }}");
+    let update = format!(
+        "mutation($input: EndpointUpdateInput!) {{ endpointUpdate(input: $input) {{ endpoint {{ secretCount allow revision }} {ERRORS} }} }}"
+    );
     let change = json!({ "id": orders["id"], "expectedRevision": orders["revision"], "allow": null });
     let updated = server.query(&update, json!({ "input": change })).await["endpointUpdate"].clone();
-    assert_eq!((&updated["userErrors"], &updated["endpoint"]["allow"], &updated["endpoint"]["secretCount"]), (&json!([]), &json!([]), &json!(2)));
+    assert_eq!(
+        (
+            &updated["userErrors"],
+            &updated["endpoint"]["allow"],
+            &updated["endpoint"]["secretCount"]
+        ),
+        (&json!([]), &json!([]), &json!(2))
+    );
 
-    let delete = |kind: &str| format!("mutation($input: DeleteInput!) {{ {kind}Delete(input: $input) {{ deletedId {ERRORS} }} }}");
-    let stale = server.query(&delete("endpoint"), json!({ "input": { "id": orders["id"], "expectedRevision": 99 } })).await["endpointDelete"].clone();
-    assert_eq!((&stale["deletedId"], &stale["userErrors"][0]["code"]), (&Value::Null, &json!("CONFLICT")));
-    let deleted = server.query(&delete("endpoint"), json!({ "input": { "id": orders["id"] } })).await["endpointDelete"].clone();
+    let delete = |kind: &str| {
+        format!("mutation($input: DeleteInput!) {{ {kind}Delete(input: $input) {{ deletedId {ERRORS} }} }}")
+    };
+    let stale = server
+        .query(
+            &delete("endpoint"),
+            json!({ "input": { "id": orders["id"], "expectedRevision": 99 } }),
+        )
+        .await["endpointDelete"]
+        .clone();
+    assert_eq!(
+        (&stale["deletedId"], &stale["userErrors"][0]["code"]),
+        (&Value::Null, &json!("CONFLICT"))
+    );
+    let deleted = server
+        .query(&delete("endpoint"), json!({ "input": { "id": orders["id"] } }))
+        .await["endpointDelete"]
+        .clone();
     assert_eq!(deleted["deletedId"], orders["id"]);
-    let gone = server.query(&delete("endpoint"), json!({ "input": { "id": orders["id"] } })).await["endpointDelete"].clone();
+    let gone = server
+        .query(&delete("endpoint"), json!({ "input": { "id": orders["id"] } }))
+        .await["endpointDelete"]
+        .clone();
     assert_eq!(gone["userErrors"][0]["code"], "NOT_FOUND");
-    let foreign = server.query(&delete("endpoint"), json!({ "input": { "id": shop["id"] } })).await["endpointDelete"].clone();
+    let foreign = server
+        .query(&delete("endpoint"), json!({ "input": { "id": shop["id"] } }))
+        .await["endpointDelete"]
+        .clone();
     assert_eq!(foreign["userErrors"][0]["code"], "INVALID_ID");
     server.stop().await;
 }
@@ -66,86 +142,213 @@ async fn connections_and_endpoints_round_trip() {
 async fn workflows_go_from_draft_to_published_and_away() {
     let server = TestServer::start().await;
     let fields = "workflow { id revision draft { number state } published { number definition } trigger { kind event where } versions { number state } }";
-    let create = format!("mutation($input: WorkflowCreateInput!) {{ workflowCreate(input: $input) {{ {fields} {ERRORS} }} }}");
+    let create =
+        format!("mutation($input: WorkflowCreateInput!) {{ workflowCreate(input: $input) {{ {fields} {ERRORS} }} }}");
     let mut document = note_workflow();
     document["on"]["where"] = json!("{{ event.data.total > 10 }}");
-    let created = server.query(&create, json!({ "input": { "definition": document } })).await["workflowCreate"].clone();
+    let created = server
+        .query(&create, json!({ "input": { "definition": document } }))
+        .await["workflowCreate"]
+        .clone();
     assert_eq!(created["userErrors"], json!([]));
     let workflow = &created["workflow"];
-    assert_eq!((&workflow["draft"]["state"], &workflow["published"]), (&json!("DRAFT"), &Value::Null));
+    assert_eq!(
+        (&workflow["draft"]["state"], &workflow["published"]),
+        (&json!("DRAFT"), &Value::Null)
+    );
 
     let mut broken = document.clone();
     broken["steps"][0]["sett"] = json!({});
-    let update = format!("mutation($input: WorkflowUpdateInput!) {{ workflowUpdate(input: $input) {{ {fields} {ERRORS} }} }}");
+    let update =
+        format!("mutation($input: WorkflowUpdateInput!) {{ workflowUpdate(input: $input) {{ {fields} {ERRORS} }} }}");
     let refused = server.query(&update, json!({ "input": { "id": workflow["id"], "expectedRevision": workflow["revision"], "definition": broken } })).await["workflowUpdate"].clone();
     let error = &refused["userErrors"][0];
     assert!(error["pointer"].as_str().unwrap().starts_with("/steps/0"), "{error}");
-    assert_eq!((&error["path"][0], &error["path"][1], &error["path"][2]), (&json!("input"), &json!("definition"), &json!("steps")));
+    assert_eq!(
+        (&error["path"][0], &error["path"][1], &error["path"][2]),
+        (&json!("input"), &json!("definition"), &json!("steps"))
+    );
     let mut renamed = document.clone();
     renamed["name"] = json!("other");
     let refused = server.query(&update, json!({ "input": { "id": workflow["id"], "expectedRevision": workflow["revision"], "definition": renamed } })).await["workflowUpdate"].clone();
     assert_eq!(refused["userErrors"][0]["path"], json!(["input", "definition", "name"]));
 
-    let publish = format!("mutation($input: WorkflowPublishInput!) {{ workflowPublish(input: $input) {{ {fields} change {{ kind action }} {ERRORS} }} }}");
-    let published = server.query(&publish, json!({ "input": { "id": workflow["id"], "expectedRevision": workflow["revision"] } })).await["workflowPublish"].clone();
+    let publish = format!(
+        "mutation($input: WorkflowPublishInput!) {{ workflowPublish(input: $input) {{ {fields} change {{ kind action }} {ERRORS} }} }}"
+    );
+    let published = server
+        .query(
+            &publish,
+            json!({ "input": { "id": workflow["id"], "expectedRevision": workflow["revision"] } }),
+        )
+        .await["workflowPublish"]
+        .clone();
     assert_eq!(published["userErrors"], json!([]));
     let now = &published["workflow"];
-    assert_eq!((&now["published"]["number"], &now["trigger"]["event"], &now["trigger"]["where"]), (&json!(1), &json!("generic.order.placed"), &document["on"]["where"]));
-    let again = server.query(&publish, json!({ "input": { "id": workflow["id"] } })).await["workflowPublish"].clone();
-    assert_eq!(again["userErrors"][0]["code"], "NOT_FOUND", "nothing to publish: {again}");
+    assert_eq!(
+        (
+            &now["published"]["number"],
+            &now["trigger"]["event"],
+            &now["trigger"]["where"]
+        ),
+        (&json!(1), &json!("generic.order.placed"), &document["on"]["where"])
+    );
+    let again = server
+        .query(&publish, json!({ "input": { "id": workflow["id"] } }))
+        .await["workflowPublish"]
+        .clone();
+    assert_eq!(
+        again["userErrors"][0]["code"], "NOT_FOUND",
+        "nothing to publish: {again}"
+    );
 
-    let node = server.query("query($id: ID!) { node(id: $id) { __typename id ... on Workflow { name } } }", json!({ "id": workflow["id"] })).await["node"].clone();
-    assert_eq!(node, json!({ "__typename": "Workflow", "id": workflow["id"], "name": "note" }));
-    let deleted = server.query("mutation($input: DeleteInput!) { workflowDelete(input: $input) { deletedId userErrors { message } } }", json!({ "input": { "id": workflow["id"] } })).await;
+    let node = server
+        .query(
+            "query($id: ID!) { node(id: $id) { __typename id ... on Workflow { name } } }",
+            json!({ "id": workflow["id"] }),
+        )
+        .await["node"]
+        .clone();
+    assert_eq!(
+        node,
+        json!({ "__typename": "Workflow", "id": workflow["id"], "name": "note" })
+    );
+    let deleted = server
+        .query(
+            "mutation($input: DeleteInput!) { workflowDelete(input: $input) { deletedId userErrors { message } } }",
+            json!({ "input": { "id": workflow["id"] } }),
+        )
+        .await;
     assert_eq!(deleted["workflowDelete"]["deletedId"], workflow["id"]);
-    assert_eq!(server.query("{ workflows { name } workflow(name: \"note\") { id } }", json!({})).await, json!({ "workflows": [], "workflow": null }));
+    assert_eq!(
+        server
+            .query("{ workflows { name } workflow(name: \"note\") { id } }", json!({}))
+            .await,
+        json!({ "workflows": [], "workflow": null })
+    );
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn document_sets_apply_as_one_and_export_without_secrets() {
     let server = TestServer::start().await;
-    let apply = format!("mutation($input: ApplyDocumentsInput!) {{ applyDocuments(input: $input) {{ applied changes {{ kind name action id diff notes }} {ERRORS} }} }}");
+    let apply = format!(
+        "mutation($input: ApplyDocumentsInput!) {{ applyDocuments(input: $input) {{ applied changes {{ kind name action id diff notes }} {ERRORS} }} }}"
+    );
     let yaml = format!(
         "kind: Connection\nname: shop\nconnector: http\nconfig:\n  base_url: https://shop.test\ncredential:\n  bearer:\n    token: {CREDENTIAL}\n---\nkind: Endpoint\nname: orders\nconnector: generic\nverify: {{ token: {{ at: 'header:X-Token' }} }}\nsecrets: [{ENDPOINT_SECRET}]\n"
     );
-    let dry = server.query(&apply, json!({ "input": { "documents": [yaml], "dryRun": true } })).await["applyDocuments"].clone();
-    assert_eq!((&dry["applied"], &dry["changes"][0]["action"], &dry["changes"][0]["id"]), (&json!(false), &json!("CREATE"), &Value::Null));
-    assert_eq!(server.query("{ connections { name } }", json!({})).await["connections"], json!([]));
-    let done = server.query(&apply, json!({ "input": { "documents": [yaml, note_workflow().to_string()] } })).await["applyDocuments"].clone();
-    assert_eq!((&done["userErrors"], &done["applied"], done["changes"].as_array().unwrap().len()), (&json!([]), &json!(true), 3));
+    let dry = server
+        .query(&apply, json!({ "input": { "documents": [yaml], "dryRun": true } }))
+        .await["applyDocuments"]
+        .clone();
+    assert_eq!(
+        (&dry["applied"], &dry["changes"][0]["action"], &dry["changes"][0]["id"]),
+        (&json!(false), &json!("CREATE"), &Value::Null)
+    );
+    assert_eq!(
+        server.query("{ connections { name } }", json!({})).await["connections"],
+        json!([])
+    );
+    let done = server
+        .query(
+            &apply,
+            json!({ "input": { "documents": [yaml, note_workflow().to_string()] } }),
+        )
+        .await["applyDocuments"]
+        .clone();
+    assert_eq!(
+        (
+            &done["userErrors"],
+            &done["applied"],
+            done["changes"].as_array().unwrap().len()
+        ),
+        (&json!([]), &json!(true), 3)
+    );
     for answer in [&dry, &done] {
         let text = answer.to_string();
         assert!(!text.contains(CREDENTIAL) && !text.contains(ENDPOINT_SECRET), "{text}");
     }
-    let again = server.query(&apply, json!({ "input": { "documents": [note_workflow().to_string()] } })).await["applyDocuments"].clone();
-    assert_eq!((&again["applied"], &again["changes"][0]["action"], &again["changes"][0]["diff"]), (&json!(false), &json!("UNCHANGED"), &json!("")));
+    let again = server
+        .query(
+            &apply,
+            json!({ "input": { "documents": [note_workflow().to_string()] } }),
+        )
+        .await["applyDocuments"]
+        .clone();
+    assert_eq!(
+        (
+            &again["applied"],
+            &again["changes"][0]["action"],
+            &again["changes"][0]["diff"]
+        ),
+        (&json!(false), &json!("UNCHANGED"), &json!(""))
+    );
 
     let bad = "kind: Endpoint\nname: second\nconnector: generic\nsecretz: [x]\n";
-    let refused = server.query(&apply, json!({ "input": { "documents": [note_workflow().to_string(), bad] } })).await["applyDocuments"].clone();
+    let refused = server
+        .query(
+            &apply,
+            json!({ "input": { "documents": [note_workflow().to_string(), bad] } }),
+        )
+        .await["applyDocuments"]
+        .clone();
     let error = &refused["userErrors"][0];
-    assert_eq!((&error["path"], &error["pointer"], &error["line"], &error["problem"]), (&json!(["input", "documents", "1"]), &json!("/secretz"), &json!(4), &json!("unknown_key")));
-    let unreadable = server.query(&apply, json!({ "input": { "documents": ["kind: [\n"] } })).await["applyDocuments"].clone();
-    assert_eq!((&unreadable["userErrors"][0]["problem"], &unreadable["userErrors"][0]["path"]), (&json!("yaml"), &json!(["input", "documents", "0"])));
+    assert_eq!(
+        (&error["path"], &error["pointer"], &error["line"], &error["problem"]),
+        (
+            &json!(["input", "documents", "1"]),
+            &json!("/secretz"),
+            &json!(4),
+            &json!("unknown_key")
+        )
+    );
+    let unreadable = server
+        .query(&apply, json!({ "input": { "documents": ["kind: [\n"] } }))
+        .await["applyDocuments"]
+        .clone();
+    assert_eq!(
+        (
+            &unreadable["userErrors"][0]["problem"],
+            &unreadable["userErrors"][0]["path"]
+        ),
+        (&json!("yaml"), &json!(["input", "documents", "0"]))
+    );
     let none = server.query(&apply, json!({ "input": { "documents": [] } })).await["applyDocuments"].clone();
     assert_eq!(none["userErrors"][0]["code"], "REQUIRED");
 
     let exported = server.query("{ documents }", json!({})).await["documents"].clone();
-    let kinds: Vec<_> = exported.as_array().unwrap().iter().map(|document| document["kind"].as_str().unwrap()).collect();
+    let kinds: Vec<_> = exported
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|document| document["kind"].as_str().unwrap())
+        .collect();
     assert_eq!(kinds, ["Connection", "Endpoint", "Workflow"]);
     let text = exported.to_string();
     assert!(!text.contains(CREDENTIAL) && !text.contains(ENDPOINT_SECRET));
     let texts: Vec<String> = exported.as_array().unwrap().iter().map(Value::to_string).collect();
     let reapplied = server.query(&apply, json!({ "input": { "documents": texts } })).await["applyDocuments"].clone();
-    assert!(reapplied["changes"].as_array().unwrap().iter().all(|change| change["action"] == "UNCHANGED"), "an export is what is there: {reapplied:#}");
+    assert!(
+        reapplied["changes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|change| change["action"] == "UNCHANGED"),
+        "an export is what is there: {reapplied:#}"
+    );
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_allow_what_they_say_and_end_when_revoked() {
     let server = TestServer::start().await;
-    server.apply(&[shop_connection("https://shop.test"), orders_endpoint(), note_workflow()]).await;
-    let create = format!("mutation($input: TokenCreateInput!) {{ tokenCreate(input: $input) {{ valueOnce token {{ id name permissions }} {ERRORS} }} }}");
+    server
+        .apply(&[shop_connection("https://shop.test"), orders_endpoint(), note_workflow()])
+        .await;
+    let create = format!(
+        "mutation($input: TokenCreateInput!) {{ tokenCreate(input: $input) {{ valueOnce token {{ id name permissions }} {ERRORS} }} }}"
+    );
     let made = server.query(&create, json!({ "input": { "name": "reader", "permissions": ["CONFIG_READ", "TOKEN_ADMIN"], "expiresAt": "2090-01-01T00:00:00.000Z" } })).await["tokenCreate"].clone();
     assert_eq!(made["userErrors"], json!([]));
     let reader = made["valueOnce"].as_str().unwrap().to_owned();
@@ -153,15 +356,31 @@ async fn tokens_allow_what_they_say_and_end_when_revoked() {
     for (input, path) in [
         (json!({ "name": " ", "permissions": ["RUN_READ"] }), "name"),
         (json!({ "name": "x", "permissions": [] }), "permissions"),
-        (json!({ "name": "x", "permissions": ["RUN_READ"], "expiresAt": "2001-01-01T00:00:00.000Z" }), "expiresAt"),
+        (
+            json!({ "name": "x", "permissions": ["RUN_READ"], "expiresAt": "2001-01-01T00:00:00.000Z" }),
+            "expiresAt",
+        ),
     ] {
         let refused = server.query(&create, json!({ "input": input })).await["tokenCreate"].clone();
-        assert_eq!((&refused["valueOnce"], &refused["userErrors"][0]["path"][1]), (&Value::Null, &json!(path)));
+        assert_eq!(
+            (&refused["valueOnce"], &refused["userErrors"][0]["path"][1]),
+            (&Value::Null, &json!(path))
+        );
     }
 
     let code = |answer: &Value| answer["errors"][0]["extensions"]["code"].as_str().map(str::to_owned);
-    let viewer = server.raw_query(&reader, "{ viewer { name tokenId permissions workspace { name } } connections { name } }", json!({})).await["data"].clone();
-    assert_eq!(viewer["viewer"], json!({ "name": "reader", "tokenId": made["token"]["id"], "permissions": ["CONFIG_READ", "TOKEN_ADMIN"], "workspace": { "name": "main" } }));
+    let viewer = server
+        .raw_query(
+            &reader,
+            "{ viewer { name tokenId permissions workspace { name } } connections { name } }",
+            json!({}),
+        )
+        .await["data"]
+        .clone();
+    assert_eq!(
+        viewer["viewer"],
+        json!({ "name": "reader", "tokenId": made["token"]["id"], "permissions": ["CONFIG_READ", "TOKEN_ADMIN"], "workspace": { "name": "main" } })
+    );
     assert_eq!(viewer["connections"], json!([{ "name": "shop" }]));
     for (query, variables) in [
         ("{ runs { nodes { id } } }", json!({})),
@@ -169,30 +388,78 @@ async fn tokens_allow_what_they_say_and_end_when_revoked() {
         ("{ refusedRequests { nodes { id } } }", json!({})),
         ("{ replayPreview(runId: \"run_0000000000000\") { confirm } }", json!({})),
         ("{ endpoints { refused { count } } }", json!({})),
-        ("mutation($input: RunStartInput!) { runStart(input: $input) { replayed } }", json!({ "input": { "workflow": "note" } })),
-        ("mutation($input: ApplyDocumentsInput!) { applyDocuments(input: $input) { applied } }", json!({ "input": { "documents": ["{}"] } })),
-        ("mutation($input: ConnectionCreateInput!) { connectionCreate(input: $input) { userErrors { message } } }", json!({ "input": { "name": "x", "connectorName": "http" } })),
+        (
+            "mutation($input: RunStartInput!) { runStart(input: $input) { replayed } }",
+            json!({ "input": { "workflow": "note" } }),
+        ),
+        (
+            "mutation($input: ApplyDocumentsInput!) { applyDocuments(input: $input) { applied } }",
+            json!({ "input": { "documents": ["{}"] } }),
+        ),
+        (
+            "mutation($input: ConnectionCreateInput!) { connectionCreate(input: $input) { userErrors { message } } }",
+            json!({ "input": { "name": "x", "connectorName": "http" } }),
+        ),
         // Nobody gives what they do not have.
-        ("mutation($input: TokenCreateInput!) { tokenCreate(input: $input) { valueOnce } }", json!({ "input": { "name": "more", "permissions": ["RUN_OPERATE"] } })),
+        (
+            "mutation($input: TokenCreateInput!) { tokenCreate(input: $input) { valueOnce } }",
+            json!({ "input": { "name": "more", "permissions": ["RUN_OPERATE"] } }),
+        ),
     ] {
-        assert_eq!(code(&server.raw_query(&reader, query, variables).await).as_deref(), Some("FORBIDDEN"), "{query}");
+        assert_eq!(
+            code(&server.raw_query(&reader, query, variables).await).as_deref(),
+            Some("FORBIDDEN"),
+            "{query}"
+        );
     }
     // Configuration without secrets is not enough to set a secret.
-    let writer = server.query(&create, json!({ "input": { "name": "writer", "permissions": ["CONFIG_READ", "CONFIG_WRITE"] } })).await["tokenCreate"]["valueOnce"].as_str().unwrap().to_owned();
+    let writer = server
+        .query(
+            &create,
+            json!({ "input": { "name": "writer", "permissions": ["CONFIG_READ", "CONFIG_WRITE"] } }),
+        )
+        .await["tokenCreate"]["valueOnce"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let with_secret = "mutation($input: ConnectionCreateInput!) { connectionCreate(input: $input) { connection { id } userErrors { message } } }";
-    let input = json!({ "input": { "name": "two", "connectorName": "http", "credential": { "bearer": { "token": "x" } } } });
-    assert_eq!(code(&server.raw_query(&writer, with_secret, input).await).as_deref(), Some("FORBIDDEN"));
-    let applied = server.raw_query(&writer, "mutation($input: ApplyDocumentsInput!) { applyDocuments(input: $input) { applied } }", json!({ "input": { "documents": [orders_endpoint().to_string()] } })).await;
+    let input =
+        json!({ "input": { "name": "two", "connectorName": "http", "credential": { "bearer": { "token": "x" } } } });
+    assert_eq!(
+        code(&server.raw_query(&writer, with_secret, input).await).as_deref(),
+        Some("FORBIDDEN")
+    );
+    let applied = server
+        .raw_query(
+            &writer,
+            "mutation($input: ApplyDocumentsInput!) { applyDocuments(input: $input) { applied } }",
+            json!({ "input": { "documents": [orders_endpoint().to_string()] } }),
+        )
+        .await;
     assert_eq!(code(&applied).as_deref(), Some("FORBIDDEN"));
 
-    let listed = server.query("{ tokens { name permissions expiresAt } }", json!({})).await;
+    let listed = server
+        .query("{ tokens { name permissions expiresAt } }", json!({}))
+        .await;
     assert!(!listed.to_string().contains(&reader), "a token is shown once");
     let revoke = "mutation($input: TokenRevokeInput!) { tokenRevoke(input: $input) { deletedId userErrors { code } } }";
-    let revoked = server.query(revoke, json!({ "input": { "id": made["token"]["id"] } })).await["tokenRevoke"].clone();
+    let revoked = server
+        .query(revoke, json!({ "input": { "id": made["token"]["id"] } }))
+        .await["tokenRevoke"]
+        .clone();
     assert_eq!(revoked["deletedId"], made["token"]["id"]);
-    assert_eq!(code(&server.raw_query(&reader, "{ viewer { name } }", json!({})).await).as_deref(), Some("UNAUTHENTICATED"));
-    let again = server.query(revoke, json!({ "input": { "id": made["token"]["id"] } })).await["tokenRevoke"].clone();
+    assert_eq!(
+        code(&server.raw_query(&reader, "{ viewer { name } }", json!({})).await).as_deref(),
+        Some("UNAUTHENTICATED")
+    );
+    let again = server
+        .query(revoke, json!({ "input": { "id": made["token"]["id"] } }))
+        .await["tokenRevoke"]
+        .clone();
     assert_eq!(again["userErrors"][0]["code"], "NOT_FOUND");
-    assert_eq!(server.raw_query(ADMIN, "{ viewer { name } }", json!({})).await["data"]["viewer"]["name"], "admin");
+    assert_eq!(
+        server.raw_query(ADMIN, "{ viewer { name } }", json!({})).await["data"]["viewer"]["name"],
+        "admin"
+    );
     server.stop().await;
 }

@@ -1,5 +1,7 @@
 //! The API through its front door: a real server on a real port, a real orchestrator, SQLite in a folder of its own.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod configuration;
 mod graphql_rules;
 mod hooks;

@@ -10,8 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use weir_api_server::{Server, ServerOptions};
-use weir_orchestrator::registry::Registry;
 use weir_orchestrator::clock::SystemClock;
+use weir_orchestrator::registry::Registry;
 use weir_orchestrator::{Options, Orchestrator, Settings};
 use weir_storage::{Database, DatabaseOptions, MasterKey, SecretBox};
 
@@ -48,7 +48,11 @@ impl TestServer {
         let node = writer.register("test").await.unwrap();
         let mut connectors = Registry::default();
         for builtin in weir_connectors::builtin() {
-            connectors.add(builtin.name, builtin.yaml, &|path| builtin.file(path).map(str::to_owned)).unwrap();
+            connectors
+                .add(builtin.name, builtin.yaml, &|path| {
+                    builtin.file(path).map(str::to_owned)
+                })
+                .unwrap();
         }
         let settings = Settings {
             data_folder: Some(folder.path().to_owned()),
@@ -83,7 +87,14 @@ impl TestServer {
             let _gone = stopped.await;
         }));
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        TestServer { address, orchestrator, http, stop: Some(stop), task, _folder: folder }
+        TestServer {
+            address,
+            orchestrator,
+            http,
+            stop: Some(stop),
+            task,
+            _folder: folder,
+        }
     }
 
     /// Stops gracefully and waits until it has stopped.
@@ -121,20 +132,37 @@ impl TestServer {
 
     /// Sends a webhook to a path.
     pub(crate) async fn hook(&self, path: &str, secret: &str, body: impl Into<reqwest::Body>) -> reqwest::Response {
-        self.http.post(self.url(path)).header("x-token", secret).header("content-type", "application/json").body(body).send().await.unwrap()
+        self.http
+            .post(self.url(path))
+            .header("x-token", secret)
+            .header("content-type", "application/json")
+            .body(body)
+            .send()
+            .await
+            .unwrap()
     }
 
-    /// Waits until a run is over and gives its row with the story.
-    pub(crate) async fn finished(&self, run: &str) -> Value {
-        let query = "query($id: ID!) { run(id: $id) { id status error { code step message } steps { path kind status effect { key class state } output note attempts { number outcome error exchanges { method url status requestHeaders { name value } requestBody responseBody curl } } } } }";
-        for _ in 0..400 {
-            let run = self.query(query, json!({ "id": run })).await["run"].clone();
-            if run["status"] != "RUNNING" && run["status"] != "WAITING" {
-                return run;
+    /// Repeats a query until its answer is as wanted; fails the test after about ten seconds.
+    pub(crate) async fn until(&self, query: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..500 {
+            let data = self.query(query, json!({})).await;
+            if wanted(&data) {
+                return data;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
-        panic!("run {run} did not finish");
+        panic!("never came true: {query}\n{:#}", self.query(query, json!({})).await);
+    }
+
+    /// Waits until a run is over and gives it with its story.
+    pub(crate) async fn finished(&self, run: &str) -> Value {
+        let query = format!(
+            "{{ run(id: \"{run}\") {{ id status error {{ code step message }} steps {{ path kind status output note \
+             effect {{ key class state }} attempts {{ number outcome error exchanges {{ method url status \
+             requestHeaders {{ name value }} requestBody responseBody curl }} }} }} }} }}"
+        );
+        let over = |data: &Value| data["run"]["status"] != "RUNNING" && data["run"]["status"] != "WAITING";
+        self.until(&query, over).await["run"].clone()
     }
 }
 
@@ -203,8 +231,17 @@ impl FakeShop {
         while let Ok(read @ 1..) = stream.read(&mut buffer).await {
             received.extend_from_slice(&buffer[..read]);
             let text = String::from_utf8_lossy(&received).into_owned();
-            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-            let length = head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length:").map(|value| value.trim().parse::<usize>().unwrap())).unwrap_or(0);
+            let Some((head, body)) = text.split_once("\r\n\r\n") else {
+                continue;
+            };
+            let length = head
+                .to_lowercase()
+                .lines()
+                .find_map(|line| {
+                    line.strip_prefix("content-length:")
+                        .map(|value| value.trim().parse::<usize>().unwrap())
+                })
+                .unwrap_or(0);
             if body.len() < length {
                 continue;
             }

@@ -53,37 +53,21 @@ impl Change {
 }
 
 /// Sends documents in one transaction; nothing is changed when one of them is wrong.
-pub(crate) async fn send(
-    client: &Client,
-    documents: &[Document],
-    dry_run: bool,
-) -> anyhow::Result<Vec<Change>> {
+pub(crate) async fn send(client: &Client, documents: &[Document], dry_run: bool) -> anyhow::Result<Vec<Change>> {
     let query = format!(
         "mutation Apply($input: ApplyDocumentsInput!) {{ applyDocuments(input: $input) {{ \
          changes {{ kind name action diff notes }} {} }} }}",
         user_errors::FIELDS
     );
-    let texts: Vec<String> = documents
-        .iter()
-        .map(|document| document.value.to_string())
-        .collect();
+    let texts: Vec<String> = documents.iter().map(|document| document.value.to_string()).collect();
     let data: Data = client
-        .query(
-            &query,
-            json!({ "input": { "documents": texts, "dryRun": dry_run } }),
-        )
+        .query(&query, json!({ "input": { "documents": texts, "dryRun": dry_run } }))
         .await?;
-    let Payload {
-        changes,
-        user_errors,
-    } = data.apply_documents;
+    let Payload { changes, user_errors } = data.apply_documents;
     if user_errors.is_empty() {
         return Ok(changes);
     }
-    let lines: Vec<String> = user_errors
-        .iter()
-        .map(|error| describe(error, documents))
-        .collect();
+    let lines: Vec<String> = user_errors.iter().map(|error| describe(error, documents)).collect();
     Err(Failure::new(format!("nothing was changed:\n{}", lines.join("\n"))).into())
 }
 
@@ -109,11 +93,7 @@ fn describe(error: &UserError, documents: &[Document]) -> String {
 fn print(changes: &[Change], dry_run: bool) {
     let style = Style::stdout();
     for change in changes {
-        let thing = format!(
-            "{} {}",
-            change.kind.to_lowercase(),
-            style.bold(&change.name)
-        );
+        let thing = format!("{} {}", change.kind.to_lowercase(), style.bold(&change.name));
         match (change.action.as_str(), dry_run) {
             ("CREATE", true) => output::line(style.green(format!("+ {thing} would be created"))),
             ("CREATE", false) => output::line(style.green(format!("+ {thing} created"))),
@@ -135,10 +115,7 @@ fn print(changes: &[Change], dry_run: bool) {
             output::line(format!("    note: {note}"));
         }
     }
-    let differing = changes
-        .iter()
-        .filter(|change| change.changes_something())
-        .count();
+    let differing = changes.iter().filter(|change| change.changes_something()).count();
     match (differing, dry_run) {
         (0, _) => output::remark("nothing differs"),
         (count, true) => output::remark(format!(

@@ -16,11 +16,9 @@ pub(crate) fn check(path: &Path) -> anyhow::Result<ExitCode> {
         vec![path.to_owned()]
     };
     if paths.is_empty() {
-        return Err(
-            Failure::usage(format!("there is no manifest in {}", path.display()))
-                .fix("manifests are files that end in .yaml")
-                .into(),
-        );
+        return Err(Failure::usage(format!("there is no manifest in {}", path.display()))
+            .fix("manifests are files that end in .yaml")
+            .into());
     }
     let mut broken = 0_usize;
     for path in &paths {
@@ -31,10 +29,7 @@ pub(crate) fn check(path: &Path) -> anyhow::Result<ExitCode> {
         broken += usize::from(!problems.is_empty());
     }
     if broken > 0 {
-        output::remark(format!(
-            "{broken} of {} manifests cannot be used",
-            paths.len()
-        ));
+        output::remark(format!("{broken} of {} manifests cannot be used", paths.len()));
         return Ok(ExitCode::from(EXIT_FAILURE));
     }
     Ok(ExitCode::SUCCESS)
@@ -61,7 +56,7 @@ fn manifests_of(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 fn check_one(path: &Path) -> anyhow::Result<Vec<Problem>> {
     let unreadable = || Failure::usage(format!("could not read the manifest {}", path.display()));
     let text = std::fs::read_to_string(path).with_context(unreadable)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let beside = |name: &str| {
         // A manifest may name files below its own folder, not files elsewhere on the machine.
         let inside = Path::new(name)
@@ -77,8 +72,7 @@ fn check_one(path: &Path) -> anyhow::Result<Vec<Problem>> {
     match registry.add(&path.display().to_string(), &text, &beside) {
         Ok(()) => {
             for connector in registry.iter() {
-                let (operations, events) =
-                    (connector.operations().count(), connector.events().count());
+                let (operations, events) = (connector.operations().count(), connector.events().count());
                 let (name, version) = (connector.name(), connector.version());
                 output::line(format!(
                     "{}: ok: {name} {version}, {operations} operations, {events} event types",
@@ -94,10 +88,7 @@ fn check_one(path: &Path) -> anyhow::Result<Vec<Problem>> {
 
 /// `:line: pointer: message (suggestion)`, to be put behind a file name.
 fn describe(problem: &Problem) -> String {
-    let line = problem
-        .line
-        .map(|line| format!(":{line}"))
-        .unwrap_or_default();
+    let line = problem.line.map(|line| format!(":{line}")).unwrap_or_default();
     let pointer = if problem.pointer.is_empty() {
         String::new()
     } else {

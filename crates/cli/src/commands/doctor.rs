@@ -60,10 +60,7 @@ fn print(subject: &str, finding: &Finding) -> bool {
         Finding::Good(text) => (style.green("ok  "), text.clone(), None),
         Finding::Remark(text) => (style.yellow("note"), text.clone(), None),
         Finding::Bad(error) => {
-            let fix = error
-                .chain()
-                .find_map(|cause| cause.downcast_ref::<Failure>())
-                .and_then(Failure::remedy);
+            let fix = error.downcast_ref::<Failure>().and_then(Failure::remedy);
             (style.red("bad "), format!("{error:#}"), fix)
         }
     };
@@ -82,11 +79,7 @@ fn clock() -> Finding {
             let failure = Failure::new(format!(
                 "this machine says it is {now}: signatures would be refused as too old or too new"
             ));
-            Finding::Bad(
-                failure
-                    .fix("set the clock, and let it follow a time server")
-                    .into(),
-            )
+            Finding::Bad(failure.fix("set the clock, and let it follow a time server").into())
         }
         Some(_) | None => Finding::Good(format!("{}", now.format("%Y-%m-%d %H:%M:%S UTC"))),
     }
@@ -111,10 +104,7 @@ fn data_folder(config: &Config) -> Finding {
     };
     let path = folder.path();
     if !path.exists() {
-        return Finding::Good(format!(
-            "{} will be made at the first start",
-            path.display()
-        ));
+        return Finding::Good(format!("{} will be made at the first start", path.display()));
     }
     let probe = path.join(".weir-doctor");
     match std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)) {
@@ -147,9 +137,7 @@ fn private(path: &Path) -> Finding {
             Finding::Bad(failure.into())
         }
         Ok(_) => Finding::Good(format!("{} is readable by its owner only", path.display())),
-        Err(error) => Finding::Bad(
-            anyhow::Error::new(error).context(format!("could not look at {}", path.display())),
-        ),
+        Err(error) => Finding::Bad(anyhow::Error::new(error).context(format!("could not look at {}", path.display()))),
     }
 }
 
@@ -177,12 +165,7 @@ async fn database(config: &Config) -> Finding {
 }
 
 fn is_locked(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        matches!(
-            cause.downcast_ref(),
-            Some(weir_storage::OpenError::Locked { .. })
-        )
-    })
+    matches!(error.downcast_ref(), Some(weir_storage::OpenError::Locked { .. }))
 }
 
 async fn address(config: &Config) -> Finding {
@@ -208,15 +191,17 @@ async fn address(config: &Config) -> Finding {
 
 fn public_url(config: &Config) -> Finding {
     match (&config.public_url, config.listen.ip().is_loopback()) {
-        (Some(url), false) if url.starts_with("http://") => {
-            Finding::Remark(format!("{url} is not encrypted: put a proxy with TLS in front, and let WEIR_PUBLIC_URL begin with https://"))
-        }
+        (Some(url), false) if url.starts_with("http://") => Finding::Remark(format!(
+            "{url} is not encrypted: put a proxy with TLS in front, and let WEIR_PUBLIC_URL begin with https://"
+        )),
         (Some(url), _) => Finding::Good(url.clone()),
         (None, true) => Finding::Remark("not set: only programs on this machine can send webhooks".to_owned()),
         (None, false) => Finding::Bad(
-            Failure::new("not set, though the server listens beyond this machine: signatures that cover the URL will be refused")
-                .fix("set WEIR_PUBLIC_URL to the address under which providers reach this server")
-                .into(),
+            Failure::new(
+                "not set, though the server listens beyond this machine: signatures that cover the URL will be refused",
+            )
+            .fix("set WEIR_PUBLIC_URL to the address under which providers reach this server")
+            .into(),
         ),
     }
 }

@@ -51,19 +51,12 @@ pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
                 .take(MAX_BYTES)
                 .read_to_string(&mut text)
                 .context("could not read standard input")?;
-            read_text(
-                &text,
-                "standard input",
-                Path::new("."),
-                &mut documents,
-                &mut problems,
-            );
+            read_text(&text, "standard input", Path::new("."), &mut documents, &mut problems);
             continue;
         }
         for file in files_of(path)? {
-            let text = std::fs::read_to_string(&file)
-                .with_context(|| format!("could not read {}", file.display()))?;
-            let folder = file.parent().unwrap_or(Path::new("."));
+            let text = std::fs::read_to_string(&file).with_context(|| format!("could not read {}", file.display()))?;
+            let folder = file.parent().unwrap_or_else(|| Path::new("."));
             read_text(
                 &text,
                 &file.display().to_string(),
@@ -89,12 +82,9 @@ fn files_of(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
         if path.exists() {
             return Ok(vec![path.to_owned()]);
         }
-        return Err(
-            Failure::usage(format!("there is no file or folder {}", path.display())).into(),
-        );
+        return Err(Failure::usage(format!("there is no file or folder {}", path.display())).into());
     }
-    let entries = std::fs::read_dir(path)
-        .with_context(|| format!("could not read the folder {}", path.display()))?;
+    let entries = std::fs::read_dir(path).with_context(|| format!("could not read the folder {}", path.display()))?;
     let mut files = Vec::new();
     for entry in entries {
         let file = entry
@@ -112,38 +102,29 @@ fn files_of(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn read_text(
-    text: &str,
-    origin: &str,
-    folder: &Path,
-    documents: &mut Vec<Document>,
-    problems: &mut Vec<String>,
-) {
+fn read_text(text: &str, origin: &str, folder: &Path, documents: &mut Vec<Document>, problems: &mut Vec<String>) {
     let parsed = match parse_yaml(text) {
         Ok(parsed) => parsed,
         Err(error) => {
-            problems.push(format!(
-                "{origin}:{}:{}: {}",
-                error.line, error.column, error.message
-            ));
+            problems.push(format!("{origin}:{}:{}: {}", error.line, error.column, error.message));
             return;
         }
     };
     for text in parsed {
         let mut value = text.value.clone();
-        let kind = value
-            .get("kind")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default();
         if KINDS_WITH_REFERENCES.contains(&kind) {
             let mut resolver = Resolver {
                 folder,
                 found: Vec::new(),
             };
             resolver.resolve(&mut value, &mut String::new());
-            problems.extend(resolver.found.iter().map(|(pointer, message)| {
-                format!("{}: {pointer}: {message}", place(origin, &text, pointer))
-            }));
+            problems.extend(
+                resolver
+                    .found
+                    .iter()
+                    .map(|(pointer, message)| format!("{}: {pointer}: {message}", place(origin, &text, pointer))),
+            );
         }
         documents.push(Document {
             value,
@@ -205,13 +186,10 @@ impl Resolver<'_> {
         let full = self.folder.join(path);
         let read = || -> std::io::Result<String> {
             let mut text = String::new();
-            std::fs::File::open(&full)?
-                .take(MAX_BYTES)
-                .read_to_string(&mut text)?;
+            std::fs::File::open(&full)?.take(MAX_BYTES).read_to_string(&mut text)?;
             Ok(text)
         };
-        let text = read()
-            .map_err(|error| format!("could not read the file {}: {error}", full.display()))?;
+        let text = read().map_err(|error| format!("could not read the file {}: {error}", full.display()))?;
         // Editors and `echo` end files with a line break that is no part of a secret.
         let text = text.strip_suffix('\n').unwrap_or(&text);
         Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
@@ -226,12 +204,8 @@ fn environment(name: &str) -> Result<String, String> {
     match std::env::var(name) {
         Ok(value) if value.is_empty() => Err(format!("the environment variable {name} is empty")),
         Ok(value) => Ok(value),
-        Err(std::env::VarError::NotPresent) => {
-            Err(format!("the environment variable {name} is not set"))
-        }
-        Err(std::env::VarError::NotUnicode(_)) => {
-            Err(format!("the environment variable {name} is not UTF-8"))
-        }
+        Err(std::env::VarError::NotPresent) => Err(format!("the environment variable {name} is not set")),
+        Err(std::env::VarError::NotUnicode(_)) => Err(format!("the environment variable {name} is not UTF-8")),
     }
 }
 

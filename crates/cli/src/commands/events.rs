@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-const FIELDS: &str =
-    "id externalId type connectorName source receivedAt runs { id status workflow { name } }";
+const FIELDS: &str = "id externalId type connectorName source receivedAt runs { id status workflow { name } }";
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -55,10 +54,7 @@ pub(crate) async fn run(arguments: &EventsArguments) -> anyhow::Result<ExitCode>
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<Vec<String>> = events.iter().map(row).collect();
-    output::table(
-        &["EVENT", "TYPE", "PROVIDER'S ID", "BY", "RECEIVED", "RUNS"],
-        &rows,
-    );
+    output::table(&["EVENT", "TYPE", "PROVIDER'S ID", "BY", "RECEIVED", "RUNS"], &rows);
     Ok(ExitCode::SUCCESS)
 }
 

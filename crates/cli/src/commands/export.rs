@@ -19,9 +19,7 @@ pub(crate) async fn run(server: &ServerArguments) -> anyhow::Result<ExitCode> {
     let texts: Vec<String> = data
         .documents
         .iter()
-        .map(|document| {
-            serde_saphyr::to_string(document).context("could not write a document as YAML")
-        })
+        .map(|document| serde_saphyr::to_string(document).context("could not write a document as YAML"))
         .collect::<anyhow::Result<_>>()?;
     output::line(
         texts

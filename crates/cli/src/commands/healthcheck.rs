@@ -29,18 +29,12 @@ pub(crate) async fn run(arguments: &HealthcheckArguments) -> anyhow::Result<Exit
         .timeout(LIMIT)
         .send()
         .await
-        .map_err(|error| {
-            anyhow::Error::new(error).context(Failure::new(format!("no server answers at {url}")))
-        })?;
+        .map_err(|error| anyhow::Error::new(error).context(Failure::new(format!("no server answers at {url}"))))?;
     let status = response.status();
     if status.is_success() {
         output::line("ready");
         return Ok(ExitCode::SUCCESS);
     }
     let text = response.text().await.unwrap_or_default();
-    Err(Failure::new(format!(
-        "not ready: {address} answered {status} {}",
-        text.trim()
-    ))
-    .into())
+    Err(Failure::new(format!("not ready: {address} answered {status} {}", text.trim())).into())
 }

@@ -23,11 +23,7 @@ pub(crate) struct List<'a> {
 }
 
 /// Reads at most `limit` nodes, newest first.
-pub(crate) async fn read<T: DeserializeOwned>(
-    client: &Client,
-    list: &List<'_>,
-    limit: u32,
-) -> anyhow::Result<Vec<T>> {
+pub(crate) async fn read<T: DeserializeOwned>(client: &Client, list: &List<'_>, limit: u32) -> anyhow::Result<Vec<T>> {
     let List {
         field,
         argument: (name, kind),

@@ -40,9 +40,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
             input,
             idempotency_key,
         }) => start::run(&server, &workflow, &input, idempotency_key).await,
-        Command::Run(RunCommand::Replay { server, id, yes }) => {
-            replay::run(&server, &id, yes).await
-        }
+        Command::Run(RunCommand::Replay { server, id, yes }) => replay::run(&server, &id, yes).await,
         Command::Refused(arguments) => refused::run(&arguments).await,
         Command::Connector(ConnectorCommand::Check { path }) => connector::check(&path),
         Command::Migrate(arguments) => migrate::run(*arguments).await,

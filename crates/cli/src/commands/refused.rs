@@ -37,19 +37,12 @@ pub(crate) async fn run(arguments: &RefusedArguments) -> anyhow::Result<ExitCode
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<Vec<String>> = refused.iter().map(row).collect();
-    output::table(
-        &["REQUEST", "ENDPOINT", "FROM", "AT", "REASON", "DETAIL"],
-        &rows,
-    );
+    output::table(&["REQUEST", "ENDPOINT", "FROM", "AT", "REASON", "DETAIL"], &rows);
     Ok(ExitCode::SUCCESS)
 }
 
 /// Reads refused requests, newest first; of one endpoint, or of all.
-pub(crate) async fn read(
-    client: &Client,
-    endpoint: Option<&str>,
-    limit: u32,
-) -> anyhow::Result<Vec<Refused>> {
+pub(crate) async fn read(client: &Client, endpoint: Option<&str>, limit: u32) -> anyhow::Result<Vec<Refused>> {
     let endpoint_id = match endpoint {
         None => Value::Null,
         Some(name) => {

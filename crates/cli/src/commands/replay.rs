@@ -77,10 +77,7 @@ pub(crate) async fn run(server: &ServerArguments, id: &str, yes: bool) -> anyhow
         user_errors::FIELDS
     );
     let variables = json!({ "input": { "runId": id, "confirm": preview.confirm } });
-    let Payload { run, user_errors } = client
-        .query::<ReplayData>(&query, variables)
-        .await?
-        .run_replay;
+    let Payload { run, user_errors } = client.query::<ReplayData>(&query, variables).await?.run_replay;
     user_errors::refuse("the run was not replayed", &user_errors)?;
     let Some(run) = run else {
         return Err(Failure::new("the server replayed the run and does not show it").into());

@@ -11,13 +11,7 @@ use std::process::ExitCode;
 pub(crate) async fn run(arguments: &RunsArguments) -> anyhow::Result<ExitCode> {
     let client = Client::find(&arguments.server)?;
     let states: Vec<&str> = arguments.status.iter().map(|state| state.wire()).collect();
-    let runs = read(
-        &client,
-        &states,
-        arguments.workflow.as_deref(),
-        arguments.list.limit,
-    )
-    .await?;
+    let runs = read(&client, &states, arguments.workflow.as_deref(), arguments.list.limit).await?;
     if arguments.list.json {
         lists::print_json(&runs)?;
         return Ok(ExitCode::SUCCESS);
@@ -27,12 +21,7 @@ pub(crate) async fn run(arguments: &RunsArguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<Vec<String>> = runs.iter().map(row).collect();
-    output::table(
-        &[
-            "RUN", "STATE", "WORKFLOW", "EVENT", "STARTED", "TOOK", "NOTE",
-        ],
-        &rows,
-    );
+    output::table(&["RUN", "STATE", "WORKFLOW", "EVENT", "STARTED", "TOOK", "NOTE"], &rows);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -20,11 +20,7 @@ struct Data {
     run: Option<Run>,
 }
 
-pub(crate) async fn run(
-    server: &ServerArguments,
-    id: &str,
-    options: Options,
-) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(server: &ServerArguments, id: &str, options: Options) -> anyhow::Result<ExitCode> {
     let client = Client::find(server)?;
     let run = load(&client, id, options.bodies).await?;
     if options.json {
@@ -37,11 +33,7 @@ pub(crate) async fn run(
 
 /// Reads one run with its story.
 pub(crate) async fn load(client: &Client, id: &str, bodies: bool) -> anyhow::Result<Run> {
-    let fields = if bodies {
-        STORY_FIELDS_WITH_BODIES
-    } else {
-        STORY_FIELDS
-    };
+    let fields = if bodies { STORY_FIELDS_WITH_BODIES } else { STORY_FIELDS };
     let document = format!("query Run($id: ID!) {{ run(id: $id) {{ {fields} }} }}");
     let data: Data = client.query(&document, json!({ "id": id })).await?;
     data.run.ok_or_else(|| {

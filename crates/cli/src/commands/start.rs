@@ -31,16 +31,14 @@ pub(crate) async fn run(
     key: Option<String>,
 ) -> anyhow::Result<ExitCode> {
     let input: Value = serde_json::from_str(input).map_err(|error| {
-        Failure::usage(format!("--input is not JSON: {error}"))
-            .fix("for example --input '{\"payment\": \"pi_1\"}'")
+        Failure::usage(format!("--input is not JSON: {error}")).fix("for example --input '{\"payment\": \"pi_1\"}'")
     })?;
     let client = Client::find(server)?;
     let query = format!(
         "mutation Start($input: RunStartInput!) {{ runStart(input: $input) {{ run {{ id }} replayed {} }} }}",
         user_errors::FIELDS
     );
-    let variables =
-        json!({ "input": { "workflow": workflow, "input": input, "idempotencyKey": key } });
+    let variables = json!({ "input": { "workflow": workflow, "input": input, "idempotencyKey": key } });
     let Payload {
         run,
         replayed,

@@ -172,7 +172,7 @@ impl Run {
             .iter()
             .filter_map(|step| Some((step, step.attempts.last()?)))
             .filter(|(_, attempt)| attempt.next_at.is_some())
-            .last()
+            .next_back()
     }
 }
 
@@ -249,12 +249,7 @@ fn head(text: &mut String, run: &Run, style: Style) {
                 .as_ref()
                 .map(|account| format!(", account {account}"))
                 .unwrap_or_default();
-            put!(
-                text,
-                "           about {} {}{account}",
-                reference.kind,
-                reference.id
-            );
+            put!(text, "           about {} {}{account}", reference.kind, reference.id);
         }
         if let Some(body) = event.body.as_ref().and_then(|body| body.text.as_deref()) {
             put_body(text, "           ", body, style);
@@ -329,7 +324,18 @@ fn tell_step(text: &mut String, run: &Run, step: &Step, style: Style) {
     for attempt in &step.attempts {
         tell_attempt(text, attempt, run, style);
     }
-    if let Some(output) = step.output.as_ref().filter(|output| !output.is_null()) {
+    // An output that is the answer as it came has just been shown.
+    let answered = step
+        .attempts
+        .last()
+        .and_then(|attempt| attempt.exchanges.last())
+        .and_then(|last| last.response_body.as_deref());
+    let answered: Option<Value> = answered.and_then(|body| serde_json::from_str(body).ok());
+    if let Some(output) = step
+        .output
+        .as_ref()
+        .filter(|output| !output.is_null() && answered.as_ref() != Some(*output))
+    {
         put!(text, "    output");
         put_body(text, "      ", &output.to_string(), style);
     }
@@ -365,10 +371,7 @@ fn tell_attempt(text: &mut String, attempt: &Attempt, run: &Run, style: Style) {
             exchange.url,
             exchange.duration_ms
         );
-        for (label, body) in [
-            ("sent", &exchange.request_body),
-            ("answered", &exchange.response_body),
-        ] {
+        for (label, body) in [("sent", &exchange.request_body), ("answered", &exchange.response_body)] {
             if let Some(body) = body.as_deref().filter(|body| !body.is_empty()) {
                 put!(text, "        {label}");
                 put_body(text, "          ", body, style);
@@ -388,11 +391,7 @@ fn put_body(text: &mut String, indent: &str, body: &str, style: Style) {
         put!(text, "{indent}{}", style.dim(line));
     }
     if cut.len() < body.len() {
-        put!(
-            text,
-            "{indent}{}",
-            style.dim(format!("… {} bytes in all", body.len()))
-        );
+        put!(text, "{indent}{}", style.dim(format!("… {} bytes in all", body.len())));
     }
 }
 

@@ -62,8 +62,7 @@ pub(crate) async fn create(
         user_errors::FIELDS
     );
     let expires_at = expires_at.map(|at| at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true));
-    let variables =
-        json!({ "input": { "name": name, "permissions": permissions, "expiresAt": expires_at } });
+    let variables = json!({ "input": { "name": name, "permissions": permissions, "expiresAt": expires_at } });
     let Payload {
         value_once,
         user_errors,

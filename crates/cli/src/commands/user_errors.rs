@@ -4,8 +4,7 @@ use crate::failure::Failure;
 use serde::Deserialize;
 
 /// What to read of each user error.
-pub(crate) const FIELDS: &str =
-    "userErrors { __typename code message path ... on InputError { pointer suggestion } }";
+pub(crate) const FIELDS: &str = "userErrors { __typename code message path ... on InputError { pointer suggestion } }";
 
 /// One mistake in the input of a mutation.
 #[derive(Debug, Deserialize)]

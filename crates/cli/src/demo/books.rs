@@ -6,6 +6,7 @@
 
 use crate::client::Client;
 use crate::commands::runs;
+use crate::commands::story::Run;
 use crate::data_folder;
 use crate::demo::crm;
 use crate::demo::folder::DemoFolder;
@@ -38,7 +39,7 @@ pub(crate) struct Books {
     pub(crate) deals_invoiced: u64,
     /// Acknowledged events whose flow has not come to its end yet, by the server's account.
     pub(crate) under_way: u64,
-    /// Runs that ended with a question for a person: nobody can know whether their effect happened.
+    /// Runs that failed and want a person: they say why, and can be replayed.
     pub(crate) asking: u64,
     /// Acknowledged events that neither came to their end nor are accounted for.
     pub(crate) lost: u64,
@@ -92,11 +93,7 @@ pub(crate) async fn run(folder: &DemoFolder, json: bool) -> anyhow::Result<ExitC
 }
 
 /// Keeps the state of the books for after the providers have stopped.
-pub(crate) async fn keep(
-    folder: &DemoFolder,
-    providers: &Providers,
-    client: &Client,
-) -> anyhow::Result<()> {
+pub(crate) async fn keep(folder: &DemoFolder, providers: &Providers, client: &Client) -> anyhow::Result<()> {
     let books = add_up(providers, client).await?;
     data_folder::write_whole(&folder.books(), &serde_json::to_string_pretty(&books)?)
 }
@@ -114,9 +111,7 @@ fn kept(folder: &DemoFolder) -> anyhow::Result<Books> {
 
 async fn add_up(providers: &Providers, client: &Client) -> anyhow::Result<Books> {
     // Promises are read before deeds: what is promised meanwhile must not count as lost.
-    let deliveries: Deliveries = providers
-        .get(&format!("deliveries?limit={DELIVERIES_MAX}"))
-        .await?;
+    let deliveries: Deliveries = providers.get(&format!("deliveries?limit={DELIVERIES_MAX}")).await?;
     let open = runs::read(client, &["RUNNING", "WAITING"], None, RUNS_MAX).await;
     let failed = runs::read(client, &["FAILED"], None, RUNS_MAX).await;
     let messages: Vec<Value> = providers.get("state/slack/messages/").await?;
@@ -133,9 +128,10 @@ async fn add_up(providers: &Providers, client: &Client) -> anyhow::Result<Books>
         .filter_map(|invoice| invoice["metadata"]["deal_id"].as_str())
         .collect();
     let promised = |kind: &'static str| {
-        deliveries.recent.iter().filter(move |delivery| {
-            delivery.acknowledged && delivery.forged.is_none() && delivery.kind == kind
-        })
+        deliveries
+            .recent
+            .iter()
+            .filter(move |delivery| delivery.acknowledged && delivery.forged.is_none() && delivery.kind == kind)
     };
     let payments_told = promised("stripe.payment_intent.succeeded")
         .filter(|event| told.contains(payment_of(&event.id).as_str()))
@@ -145,23 +141,23 @@ async fn add_up(providers: &Providers, client: &Client) -> anyhow::Result<Books>
     let unfinished = (promised("stripe.payment_intent.succeeded").count() as u64 - payments_told)
         + (deals_promised - deals_invoiced);
 
-    let server_answered = open.is_ok() && failed.is_ok();
-    let under_way = open.map_or(0, |runs| runs.len() as u64);
-    let asking = failed.map_or(0, |runs| {
-        runs.iter()
-            .filter(|run| {
-                run.error
-                    .as_ref()
-                    .is_some_and(|error| error.code == "effect_unknown")
-            })
+    // Runs of events from before these providers were started are none of their business.
+    let known: BTreeSet<&str> = deliveries.recent.iter().map(|delivery| delivery.id.as_str()).collect();
+    let of_promises = |runs: &[Run]| {
+        let events = runs.iter().filter_map(|run| run.event.as_ref());
+        // The server's id of a deal's event has more parts than the provider's own.
+        events
+            .filter(|event| event.external_id.split('.').next().is_some_and(|id| known.contains(id)))
             .count() as u64
-    });
-    // A server that does not answer will go on where it stopped: until it has had its chance, nothing is lost.
-    let accounted = if server_answered {
-        under_way + asking
+    };
+    let server_answered = open.is_ok() && failed.is_ok();
+    // A server that does not answer goes on where it stopped: until it has had its chance, nothing is lost.
+    let under_way = if server_answered {
+        open.as_deref().map_or(0, of_promises)
     } else {
         unfinished
     };
+    let asking = failed.as_deref().map_or(0, of_promises);
     let summary = &ledger["summary"];
     let routes = summary["routes"]
         .as_object()
@@ -173,13 +169,9 @@ async fn add_up(providers: &Providers, client: &Client) -> anyhow::Result<Books>
         forged_accepted: deliveries.summary.forged_accepted,
         payments_told,
         deals_invoiced,
-        under_way: if server_answered {
-            under_way
-        } else {
-            unfinished
-        },
+        under_way,
         asking,
-        lost: unfinished.saturating_sub(accounted),
+        lost: unfinished.saturating_sub(under_way + asking),
         effects: summary["effects"].as_u64().unwrap_or_default(),
         doubled: summary["doubled"]
             .as_array()
@@ -216,10 +208,7 @@ fn print(books: &Books) {
     output::line(style.bold("What the simulated providers saw"));
     say("webhooks acknowledged", books.acknowledged.to_string());
     say("payments told to Slack", books.payments_told.to_string());
-    say(
-        "deals with a finalised invoice",
-        books.deals_invoiced.to_string(),
-    );
+    say("deals with a finalised invoice", books.deals_invoiced.to_string());
     say(
         "still under way",
         if books.server_answered {
@@ -230,20 +219,14 @@ fn print(books: &Books) {
     );
     if books.asking > 0 {
         say(
-            "asking a person",
-            format!(
-                "{}   (weir runs --status failed)",
-                style.yellow(books.asking)
-            ),
+            "failed, for a person to look at",
+            format!("{}   (weir runs --status failed)", style.yellow(books.asking)),
         );
     }
     say("lost", zero(books.lost));
     say("changes made at the providers", books.effects.to_string());
     say("done twice", zero(books.doubled.len() as u64));
-    say(
-        "repeats recognised by their key",
-        books.recognised_repeats.to_string(),
-    );
+    say("repeats recognised by their key", books.recognised_repeats.to_string());
     say("forged webhooks refused", books.forged_refused.to_string());
     say("forged webhooks taken", zero(books.forged_accepted));
     for identity in &books.doubled {

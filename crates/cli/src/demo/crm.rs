@@ -19,17 +19,9 @@ pub(crate) async fn run(folder: &DemoFolder, action: CrmAction) -> anyhow::Resul
                 "{}: connections to the simulated HubSpot are refused now.",
                 style.bold("CRM stopped")
             ));
-            output::line(
-                "Payments are still accepted; their runs wait, and say when they try again.",
-            );
-            output::line(format!(
-                "  {}   lists them",
-                welcome::command("runs --status waiting")
-            ));
-            output::line(format!(
-                "  {}   lets them finish",
-                welcome::command("demo crm start")
-            ));
+            output::line("Payments are still accepted; their runs wait, and say when they try again.");
+            output::line(format!("  {}   lists them", welcome::command("runs --status waiting")));
+            output::line(format!("  {}   lets them finish", welcome::command("demo crm start")));
         }
         CrmAction::Start => {
             providers.start_crm(folder, client(folder)?.url()).await?;

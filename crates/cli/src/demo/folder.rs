@@ -8,18 +8,9 @@ use std::time::UNIX_EPOCH;
 
 /// The documents as they are shipped: file name and text.
 const DOCUMENTS: [(&str, &str); 3] = [
-    (
-        "connections.yaml",
-        include_str!("../../demo/connections.yaml"),
-    ),
-    (
-        "payment-to-crm.yaml",
-        include_str!("../../demo/payment-to-crm.yaml"),
-    ),
-    (
-        "deal-to-invoice.yaml",
-        include_str!("../../demo/deal-to-invoice.yaml"),
-    ),
+    ("connections.yaml", include_str!("../../demo/connections.yaml")),
+    ("payment-to-crm.yaml", include_str!("../../demo/payment-to-crm.yaml")),
+    ("deal-to-invoice.yaml", include_str!("../../demo/deal-to-invoice.yaml")),
 ];
 /// The files of the two flows, in the order in which they are shown.
 pub(crate) const FLOW_FILES: [&str; 2] = ["payment-to-crm.yaml", "deal-to-invoice.yaml"];
@@ -106,22 +97,14 @@ impl DemoFolder {
         for name in SECRETS {
             let path = self.local(name);
             if data_folder::read_if_present(&path)?.is_none() {
-                let prefix = if name == "stripe-webhook-secret" {
-                    "whsec_"
-                } else {
-                    ""
-                };
-                data_folder::write_private(
-                    &path,
-                    &format!("{prefix}{}", data_folder::random_text(24)?),
-                )?;
+                let prefix = if name == "stripe-webhook-secret" { "whsec_" } else { "" };
+                data_folder::write_private(&path, &format!("{prefix}{}", data_folder::random_text(24)?))?;
             }
         }
         for (name, text) in DOCUMENTS {
             let path = self.flows().join(name);
             if !path.exists() {
-                std::fs::write(&path, text)
-                    .with_context(|| format!("could not write {}", path.display()))?;
+                std::fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))?;
             }
         }
         Ok(())
@@ -130,12 +113,8 @@ impl DemoFolder {
     /// One of the demo's own secrets.
     pub(crate) fn secret(&self, name: &str) -> anyhow::Result<String> {
         let path = self.local(name);
-        data_folder::read_if_present(&path)?.with_context(|| {
-            format!(
-                "there is no {}; has `weir demo` been started here?",
-                path.display()
-            )
-        })
+        data_folder::read_if_present(&path)?
+            .with_context(|| format!("there is no {}; has `weir demo` been started here?", path.display()))
     }
 
     /// Writes where a simulated provider can be reached, for the documents to refer to.
@@ -161,21 +140,16 @@ impl DemoFolder {
 
     /// Remembers the stream of deals.
     pub(crate) fn stream_write(&self, stream: &Stream) -> anyhow::Result<()> {
-        data_folder::write_whole(
-            &self.stream_papers(),
-            &serde_json::to_string(stream)?,
-        )
+        data_folder::write_whole(&self.stream_papers(), &serde_json::to_string(stream)?)
     }
 
     /// What stays the same over all starts; made at the first.
     pub(crate) fn identity(&self) -> anyhow::Result<Identity> {
         let path = self.path().join("demo.json");
         if let Some(text) = data_folder::read_if_present(&path)? {
-            return serde_json::from_str(&text)
-                .with_context(|| format!("could not read {}", path.display()));
+            return serde_json::from_str(&text).with_context(|| format!("could not read {}", path.display()));
         }
-        let seed = u32::from_str_radix(&data_folder::random_text(4)?, 16)
-            .context("random text is hexadecimal")?;
+        let seed = u32::from_str_radix(&data_folder::random_text(4)?, 16).context("random text is hexadecimal")?;
         let identity = Identity {
             seed,
             made_at_unix_s: now_unix_s(),

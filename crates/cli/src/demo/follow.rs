@@ -32,18 +32,14 @@ pub(crate) struct Follower {
     open: BTreeSet<String>,
     /// Runs whose waiting has been told.
     told_waiting: BTreeSet<String>,
-    /// Runs that were there before this start, under way.
-    taken_up: BTreeSet<String>,
+    /// When this process began: what started before was under way in another one.
     began: DateTime<Utc>,
 }
 
 impl Follower {
     /// Starts after everything that is finished by now; what is under way is followed.
     pub(crate) async fn start(client: &Client, began: DateTime<Utc>) -> anyhow::Result<Self> {
-        let newest = runs::read(client, &[], None, 1)
-            .await?
-            .pop()
-            .map(|run| run.id);
+        let newest = runs::read(client, &[], None, 1).await?.pop().map(|run| run.id);
         let open: BTreeSet<String> = runs::read(client, &["RUNNING", "WAITING"], None, PAGE)
             .await?
             .into_iter()
@@ -53,7 +49,6 @@ impl Follower {
             client: client.clone(),
             style: Style::stdout(),
             newest,
-            taken_up: open.clone(),
             open,
             told_waiting: BTreeSet::new(),
             began,
@@ -106,11 +101,7 @@ impl Follower {
         }
         let newest = runs::read(&self.client, &[], None, PAGE).await?;
         for listed in newest.iter().rev() {
-            if self
-                .newest
-                .as_ref()
-                .is_some_and(|newest| listed.id <= *newest)
-            {
+            if self.newest.as_ref().is_some_and(|newest| listed.id <= *newest) {
                 continue;
             }
             self.newest = Some(listed.id.clone());
@@ -153,12 +144,9 @@ impl Follower {
             "SUCCEEDED" => self.style.green("succeeded"),
             other => self.style.red(format!("{:<9}", other.to_lowercase())),
         };
-        let event = run
-            .event
-            .as_ref()
-            .map_or("", |event| event.external_id.as_str());
+        let event = run.event.as_ref().map_or("", |event| event.external_id.as_str());
         let took = story::length_ms((finished - run.started_at).num_milliseconds());
-        let again = if self.taken_up.contains(&run.id) || run.started_at < self.began {
+        let again = if run.started_at < self.began {
             "  taken up again"
         } else {
             ""
@@ -174,8 +162,7 @@ impl Follower {
             run.workflow_name(),
             what_happened(run),
             self.style.yellow(again),
-            self.style
-                .cyan(welcome::command(&format!("run show {}", run.id))),
+            self.style.cyan(welcome::command(&format!("run show {}", run.id))),
         )
     }
 }
@@ -185,9 +172,7 @@ fn what_happened(run: &Run) -> String {
     let reads: Vec<&str> = run
         .steps
         .iter()
-        .filter(|step| {
-            step.kind.as_deref() == Some("READ") && step.status.as_deref() == Some("SUCCEEDED")
-        })
+        .filter(|step| step.kind.as_deref() == Some("READ") && step.status.as_deref() == Some("SUCCEEDED"))
         .map(|step| step.path.rsplit('.').next().unwrap_or(&step.path))
         .collect();
     let mut connectors: Vec<(&str, Vec<String>)> = Vec::new();
@@ -197,15 +182,28 @@ fn what_happened(run: &Run) -> String {
             Some(_) | None => connectors.push((connector, vec![call])),
         }
     }
-    let calls: Vec<String> = connectors.into_iter().map(|(connector, calls)| format!("{connector}: {}", counted(calls).join(", "))).collect();
-    format!("read {} → {}", if reads.is_empty() { "nothing".to_owned() } else { reads.join(", ") }, calls.join("; "))
+    let calls: Vec<String> = connectors
+        .into_iter()
+        .map(|(connector, calls)| format!("{connector}: {}", counted(calls).join(", ")))
+        .collect();
+    format!(
+        "read {} → {}",
+        if reads.is_empty() {
+            "nothing".to_owned()
+        } else {
+            reads.join(", ")
+        },
+        calls.join("; ")
+    )
 }
 
 /// Connector, and operation with the status it was answered, of a step that changed something outside.
 fn call(step: &Step) -> Option<(&str, String)> {
     step.effect.as_ref()?;
     let exchange = step.attempts.last().and_then(|attempt| attempt.exchanges.last());
-    let status = exchange.and_then(|exchange| exchange.status).map_or_else(|| "?".to_owned(), |status| status.to_string());
+    let status = exchange
+        .and_then(|exchange| exchange.status)
+        .map_or_else(|| "?".to_owned(), |status| status.to_string());
     let (connector, operation) = step.label.split_once('.').unwrap_or((&step.label, ""));
     Some((connector, format!("{operation} {status}")))
 }
@@ -219,5 +217,8 @@ fn counted(calls: Vec<String>) -> Vec<String> {
             Some(_) | None => counted.push((call, 1)),
         }
     }
-    counted.into_iter().map(|(call, count)| if count == 1 { call } else { format!("{count} × {call}") }).collect()
+    counted
+        .into_iter()
+        .map(|(call, count)| if count == 1 { call } else { format!("{count} × {call}") })
+        .collect()
 }

@@ -44,9 +44,7 @@ pub(crate) async fn run(folder: &DemoFolder) -> anyhow::Result<ExitCode> {
         "forge": "wrong_secret",
     });
     output::line("Sending a payment webhook, signed by somebody who does not know the secret:");
-    let outcome: Outcome = providers
-        .call(reqwest::Method::POST, "send", &delivery)
-        .await?;
+    let outcome: Outcome = providers.call(reqwest::Method::POST, "send", &delivery).await?;
     let Some(attempt) = outcome.attempts.last() else {
         return Err(Failure::new("nothing was sent").into());
     };
@@ -75,23 +73,19 @@ pub(crate) async fn run(folder: &DemoFolder) -> anyhow::Result<ExitCode> {
             break newest;
         }
         if waited >= APPEAR_LIMIT {
-            return Err(
-                Failure::new("the refusal does not appear among the refused requests").into(),
-            );
+            return Err(Failure::new("the refusal does not appear among the refused requests").into());
         }
         tokio::time::sleep(LOOK_EVERY).await;
         waited += LOOK_EVERY;
     };
-    let detail = kept.detail.strip_prefix(&kept.reason).unwrap_or(&kept.detail).trim_start_matches([':', ' ']);
+    let detail = kept
+        .detail
+        .strip_prefix(&kept.reason)
+        .unwrap_or(&kept.detail)
+        .trim_start_matches([':', ' ']);
     output::line(format!("  reason   {}: {detail}", style.bold(&kept.reason)));
-    output::line(format!(
-        "  kept     {} for a day, so that somebody can look",
-        kept.id
-    ));
+    output::line(format!("  kept     {} for a day, so that somebody can look", kept.id));
     output::line("No event, no run, nothing in the CRM.");
-    output::line(format!(
-        "  {}   lists what was refused",
-        welcome::command("refused")
-    ));
+    output::line(format!("  {}   lists what was refused", welcome::command("refused")));
     Ok(ExitCode::SUCCESS)
 }

@@ -24,10 +24,11 @@ use crate::output;
 use crate::serve;
 use crate::telemetry::{self, LogTarget};
 use anyhow::Context as _;
+use chrono::{DateTime, Utc};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use weir_simulator::Provider;
 
 /// Ports that are tried after the wished one.
@@ -53,10 +54,9 @@ pub(crate) fn main(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
 
 async fn demo(arguments: &DemoArguments, folder: &DemoFolder) -> anyhow::Result<ExitCode> {
     if !(arguments.rate > 0.0 && arguments.rate <= RATE_MAX) {
-        return Err(
-            Failure::usage(format!("--rate must be above 0 and at most {RATE_MAX}")).into(),
-        );
+        return Err(Failure::usage(format!("--rate must be above 0 and at most {RATE_MAX}")).into());
     }
+    let began = DateTime::<Utc>::from(UNIX_EPOCH + UNIX_EPOCH.elapsed().unwrap_or_default());
     folder.prepare()?;
     let telemetry = telemetry::start(None, None, &LogTarget::File(&folder.log()))?;
     let render_metrics = telemetry::start_metrics()?;
@@ -77,7 +77,7 @@ async fn demo(arguments: &DemoArguments, folder: &DemoFolder) -> anyhow::Result<
         let _ended = server_ends.await;
     };
     let story = async {
-        let told = tell(arguments, folder, &client, stop).await;
+        let told = tell(arguments, folder, &client, began, stop).await;
         if told.is_err() {
             // A story that broke off has nothing to go on with; the providers must not be left alone.
             Providers::dismiss(folder);
@@ -100,11 +100,9 @@ async fn tell(
     arguments: &DemoArguments,
     folder: &DemoFolder,
     client: &Client,
+    began: DateTime<Utc>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let began = chrono::DateTime::<chrono::Utc>::from(
-        std::time::UNIX_EPOCH + std::time::UNIX_EPOCH.elapsed().unwrap_or_default(),
-    );
     let (providers, were_there) = match Providers::find(folder).await? {
         Some(providers) => (providers, true),
         None => (Providers::start(folder).await?, false),
@@ -121,9 +119,7 @@ async fn tell(
         welcome::print_return(&providers).await?;
     }
     providers.open_crm().await?;
-    providers
-        .send_events(folder, client.url(), arguments.rate)
-        .await?;
+    providers.send_events(folder, client.url(), arguments.rate).await?;
 
     let limit = async {
         match arguments.seconds {
@@ -149,10 +145,7 @@ async fn tell(
 fn config_of(arguments: &DemoArguments, folder: &DemoFolder) -> anyhow::Result<Config> {
     let listen = free_address(arguments, folder)?;
     config::check(SettingsSource {
-        database_url: Some(format!(
-            "sqlite://{}",
-            folder.data.path().join("weir.db").display()
-        )),
+        database_url: Some(format!("sqlite://{}", folder.data.path().join("weir.db").display())),
         listen: Some(listen.to_string()),
         egress_allow: Some(vec![LOOPBACK.to_owned()]),
         ..SettingsSource::default()
@@ -162,10 +155,10 @@ fn config_of(arguments: &DemoArguments, folder: &DemoFolder) -> anyhow::Result<C
 /// The wished address, or the next free port. After a crash the port of last time comes first: the providers knock there.
 fn free_address(arguments: &DemoArguments, folder: &DemoFolder) -> anyhow::Result<SocketAddr> {
     let wished = config::parse_listen(&arguments.listen)?;
-    let last = folder.data.url_load()?.and_then(|url| {
-        url.strip_prefix("http://")
-            .and_then(|address| address.parse().ok())
-    });
+    let last = folder
+        .data
+        .url_load()?
+        .and_then(|url| url.strip_prefix("http://").and_then(|address| address.parse().ok()));
     if let Some(last) = last.filter(|last: &SocketAddr| last.ip() == wished.ip())
         && let Ok(address) = serve::try_port(last)
     {

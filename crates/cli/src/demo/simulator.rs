@@ -17,8 +17,8 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 use weir_simulator::{
-    ApiKeys, Direction, Fault, FaultRule, Provider, RetryPolicy, Scenario, Simulator,
-    SimulatorOptions, StreamOptions,
+    ApiKeys, CUSTOMERS, Direction, Fault, FaultRule, Provider, RetryPolicy, Scenario, Simulator, SimulatorOptions,
+    StreamOptions,
 };
 
 /// How long the providers wait for a server before they give up.
@@ -151,11 +151,7 @@ impl Providers {
             http: client::http()?,
             url: papers.url,
         };
-        Ok(providers
-            .get::<Value>("")
-            .await
-            .is_ok()
-            .then_some(providers))
+        Ok(providers.get::<Value>("").await.is_ok().then_some(providers))
     }
 
     /// The same, for commands that make no sense without them.
@@ -171,8 +167,7 @@ impl Providers {
     pub(crate) async fn start(folder: &DemoFolder) -> anyhow::Result<Self> {
         let stale = folder.simulator_papers();
         if stale.exists() {
-            std::fs::remove_file(&stale)
-                .with_context(|| format!("could not remove {}", stale.display()))?;
+            std::fs::remove_file(&stale).with_context(|| format!("could not remove {}", stale.display()))?;
         }
         let log = folder.simulator_log();
         let log = File::options()
@@ -197,9 +192,7 @@ impl Providers {
             if let Some(found) = Self::find(folder).await? {
                 return Ok(found);
             }
-            let ended = child
-                .try_wait()
-                .context("could not watch the simulated providers")?;
+            let ended = child.try_wait().context("could not watch the simulated providers")?;
             if ended.is_some() || waited >= START_LIMIT {
                 return Err(Failure::new("the simulated providers did not start")
                     .fix(format!("see {}", folder.simulator_log().display()))
@@ -227,22 +220,11 @@ impl Providers {
     }
 
     /// Sends payments at this rate to one endpoint and won deals at half of it to the other. Earlier streams end.
-    pub(crate) async fn send_events(
-        &self,
-        folder: &DemoFolder,
-        server: &str,
-        rate_per_s: f64,
-    ) -> anyhow::Result<()> {
+    pub(crate) async fn send_events(&self, folder: &DemoFolder, server: &str, rate_per_s: f64) -> anyhow::Result<()> {
         self.stop_events().await?;
-        self.stream(folder, server, Scenario::Payment, rate_per_s)
-            .await?;
+        self.stream(folder, server, Scenario::Payment, rate_per_s).await?;
         let deals = self
-            .stream(
-                folder,
-                server,
-                Scenario::DealWon,
-                rate_per_s * DEALS_PER_PAYMENT,
-            )
+            .stream(folder, server, Scenario::DealWon, rate_per_s * DEALS_PER_PAYMENT)
             .await?;
         folder.stream_write(&Stream { deals, rate_per_s })
     }
@@ -258,7 +240,9 @@ impl Providers {
         self.open_crm().await?;
         self.stop_deals(folder).await?;
         let Some(stream) = folder.stream()? else { return Ok(()) };
-        let deals = self.stream(folder, server, Scenario::DealWon, stream.rate_per_s * DEALS_PER_PAYMENT).await?;
+        let deals = self
+            .stream(folder, server, Scenario::DealWon, stream.rate_per_s * DEALS_PER_PAYMENT)
+            .await?;
         folder.stream_write(&Stream { deals, ..stream })
     }
 
@@ -281,12 +265,12 @@ impl Providers {
         scenario: Scenario,
         rate_per_s: f64,
     ) -> anyhow::Result<u64> {
-        let (endpoint, secret) = match scenario {
-            Scenario::DealWon => ("hubspot", "hubspot-app-secret"),
-            Scenario::Payment
-            | Scenario::IssueOpened
-            | Scenario::Mention
-            | Scenario::StandardPayment => ("stripe", "stripe-webhook-secret"),
+        // Deals are won with other customers than those who pay at the same moment.
+        let (endpoint, secret, apart) = match scenario {
+            Scenario::DealWon => ("hubspot", "hubspot-app-secret", CUSTOMERS / 2),
+            Scenario::Payment | Scenario::IssueOpened | Scenario::Mention | Scenario::StandardPayment => {
+                ("stripe", "stripe-webhook-secret", 0)
+            }
         };
         let options = StreamOptions {
             scenario,
@@ -294,7 +278,7 @@ impl Providers {
             signed_url: None,
             secrets: vec![folder.secret(secret)?],
             rate_per_s,
-            first: folder.identity()?.next_number(),
+            first: folder.identity()?.next_number() + apart,
             count: None,
             forge_every: 0,
             retry: Some(RetryPolicy {
@@ -303,11 +287,7 @@ impl Providers {
             }),
         };
         let started: Value = self
-            .call(
-                reqwest::Method::POST,
-                "streams",
-                &serde_json::to_value(options)?,
-            )
+            .call(reqwest::Method::POST, "streams", &serde_json::to_value(options)?)
             .await?;
         started["id"]
             .as_u64()
@@ -319,11 +299,7 @@ impl Providers {
         let streams: Vec<Value> = self.get("streams").await?;
         if streams.iter().any(|stream| stream["id"].as_u64() == Some(id)) {
             let _stopped: Value = self
-                .call(
-                    reqwest::Method::DELETE,
-                    &format!("streams/{id}"),
-                    &Value::Null,
-                )
+                .call(reqwest::Method::DELETE, &format!("streams/{id}"), &Value::Null)
                 .await?;
         }
         Ok(())
@@ -331,9 +307,7 @@ impl Providers {
 
     /// Ends the sending of new events.
     pub(crate) async fn stop_events(&self) -> anyhow::Result<()> {
-        let _stopped: Value = self
-            .call(reqwest::Method::DELETE, "streams", &Value::Null)
-            .await?;
+        let _stopped: Value = self.call(reqwest::Method::DELETE, "streams", &Value::Null).await?;
         Ok(())
     }
 
@@ -366,23 +340,16 @@ impl Providers {
         if !body.is_null() {
             request = request.json(body);
         }
-        let response = request
-            .send()
-            .await
-            .context("the simulated providers do not answer")?;
+        let response = request.send().await.context("the simulated providers do not answer")?;
         let status = response.status();
-        let text = response
-            .text()
-            .await
-            .context("the simulated providers broke off")?;
+        let text = response.text().await.context("the simulated providers broke off")?;
         if !status.is_success() {
             return Err(Failure::new(format!(
                 "the simulated providers answered {address} with {status}: {text}"
             ))
             .into());
         }
-        serde_json::from_str(&text).with_context(|| {
-            format!("could not read what the simulated providers answered to {address}")
-        })
+        serde_json::from_str(&text)
+            .with_context(|| format!("could not read what the simulated providers answered to {address}"))
     }
 }

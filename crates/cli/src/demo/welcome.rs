@@ -14,22 +14,12 @@ pub(crate) fn command(arguments: &str) -> String {
 }
 
 /// Where everything is, and what to try.
-pub(crate) fn print(
-    folder: &DemoFolder,
-    client: &Client,
-    providers: &Providers,
-) -> anyhow::Result<()> {
+pub(crate) fn print(folder: &DemoFolder, client: &Client, providers: &Providers) -> anyhow::Result<()> {
     let style = Style::stdout();
     let url = client.url();
     let token = folder.data.admin_token();
-    let say = |label: &str, text: String| {
-        output::line(format!("  {}{text}", style.dim(format!("{label:<11}"))))
-    };
-    output::line(
-        style.bold(
-            "Weir demo: a server, simulated Stripe, HubSpot and Slack, and two flows that run.",
-        ),
-    );
+    let say = |label: &str, text: String| output::line(format!("  {}{text}", style.dim(format!("{label:<11}"))));
+    output::line(style.bold("Weir demo: a server, simulated Stripe, HubSpot and Slack, and two flows that run."));
     say("server", format!("{url}   (browser: {url}/graphiql)"));
     say(
         "token",
@@ -116,9 +106,7 @@ pub(crate) async fn print_return(providers: &Providers) -> anyhow::Result<()> {
     output::line(style.yellow(format!(
         "Back after a stop without warning. The providers kept running; {waiting} webhooks wait there and come in now."
     )));
-    output::line(style.dim(
-        "Runs that were under way go on where they stopped; they are marked `taken up again`.",
-    ));
+    output::line(style.dim("Runs that were under way go on where they stopped; they are marked `taken up again`."));
     Ok(())
 }
 

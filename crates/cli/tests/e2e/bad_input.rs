@@ -1,8 +1,7 @@
 //! What strangers and mistaken people send: a clear answer each, nothing stored half, the process alive.
 
 use crate::support::{
-    SOON, Server, eventually, now_unix_s, payment_event, post, stderr, stdout, stripe_signature,
-    weir,
+    SOON, Server, eventually, now_unix_s, payment_event, post, stderr, stdout, stripe_signature, weir,
 };
 use serde_json::json;
 use std::net::TcpListener;
@@ -30,26 +29,17 @@ async fn requests_that_are_not_genuine_are_refused_and_kept() {
     let now = now_unix_s();
     let good = stripe_signature(SECRET, body.as_bytes(), now);
     let cases: Vec<(&str, Vec<String>)> = vec![
-        (
-            "forged",
-            vec![stripe_signature("whsec_other", body.as_bytes(), now)],
-        ),
-        (
-            "stale",
-            vec![stripe_signature(SECRET, body.as_bytes(), now - 3600)],
-        ),
+        ("forged", vec![stripe_signature("whsec_other", body.as_bytes(), now)]),
+        ("stale", vec![stripe_signature(SECRET, body.as_bytes(), now - 3600)]),
         (
             "from the future",
             vec![stripe_signature(SECRET, body.as_bytes(), now + 3600)],
         ),
-        ("truncated", vec![good[..good.len() - 2].to_owned()]),
+        ("truncated", vec![good.chars().take(good.len() - 2).collect()]),
         ("duplicated header", vec![good.clone(), good.clone()]),
         ("unsigned", vec![]),
         ("empty", vec![String::new()]),
-        (
-            "of another body",
-            vec![stripe_signature(SECRET, b"{}", now)],
-        ),
+        ("of another body", vec![stripe_signature(SECRET, b"{}", now)]),
     ];
     for (name, signatures) in &cases {
         let headers: Vec<(&str, &str)> = signatures
@@ -80,17 +70,11 @@ async fn requests_that_are_not_genuine_are_refused_and_kept() {
         "duplicated_header",
         "missing_signature",
     ] {
-        assert!(
-            reasons.contains(&reason),
-            "{reason} is not among {reasons:?}"
-        );
+        assert!(reasons.contains(&reason), "{reason} is not among {reasons:?}");
     }
 
     // The same body with its genuine signature is taken: the refusals were about the signatures.
-    assert_eq!(
-        server.stripe_hook("stripe", SECRET, &body).await.status,
-        200
-    );
+    assert_eq!(server.stripe_hook("stripe", SECRET, &body).await.status, 200);
     assert_eq!(server.list(&["events", "--json"]).len(), 1);
     assert!(server.is_alive());
 }
@@ -109,9 +93,7 @@ async fn bodies_that_cannot_be_read_are_refused() {
     ];
     for (name, body) in cases {
         let signature = stripe_signature(SECRET, &body, now_unix_s());
-        let answer = server
-            .hook("stripe", &[("stripe-signature", &signature)], body)
-            .await;
+        let answer = server.hook("stripe", &[("stripe-signature", &signature)], body).await;
         let detail = answer.problem(400, "BODY_INVALID");
         assert!(!detail.is_empty(), "{name}");
     }
@@ -145,14 +127,46 @@ async fn documents_that_are_wrong_change_nothing() {
         )
     };
     let cases = [
-        ("an unknown operation", step("{ id: a, call: stripe.payment_intents.got, with: { id: x } }"), vec!["payment_intents.get", "standard input:"]),
-        ("an expression typo", step("{ id: a, call: stripe.payment_intents.get, with: { id: '{{ evnt.data }}' } }"), vec!["evnt", "/steps/0/with/id"]),
-        ("an unclosed expression", step("{ id: a, call: stripe.payment_intents.get, with: { id: '{{ event.data' } }"), vec!["/steps/0/with/id"]),
-        ("a step that does not exist", step("{ id: a, set: { b: '{{ steps.z.id }}' } }"), vec!["z"]),
-        ("an unknown key", step("{ id: a, cal: stripe.payment_intents.get }"), vec!["cal"]),
-        ("an unknown connection", "kind: Endpoint\nname: other\nconnection: strip\nsecrets: [s]\n".to_owned(), vec!["strip"]),
-        ("a missing secret", "kind: Endpoint\nname: other\nconnection: stripe\n".to_owned(), vec!["secret"]),
-        ("a reference to a variable that is not set", "kind: Endpoint\nname: other\nconnection: stripe\nsecrets: [{ env: NOT_SET_ANYWHERE }]\n".to_owned(), vec!["NOT_SET_ANYWHERE"]),
+        (
+            "an unknown operation",
+            step("{ id: a, call: stripe.payment_intents.got, with: { id: x } }"),
+            vec!["payment_intents.get", "standard input:"],
+        ),
+        (
+            "an expression typo",
+            step("{ id: a, call: stripe.payment_intents.get, with: { id: '{{ evnt.data }}' } }"),
+            vec!["evnt", "/steps/0/with/id"],
+        ),
+        (
+            "an unclosed expression",
+            step("{ id: a, call: stripe.payment_intents.get, with: { id: '{{ event.data' } }"),
+            vec!["/steps/0/with/id"],
+        ),
+        (
+            "a step that does not exist",
+            step("{ id: a, set: { b: '{{ steps.z.id }}' } }"),
+            vec!["z"],
+        ),
+        (
+            "an unknown key",
+            step("{ id: a, cal: stripe.payment_intents.get }"),
+            vec!["cal"],
+        ),
+        (
+            "an unknown connection",
+            "kind: Endpoint\nname: other\nconnection: strip\nsecrets: [s]\n".to_owned(),
+            vec!["strip"],
+        ),
+        (
+            "a missing secret",
+            "kind: Endpoint\nname: other\nconnection: stripe\n".to_owned(),
+            vec!["secret"],
+        ),
+        (
+            "a reference to a variable that is not set",
+            "kind: Endpoint\nname: other\nconnection: stripe\nsecrets: [{ env: NOT_SET_ANYWHERE }]\n".to_owned(),
+            vec!["NOT_SET_ANYWHERE"],
+        ),
     ];
     for (name, document, parts) in cases {
         let complaint = if name.starts_with("a reference") {
@@ -164,10 +178,7 @@ async fn documents_that_are_wrong_change_nothing() {
             refused_documents(&server, &document)
         };
         for part in parts {
-            assert!(
-                complaint.contains(part),
-                "{name}: {part:?} is not in\n{complaint}"
-            );
+            assert!(complaint.contains(part), "{name}: {part:?} is not in\n{complaint}");
         }
     }
     let exported = server.weir(&["export"]);
@@ -202,9 +213,7 @@ async fn an_expression_bomb_costs_one_run_and_nothing_else() {
         })
         .await;
         assert!(
-            run["error"]["code"]
-                .as_str()
-                .is_some_and(|code| !code.is_empty()),
+            run["error"]["code"].as_str().is_some_and(|code| !code.is_empty()),
             "{run}"
         );
         refused_or_failed += 1;
@@ -229,6 +238,7 @@ webhook:
   identify: { id: /id, type: /type, data: /data }
 events:
   a.changed:
+    hydrate_default: always
     reads:
       one: { call: a.get, with: { id: '{{ two.id }}' } }
       two: { call: a.get, with: { id: '{{ one.id }}' } }
@@ -241,7 +251,9 @@ events:
     assert_eq!(check.status.code(), Some(1), "{}", stdout(&check));
     let text = stdout(&check);
     assert!(
-        text.contains("loops.yaml:") && text.contains("/events/a.changed/reads"),
+        text.contains("loops.yaml:")
+            && text.contains("/events/a.changed/reads")
+            && text.contains("reads wait for each other"),
         "{text}"
     );
     let serve = weir(folder.path())
@@ -317,10 +329,7 @@ fn settings_that_mean_nothing_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let output = weir(folder.path())
         .arg("serve")
-        .env(
-            "WEIR_DATABASE_URL",
-            "postgres://nobody:hunter2@127.0.0.1:1/none",
-        )
+        .env("WEIR_DATABASE_URL", "postgres://nobody:hunter2@127.0.0.1:1/none")
         .output()
         .unwrap();
     assert_ne!(output.status.code(), Some(0));

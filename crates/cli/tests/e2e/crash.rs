@@ -83,20 +83,15 @@ async fn survives(settings: &[(&str, &str)]) {
     }
     let sent = stream.finished().await;
     assert_eq!(sent.finished, EVENTS);
-    eventually(
-        "every acknowledged event has its effect",
-        LIMIT,
-        async || (providers.balance().completed == EVENTS).then_some(()),
-    )
+    eventually("every acknowledged event has its effect", LIMIT, async || {
+        (providers.balance().completed == EVENTS).then_some(())
+    })
     .await;
     let balance = providers.balance();
     assert_eq!(balance.missing_count, 0, "{balance:?}");
     assert_eq!(balance.doubled_count, 0, "{balance:?}");
     eventually("no run is open", LIMIT, async || {
-        (server
-            .runs(&["--status", "running", "--status", "waiting"])
-            .is_empty())
-        .then_some(())
+        (server.runs(&["--status", "running", "--status", "waiting"]).is_empty()).then_some(())
     })
     .await;
     assert_eq!(server.runs(&["--status", "succeeded"]).len() as u64, EVENTS);
@@ -121,15 +116,9 @@ async fn nothing_is_lost_or_doubled_on_postgres() {
     let mut url = reqwest::Url::parse(&admin).unwrap();
     url.set_path(&name);
     let key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
-    survives(&[
-        ("WEIR_DATABASE_URL", url.as_str()),
-        ("WEIR_MASTER_KEY", key),
-    ])
-    .await;
-    sqlx::query(sqlx::AssertSqlSafe(format!(
-        "DROP DATABASE {name} WITH (FORCE)"
-    )))
-    .execute(&mut connection)
-    .await
-    .unwrap();
+    survives(&[("WEIR_DATABASE_URL", url.as_str()), ("WEIR_MASTER_KEY", key)]).await;
+    sqlx::query(sqlx::AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)")))
+        .execute(&mut connection)
+        .await
+        .unwrap();
 }

@@ -22,15 +22,8 @@ impl Demo {
             .open(folder.path().join("shown"))
             .unwrap();
         let mut command = weir(folder.path());
-        command
-            .arg("demo")
-            .args(["--listen", "127.0.0.1:0"])
-            .args(extra);
-        let child = command
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        command.arg("demo").args(["--listen", "127.0.0.1:0"]).args(extra);
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         Demo { child, folder }
     }
 
@@ -84,8 +77,7 @@ impl Drop for Demo {
         let _ended = self.child.kill().and_then(|()| self.child.wait().map(drop));
         let _gone = std::fs::remove_file(self.path().join("weir-demo/simulator.json"));
         if std::thread::panicking() {
-            let log =
-                std::fs::read_to_string(self.path().join("weir-demo/weir.log")).unwrap_or_default();
+            let log = std::fs::read_to_string(self.path().join("weir-demo/weir.log")).unwrap_or_default();
             eprintln!("shown:\n{}\nlog:\n{log}", self.shown());
         }
     }
@@ -96,14 +88,9 @@ async fn the_first_five_minutes_end_well() {
     let demo = Demo::start_in(tempfile::tempdir().unwrap(), &["--rate", "5"]);
 
     // Flows of both kinds run within seconds, and each line names a run whose story can be read.
-    eventually(
-        "two flows of both kinds",
-        Duration::from_secs(10),
-        async || {
-            (demo.finished("payment-to-crm") >= 2 && demo.finished("deal-to-invoice") >= 2)
-                .then_some(())
-        },
-    )
+    eventually("two flows of both kinds", Duration::from_secs(10), async || {
+        (demo.finished("payment-to-crm") >= 2 && demo.finished("deal-to-invoice") >= 2).then_some(())
+    })
     .await;
     let shown = demo.shown();
     let line = shown
@@ -112,10 +99,7 @@ async fn the_first_five_minutes_end_well() {
         .unwrap();
     assert!(line.contains("read payment_intent, customer"), "{line}");
     assert!(line.contains("slack: chat.post_message 200"), "{line}");
-    let run = line
-        .split_whitespace()
-        .find(|word| word.starts_with("run_"))
-        .unwrap();
+    let run = line.split_whitespace().find(|word| word.starts_with("run_")).unwrap();
     let story = demo.weir(&["run", "show", run, "--bodies"]);
     let story = stdout(&story);
     for part in [
@@ -131,12 +115,7 @@ async fn the_first_five_minutes_end_well() {
 
     // An impostor is refused, and the refusal is kept.
     let forged = demo.weir(&["demo", "forge"]);
-    assert!(
-        forged.status.success(),
-        "{}{}",
-        stdout(&forged),
-        stderr(&forged)
-    );
+    assert!(forged.status.success(), "{}{}", stdout(&forged), stderr(&forged));
     assert!(
         stdout(&forged).contains("401") && stdout(&forged).contains("bad_signature"),
         "{}",
@@ -189,24 +168,11 @@ async fn the_first_five_minutes_end_well() {
 
     // A polite stop leaves nothing behind, and the books can still be read.
     let pid = demo.child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     let mut demo = demo;
-    let status = eventually("the demo stops", SOON, async || {
-        demo.child.try_wait().unwrap()
-    })
-    .await;
+    let status = eventually("the demo stops", SOON, async || demo.child.try_wait().unwrap()).await;
     assert!(status.success(), "{status}: {}", demo.shown());
-    assert!(
-        demo.shown().contains("no run was left unfinished"),
-        "{}",
-        demo.shown()
-    );
+    assert!(demo.shown().contains("no run was left unfinished"), "{}", demo.shown());
     let books = demo.ledger();
     assert_eq!(
         (&books["lost"], &books["under_way"]),
@@ -221,20 +187,11 @@ async fn a_taken_port_moves_on_and_says_so() {
     let port = taken.local_addr().unwrap().port();
     let folder = tempfile::tempdir().unwrap();
     let output = weir(folder.path())
-        .args([
-            "demo",
-            "--for",
-            "2",
-            "--listen",
-            &format!("127.0.0.1:{port}"),
-        ])
+        .args(["demo", "--for", "2", "--listen", &format!("127.0.0.1:{port}")])
         .output()
         .unwrap();
     let shown = stdout(&output);
     assert!(output.status.success(), "{shown}{}", stderr(&output));
-    assert!(
-        shown.contains(&format!("Port {port} is taken; using ")),
-        "{shown}"
-    );
+    assert!(shown.contains(&format!("Port {port} is taken; using ")), "{shown}");
     assert!(shown.contains("succeeded"), "{shown}");
 }

@@ -52,9 +52,7 @@ fn parse(trace: &str) -> Vec<(usize, Call)> {
             } else if call.ends_with("= 0") {
                 calls.push((line_number, Call::Synced { begun: line_number }));
             }
-        } else if call.starts_with("<... fdatasync resumed>")
-            || call.starts_with("<... fsync resumed>")
-        {
+        } else if call.starts_with("<... fdatasync resumed>") || call.starts_with("<... fsync resumed>") {
             if let Some(begun) = begun.remove(thread).filter(|_| call.ends_with("= 0")) {
                 calls.push((line_number, Call::Synced { begun }));
             }

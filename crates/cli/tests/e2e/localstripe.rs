@@ -18,16 +18,15 @@ struct LocalStripe {
 impl LocalStripe {
     fn start() -> Self {
         let python = needed("WEIR_TEST_LOCALSTRIPE");
-        let script = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/data/localstripe_server.py"
-        );
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/localstripe_server.py");
         let mut child = Command::new(&python)
             .arg(script)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("could not start {python} (WEIR_TEST_LOCALSTRIPE; `make test` installs it): {error}"));
+            .unwrap_or_else(|error| {
+                panic!("could not start {python} (WEIR_TEST_LOCALSTRIPE; `make test` installs it): {error}")
+            });
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)
@@ -161,7 +160,8 @@ async fn real_webhooks_are_taken_and_the_objects_reach_the_crm() {
             json!({ "customer": customer }),
         )
         .await;
-    let payment = json!({ "amount": 4200, "currency": "eur", "customer": customer, "payment_method": method, "confirm": true });
+    let payment =
+        json!({ "amount": 4200, "currency": "eur", "customer": customer, "payment_method": method, "confirm": true });
     let payment = stripe.post("/v1/payment_intents", payment).await;
     let payment = payment["id"].as_str().unwrap();
 
@@ -172,10 +172,7 @@ async fn real_webhooks_are_taken_and_the_objects_reach_the_crm() {
     assert_eq!(deal["amount"], 4200);
     assert_eq!(deal["email"], "buyer@example.test");
     assert_eq!(deal["name"], "Example Buyer");
-    assert!(
-        deal["charge"].as_str().unwrap().starts_with("ch_"),
-        "{deal}"
-    );
+    assert!(deal["charge"].as_str().unwrap().starts_with("ch_"), "{deal}");
     let contact = eventually("the customer is in the CRM", SOON, async || {
         crm.object("crm/contacts", customer)
     })
@@ -191,11 +188,7 @@ async fn real_webhooks_are_taken_and_the_objects_reach_the_crm() {
     );
     let expanded = requests
         .iter()
-        .find(|request| {
-            request["query"]
-                .as_array()
-                .is_some_and(|query| !query.is_empty())
-        })
+        .find(|request| request["query"].as_array().is_some_and(|query| !query.is_empty()))
         .unwrap();
     let expansions: Vec<&Value> = expanded["query"]
         .as_array()
@@ -210,10 +203,7 @@ async fn real_webhooks_are_taken_and_the_objects_reach_the_crm() {
         (runs.len() == 2).then_some(runs)
     })
     .await;
-    assert!(
-        runs.iter().all(|run| run["event"]["source"] == "ENDPOINT"),
-        "{runs:#?}"
-    );
+    assert!(runs.iter().all(|run| run["event"]["source"] == "ENDPOINT"), "{runs:#?}");
     assert!(server.list(&["refused", "--json"]).is_empty());
     crm.stop().await;
 }

@@ -1,8 +1,22 @@
 //! The product as its users meet it: the real executable, real HTTP on loopback, real crashes.
 
+#[cfg(test)]
 mod bad_input;
+#[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod crash;
+#[cfg(test)]
 mod demo;
+#[cfg(test)]
 mod durability;
+#[cfg(test)]
+mod hydration;
+#[cfg(test)]
 mod localstripe;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tracing;
+#[cfg(test)]
+mod upstream;

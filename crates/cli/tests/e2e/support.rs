@@ -36,20 +36,13 @@ pub(crate) fn weir(folder: &Path) -> Command {
 }
 
 /// Waits until `probe` gives something; panics with `what` after `limit`.
-pub(crate) async fn eventually<T>(
-    what: &str,
-    limit: Duration,
-    mut probe: impl AsyncFnMut() -> Option<T>,
-) -> T {
+pub(crate) async fn eventually<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let started = tokio::time::Instant::now();
     loop {
         if let Some(found) = probe().await {
             return found;
         }
-        assert!(
-            started.elapsed() < limit,
-            "after {limit:?} still not: {what}"
-        );
+        assert!(started.elapsed() < limit, "after {limit:?} still not: {what}");
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
@@ -136,22 +129,14 @@ impl Server {
             }
             command = wrapped;
         }
-        let listen = self
-            .url
-            .strip_prefix("http://")
-            .unwrap_or("127.0.0.1:0")
-            .to_owned();
+        let listen = self.url.strip_prefix("http://").unwrap_or("127.0.0.1:0").to_owned();
         command
             .arg("serve")
             .env("WEIR_LISTEN", listen)
             .env("WEIR_ADMIN_TOKEN", &self.token)
             .env("WEIR_DATA_FOLDER", self.data());
         command.envs(&self.settings);
-        let child = command
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         self.child = Some(child);
         self.url = eventually("the server says where it listens", SOON, async || {
             if let Some(status) = self.exit_code() {
@@ -199,13 +184,7 @@ impl Server {
     /// Ends the process the polite way and gives its exit code.
     pub(crate) async fn stop(&mut self) -> Option<i32> {
         let pid = self.child.as_ref().unwrap().id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         let code = eventually("the server stops", SOON, async || self.exit_code()).await;
         self.child = None;
         code
@@ -235,12 +214,7 @@ impl Server {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(documents.as_bytes())
-            .unwrap();
+        child.stdin.take().unwrap().write_all(documents.as_bytes()).unwrap();
         child.wait_with_output().unwrap()
     }
 
@@ -266,11 +240,7 @@ impl Server {
     /// Any list command with `--json`.
     pub(crate) fn list(&self, arguments: &[&str]) -> Vec<Value> {
         let output = self.weir(arguments);
-        assert!(
-            output.status.success(),
-            "{arguments:?} failed:\n{}",
-            stderr(&output)
-        );
+        assert!(output.status.success(), "{arguments:?} failed:\n{}", stderr(&output));
         stdout(&output)
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
@@ -284,12 +254,7 @@ impl Server {
         headers: &[(&str, &str)],
         body: impl Into<reqwest::Body>,
     ) -> Answer {
-        post(
-            &format!("{}/hooks/main/{endpoint}", self.url),
-            headers,
-            body,
-        )
-        .await
+        post(&format!("{}/hooks/main/{endpoint}", self.url), headers, body).await
     }
 
     /// Posts a Stripe event, rightly signed.
@@ -297,10 +262,7 @@ impl Server {
         let signature = stripe_signature(secret, body.as_bytes(), now_unix_s());
         self.hook(
             endpoint,
-            &[
-                ("stripe-signature", &signature),
-                ("content-type", "application/json"),
-            ],
+            &[("stripe-signature", &signature), ("content-type", "application/json")],
             body.to_owned(),
         )
         .await
@@ -342,11 +304,7 @@ impl Answer {
 }
 
 /// Posts raw bytes.
-pub(crate) async fn post(
-    url: &str,
-    headers: &[(&str, &str)],
-    body: impl Into<reqwest::Body>,
-) -> Answer {
+pub(crate) async fn post(url: &str, headers: &[(&str, &str)], body: impl Into<reqwest::Body>) -> Answer {
     let mut request = http().post(url).body(body);
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -394,10 +352,7 @@ pub(crate) fn stripe_signature(secret: &str, body: &[u8], unix_s: u64) -> String
 }
 
 /// Seconds since the Unix epoch.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a sender of webhooks has a clock of its own"
-)]
+#[expect(clippy::disallowed_methods, reason = "a sender of webhooks has a clock of its own")]
 pub(crate) fn now_unix_s() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
@@ -415,12 +370,8 @@ pub(crate) fn payment_event(event_id: &str, payment_id: &str) -> String {
 }
 
 /// A setting the tests need, or a panic that says where it comes from.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the settings of the tests, not of the product"
-)]
+#[expect(clippy::disallowed_methods, reason = "the settings of the tests, not of the product")]
 pub(crate) fn needed(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_missing| {
-        panic!("{name} is not set; `make test` installs what it needs and sets it")
-    })
+    std::env::var(name)
+        .unwrap_or_else(|_missing| panic!("{name} is not set; `make test` installs what it needs and sets it"))
 }

@@ -6,12 +6,11 @@ use weir_workflow_engine::{ConnectionId, EndpointId, TokenId, VersionId, Workflo
 use super::{LIST_VALUES, Store, optional_time, page_limit, time};
 use crate::codes;
 use crate::config::{
-    ApiTokenRow, AuditEntry, ConfigRows, ConnectionRow, ConnectorManifestRow, EndpointRow,
-    WorkflowRow, WorkflowVersionRow, WorkspaceRow,
+    ApiTokenRow, AuditEntry, ConfigRows, ConnectionRow, ConnectorManifestRow, EndpointRow, WorkflowRow,
+    WorkflowVersionRow, WorkspaceRow,
 };
 use crate::entity::{
-    api_token, audit, config_state, connection, connector_manifest, endpoint, workflow,
-    workflow_version, workspace,
+    api_token, audit, config_state, connection, connector_manifest, endpoint, workflow, workflow_version, workspace,
 };
 use crate::error::ReadError;
 use crate::page::Page;
@@ -25,15 +24,11 @@ impl Store {
     /// # Errors
     /// [`ReadError`].
     pub async fn config_revision(&self) -> Result<i64, ReadError> {
-        let state = config_state::Entity::find_by_id(1_i16)
-            .one(&self.db)
-            .await?;
-        state
-            .map(|state| state.revision)
-            .ok_or_else(|| ReadError::Corrupt {
-                row: "config_state 1".to_owned(),
-                reason: "it is missing".to_owned(),
-            })
+        let state = config_state::Entity::find_by_id(1_i16).one(&self.db).await?;
+        state.map(|state| state.revision).ok_or_else(|| ReadError::Corrupt {
+            row: "config_state 1".to_owned(),
+            reason: "it is missing".to_owned(),
+        })
     }
 
     /// The whole configuration of all tenants, all of it at one revision; for the node itself.
@@ -153,10 +148,7 @@ impl Store {
             .limit(limit)
             .all(&self.db)
             .await?;
-        let rows: Vec<WorkflowVersionRow> = found
-            .into_iter()
-            .map(version_row)
-            .collect::<Result<_, _>>()?;
+        let rows: Vec<WorkflowVersionRow> = found.into_iter().map(version_row).collect::<Result<_, _>>()?;
         let full = u64::try_from(rows.len()).unwrap_or(u64::MAX) >= limit;
         let next = rows.last().filter(|_| full).map(|row| row.number);
         Ok(Page { rows, next })

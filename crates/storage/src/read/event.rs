@@ -4,9 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use sea_orm::{ColumnTrait, DerivePartialModel, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
-use weir_workflow_engine::{
-    ConnectionId, EndpointId, EventId, EventSource, RunId, Timestamp, WorkspaceId,
-};
+use weir_workflow_engine::{ConnectionId, EndpointId, EventId, EventSource, RunId, Timestamp, WorkspaceId};
 
 use super::{LIST_VALUES, SCAN_ROWS, Store, first_id_at, optional_time, page_limit, time};
 use crate::entity::{event, payload};
@@ -102,13 +100,8 @@ impl Store {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn event_load(
-        &self,
-        workspace: WorkspaceId,
-        id: EventId,
-    ) -> Result<Option<StoredEvent>, ReadError> {
-        let found = event::Entity::find_by_id(id.as_raw())
-            .filter(event::Column::WorkspaceId.eq(workspace.as_raw()));
+    pub async fn event_load(&self, workspace: WorkspaceId, id: EventId) -> Result<Option<StoredEvent>, ReadError> {
+        let found = event::Entity::find_by_id(id.as_raw()).filter(event::Column::WorkspaceId.eq(workspace.as_raw()));
         let Some(model) = found.one(&self.db).await? else {
             return Ok(None);
         };
@@ -148,19 +141,10 @@ impl Store {
             }
         };
         only(event::Column::Kind, filter.kind.clone().map(Into::into));
-        only(
-            event::Column::Connector,
-            filter.connector.clone().map(Into::into),
-        );
-        only(
-            event::Column::EndpointId,
-            filter.endpoint.map(|id| id.as_raw().into()),
-        );
+        only(event::Column::Connector, filter.connector.clone().map(Into::into));
+        only(event::Column::EndpointId, filter.endpoint.map(|id| id.as_raw().into()));
         only(event::Column::RefId, filter.ref_id.clone().map(Into::into));
-        only(
-            event::Column::ExternalId,
-            filter.external_id.clone().map(Into::into),
-        );
+        only(event::Column::ExternalId, filter.external_id.clone().map(Into::into));
         let mut floor = None;
         if chosen {
             let last = within
@@ -179,11 +163,7 @@ impl Store {
             .all(&self.db)
             .await?;
         let full = u64::try_from(rows.len()).unwrap_or(u64::MAX) >= limit;
-        let next = if full {
-            rows.last().map(|row| row.id)
-        } else {
-            floor
-        };
+        let next = if full { rows.last().map(|row| row.id) } else { floor };
         let rows = rows.into_iter().map(summary).collect::<Result<_, _>>()?;
         Ok(Page {
             rows,
@@ -192,10 +172,7 @@ impl Store {
     }
 
     /// Events by id over all tenants, for the node itself. Those that are gone are left out.
-    pub(super) async fn events_by_id(
-        &self,
-        ids: &[i64],
-    ) -> Result<HashMap<i64, StoredEvent>, ReadError> {
+    pub(super) async fn events_by_id(&self, ids: &[i64]) -> Result<HashMap<i64, StoredEvent>, ReadError> {
         let mut events = HashMap::with_capacity(ids.len());
         for ids in ids.chunks(LIST_VALUES) {
             let models = event::Entity::find()
@@ -307,7 +284,5 @@ fn summary(row: SummaryRow) -> Result<EventSummary, ReadError> {
 
 pub(super) fn run_ids(packed: Option<&[u8]>) -> Vec<RunId> {
     let (ids, _) = packed.unwrap_or_default().as_chunks::<8>();
-    ids.iter()
-        .map(|id| RunId::from_raw(i64::from_be_bytes(*id)))
-        .collect()
+    ids.iter().map(|id| RunId::from_raw(i64::from_be_bytes(*id))).collect()
 }

@@ -15,11 +15,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn journal_load(
-        &self,
-        workspace: WorkspaceId,
-        id: RunId,
-    ) -> Result<Vec<(i32, Vec<u8>)>, ReadError> {
+    pub async fn journal_load(&self, workspace: WorkspaceId, id: RunId) -> Result<Vec<(i32, Vec<u8>)>, ReadError> {
         if self.run_load(workspace, id).await?.is_none() {
             return Ok(Vec::new());
         }
@@ -42,20 +38,12 @@ impl Store {
         let mut journals = self.journals(&ids).await?;
         Ok(runs
             .iter()
-            .map(|run| {
-                (
-                    run.id,
-                    journals.remove(&run.id.as_raw()).unwrap_or_default(),
-                )
-            })
+            .map(|run| (run.id, journals.remove(&run.id.as_raw()).unwrap_or_default()))
             .collect())
     }
 
     /// Journals by run, over all tenants.
-    pub(super) async fn journals(
-        &self,
-        runs: &[i64],
-    ) -> Result<HashMap<i64, Vec<(i32, Vec<u8>)>>, ReadError> {
+    pub(super) async fn journals(&self, runs: &[i64]) -> Result<HashMap<i64, Vec<(i32, Vec<u8>)>>, ReadError> {
         let mut journals: HashMap<i64, Vec<(i32, Vec<u8>)>> = HashMap::with_capacity(runs.len());
         for runs in runs.chunks(LIST_VALUES) {
             let rows = journal::Entity::find()
@@ -66,10 +54,7 @@ impl Store {
                 .await?;
             let mut apart: BTreeMap<(i64, i32), payload::Model> = BTreeMap::new();
             if rows.iter().any(|row| row.codec == blob::APART) {
-                let owners = rows
-                    .iter()
-                    .filter(|row| row.codec == blob::APART)
-                    .map(|row| row.run_id);
+                let owners = rows.iter().filter(|row| row.codec == blob::APART).map(|row| row.run_id);
                 let payloads = payload::Entity::find()
                     .filter(payload::Column::OwnerId.is_in(owners))
                     .all(&self.db)
@@ -93,10 +78,7 @@ impl Store {
                     }
                 };
                 let body = blob::decode(codec, body, name)?;
-                journals
-                    .entry(row.run_id)
-                    .or_default()
-                    .push((row.seq, body));
+                journals.entry(row.run_id).or_default().push((row.seq, body));
             }
         }
         Ok(journals)

@@ -100,10 +100,7 @@ impl Store {
             .all(&self.db)
             .await?;
         let full = u64::try_from(rows.len()).unwrap_or(u64::MAX) >= limit;
-        let next = rows
-            .last()
-            .filter(|_| full)
-            .map(|row| RefusalId::from_raw(row.id));
+        let next = rows.last().filter(|_| full).map(|row| RefusalId::from_raw(row.id));
         let row = |row: StoredRow| RefusedRow {
             id: RefusalId::from_raw(row.id),
             endpoint: row.endpoint_id.map(EndpointId::from_raw),
@@ -139,9 +136,7 @@ impl Store {
             .all(&self.db)
             .await?;
         let count = |row: refused_count::Model| RefusedCount {
-            endpoint: Some(row.endpoint_id)
-                .filter(|id| *id != 0)
-                .map(EndpointId::from_raw),
+            endpoint: Some(row.endpoint_id).filter(|id| *id != 0).map(EndpointId::from_raw),
             hour: time(i64::from(row.hour) * 3_600_000),
             reason: row.reason,
             count: u64::try_from(row.count).unwrap_or(0),

@@ -102,13 +102,8 @@ impl Store {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn run_load(
-        &self,
-        workspace: WorkspaceId,
-        id: RunId,
-    ) -> Result<Option<RunRow>, ReadError> {
-        let found = run::Entity::find_by_id(id.as_raw())
-            .filter(run::Column::WorkspaceId.eq(workspace.as_raw()));
+    pub async fn run_load(&self, workspace: WorkspaceId, id: RunId) -> Result<Option<RunRow>, ReadError> {
+        let found = run::Entity::find_by_id(id.as_raw()).filter(run::Column::WorkspaceId.eq(workspace.as_raw()));
         found.one(&self.db).await?.map(row).transpose()
     }
 
@@ -167,11 +162,7 @@ impl Store {
         }
         let rows = matching.limit(limit).all(&self.db).await?;
         let full = u64::try_from(rows.len()).unwrap_or(u64::MAX) >= limit;
-        let next = if full {
-            rows.last().map(|row| row.id)
-        } else {
-            floor
-        };
+        let next = if full { rows.last().map(|row| row.id) } else { floor };
         Ok(Page {
             rows: rows.into_iter().map(row).collect::<Result<_, _>>()?,
             next: next.map(RunId::from_raw),
@@ -182,11 +173,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn event_runs(
-        &self,
-        workspace: WorkspaceId,
-        id: EventId,
-    ) -> Result<Vec<RunRow>, ReadError> {
+    pub async fn event_runs(&self, workspace: WorkspaceId, id: EventId) -> Result<Vec<RunRow>, ReadError> {
         let packed = event::Entity::find_by_id(id.as_raw())
             .filter(event::Column::WorkspaceId.eq(workspace.as_raw()))
             .select_only()
@@ -199,11 +186,7 @@ impl Store {
     }
 
     /// The runs with these ids and all replays of them, oldest first.
-    pub(super) async fn families(
-        &self,
-        workspace: WorkspaceId,
-        roots: &[RunId],
-    ) -> Result<Vec<RunRow>, ReadError> {
+    pub(super) async fn families(&self, workspace: WorkspaceId, roots: &[RunId]) -> Result<Vec<RunRow>, ReadError> {
         let roots: Vec<i64> = roots.iter().map(|id| id.as_raw()).collect();
         if roots.is_empty() {
             return Ok(Vec::new());

@@ -50,11 +50,7 @@ impl Checkpoints {
         let seen = Arc::clone(&long);
         let thread = std::thread::Builder::new().name("weir-checkpoint".to_owned());
         match thread.spawn(move || serve(&connection, &woken, &seen)) {
-            Ok(_) => Some(Self {
-                wake,
-                long,
-                commits: 0,
-            }),
+            Ok(_) => Some(Self { wake, long, commits: 0 }),
             Err(error) => {
                 tracing::warn!(%error, "the write-ahead log is copied within commits: its thread cannot be started");
                 None

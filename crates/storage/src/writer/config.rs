@@ -20,10 +20,7 @@ fn text(value: &str) -> Value {
 }
 
 /// `Conflict` means that the transaction must be rolled back.
-pub(crate) async fn apply(
-    connection: &mut Connection,
-    change: &ConfigChange,
-) -> Result<ConfigOutcome, Failure> {
+pub(crate) async fn apply(connection: &mut Connection, change: &ConfigChange) -> Result<ConfigOutcome, Failure> {
     let raised = connection
         .numbers(
             "UPDATE config_state SET revision = revision + 1 WHERE id = 1 RETURNING revision",
@@ -31,13 +28,7 @@ pub(crate) async fn apply(
             false,
         )
         .await?;
-    let revision = raised
-        .iter()
-        .flatten()
-        .copied()
-        .flatten()
-        .next()
-        .unwrap_or(0);
+    let revision = raised.iter().flatten().copied().flatten().next().unwrap_or(0);
     for expected in &change.expected {
         let current = revision_of(connection, expected, revision - 1).await?;
         if current != expected.revision {
@@ -86,9 +77,7 @@ async fn revision_of(
             id.as_raw().into(),
         ),
     };
-    let rows = connection
-        .numbers(statement, vec![workspace, key], false)
-        .await?;
+    let rows = connection.numbers(statement, vec![workspace, key], false).await?;
     Ok(rows.iter().flatten().copied().flatten().next())
 }
 
@@ -96,11 +85,7 @@ async fn write(connection: &mut Connection, change: &ConfigRowChange) -> Result<
     let (statement, values) = match change {
         ConfigRowChange::PutWorkspace(row) => (
             "INSERT INTO workspace (id, name, created_at) VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET name = excluded.name",
-            vec![
-                row.id.as_raw().into(),
-                text(&row.name),
-                time(row.created_at),
-            ],
+            vec![row.id.as_raw().into(), text(&row.name), time(row.created_at)],
         ),
         ConfigRowChange::PutConnection(row) => (
             "INSERT INTO connection (id, workspace_id, name, connector, config, credential, revision, created_at, updated_at) \
@@ -209,11 +194,7 @@ async fn write(connection: &mut Connection, change: &ConfigRowChange) -> Result<
     Ok(())
 }
 
-async fn delete(
-    connection: &mut Connection,
-    workspace: WorkspaceId,
-    subject: &ConfigSubject,
-) -> Result<(), Failure> {
+async fn delete(connection: &mut Connection, workspace: WorkspaceId, subject: &ConfigSubject) -> Result<(), Failure> {
     let (statement, key) = match subject {
         ConfigSubject::Connection(id) => (
             "DELETE FROM connection WHERE workspace_id = $1 AND id = $2",

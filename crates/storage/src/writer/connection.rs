@@ -90,8 +90,7 @@ impl Connection {
                 let mut statement = connection
                     .prepare_cached(text)
                     .map_err(|error| Failure::of_sqlite(&error))?;
-                let changed =
-                    statement.execute(rusqlite::params_from_iter(values.iter().map(SqliteValue)));
+                let changed = statement.execute(rusqlite::params_from_iter(values.iter().map(SqliteValue)));
                 changed
                     .map(|rows| u64::try_from(rows).unwrap_or(u64::MAX))
                     .map_err(|error| Failure::of_sqlite(&error))
@@ -115,8 +114,9 @@ impl Connection {
         committing: bool,
     ) -> Result<Numbers, Failure> {
         match self {
-            Self::Sqlite(connection) => sqlite_numbers(connection, text, &values)
-                .map_err(|error| Failure::of_sqlite(&error)),
+            Self::Sqlite(connection) => {
+                sqlite_numbers(connection, text, &values).map_err(|error| Failure::of_sqlite(&error))
+            }
             Self::Postgres(connection) => {
                 let arguments = arguments(values)?;
                 let rows = connection
@@ -138,9 +138,7 @@ impl Connection {
             Self::Sqlite(connection) => {
                 let read = || -> rusqlite::Result<Vec<(String, Vec<u8>)>> {
                     let mut statement = connection.prepare(text)?;
-                    statement
-                        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-                        .collect()
+                    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
                 };
                 read().map_err(|error| Failure::of_sqlite(&error))
             }
@@ -155,8 +153,8 @@ impl Connection {
     pub(crate) fn give_back_pages(&mut self) {
         if let Self::Sqlite(connection) = self {
             let shrink = || -> rusqlite::Result<()> {
-                let mut statement = connection
-                    .prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES_PER_SLICE})"))?;
+                let mut statement =
+                    connection.prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES_PER_SLICE})"))?;
                 let mut rows = statement.query([])?;
                 while rows.next()?.is_some() {}
                 Ok(())
@@ -219,11 +217,7 @@ impl rusqlite::ToSql for SqliteValue<'_> {
     }
 }
 
-fn sqlite_numbers(
-    connection: &rusqlite::Connection,
-    text: &str,
-    values: &[Value],
-) -> rusqlite::Result<Numbers> {
+fn sqlite_numbers(connection: &rusqlite::Connection, text: &str, values: &[Value]) -> rusqlite::Result<Numbers> {
     let mut statement = connection.prepare_cached(text)?;
     let width = statement.column_count();
     let mut rows = statement.query(rusqlite::params_from_iter(values.iter().map(SqliteValue)))?;

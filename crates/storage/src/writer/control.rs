@@ -29,10 +29,7 @@ fn lease_ms() -> i64 {
 }
 
 fn number(rows: &Numbers, row: usize, column: usize) -> Option<i64> {
-    rows.get(row)
-        .and_then(|row| row.get(column))
-        .copied()
-        .flatten()
+    rows.get(row).and_then(|row| row.get(column)).copied().flatten()
 }
 
 /// Takes the node's row in a transaction of the caller's, which must lock out other registrations.
@@ -66,8 +63,8 @@ pub(crate) async fn register(
             let taken = connection
                 .numbers("SELECT slot FROM node ORDER BY slot", Vec::new(), false)
                 .await?;
-            let free = (0..i64::from(NODE_SLOTS))
-                .find(|slot| !taken.iter().any(|row| row.first() == Some(&Some(*slot))));
+            let free =
+                (0..i64::from(NODE_SLOTS)).find(|slot| !taken.iter().any(|row| row.first() == Some(&Some(*slot))));
             let Some(slot) = free else { return Ok(None) };
             let text = "INSERT INTO node (slot, name, incarnation, started_at, lease_until, id_high_water) VALUES ($1, $2, 0, 0, 0, 0)";
             connection.run(text, vec![slot.into(), name.into()]).await?;
@@ -85,23 +82,12 @@ pub(crate) async fn register(
             false,
         )
         .await?;
-    let stored = high_water
-        .iter()
-        .flatten()
-        .copied()
-        .flatten()
-        .max()
-        .unwrap_or(0);
+    let stored = high_water.iter().flatten().copied().flatten().max().unwrap_or(0);
     let high_water = stored.max(number(&known, 0, 1).unwrap_or(0));
     let text = format!(
         "UPDATE node SET incarnation = $1, started_at = {now}, lease_until = {now} + $2, id_high_water = $3 WHERE slot = $4 RETURNING started_at"
     );
-    let values = vec![
-        incarnation.into(),
-        lease_ms().into(),
-        high_water.into(),
-        slot.into(),
-    ];
+    let values = vec![incarnation.into(), lease_ms().into(), high_water.into(), slot.into()];
     let rows = connection.numbers(&text, values, false).await?;
     Ok(Some(NodeIdentity {
         name: name.to_owned(),
@@ -124,11 +110,7 @@ async fn end_sessions(connection: &mut Connection, incarnations: &[i64]) -> Resu
             let text = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                 WHERE application_name = $1 AND usename = current_user AND pid <> pg_backend_pid()";
             connection
-                .numbers(
-                    text,
-                    vec![session_name(*incarnation).as_str().into()],
-                    false,
-                )
+                .numbers(text, vec![session_name(*incarnation).as_str().into()], false)
                 .await?;
         }
     }
@@ -179,26 +161,15 @@ pub(crate) async fn heartbeat(
 }
 
 /// Proves inside a transaction that this process is still the node, and keeps it so until the commit.
-pub(crate) async fn prove_lease(
-    connection: &mut Connection,
-    node: &NodeIdentity,
-) -> Result<(), Failure> {
+pub(crate) async fn prove_lease(connection: &mut Connection, node: &NodeIdentity) -> Result<(), Failure> {
     let text = match connection.dialect() {
         Dialect::Sqlite => "SELECT 1 FROM node WHERE slot = $1 AND incarnation = $2",
         Dialect::Postgres => "SELECT 1 FROM node WHERE slot = $1 AND incarnation = $2 FOR SHARE",
     };
     let rows = connection
-        .numbers(
-            text,
-            vec![i64::from(node.slot).into(), node.incarnation.into()],
-            false,
-        )
+        .numbers(text, vec![i64::from(node.slot).into(), node.incarnation.into()], false)
         .await?;
-    if rows.is_empty() {
-        Err(Failure::Fenced)
-    } else {
-        Ok(())
-    }
+    if rows.is_empty() { Err(Failure::Fenced) } else { Ok(()) }
 }
 
 /// Fences the nodes whose lease has run out and takes over a slice of their open runs. Inside a transaction.
@@ -210,10 +181,7 @@ pub(crate) async fn claim(
     let dialect = connection.dialect();
     prove_lease(connection, node).await?;
     let slot = i64::from(node.slot);
-    let gone = format!(
-        "slot <> $1 AND incarnation <> 0 AND lease_until < {}",
-        dialect.now_ms()
-    );
+    let gone = format!("slot <> $1 AND incarnation <> 0 AND lease_until < {}", dialect.now_ms());
     let fenced = connection
         .numbers(
             &format!("SELECT incarnation FROM node WHERE {gone}"),
@@ -243,13 +211,7 @@ pub(crate) async fn claim(
     let rows = connection
         .numbers(&text, vec![slot.into(), i64::from(limit).into()], false)
         .await?;
-    let mut runs: Vec<RunId> = rows
-        .iter()
-        .flatten()
-        .copied()
-        .flatten()
-        .map(RunId::from_raw)
-        .collect();
+    let mut runs: Vec<RunId> = rows.iter().flatten().copied().flatten().map(RunId::from_raw).collect();
     runs.sort_unstable();
     if runs.len() < usize::try_from(limit).unwrap_or(usize::MAX) {
         let text = "DELETE FROM node WHERE incarnation = 0 AND NOT EXISTS (SELECT 1 FROM run WHERE run.owner = node.slot AND run.status < 2)";
@@ -272,26 +234,19 @@ pub(crate) async fn prune(
                  row_number() OVER (ORDER BY id DESC) AS place, sum(stored_bytes) OVER (ORDER BY id DESC) AS bytes FROM refused) AS kept \
                  WHERE received_at < $1 OR place > {REFUSED_MAX_ROWS} OR bytes > {REFUSED_MAX_BYTES} ORDER BY id LIMIT {SLICE_ROWS})"
             );
-            connection
-                .run(&text, vec![before.as_unix_ms().into()])
-                .await?
+            connection.run(&text, vec![before.as_unix_ms().into()]).await?
         }
         Prune::RefusedCounts { before } => {
             let hour = before.as_unix_ms().div_euclid(3_600_000);
             connection
-                .run(
-                    "DELETE FROM refused_count WHERE hour < $1",
-                    vec![hour.into()],
-                )
+                .run("DELETE FROM refused_count WHERE hour < $1", vec![hour.into()])
                 .await?
         }
         Prune::Dedupe { now } => {
             let text = format!(
                 "DELETE FROM dedupe WHERE (day, hash) IN (SELECT day, hash FROM dedupe WHERE day < $1 ORDER BY day, hash LIMIT {SLICE_ROWS})"
             );
-            connection
-                .run(&text, vec![dedupe::first_day_kept(now).into()])
-                .await?
+            connection.run(&text, vec![dedupe::first_day_kept(now).into()]).await?
         }
     };
     Ok(FactOutcome::Pruned(rows))

@@ -47,16 +47,11 @@ impl DedupeKey {
         let anchor = dedupe
             .anchored_at
             .map(Timestamp::as_unix_ms)
-            .filter(|anchor| {
-                (received - ANCHOR_DAYS * DAY_MS..=received + DAY_MS).contains(anchor)
-            });
+            .filter(|anchor| (received - ANCHOR_DAYS * DAY_MS..=received + DAY_MS).contains(anchor));
         let at = anchor.unwrap_or(received);
-        let guards = day_of(at.saturating_sub(MIDNIGHT_MARGIN_MS))
-            ..=day_of(at.saturating_add(MIDNIGHT_MARGIN_MS));
+        let guards = day_of(at.saturating_sub(MIDNIGHT_MARGIN_MS))..=day_of(at.saturating_add(MIDNIGHT_MARGIN_MS));
         // An anchor close to the limit may have been beyond it in an earlier or later delivery: look everywhere.
-        let firm = anchor.is_some_and(|anchor| {
-            anchor <= received && received - anchor < (ANCHOR_DAYS - 1) * DAY_MS
-        });
+        let firm = anchor.is_some_and(|anchor| anchor <= received && received - anchor < (ANCHOR_DAYS - 1) * DAY_MS);
         let look_back_from = (!firm).then_some(*guards.end());
         Self {
             hash: hash(workspace, dedupe),
@@ -91,11 +86,7 @@ pub(crate) fn first_day_kept(now: Timestamp) -> i32 {
 fn hash(workspace: WorkspaceId, dedupe: &Dedupe) -> KeyHash {
     let mut hash = Sha256::new();
     hash.update(workspace.as_raw().to_be_bytes());
-    hash.update(
-        u64::try_from(dedupe.scope.len())
-            .unwrap_or(u64::MAX)
-            .to_be_bytes(),
-    );
+    hash.update(u64::try_from(dedupe.scope.len()).unwrap_or(u64::MAX).to_be_bytes());
     hash.update(&dedupe.scope);
     hash.update(&dedupe.key);
     let mut short = KeyHash::default();
@@ -115,19 +106,12 @@ mod tests {
             key: "k".into(),
             anchored_at: anchor_ms.map(Timestamp::from_unix_ms),
         };
-        DedupeKey::new(
-            WorkspaceId::from_raw(1),
-            &dedupe,
-            Timestamp::from_unix_ms(received_ms),
-        )
+        DedupeKey::new(WorkspaceId::from_raw(1), &dedupe, Timestamp::from_unix_ms(received_ms))
     }
 
     #[test]
     fn days_by_rule() {
-        let check = |received: i64,
-                     anchor: Option<i64>,
-                     guards: RangeInclusive<i32>,
-                     look_back_from: Option<i32>| {
+        let check = |received: i64, anchor: Option<i64>, guards: RangeInclusive<i32>, look_back_from: Option<i32>| {
             let key = key(received, anchor);
             assert_eq!(
                 (key.guards, key.look_back_from),
@@ -146,12 +130,7 @@ mod tests {
         check(NOON, Some(NOON - 8 * DAY_MS), 20_000..=20_000, Some(20_000));
         check(NOON, Some(NOON + 2 * DAY_MS), 20_000..=20_000, Some(20_000));
         // Close to the age limit the day is the anchor's, but the others are asked too.
-        check(
-            NOON,
-            Some(NOON - 6 * DAY_MS - 1),
-            19_994..=19_994,
-            Some(19_994),
-        );
+        check(NOON, Some(NOON - 6 * DAY_MS - 1), 19_994..=19_994, Some(19_994));
     }
 
     #[test]
@@ -189,12 +168,7 @@ mod tests {
                 },
             )
         };
-        let all = [
-            of(1, "a", "bc"),
-            of(1, "ab", "c"),
-            of(2, "a", "bc"),
-            of(1, "a", "bd"),
-        ];
+        let all = [of(1, "a", "bc"), of(1, "ab", "c"), of(2, "a", "bc"), of(1, "a", "bd")];
         for (n, one) in all.iter().enumerate() {
             assert!(!all[n + 1..].contains(one));
         }

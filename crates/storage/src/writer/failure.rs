@@ -43,9 +43,7 @@ impl Failure {
                     })),
                 }
             }
-            ErrorCode::TooBig | ErrorCode::TypeMismatch => {
-                Self::Fact(Offence::Other(Constraint::Value { reason }))
-            }
+            ErrorCode::TooBig | ErrorCode::TypeMismatch => Self::Fact(Offence::Other(Constraint::Value { reason })),
             _ => Self::NotWritten(reason),
         }
     }
@@ -81,9 +79,7 @@ impl Failure {
 
     /// An id that exists elsewhere, or that stands for something which does not change any more.
     pub(crate) fn taken_id() -> Self {
-        Self::Fact(Offence::Other(Constraint::Taken {
-            name: "id".to_owned(),
-        }))
+        Self::Fact(Offence::Other(Constraint::Taken { name: "id".to_owned() }))
     }
 
     pub(crate) fn not_deletable() -> Self {
@@ -98,9 +94,7 @@ impl Failure {
             Self::Fact(Offence::Other(constraint)) => Box::new(constraint),
             Self::Fact(Offence::Journal) => "the journal has moved on".into(),
             Self::Fenced => "another process took this node's place".into(),
-            Self::Contended(reason) | Self::NotWritten(reason) | Self::Unknown(reason) => {
-                reason.into()
-            }
+            Self::Contended(reason) | Self::NotWritten(reason) | Self::Unknown(reason) => reason.into(),
         }
     }
 
@@ -108,9 +102,7 @@ impl Failure {
         if name.starts_with("journal") {
             Self::Fact(Offence::Journal)
         } else {
-            Self::Fact(Offence::Other(Constraint::Taken {
-                name: name.to_owned(),
-            }))
+            Self::Fact(Offence::Other(Constraint::Taken { name: name.to_owned() }))
         }
     }
 }

@@ -70,10 +70,7 @@ pub(crate) async fn write(
 }
 
 /// Keys that stand on another day than the one the insert will ask.
-async fn seen_before(
-    connection: &mut PgConnection,
-    rows: &[&Row],
-) -> Result<HashMap<KeyHash, EventId>, Failure> {
+async fn seen_before(connection: &mut PgConnection, rows: &[&Row]) -> Result<HashMap<KeyHash, EventId>, Failure> {
     let mut oldest = None;
     let (mut days, mut hashes) = (Vec::new(), Vec::new());
     for row in rows {
@@ -127,10 +124,7 @@ async fn find(
 }
 
 /// The first row of each key that is not known, in the order of their hashes.
-fn fresh_accepts<'a>(
-    rows: &[&'a Row],
-    known: &HashMap<KeyHash, EventId>,
-) -> BTreeMap<KeyHash, &'a AcceptRow> {
+fn fresh_accepts<'a>(rows: &[&'a Row], known: &HashMap<KeyHash, EventId>) -> BTreeMap<KeyHash, &'a AcceptRow> {
     let mut fresh = BTreeMap::new();
     for row in rows {
         if let Row::Accept(row) = row
@@ -144,10 +138,7 @@ fn fresh_accepts<'a>(
 
 /// Finds who was first, and corrects guards that were written for an event that lost on its other day. Failing
 /// here changes nothing that was promised: the events are duplicates.
-async fn settle_lost(
-    connection: &mut PgConnection,
-    lost: &[&AcceptRow],
-) -> HashMap<KeyHash, EventId> {
+async fn settle_lost(connection: &mut PgConnection, lost: &[&AcceptRow]) -> HashMap<KeyHash, EventId> {
     let (mut days, mut hashes, mut own) = (Vec::new(), Vec::new(), HashSet::new());
     for row in lost {
         own.insert(row.id());
@@ -162,10 +153,7 @@ async fn settle_lost(
     let text = "UPDATE dedupe SET event_id = $1 WHERE day BETWEEN $2 AND $3 AND hash = $4 AND event_id = $5";
     let mut first_of = HashMap::new();
     for row in lost {
-        let Some(first) = found
-            .get(&row.key.hash)
-            .filter(|first| !own.contains(first))
-        else {
+        let Some(first) = found.get(&row.key.hash).filter(|first| !own.contains(first)) else {
             continue;
         };
         first_of.insert(row.key.hash, *first);

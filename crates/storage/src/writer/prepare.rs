@@ -6,9 +6,7 @@ use weir_workflow_engine::{EventId, RunId};
 use super::dedupe::DedupeKey;
 use crate::blob::Blob;
 use crate::config::ConfigChange;
-use crate::fact::{
-    Accepted, AfterCommit, EventRow, Fact, Heartbeat, NewRun, Prune, RefusedRequest, RunUpdate,
-};
+use crate::fact::{Accepted, AfterCommit, EventRow, Fact, Heartbeat, NewRun, Prune, RefusedRequest, RunUpdate};
 
 /// What of a refused request's headers and body is kept.
 const REFUSED_PART_BYTES: usize = 16 << 10;
@@ -91,10 +89,7 @@ impl Work {
                 body: Blob::encode(&commit.journal),
                 update: commit.update,
             })),
-            Fact::Refused(request) => Self::Shared(Row::Refused(Box::new(RefusedRow::new(
-                request,
-                refused_in_detail,
-            )))),
+            Fact::Refused(request) => Self::Shared(Row::Refused(Box::new(RefusedRow::new(request, refused_in_detail)))),
             Fact::Config(change) => Self::Alone(Control::Config(change)),
             Fact::Heartbeat(heartbeat) => Self::Alone(Control::Heartbeat(heartbeat)),
             Fact::Claim { limit } => Self::Alone(Control::Claim {
@@ -111,9 +106,7 @@ impl Work {
             Self::Shared(Row::Accept(row)) => (1, row.body.bytes.len() + row.event.headers.len()),
             Self::Shared(Row::Start(runs)) => (runs.len().max(1), 0),
             Self::Shared(Row::Run(row)) => (1, row.body.bytes.len()),
-            Self::Shared(Row::Refused(row)) => {
-                (1, row.request.body.len() + row.request.headers.len())
-            }
+            Self::Shared(Row::Refused(row)) => (1, row.request.body.len() + row.request.headers.len()),
             Self::Alone(_) => (1, 0),
         };
         (facts, bytes + facts * FACT_BYTES)
@@ -132,11 +125,7 @@ impl AcceptRow {
         let body = Blob::encode(&event.body);
         let body_bytes = i32::try_from(event.body.len()).unwrap_or(i32::MAX);
         event.body = Bytes::new();
-        let run_ids = (!runs.is_empty()).then(|| {
-            runs.iter()
-                .flat_map(|run| run.id.as_raw().to_be_bytes())
-                .collect()
-        });
+        let run_ids = (!runs.is_empty()).then(|| runs.iter().flat_map(|run| run.id.as_raw().to_be_bytes()).collect());
         let key_text = (dedupe.key != event.external_id).then_some(dedupe.key);
         (
             Self {
@@ -162,16 +151,10 @@ impl RefusedRow {
     fn new(mut request: RefusedRequest, in_detail: bool) -> Self {
         let body_bytes = i64::try_from(request.body.len()).unwrap_or(i64::MAX);
         // A copy: a slice would keep the whole request in memory.
-        request.body = Bytes::copy_from_slice(
-            request
-                .body
-                .get(..REFUSED_PART_BYTES)
-                .unwrap_or(&request.body),
-        );
+        request.body = Bytes::copy_from_slice(request.body.get(..REFUSED_PART_BYTES).unwrap_or(&request.body));
         request.headers = cut(request.headers);
         request.detail = cut(request.detail);
-        let hour = i32::try_from(request.received_at.as_unix_ms().div_euclid(3_600_000))
-            .unwrap_or(i32::MAX);
+        let hour = i32::try_from(request.received_at.as_unix_ms().div_euclid(3_600_000)).unwrap_or(i32::MAX);
         Self {
             request,
             hour,
@@ -182,8 +165,7 @@ impl RefusedRow {
 
     pub(crate) fn stored_bytes(&self) -> i32 {
         let request = &self.request;
-        i32::try_from(request.body.len() + request.headers.len() + request.detail.len())
-            .unwrap_or(i32::MAX)
+        i32::try_from(request.body.len() + request.headers.len() + request.detail.len()).unwrap_or(i32::MAX)
     }
 }
 

@@ -52,16 +52,10 @@ impl SqliteTarget {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "cache_size", -i64::from(self.cache_kib))?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
-        connection.query_row(
-            &format!("PRAGMA journal_size_limit = {LOG_CAP_BYTES}"),
-            [],
-            |_| Ok(()),
-        )?;
+        connection.query_row(&format!("PRAGMA journal_size_limit = {LOG_CAP_BYTES}"), [], |_| Ok(()))?;
         // The checkpoint thread does it; this is for the case that it cannot.
         let pages = LOG_CAP_BYTES / u64::from(PAGE_BYTES);
-        connection.query_row(&format!("PRAGMA wal_autocheckpoint = {pages}"), [], |_| {
-            Ok(())
-        })?;
+        connection.query_row(&format!("PRAGMA wal_autocheckpoint = {pages}"), [], |_| Ok(()))?;
         if let Some(pages) = self.max_pages {
             connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
         }
@@ -71,28 +65,21 @@ impl SqliteTarget {
 
 impl Target {
     /// A connection for the writer of this node, once there is one.
-    pub(crate) async fn connect(
-        &self,
-        node: Option<&NodeIdentity>,
-    ) -> Result<Connection, OpenError> {
+    pub(crate) async fn connect(&self, node: Option<&NodeIdentity>) -> Result<Connection, OpenError> {
         match self {
             Self::Sqlite(target) => {
                 let opened = target.open();
-                opened
-                    .map(Connection::Sqlite)
-                    .map_err(|error| OpenError::Statement {
-                        task: "open the database",
-                        source: error.into(),
-                    })
+                opened.map(Connection::Sqlite).map_err(|error| OpenError::Statement {
+                    task: "open the database",
+                    source: error.into(),
+                })
             }
             Self::Postgres(options) => {
                 let connecting = connect_postgres(options, node);
                 let connected = tokio::time::timeout(CONNECT_LIMIT, connecting).await;
-                let connected = connected
-                    .unwrap_or_else(|elapsed| Err(sqlx::Error::Io(std::io::Error::other(elapsed))));
-                connected
-                    .map(Connection::Postgres)
-                    .map_err(OpenError::Connect)
+                let connected =
+                    connected.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(std::io::Error::other(elapsed))));
+                connected.map(Connection::Postgres).map_err(OpenError::Connect)
             }
         }
     }
@@ -117,12 +104,9 @@ async fn connect_postgres(
     Ok(connection)
 }
 
-async fn name_session(
-    connection: &mut PgConnection,
-    node: &NodeIdentity,
-) -> Result<(), sqlx::Error> {
-    let query = sqlx::query("SELECT set_config('application_name', $1, false)")
-        .bind(control::session_name(node.incarnation));
+async fn name_session(connection: &mut PgConnection, node: &NodeIdentity) -> Result<(), sqlx::Error> {
+    let query =
+        sqlx::query("SELECT set_config('application_name', $1, false)").bind(control::session_name(node.incarnation));
     connection.execute(query).await.map(drop)
 }
 
@@ -172,15 +156,8 @@ impl WriterSeed {
             return Ok(());
         }
         let text = "INSERT INTO key_check (key_id, sealed) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-        let values = vec![
-            secrets.key_id().into(),
-            Value::Bytes(Some(secrets.seal_key_check())),
-        ];
-        self.connection
-            .run(text, values)
-            .await
-            .map(drop)
-            .map_err(failed)
+        let values = vec![secrets.key_id().into(), Value::Bytes(Some(secrets.seal_key_check()))];
+        self.connection.run(text, values).await.map(drop).map_err(failed)
     }
 
     /// Takes the place of the node with this name, and with it all its open runs; a process that had it is fenced.
@@ -205,9 +182,7 @@ impl WriterSeed {
         };
         connection.commit().await.map_err(&failed)?;
         if let Connection::Postgres(connection) = connection {
-            name_session(connection, &node)
-                .await
-                .map_err(OpenError::Connect)?;
+            name_session(connection, &node).await.map_err(OpenError::Connect)?;
         }
         Ok(node)
     }
@@ -215,21 +190,12 @@ impl WriterSeed {
     /// Makes the writer of a registered node. The caller spawns the task.
     pub fn start(self, node: NodeIdentity, limits: WriterLimits) -> (Writer, WriterTask) {
         let (writer, receiver) = Writer::new(limits);
-        let task = WriterTask::new(
-            receiver,
-            Arc::clone(&writer.shared),
-            self.target,
-            node,
-            self.connection,
-        );
+        let task = WriterTask::new(receiver, Arc::clone(&writer.shared), self.target, node, self.connection);
         (writer, task)
     }
 }
 
-async fn register(
-    connection: &mut Connection,
-    name: &str,
-) -> Result<Option<NodeIdentity>, Failure> {
+async fn register(connection: &mut Connection, name: &str) -> Result<Option<NodeIdentity>, Failure> {
     if let Connection::Postgres(_) = connection {
         // One registration at a time; the number is ours alone ("weir").
         connection

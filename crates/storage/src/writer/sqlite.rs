@@ -22,13 +22,9 @@ use crate::writer::task::Verdict;
 pub(crate) const STATEMENTS: usize = 64;
 
 /// Writes the rows and commits; a verdict for each.
-pub(crate) fn write(
-    connection: &mut Connection,
-    node: &NodeIdentity,
-    rows: &[&Row],
-) -> Result<Vec<Verdict>, Failure> {
-    let transaction = Transaction::new(connection, TransactionBehavior::Immediate)
-        .map_err(|error| Failure::of_sqlite(&error))?;
+pub(crate) fn write(connection: &mut Connection, node: &NodeIdentity, rows: &[&Row]) -> Result<Vec<Verdict>, Failure> {
+    let transaction =
+        Transaction::new(connection, TransactionBehavior::Immediate).map_err(|error| Failure::of_sqlite(&error))?;
     // Dropping the transaction rolls it back.
     let verdicts = write_rows(&transaction, node, rows)?;
     transaction
@@ -37,11 +33,7 @@ pub(crate) fn write(
     Ok(verdicts)
 }
 
-fn write_rows(
-    transaction: &Transaction<'_>,
-    node: &NodeIdentity,
-    rows: &[&Row],
-) -> Result<Vec<Verdict>, Failure> {
+fn write_rows(transaction: &Transaction<'_>, node: &NodeIdentity, rows: &[&Row]) -> Result<Vec<Verdict>, Failure> {
     let mut batch = Batch::new(transaction, node).map_err(|error| Failure::of_sqlite(&error))?;
     if !batch.proved().map_err(|error| Failure::of_sqlite(&error))? {
         return Err(Failure::Fenced);
@@ -52,9 +44,7 @@ fn write_rows(
             Row::Accept(row) => batch.accept(row).map(Verdict::Accepted),
             Row::Start(runs) => batch.runs(runs).map(|()| Verdict::Written),
             Row::Run(row) => match batch.journal(row) {
-                Err(error)
-                    if matches!(Failure::of_sqlite(&error), Failure::Fact(Offence::Journal)) =>
-                {
+                Err(error) if matches!(Failure::of_sqlite(&error), Failure::Fact(Offence::Journal)) => {
                     Ok(Verdict::Stale)
                 }
                 written => written.map(|()| Verdict::Written),
@@ -148,9 +138,7 @@ impl<'a> Batch<'a> {
             (None, _) => i32::MAX,
             (Some(_), Some(oldest)) => oldest,
             (Some(_), None) => {
-                let mut statement = self
-                    .transaction
-                    .prepare_cached("SELECT min(day) FROM dedupe")?;
+                let mut statement = self.transaction.prepare_cached("SELECT min(day) FROM dedupe")?;
                 let oldest: Option<i32> = statement.query_row([], |row| row.get(0))?;
                 *self.oldest_day.insert(oldest.unwrap_or(i32::MAX))
             }
@@ -167,9 +155,7 @@ impl<'a> Batch<'a> {
         let text = "SELECT event_id FROM dedupe WHERE day = ?1 AND hash = ?2";
         let statement = get(&mut self.statements.dedupe_find, self.transaction, text)?;
         let mut rows = statement.query(params![day, hash])?;
-        rows.next()?
-            .map(|row| row.get(0).map(EventId::from_raw))
-            .transpose()
+        rows.next()?.map(|row| row.get(0).map(EventId::from_raw)).transpose()
     }
 
     fn event(&mut self, row: &AcceptRow) -> rusqlite::Result<()> {
@@ -292,9 +278,6 @@ impl<'a> Batch<'a> {
             row.hour,
             request.reason
         ];
-        self.transaction
-            .prepare_cached(text)?
-            .execute(values)
-            .map(drop)
+        self.transaction.prepare_cached(text)?.execute(values).map(drop)
     }
 }

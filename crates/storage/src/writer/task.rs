@@ -182,8 +182,7 @@ impl WriterTask {
                         Offence::Journal => WriteError::Stale,
                         Offence::Other(constraint) => WriteError::Refused(constraint),
                     };
-                    part.into_iter()
-                        .for_each(|item| self.answer(item, Err(error.clone())));
+                    part.into_iter().for_each(|item| self.answer(item, Err(error.clone())));
                 }
                 Err(Failure::Fact(_)) => {
                     let second = part.split_off(part.len() / 2);
@@ -204,8 +203,7 @@ impl WriterTask {
                 Err(failure) => {
                     let error = self.failed(failure);
                     let fenced = error == WriteError::Fenced;
-                    part.into_iter()
-                        .for_each(|item| self.answer(item, Err(error.clone())));
+                    part.into_iter().for_each(|item| self.answer(item, Err(error.clone())));
                     if fenced {
                         parts
                             .into_iter()
@@ -282,10 +280,9 @@ impl WriterTask {
         }
         let counters = &self.shared.counters;
         counters.commits.fetch_add(1, Ordering::Relaxed);
-        counters.facts.fetch_add(
-            u64::try_from(part.len()).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+        counters
+            .facts
+            .fetch_add(u64::try_from(part.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
         for (mut item, verdict) in part.into_iter().zip(verdicts) {
             let result = match verdict {
                 Verdict::Accepted(outcome) => {
@@ -332,7 +329,8 @@ impl WriterTask {
             }
             Failure::NotWritten(reason) | Failure::Contended(reason) => {
                 self.shared.failed(&reason);
-                let keep = matches!(&self.connection, Some(Connection::Sqlite(connection)) if connection.is_autocommit());
+                let keep =
+                    matches!(&self.connection, Some(Connection::Sqlite(connection)) if connection.is_autocommit());
                 if !keep && self.connection.is_some() {
                     self.disconnect();
                 }
@@ -371,9 +369,7 @@ impl WriterTask {
                 self.connect_error = crate::error::with_causes(&error);
                 self.shared.failed(&self.connect_error);
                 let (first, longest) = RECONNECT_PAUSE;
-                let pause = first
-                    .saturating_mul(1 << self.failed_connects.min(10))
-                    .min(longest);
+                let pause = first.saturating_mul(1 << self.failed_connects.min(10)).min(longest);
                 self.failed_connects = self.failed_connects.saturating_add(1);
                 self.next_connect = Some(Instant::now() + pause);
             }
@@ -401,11 +397,7 @@ fn group(items: &mut Vec<Queued>) -> Vec<Vec<Queued>> {
     let (mut open, mut bytes) = (false, 0);
     for item in items.drain(..) {
         let shared = matches!(item.work, Work::Shared(_));
-        bytes = if open && shared {
-            bytes + item.bytes
-        } else {
-            item.bytes
-        };
+        bytes = if open && shared { bytes + item.bytes } else { item.bytes };
         match groups.last_mut() {
             Some(group) if open && shared && bytes <= BATCH_BYTES => group.push(item),
             _ => {
@@ -436,9 +428,7 @@ async fn transaction(
     connection.begin().await?;
     let done = match control {
         Control::Config(change) => match control::prove_lease(connection, node).await {
-            Ok(()) => config::apply(connection, change)
-                .await
-                .map(FactOutcome::Config),
+            Ok(()) => config::apply(connection, change).await.map(FactOutcome::Config),
             Err(failure) => Err(failure),
         },
         Control::Claim { limit } => control::claim(connection, node, *limit).await,

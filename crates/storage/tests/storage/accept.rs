@@ -4,9 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::future::join_all;
-use weir_storage::{
-    AcceptOutcome, Constraint, Fact, FactOutcome, WriteError, WriterHealth, WriterLimits,
-};
+use weir_storage::{AcceptOutcome, Constraint, Fact, FactOutcome, WriteError, WriterHealth, WriterLimits};
 use weir_workflow_engine::EventId;
 
 use crate::support::{Bed, WORKSPACE, at, both_databases, commit, noise};
@@ -29,18 +27,13 @@ async fn each_fact_is_answered(bed: &Bed) {
     for n in 0..700 {
         let mut accepted = bed.accepted(&format!("key {n}"));
         let (list, id) = (Arc::clone(&handed_over), accepted.event.id);
-        accepted.after_commit = Some(Box::new(move |outcome| {
-            list.lock().unwrap().push((id, *outcome))
-        }));
+        accepted.after_commit = Some(Box::new(move |outcome| list.lock().unwrap().push((id, *outcome))));
         pending.push((id, node.submit(Fact::Accept(accepted))));
     }
     for (id, pending) in pending {
         assert_eq!(pending.await, Ok(NEW));
         assert!(
-            handed_over
-                .lock()
-                .unwrap()
-                .contains(&(id, AcceptOutcome::New)),
+            handed_over.lock().unwrap().contains(&(id, AcceptOutcome::New)),
             "handed over before it was answered"
         );
     }
@@ -49,11 +42,7 @@ async fn each_fact_is_answered(bed: &Bed) {
         (statistics.facts, statistics.accepted, statistics.failed),
         (700, 700, 0)
     );
-    assert!(
-        statistics.commits < 100,
-        "{} commits for 700 facts",
-        statistics.commits
-    );
+    assert!(statistics.commits < 100, "{} commits for 700 facts", statistics.commits);
     assert_eq!(node.writer.queue_depth(), (0, 0));
     assert_eq!(node.writer.health(), WriterHealth::Healthy);
     assert_eq!(bed.number("SELECT count(*) FROM event").await, 700);
@@ -68,23 +57,11 @@ async fn an_event_comes_back_as_it_was(bed: &Bed) {
     accepted.event.ref_version = Some("7".to_owned());
     accepted.event.scheduled_for = Some(at(3));
     accepted.event.traceparent = Some("00-1-2-01".to_owned());
-    let (event, dedupe, run) = (
-        accepted.event.clone(),
-        accepted.dedupe.clone(),
-        accepted.runs[0].id,
-    );
+    let (event, dedupe, run) = (accepted.event.clone(), accepted.dedupe.clone(), accepted.runs[0].id);
     assert_eq!(node.write(Fact::Accept(accepted)).await, Ok(NEW));
-    let stored = node
-        .store
-        .event_load(WORKSPACE, event.id)
-        .await
-        .unwrap()
-        .unwrap();
+    let stored = node.store.event_load(WORKSPACE, event.id).await.unwrap().unwrap();
     assert_eq!(format!("{:?}", stored.row), format!("{event:?}"));
-    assert_eq!(
-        (stored.dedupe.scope, stored.dedupe.key),
-        (dedupe.scope, dedupe.key)
-    );
+    assert_eq!((stored.dedupe.scope, stored.dedupe.key), (dedupe.scope, dedupe.key));
     assert_eq!(stored.runs, [run]);
     assert!(
         node.store
@@ -112,13 +89,7 @@ async fn values_of_every_size_come_back(bed: &Bed) {
         let (event, run) = (accepted.event.id, accepted.runs[0].id);
         assert_eq!(node.write(Fact::Accept(accepted)).await, Ok(NEW));
         assert_eq!(
-            node.store
-                .event_load(WORKSPACE, event)
-                .await
-                .unwrap()
-                .unwrap()
-                .row
-                .body,
+            node.store.event_load(WORKSPACE, event).await.unwrap().unwrap().row.body,
             body
         );
 
@@ -127,10 +98,7 @@ async fn values_of_every_size_come_back(bed: &Bed) {
             commit.journal.clone_from(&body);
         }
         assert_eq!(node.write(journal).await, Ok(FactOutcome::Written));
-        assert_eq!(
-            node.store.journal_load(WORKSPACE, run).await.unwrap(),
-            [(0, body)]
-        );
+        assert_eq!(node.store.journal_load(WORKSPACE, run).await.unwrap(), [(0, body)]);
     }
     assert_eq!(
         bed.number("SELECT count(*) FROM payload").await,
@@ -205,15 +173,9 @@ async fn the_queue_is_bounded(bed: &Bed) {
     // Nobody takes anything out yet.
     let mut pending = Vec::new();
     for n in 0..10 {
-        pending.push(
-            writer
-                .submit(Fact::Accept(bed.accepted(&n.to_string())))
-                .unwrap(),
-        );
+        pending.push(writer.submit(Fact::Accept(bed.accepted(&n.to_string()))).unwrap());
     }
-    let full = writer
-        .submit(Fact::Accept(bed.accepted("more")))
-        .unwrap_err();
+    let full = writer.submit(Fact::Accept(bed.accepted("more"))).unwrap_err();
     assert_eq!(full.facts, 10);
     let run = weir_workflow_engine::RunId::from_raw(bed.id());
     for seq in 0..5 {
@@ -239,10 +201,7 @@ async fn the_queue_is_bounded(bed: &Bed) {
     large.event.body = Bytes::from(noise(100_001));
     let answer = writer.submit(Fact::Accept(large)).unwrap().await;
     assert!(
-        matches!(
-            answer,
-            Err(WriteError::Refused(Constraint::TooLarge { .. }))
-        ),
+        matches!(answer, Err(WriteError::Refused(Constraint::TooLarge { .. }))),
         "{answer:?}"
     );
     drop((writer, store));
@@ -274,15 +233,6 @@ async fn an_abandoned_fact_is_written(bed: &Bed) {
     let accepted = bed.accepted("k");
     let id: EventId = accepted.event.id;
     drop(node.submit(Fact::Accept(accepted)));
-    assert_eq!(
-        node.write(Fact::Accept(bed.accepted("after"))).await,
-        Ok(NEW)
-    );
-    assert!(
-        node.store
-            .event_load(WORKSPACE, id)
-            .await
-            .unwrap()
-            .is_some()
-    );
+    assert_eq!(node.write(Fact::Accept(bed.accepted("after"))).await, Ok(NEW));
+    assert!(node.store.event_load(WORKSPACE, id).await.unwrap().is_some());
 }

@@ -51,11 +51,7 @@ async fn a_restarted_node_has_its_runs_at_once(bed: &Bed) {
     let node = bed.node("a").await;
     assert_eq!(node.identity.slot, before.slot);
     assert_ne!(node.identity.incarnation, before.incarnation);
-    let first = node
-        .store
-        .run_open_ids(&node.identity, None, 100)
-        .await
-        .unwrap();
+    let first = node.store.run_open_ids(&node.identity, None, 100).await.unwrap();
     let rest = node
         .store
         .run_open_ids(&node.identity, first.last().copied(), 100)
@@ -64,10 +60,7 @@ async fn a_restarted_node_has_its_runs_at_once(bed: &Bed) {
     assert_eq!([first, rest].concat(), runs[1..]);
     let recovered = node.store.run_recover(&runs[1..]).await.unwrap();
     assert_eq!(
-        recovered
-            .iter()
-            .map(|stored| stored.run.id)
-            .collect::<Vec<_>>(),
+        recovered.iter().map(|stored| stored.run.id).collect::<Vec<_>>(),
         runs[1..]
     );
     for stored in &recovered {
@@ -96,8 +89,7 @@ async fn a_dead_node_is_taken_over(bed: &Bed) {
             survivor.write(Fact::Claim { limit: 1000 }).await,
             Ok(FactOutcome::Claimed(Vec::new()))
         );
-        bed.execute("UPDATE node SET lease_until = 1 WHERE name = 'dead'")
-            .await;
+        bed.execute("UPDATE node SET lease_until = 1 WHERE name = 'dead'").await;
         survivor
     } else {
         // The file lock proves that the node is gone: no lease to wait for.
@@ -179,11 +171,7 @@ async fn replaced(bed: &Bed) {
     let runs = start_runs(bed, &first, 3).await;
     let second = bed.node("a").await;
     assert_eq!(
-        second
-            .store
-            .run_open_ids(&second.identity, None, 10)
-            .await
-            .unwrap(),
+        second.store.run_open_ids(&second.identity, None, 10).await.unwrap(),
         runs
     );
     drop(first.write(beat()).await.unwrap_err());
@@ -225,17 +213,10 @@ async fn timers_are_counted_and_read(bed: &Bed) {
         matches!(reply, Ok(FactOutcome::Heartbeat(reply)) if reply.due == 3),
         "{reply:?}"
     );
-    let due = node
-        .store
-        .run_due_ids(&node.identity, at(-3), 2)
-        .await
-        .unwrap();
+    let due = node.store.run_due_ids(&node.identity, at(-3), 2).await.unwrap();
     assert_eq!(due, [(runs[4], at(-5)), (runs[3], at(-4))]);
     assert_eq!(
-        node.store
-            .run_open_ids(&node.identity, None, 10)
-            .await
-            .unwrap(),
+        node.store.run_open_ids(&node.identity, None, 10).await.unwrap(),
         [],
         "sleepers stay on disk"
     );

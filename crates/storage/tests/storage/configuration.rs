@@ -2,10 +2,10 @@
 
 use secrecy::ExposeSecret;
 use weir_storage::{
-    ApiTokenRow, AuditEntry, ConfigChange, ConfigOutcome, ConfigRowChange, ConfigSubject,
-    ConnectionRow, ConnectorManifestRow, Constraint, EndpointRow, ExpectedRevision, Fact,
-    FactOutcome, Heartbeat, KeyError, MasterKey, OpenError, RowIdentity, SecretBox, VersionState,
-    WorkflowRow, WorkflowVersionRow, WorkspaceRow, WriteError, token_hash,
+    ApiTokenRow, AuditEntry, ConfigChange, ConfigOutcome, ConfigRowChange, ConfigSubject, ConnectionRow,
+    ConnectorManifestRow, Constraint, EndpointRow, ExpectedRevision, Fact, FactOutcome, Heartbeat, KeyError, MasterKey,
+    OpenError, RowIdentity, SecretBox, VersionState, WorkflowRow, WorkflowVersionRow, WorkspaceRow, WriteError,
+    token_hash,
 };
 use weir_workflow_engine::{ConnectionId, EndpointId, TokenId, VersionId, WorkflowId, WorkspaceId};
 
@@ -143,10 +143,7 @@ async fn a_configuration_comes_back(bed: &Bed) {
         expected: Vec::new(),
         audit: vec![entry.clone()],
     };
-    assert_eq!(
-        apply(&node, change).await,
-        Ok(ConfigOutcome::Applied { revision: 1 })
-    );
+    assert_eq!(apply(&node, change).await, Ok(ConfigOutcome::Applied { revision: 1 }));
     let rows = node.store.config_load().await.unwrap();
     assert_eq!(rows.revision, 1);
     assert_eq!(rows.workspaces, [workspace]);
@@ -180,17 +177,9 @@ async fn a_configuration_comes_back(bed: &Bed) {
         }]
     );
     assert_eq!(rows.tokens, [token]);
-    assert_eq!(
-        node.store
-            .audit_page(WORKSPACE, None, 10)
-            .await
-            .unwrap()
-            .rows,
-        [entry]
-    );
-    let numbers = |page: weir_storage::Page<WorkflowVersionRow, u32>| {
-        page.rows.iter().map(|row| row.number).collect::<Vec<_>>()
-    };
+    assert_eq!(node.store.audit_page(WORKSPACE, None, 10).await.unwrap().rows, [entry]);
+    let numbers =
+        |page: weir_storage::Page<WorkflowVersionRow, u32>| page.rows.iter().map(|row| row.number).collect::<Vec<_>>();
     assert_eq!(
         numbers(
             node.store
@@ -231,16 +220,10 @@ async fn a_configuration_comes_back(bed: &Bed) {
         delete(ConfigSubject::Manifest("acme".to_owned())),
         delete(ConfigSubject::Token(TokenId::from_raw(51))),
     ]);
-    assert_eq!(
-        apply(&node, change).await,
-        Ok(ConfigOutcome::Applied { revision: 2 })
-    );
+    assert_eq!(apply(&node, change).await, Ok(ConfigOutcome::Applied { revision: 2 }));
     let rows = node.store.config_load().await.unwrap();
-    let left = rows.connections.len()
-        + rows.endpoints.len()
-        + rows.workflows.len()
-        + rows.manifests.len()
-        + rows.tokens.len();
+    let left =
+        rows.connections.len() + rows.endpoints.len() + rows.workflows.len() + rows.manifests.len() + rows.tokens.len();
     assert_eq!((left, rows.workspaces.len()), (0, 1));
     let pinned = node
         .store
@@ -281,15 +264,7 @@ async fn revisions_guard_changes(bed: &Bed) {
         2,
         "a conflict changes nothing"
     );
-    assert_eq!(
-        node.store
-            .audit_page(WORKSPACE, None, 10)
-            .await
-            .unwrap()
-            .rows
-            .len(),
-        2
-    );
+    assert_eq!(node.store.audit_page(WORKSPACE, None, 10).await.unwrap().rows.len(), 2);
     let everything = |revision| ConfigChange {
         expected: vec![ExpectedRevision {
             workspace: WORKSPACE,
@@ -339,37 +314,23 @@ async fn a_change_is_all_or_nothing(bed: &Bed) {
     let rows = node.store.config_load().await.unwrap();
     assert_eq!(rows.revision, 1);
     assert_eq!(
-        rows.connections
-            .iter()
-            .map(|row| row.name.as_str())
-            .collect::<Vec<_>>(),
+        rows.connections.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(),
         ["one"]
     );
 }
 
 async fn published_versions_stay(bed: &Bed) {
     let node = bed.node("a").await;
-    for state in [
-        VersionState::Draft,
-        VersionState::Draft,
-        VersionState::Published,
-    ] {
+    for state in [VersionState::Draft, VersionState::Draft, VersionState::Published] {
         assert!(
-            apply(
-                &node,
-                put(vec![ConfigRowChange::PutVersion(version(31, 1, state))])
-            )
-            .await
-            .is_ok()
+            apply(&node, put(vec![ConfigRowChange::PutVersion(version(31, 1, state))]))
+                .await
+                .is_ok()
         );
     }
     let answer = apply(
         &node,
-        put(vec![ConfigRowChange::PutVersion(version(
-            31,
-            1,
-            VersionState::Draft,
-        ))]),
+        put(vec![ConfigRowChange::PutVersion(version(31, 1, VersionState::Draft))]),
     )
     .await;
     assert!(
@@ -398,10 +359,7 @@ async fn the_master_key_is_proved(bed: &Bed) {
 
     let (store, mut seed) = bed.open().await;
     let error = seed.check_key(&wrong).await.unwrap_err();
-    assert!(
-        matches!(error, OpenError::Key(KeyError::WrongKey { .. })),
-        "{error}"
-    );
+    assert!(matches!(error, OpenError::Key(KeyError::WrongKey { .. })), "{error}");
     // While a key is replaced, both are known.
     let both = SecretBox::with_previous(MasterKey::new([2; 32]), vec![MasterKey::new([1; 32])]);
     seed.check_key(&both).await.unwrap();
@@ -414,8 +372,5 @@ async fn the_master_key_is_proved(bed: &Bed) {
         .remove(0)
         .credential
         .unwrap();
-    assert_eq!(
-        both.open(&identity, &stored).unwrap().expose_secret(),
-        b"sk_1"
-    );
+    assert_eq!(both.open(&identity, &stored).unwrap().expose_secret(), b"sk_1");
 }

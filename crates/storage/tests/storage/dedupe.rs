@@ -22,9 +22,7 @@ fn duplicate(of: EventId) -> FactOutcome {
 
 async fn repeats_in_one_batch(bed: &Bed) {
     let node = bed.node("a").await;
-    let accepted: Vec<_> = (0..60)
-        .map(|n| bed.accepted(&format!("key {}", n % 20)))
-        .collect();
+    let accepted: Vec<_> = (0..60).map(|n| bed.accepted(&format!("key {}", n % 20))).collect();
     let ids: Vec<EventId> = accepted.iter().map(|accepted| accepted.event.id).collect();
     let pending: Vec<_> = accepted
         .into_iter()
@@ -40,15 +38,8 @@ async fn repeats_in_one_batch(bed: &Bed) {
     assert_eq!((statistics.accepted, statistics.duplicates), (20, 40));
 }
 
-async fn check(
-    bed: &Bed,
-    node: &Node,
-    key: &str,
-    first: (i64, Option<i64>),
-    again: (i64, Option<i64>),
-) {
-    let accepted =
-        |(received, anchor): (i64, Option<i64>)| bed.accepted_at(key, at(received), anchor.map(at));
+async fn check(bed: &Bed, node: &Node, key: &str, first: (i64, Option<i64>), again: (i64, Option<i64>)) {
+    let accepted = |(received, anchor): (i64, Option<i64>)| bed.accepted_at(key, at(received), anchor.map(at));
     let original = accepted(first);
     let id = original.event.id;
     assert_eq!(node.write(Fact::Accept(original)).await, Ok(NEW), "{key}");
@@ -87,30 +78,9 @@ async fn repeats_on_other_days(bed: &Bed) {
         (days(30), Some(-10)),
     )
     .await;
-    check(
-        bed,
-        &node,
-        "with an old time",
-        (days(10), Some(0)),
-        (days(12), Some(0)),
-    )
-    .await;
-    check(
-        bed,
-        &node,
-        "first known without a time",
-        (0, None),
-        (days(9), Some(0)),
-    )
-    .await;
-    check(
-        bed,
-        &node,
-        "over midnight",
-        (MIDNIGHT - 1, None),
-        (MIDNIGHT + 1, None),
-    )
-    .await;
+    check(bed, &node, "with an old time", (days(10), Some(0)), (days(12), Some(0))).await;
+    check(bed, &node, "first known without a time", (0, None), (days(9), Some(0))).await;
+    check(bed, &node, "over midnight", (MIDNIGHT - 1, None), (MIDNIGHT + 1, None)).await;
     check(
         bed,
         &node,
@@ -135,14 +105,7 @@ async fn repeats_on_other_days(bed: &Bed) {
         (days(14), None),
     )
     .await;
-    check(
-        bed,
-        &node,
-        "without a time, a month later",
-        (0, None),
-        (days(30), None),
-    )
-    .await;
+    check(bed, &node, "without a time, a month later", (0, None), (days(30), None)).await;
     check(
         bed,
         &node,
@@ -179,10 +142,7 @@ async fn forgetting(bed: &Bed) {
     assert_eq!(node.write(Fact::Accept(accepted)).await, Ok(NEW));
     let prune = |day: i64| Fact::Prune(Prune::Dedupe { now: at(days(day)) });
     assert_eq!(node.write(prune(45)).await, Ok(FactOutcome::Pruned(0)));
-    assert_eq!(
-        node.write(Fact::Accept(bed.accepted("k"))).await,
-        Ok(duplicate(id))
-    );
+    assert_eq!(node.write(Fact::Accept(bed.accepted("k"))).await, Ok(duplicate(id)));
     assert_eq!(node.write(prune(46)).await, Ok(FactOutcome::Pruned(1)));
     assert_eq!(bed.number("SELECT count(*) FROM dedupe").await, 0);
 }
@@ -202,11 +162,7 @@ async fn both_sides_of_midnight_at_once(bed: &Bed) {
         let before = bed.accepted_at(&key, at(MIDNIGHT - 500), None::<Timestamp>);
         let after = bed.accepted_at(&key, at(MIDNIGHT + 500), None::<Timestamp>);
         let ids = [before.event.id, after.event.id];
-        let answers = join_all([
-            first.submit(Fact::Accept(before)),
-            second.submit(Fact::Accept(after)),
-        ])
-        .await;
+        let answers = join_all([first.submit(Fact::Accept(before)), second.submit(Fact::Accept(after))]).await;
         let new: Vec<usize> = (0..2).filter(|n| answers[*n] == Ok(NEW)).collect();
         assert_eq!(new.len(), 1, "{answers:?}");
         assert_eq!(answers[1 - new[0]], Ok(duplicate(ids[new[0]])));

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
-use weir_storage::{
-    AcceptOutcome, Database, DatabaseOptions, Fact, FactOutcome, OpenError, WriteError,
-    WriterHealth,
-};
+use weir_storage::{AcceptOutcome, Database, DatabaseOptions, Fact, FactOutcome, OpenError, WriteError, WriterHealth};
 
 use crate::support::{Bed, Node, WORKSPACE, at, noise};
 
@@ -53,8 +50,7 @@ async fn absent_server(bed: &Bed) {
         .await
         .unwrap();
     admin.execute(AssertSqlSafe(allow(false))).await.unwrap();
-    let end =
-        format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+    let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
     admin.execute(AssertSqlSafe(end)).await.unwrap();
 
     for n in 0..5 {
@@ -62,10 +58,9 @@ async fn absent_server(bed: &Bed) {
         assert_eq!(answer, Err(WriteError::Unavailable), "nothing was sent");
     }
     match node.writer.health() {
-        WriterHealth::Failing { reason, .. } => assert!(
-            reason.contains("not currently accepting connections"),
-            "{reason}"
-        ),
+        WriterHealth::Failing { reason, .. } => {
+            assert!(reason.contains("not currently accepting connections"), "{reason}")
+        }
         other => panic!("{other:?}"),
     }
     admin.execute(AssertSqlSafe(allow(true))).await.unwrap();
@@ -118,17 +113,9 @@ async fn full_disk(bed: &Bed) {
         "the statement failed before the commit"
     );
     assert!(written.len() > 20, "{}", written.len());
-    assert!(
-        matches!(node.writer.health(), WriterHealth::Failing { reason, .. } if reason.contains("full"))
-    );
+    assert!(matches!(node.writer.health(), WriterHealth::Failing { reason, .. } if reason.contains("full")));
     for id in &written {
-        assert!(
-            node.store
-                .event_load(WORKSPACE, *id)
-                .await
-                .unwrap()
-                .is_some()
-        );
+        assert!(node.store.event_load(WORKSPACE, *id).await.unwrap().is_some());
     }
     node.stop().await;
 
@@ -137,10 +124,7 @@ async fn full_disk(bed: &Bed) {
         bed.number("SELECT count(*) FROM event").await,
         i64::try_from(written.len()).unwrap()
     );
-    assert_eq!(
-        node.write(Fact::Accept(bed.accepted("room again"))).await,
-        Ok(NEW)
-    );
+    assert_eq!(node.write(Fact::Accept(bed.accepted("room again"))).await, Ok(NEW));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,9 +134,7 @@ async fn a_second_process_is_turned_away() {
 
 async fn second_process(bed: &Bed) {
     let node = bed.node("a").await;
-    let error = Database::open(&bed.url, DatabaseOptions::default())
-        .await
-        .unwrap_err();
+    let error = Database::open(&bed.url, DatabaseOptions::default()).await.unwrap_err();
     assert!(matches!(error, OpenError::Locked { .. }));
     let message = error.to_string();
     assert!(

@@ -45,11 +45,7 @@ async fn events_by_page_and_filter(bed: &Bed) {
         let mut found = Vec::new();
         let mut before = None;
         loop {
-            let page = node
-                .store
-                .event_page(WORKSPACE, &filter, before, 20)
-                .await
-                .unwrap();
+            let page = node.store.event_page(WORKSPACE, &filter, before, 20).await.unwrap();
             assert!(page.rows.len() <= 20);
             found.extend(page.rows.iter().map(|row| row.id));
             before = page.next;
@@ -129,11 +125,7 @@ async fn runs_by_page_and_filter(bed: &Bed) {
         let mut found = Vec::new();
         let mut before = None;
         loop {
-            let page = node
-                .store
-                .run_page(WORKSPACE, &filter, before, 7)
-                .await
-                .unwrap();
+            let page = node.store.run_page(WORKSPACE, &filter, before, 7).await.unwrap();
             found.extend(page.rows.iter().map(|row| row.id));
             before = page.next;
             if before.is_none() {
@@ -193,11 +185,7 @@ async fn runs_by_page_and_filter(bed: &Bed) {
     check(mixed, |n| n % 4 == 1 && n % 5 == 4 && n >= 40).await;
     let counts = node.store.run_counts(WORKSPACE).await.unwrap();
     assert_eq!(
-        (
-            counts.running.value,
-            counts.waiting.value,
-            counts.failed.value
-        ),
+        (counts.running.value, counts.waiting.value, counts.failed.value),
         (10, 20, 40)
     );
 }

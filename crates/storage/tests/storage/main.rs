@@ -1,10 +1,6 @@
 //! Every promise of the storage crate, on both databases.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test that cannot go on must fail"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on must fail")]
 
 mod accept;
 mod claim;

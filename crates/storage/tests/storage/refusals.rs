@@ -27,11 +27,7 @@ async fn refusals_are_counted_and_bounded(bed: &Bed) {
     let node = bed.node("a").await;
     let mut pending = Vec::new();
     for n in 0..60 {
-        let reason = if n % 3 == 0 {
-            "stale_timestamp"
-        } else {
-            "bad_signature"
-        };
+        let reason = if n % 3 == 0 { "stale_timestamp" } else { "bad_signature" };
         pending.push(node.submit(Fact::Refused(refused(bed, n, reason, 20_000))));
     }
     pending.push(node.submit(Fact::Refused(refused(bed, days(2), "bad_signature", 3))));
@@ -39,15 +35,8 @@ async fn refusals_are_counted_and_bounded(bed: &Bed) {
         assert_eq!(answer, Ok(FactOutcome::Written));
     }
     let all = RefusedFilter::default();
-    let newest = node
-        .store
-        .refused_page(WORKSPACE, &all, None, 2)
-        .await
-        .unwrap();
-    assert_eq!(
-        (newest.rows[0].body_bytes, newest.rows[0].body.len()),
-        (3, 3)
-    );
+    let newest = node.store.refused_page(WORKSPACE, &all, None, 2).await.unwrap();
+    assert_eq!((newest.rows[0].body_bytes, newest.rows[0].body.len()), (3, 3));
     assert_eq!(
         (newest.rows[1].body_bytes, newest.rows[1].body.len()),
         (20_000, 16 << 10)
@@ -90,28 +79,16 @@ async fn refusals_are_counted_and_bounded(bed: &Bed) {
     );
 
     let prune = |before| Fact::Prune(Prune::Refused { before });
+    assert_eq!(node.write(prune(at(days(1)))).await, Ok(FactOutcome::Pruned(60)));
+    assert_eq!(node.write(prune(at(days(1)))).await, Ok(FactOutcome::Pruned(0)));
     assert_eq!(
-        node.write(prune(at(days(1)))).await,
-        Ok(FactOutcome::Pruned(60))
-    );
-    assert_eq!(
-        node.write(prune(at(days(1)))).await,
-        Ok(FactOutcome::Pruned(0))
-    );
-    assert_eq!(
-        node.store
-            .refused_counts(WORKSPACE, at(0))
-            .await
-            .unwrap()
-            .len(),
+        node.store.refused_counts(WORKSPACE, at(0)).await.unwrap().len(),
         3,
         "the counters outlive the rows"
     );
     assert_eq!(
-        node.write(Fact::Prune(Prune::RefusedCounts {
-            before: at(days(1))
-        }))
-        .await,
+        node.write(Fact::Prune(Prune::RefusedCounts { before: at(days(1)) }))
+            .await,
         Ok(FactOutcome::Pruned(2))
     );
 

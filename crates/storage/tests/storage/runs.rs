@@ -22,13 +22,9 @@ async fn started(bed: &Bed, node: &Node, key: &str) -> RunId {
 
 async fn a_taken_place_is_stale(bed: &Bed) {
     let node = bed.node("a").await;
-    let (one, two) = (
-        started(bed, &node, "1").await,
-        started(bed, &node, "2").await,
-    );
+    let (one, two) = (started(bed, &node, "1").await, started(bed, &node, "2").await);
     assert_eq!(
-        node.write(commit(one, 0, "first", Some(RunStatus::Waiting)))
-            .await,
+        node.write(commit(one, 0, "first", Some(RunStatus::Waiting))).await,
         Ok(FactOutcome::Written)
     );
     let pending = vec![
@@ -49,39 +45,22 @@ async fn a_taken_place_is_stale(bed: &Bed) {
         [(0, b"first".to_vec())]
     );
     assert_eq!(
-        node.store
-            .run_load(WORKSPACE, one)
-            .await
-            .unwrap()
-            .unwrap()
-            .status,
+        node.store.run_load(WORKSPACE, one).await.unwrap().unwrap().status,
         RunStatus::Waiting
     );
     assert_eq!(
-        node.store
-            .run_load(WORKSPACE, two)
-            .await
-            .unwrap()
-            .unwrap()
-            .status,
+        node.store.run_load(WORKSPACE, two).await.unwrap().unwrap().status,
         RunStatus::Succeeded
     );
     let other_tenant = weir_workflow_engine::WorkspaceId::from_raw(12);
-    assert_eq!(
-        node.store.journal_load(other_tenant, one).await.unwrap(),
-        []
-    );
+    assert_eq!(node.store.journal_load(other_tenant, one).await.unwrap(), []);
 }
 
 async fn commits_of_one_run_keep_their_order(bed: &Bed) {
     let node = bed.node("a").await;
     let run = started(bed, &node, "1").await;
     let update = |n: i64| RunUpdate {
-        status: if n == 49 {
-            RunStatus::Failed
-        } else {
-            RunStatus::Waiting
-        },
+        status: if n == 49 { RunStatus::Failed } else { RunStatus::Waiting },
         due_at: (n < 49).then(|| at(n)),
         finished_at: (n == 49).then(|| at(n)),
         error_code: (n == 49).then(|| "effect_unknown".to_owned()),
@@ -102,9 +81,7 @@ async fn commits_of_one_run_keep_their_order(bed: &Bed) {
         assert_eq!(answer, Ok(FactOutcome::Written));
     }
     let journal = node.store.journal_load(WORKSPACE, run).await.unwrap();
-    let expected: Vec<_> = (0..50)
-        .map(|n| (n, format!("entry {n}").into_bytes()))
-        .collect();
+    let expected: Vec<_> = (0..50).map(|n| (n, format!("entry {n}").into_bytes())).collect();
     assert_eq!(journal, expected);
     let row = node.store.run_load(WORKSPACE, run).await.unwrap().unwrap();
     assert_eq!(
@@ -133,20 +110,13 @@ async fn a_family_is_read_together(bed: &Bed) {
         ..root.clone()
     };
     assert_eq!(
-        node.write(Fact::Start(vec![replay.clone(), second.clone()]))
-            .await,
+        node.write(Fact::Start(vec![replay.clone(), second.clone()])).await,
         Ok(FactOutcome::Written)
     );
     for (n, run) in [root.id, replay.id, second.id].into_iter().enumerate() {
-        node.write(commit(run, 0, &format!("journal {n}"), None))
-            .await
-            .unwrap();
+        node.write(commit(run, 0, &format!("journal {n}"), None)).await.unwrap();
     }
-    let family = node
-        .store
-        .family_journals(WORKSPACE, root.id)
-        .await
-        .unwrap();
+    let family = node.store.family_journals(WORKSPACE, root.id).await.unwrap();
     let expected: Vec<_> = [root.id, replay.id, second.id]
         .into_iter()
         .enumerate()
@@ -155,9 +125,7 @@ async fn a_family_is_read_together(bed: &Bed) {
     assert_eq!(family, expected);
     let runs = node.store.event_runs(WORKSPACE, event).await.unwrap();
     assert_eq!(
-        runs.iter()
-            .map(|run| (run.id, run.replay_of))
-            .collect::<Vec<_>>(),
+        runs.iter().map(|run| (run.id, run.replay_of)).collect::<Vec<_>>(),
         [
             (root.id, None),
             (replay.id, Some(root.id)),
@@ -194,20 +162,11 @@ async fn a_fenced_writer_writes_nothing(bed: &Bed) {
         Err(WriteError::Fenced)
     );
     assert_eq!(
-        node.store
-            .run_load(WORKSPACE, run)
-            .await
-            .unwrap()
-            .unwrap()
-            .status,
+        node.store.run_load(WORKSPACE, run).await.unwrap().unwrap().status,
         RunStatus::Running
     );
     for table in ["event", "run", "dedupe"] {
-        assert_eq!(
-            bed.number(&format!("SELECT count(*) FROM {table}")).await,
-            1,
-            "{table}"
-        );
+        assert_eq!(bed.number(&format!("SELECT count(*) FROM {table}")).await, 1, "{table}");
     }
     assert_eq!(bed.number("SELECT count(*) FROM journal").await, 0);
     assert_eq!(node.task.await.unwrap(), weir_storage::WriterEnd::Fenced);

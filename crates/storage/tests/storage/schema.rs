@@ -11,17 +11,11 @@ async fn sqlite() {
 
 async fn sqlite_schema(bed: &Bed) {
     let (store, seed) = bed.open().await;
-    assert_eq!(
-        store.schema_version().await.unwrap(),
-        "m20261101_000002_configuration"
-    );
+    assert_eq!(store.schema_version().await.unwrap(), "m20261101_000002_configuration");
     drop(seed);
     let mut connection = SqliteConnection::connect(&bed.url).await.unwrap();
     let text = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name <> 'seaql_migrations' ORDER BY name";
-    let texts: Vec<String> = sqlx::query_scalar(text)
-        .fetch_all(&mut connection)
-        .await
-        .unwrap();
+    let texts: Vec<String> = sqlx::query_scalar(text).fetch_all(&mut connection).await.unwrap();
     let texts: Vec<String> = texts
         .iter()
         .map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "))
@@ -59,10 +53,7 @@ async fn postgres_schema(bed: &Bed) {
         CASE is_nullable WHEN 'NO' THEN ' NOT NULL' ELSE '' END, ', ' ORDER BY ordinal_position) \
         FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'seaql_migrations' GROUP BY table_name ORDER BY 1";
     let indexes = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'seaql_migrations' ORDER BY indexdef";
-    let mut lines: Vec<String> = sqlx::query_scalar(columns)
-        .fetch_all(&mut connection)
-        .await
-        .unwrap();
+    let mut lines: Vec<String> = sqlx::query_scalar(columns).fetch_all(&mut connection).await.unwrap();
     lines.extend(
         sqlx::query_scalar::<_, String>(indexes)
             .fetch_all(&mut connection)

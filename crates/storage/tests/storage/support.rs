@@ -10,13 +10,10 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use weir_storage::{
-    Accepted, Database, DatabaseOptions, Dedupe, EventRow, Fact, FactOutcome, NewRun, NodeIdentity,
-    Pending, RunCommit, RunStatus, RunUpdate, Store, WriteError, Writer, WriterEnd, WriterLimits,
-    WriterSeed,
+    Accepted, Database, DatabaseOptions, Dedupe, EventRow, Fact, FactOutcome, NewRun, NodeIdentity, Pending, RunCommit,
+    RunStatus, RunUpdate, Store, WriteError, Writer, WriterEnd, WriterLimits, WriterSeed,
 };
-use weir_workflow_engine::{
-    EventId, EventSource, IdGenerator, RunId, Timestamp, VersionId, WorkflowId, WorkspaceId,
-};
+use weir_workflow_engine::{EventId, EventSource, IdGenerator, RunId, Timestamp, VersionId, WorkflowId, WorkspaceId};
 
 /// Makes a test of each function twice.
 macro_rules! both_databases {
@@ -61,10 +58,7 @@ pub(crate) struct Node {
 impl Bed {
     pub(crate) fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let url = format!(
-            "sqlite://{}",
-            folder.path().join("data").join("weir.db").display()
-        );
+        let url = format!("sqlite://{}", folder.path().join("data").join("weir.db").display());
         Self {
             url,
             _folder: folder,
@@ -75,7 +69,10 @@ impl Bed {
 
     pub(crate) async fn postgres() -> Self {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
-        #[expect(clippy::disallowed_methods, reason = "only the test script knows where the server is")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "only the test script knows where the server is"
+        )]
         let server = std::env::var("WEIR_TEST_POSTGRES_URL")
             .expect("WEIR_TEST_POSTGRES_URL is not set: run `make test`, which starts a PostgreSQL server and sets it");
         let name = format!(
@@ -120,9 +117,7 @@ impl Bed {
     }
 
     pub(crate) async fn open(&self) -> (Store, WriterSeed) {
-        Database::open(&self.url, DatabaseOptions::default())
-            .await
-            .unwrap()
+        Database::open(&self.url, DatabaseOptions::default()).await.unwrap()
     }
 
     pub(crate) async fn node(&self, name: &str) -> Node {
@@ -184,12 +179,7 @@ impl Bed {
         self.accepted_at(key, at(0), None)
     }
 
-    pub(crate) fn accepted_at(
-        &self,
-        key: &str,
-        received_at: Timestamp,
-        anchored_at: Option<Timestamp>,
-    ) -> Accepted {
+    pub(crate) fn accepted_at(&self, key: &str, received_at: Timestamp, anchored_at: Option<Timestamp>) -> Accepted {
         let event_id = EventId::from_raw(self.ids.next_raw(received_at));
         let run_id = RunId::from_raw(self.ids.next_raw(received_at));
         Accepted {

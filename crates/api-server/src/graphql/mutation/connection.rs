@@ -17,7 +17,7 @@ pub(crate) struct ConnectionMutations;
 
 #[Object]
 impl ConnectionMutations {
-    /// Creates a connection. Needs CONFIG_WRITE, and SECRET_WRITE with a credential.
+    /// Creates a connection. Needs `CONFIG_WRITE`, and `SECRET_WRITE` with a credential.
     async fn connection_create(
         &self,
         ctx: &Context<'_>,
@@ -33,7 +33,7 @@ impl ConnectionMutations {
         Ok(ConnectionPayload::of(ctx, &input.name, outcome))
     }
 
-    /// Changes a connection. What is left out stays. Needs CONFIG_WRITE, and SECRET_WRITE with a credential.
+    /// Changes a connection. What is left out stays. Needs `CONFIG_WRITE`, and `SECRET_WRITE` with a credential.
     async fn connection_update(
         &self,
         ctx: &Context<'_>,
@@ -43,9 +43,11 @@ impl ConnectionMutations {
         let workspace = caller.may(Permission::ConfigWrite)?;
         let found = match input_id::<ConnectionId>(&input.id, "id") {
             Ok(id) => Connection::by_id(&caller.any().snapshot(), workspace, id),
-            Err(error) => return Ok(ConnectionPayload::refused(vec![error])),
+            Err(errors) => return Ok(ConnectionPayload::refused(errors)),
         };
-        let Some(found) = found else { return Ok(ConnectionPayload::refused(vec![UserError::not_found("id")])) };
+        let Some(found) = found else {
+            return Ok(ConnectionPayload::refused(vec![UserError::not_found("id")]));
+        };
         let row = found.row();
         let config = match input.config {
             MaybeUndefined::Undefined => serde_json::from_str(&row.config).ok(),
@@ -58,17 +60,28 @@ impl ConnectionMutations {
             ("credential", input.credential.map(|credential| credential.0)),
         ];
         let document = document(Kind::Connection, &row.name, fields);
-        let outcome = apply_one(ctx, document, Expect::Revision(input.expected_revision.into()), "expectedRevision", &in_input).await?;
+        let outcome = apply_one(
+            ctx,
+            document,
+            Expect::Revision(input.expected_revision.into()),
+            "expectedRevision",
+            &in_input,
+        )
+        .await?;
         Ok(ConnectionPayload::of(ctx, &row.name, outcome))
     }
 
-    /// Deletes a connection with its credential. Refused while an endpoint or a published workflow names it. Needs CONFIG_WRITE.
-    async fn connection_delete(&self, ctx: &Context<'_>, #[graphql(desc = "Which connection.")] input: DeleteInput) -> ApiResult<DeletePayload> {
+    /// Deletes a connection with its credential. Refused while an endpoint or a published workflow names it. Needs `CONFIG_WRITE`.
+    async fn connection_delete(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which connection.")] input: DeleteInput,
+    ) -> ApiResult<DeletePayload> {
         let caller = Caller::of(ctx);
         let workspace = caller.may(Permission::ConfigWrite)?;
         let found = match input_id::<ConnectionId>(&input.id, "id") {
             Ok(id) => Connection::by_id(&caller.any().snapshot(), workspace, id),
-            Err(error) => return Ok(DeletePayload::refused(vec![error])),
+            Err(errors) => return Ok(DeletePayload::refused(errors)),
         };
         match found {
             Some(found) => delete(ctx, Kind::Connection, &found.row().name, input).await,
@@ -116,7 +129,10 @@ pub(crate) struct ConnectionPayload {
 
 impl ConnectionPayload {
     fn refused(user_errors: Vec<UserError>) -> Self {
-        ConnectionPayload { connection: None, user_errors }
+        ConnectionPayload {
+            connection: None,
+            user_errors,
+        }
     }
 
     fn of(ctx: &Context<'_>, name: &str, outcome: Result<(), Vec<UserError>>) -> Self {
@@ -124,7 +140,10 @@ impl ConnectionPayload {
             Ok(()) => {
                 let caller = Caller::of(ctx);
                 let connection = Connection::by_name(&caller.any().snapshot(), caller.principal().workspace, name);
-                ConnectionPayload { connection, user_errors: Vec::new() }
+                ConnectionPayload {
+                    connection,
+                    user_errors: Vec::new(),
+                }
             }
             Err(user_errors) => ConnectionPayload::refused(user_errors),
         }

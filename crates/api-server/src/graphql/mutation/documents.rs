@@ -18,7 +18,7 @@ pub(crate) struct DocumentMutations;
 #[Object]
 impl DocumentMutations {
     /// Applies configuration documents: what is new is created, what differs is changed, what is left out stays. All or
-    /// nothing. Needs CONFIG_WRITE, and SECRET_WRITE when a document brings a credential or secrets.
+    /// nothing. Needs `CONFIG_WRITE`, and `SECRET_WRITE` when a document brings a credential or secrets.
     async fn apply_documents(
         &self,
         ctx: &Context<'_>,
@@ -33,7 +33,10 @@ impl DocumentMutations {
         for document in &documents {
             may_apply(caller, &document.value)?;
         }
-        let options = ApplyOptions { dry_run: input.dry_run, expect: Expect::Any };
+        let options = ApplyOptions {
+            dry_run: input.dry_run,
+            expect: Expect::Any,
+        };
         match orchestrator.apply(workspace, &caller.actor(), documents, options).await {
             Ok(report) => Ok(ApplyDocumentsPayload {
                 applied: report.applied,
@@ -60,7 +63,11 @@ fn read(texts: &[String]) -> Result<(Vec<SourceDocument>, Vec<usize>), Vec<UserE
                 for document in parsed {
                     let value = document.value.clone();
                     let lines = Arc::new(move |pointer: &str| document.line_of(pointer));
-                    documents.push(SourceDocument { value, lines: Some(lines), origin: None });
+                    documents.push(SourceDocument {
+                        value,
+                        lines: Some(lines),
+                        origin: None,
+                    });
                     origins.push(index);
                 }
             }
@@ -72,13 +79,21 @@ fn read(texts: &[String]) -> Result<(Vec<SourceDocument>, Vec<usize>), Vec<UserE
         }
     }
     if user_errors.is_empty() && documents.is_empty() {
-        user_errors.push(UserError::input(UserErrorCode::Required, "documents", "there is no document in the texts"));
+        user_errors.push(UserError::input(
+            UserErrorCode::Required,
+            "documents",
+            "there is no document in the texts",
+        ));
     }
     if documents.len() > MAX_DOCUMENTS {
         let message = format!("{} documents are more than {MAX_DOCUMENTS}", documents.len());
         user_errors.push(UserError::input(UserErrorCode::TooMany, "documents", message));
     }
-    if user_errors.is_empty() { Ok((documents, origins)) } else { Err(user_errors) }
+    if user_errors.is_empty() {
+        Ok((documents, origins))
+    } else {
+        Err(user_errors)
+    }
 }
 
 /// Documents to apply.
@@ -105,7 +120,11 @@ pub(crate) struct ApplyDocumentsPayload {
 
 impl ApplyDocumentsPayload {
     fn refused(user_errors: Vec<UserError>) -> Self {
-        ApplyDocumentsPayload { applied: false, changes: Vec::new(), user_errors }
+        ApplyDocumentsPayload {
+            applied: false,
+            changes: Vec::new(),
+            user_errors,
+        }
     }
 }
 

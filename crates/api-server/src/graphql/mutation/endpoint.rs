@@ -18,7 +18,7 @@ pub(crate) struct EndpointMutations;
 
 #[Object]
 impl EndpointMutations {
-    /// Creates an endpoint; its `url` is what the provider gets. Needs CONFIG_WRITE, and SECRET_WRITE with secrets.
+    /// Creates an endpoint; its `url` is what the provider gets. Needs `CONFIG_WRITE`, and `SECRET_WRITE` with secrets.
     async fn endpoint_create(
         &self,
         ctx: &Context<'_>,
@@ -36,7 +36,7 @@ impl EndpointMutations {
         Ok(EndpointPayload::of(ctx, &input.name, outcome))
     }
 
-    /// Changes an endpoint. What is left out stays; null removes. Needs CONFIG_WRITE, and SECRET_WRITE with secrets.
+    /// Changes an endpoint. What is left out stays; null removes. Needs `CONFIG_WRITE`, and `SECRET_WRITE` with secrets.
     async fn endpoint_update(
         &self,
         ctx: &Context<'_>,
@@ -46,30 +46,56 @@ impl EndpointMutations {
         let workspace = caller.may(Permission::ConfigWrite)?;
         let found = match input_id::<EndpointId>(&input.id, "id") {
             Ok(id) => Endpoint::by_id(&caller.any().snapshot(), workspace, id),
-            Err(error) => return Ok(EndpointPayload::refused(vec![error])),
+            Err(errors) => return Ok(EndpointPayload::refused(errors)),
         };
-        let Some(found) = found else { return Ok(EndpointPayload::refused(vec![UserError::not_found("id")])) };
+        let Some(found) = found else {
+            return Ok(EndpointPayload::refused(vec![UserError::not_found("id")]));
+        };
         let now = found.inner();
         let allowed: Vec<String> = now.allow().iter().map(ToString::to_string).collect();
         let fields = [
             ("connector", Some(now.connector().name().into())),
-            ("connection", patched(input.connection.map_value(Value::from), || now.connection().map(|(_, name)| name.into()))),
-            ("verify", patched(input.verify.map_value(|verify| verify.0), || now.verify_override().cloned())),
+            (
+                "connection",
+                patched(input.connection.map_value(Value::from), || {
+                    now.connection().map(|(_, name)| name.into())
+                }),
+            ),
+            (
+                "verify",
+                patched(input.verify.map_value(|verify| verify.0), || {
+                    now.verify_override().cloned()
+                }),
+            ),
             ("secrets", input.secrets.map(secret_list)),
-            ("allow", patched(input.allow.map_value(Value::from), || Some(allowed.into()))),
+            (
+                "allow",
+                patched(input.allow.map_value(Value::from), || Some(allowed.into())),
+            ),
         ];
         let document = document(Kind::Endpoint, now.name(), fields);
-        let outcome = apply_one(ctx, document, Expect::Revision(input.expected_revision.into()), "expectedRevision", &in_input).await?;
+        let outcome = apply_one(
+            ctx,
+            document,
+            Expect::Revision(input.expected_revision.into()),
+            "expectedRevision",
+            &in_input,
+        )
+        .await?;
         Ok(EndpointPayload::of(ctx, now.name(), outcome))
     }
 
-    /// Deletes an endpoint: requests to its URL get 404 from now on. Its events stay. Needs CONFIG_WRITE.
-    async fn endpoint_delete(&self, ctx: &Context<'_>, #[graphql(desc = "Which endpoint.")] input: DeleteInput) -> ApiResult<DeletePayload> {
+    /// Deletes an endpoint: requests to its URL get 404 from now on. Its events stay. Needs `CONFIG_WRITE`.
+    async fn endpoint_delete(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which endpoint.")] input: DeleteInput,
+    ) -> ApiResult<DeletePayload> {
         let caller = Caller::of(ctx);
         let workspace = caller.may(Permission::ConfigWrite)?;
         let found = match input_id::<EndpointId>(&input.id, "id") {
             Ok(id) => Endpoint::by_id(&caller.any().snapshot(), workspace, id),
-            Err(error) => return Ok(DeletePayload::refused(vec![error])),
+            Err(errors) => return Ok(DeletePayload::refused(errors)),
         };
         match found {
             Some(found) => delete(ctx, Kind::Endpoint, found.inner().name(), input).await,
@@ -138,7 +164,10 @@ pub(crate) struct EndpointPayload {
 
 impl EndpointPayload {
     fn refused(user_errors: Vec<UserError>) -> Self {
-        EndpointPayload { endpoint: None, user_errors }
+        EndpointPayload {
+            endpoint: None,
+            user_errors,
+        }
     }
 
     fn of(ctx: &Context<'_>, name: &str, outcome: Result<(), Vec<UserError>>) -> Self {
@@ -146,7 +175,10 @@ impl EndpointPayload {
             Ok(()) => {
                 let caller = Caller::of(ctx);
                 let endpoint = Endpoint::by_name(&caller.any().snapshot(), caller.principal().workspace, name);
-                EndpointPayload { endpoint, user_errors: Vec::new() }
+                EndpointPayload {
+                    endpoint,
+                    user_errors: Vec::new(),
+                }
             }
             Err(user_errors) => EndpointPayload::refused(user_errors),
         }

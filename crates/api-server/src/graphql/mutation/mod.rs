@@ -51,22 +51,32 @@ pub(crate) struct DeletePayload {
 
 impl DeletePayload {
     fn deleted(id: ID) -> Self {
-        DeletePayload { deleted_id: Some(id), user_errors: Vec::new() }
+        DeletePayload {
+            deleted_id: Some(id),
+            user_errors: Vec::new(),
+        }
     }
 
     fn refused(user_errors: Vec<UserError>) -> Self {
-        DeletePayload { deleted_id: None, user_errors }
+        DeletePayload {
+            deleted_id: None,
+            user_errors,
+        }
     }
 }
 
 /// Reads an id of the input; a wrong one is a user error.
-fn input_id<T: FromStr<Err = IdError>>(id: &ID, field: &str) -> Result<T, UserError> {
-    id.as_str().parse().map_err(|error: IdError| UserError::input(UserErrorCode::InvalidId, field, error.to_string()))
+fn input_id<T: FromStr<Err = IdError>>(id: &ID, field: &str) -> Result<T, Vec<UserError>> {
+    id.as_str()
+        .parse()
+        .map_err(|error: IdError| vec![UserError::input(UserErrorCode::InvalidId, field, error.to_string())])
 }
 
-/// Whether a document brings secrets along, so that SECRET_WRITE is needed.
+/// Whether a document brings secrets along, so that `SECRET_WRITE` is needed.
 fn carries_secrets(document: &Value) -> bool {
-    ["credential", "secrets"].iter().any(|key| document.get(key).is_some_and(|value| !value.is_null()))
+    ["credential", "secrets"]
+        .iter()
+        .any(|key| document.get(key).is_some_and(|value| !value.is_null()))
 }
 
 /// Whether the caller may apply this document.
@@ -90,7 +100,15 @@ async fn apply_one(
     may_apply(caller, &document)?;
     let (orchestrator, workspace) = caller.orchestrator(Permission::ConfigWrite)?;
     let options = ApplyOptions { dry_run: false, expect };
-    match orchestrator.apply(workspace, &caller.actor(), vec![SourceDocument::from_value(document)], options).await {
+    match orchestrator
+        .apply(
+            workspace,
+            &caller.actor(),
+            vec![SourceDocument::from_value(document)],
+            options,
+        )
+        .await
+    {
         Ok(_report) => Ok(Ok(())),
         Err(error) => of_apply(error, conflict_field, place).map(Err),
     }
@@ -100,7 +118,16 @@ async fn apply_one(
 async fn delete(ctx: &Context<'_>, kind: Kind, name: &str, input: DeleteInput) -> ApiResult<DeletePayload> {
     let caller = Caller::of(ctx);
     let (orchestrator, workspace) = caller.orchestrator(Permission::ConfigWrite)?;
-    match orchestrator.delete(workspace, &caller.actor(), kind, name, input.expected_revision.map(i64::from)).await {
+    match orchestrator
+        .delete(
+            workspace,
+            &caller.actor(),
+            kind,
+            name,
+            input.expected_revision.map(i64::from),
+        )
+        .await
+    {
         Ok(()) => Ok(DeletePayload::deleted(input.id)),
         Err(error) => of_apply(error, "expectedRevision", &super::user_error::in_input).map(DeletePayload::refused),
     }
@@ -111,6 +138,10 @@ fn document(kind: Kind, name: &str, fields: impl IntoIterator<Item = (&'static s
     let mut document = Map::new();
     document.insert("kind".to_owned(), kind.as_str().into());
     document.insert("name".to_owned(), name.into());
-    document.extend(fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+    document.extend(
+        fields
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?))),
+    );
     Value::Object(document)
 }

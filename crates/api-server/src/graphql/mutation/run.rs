@@ -23,49 +23,111 @@ pub(crate) struct RunMutations;
 
 #[Object]
 impl RunMutations {
-    /// Starts a workflow by hand. Answers when the start is on disk; the run goes on by itself. Needs RUN_OPERATE.
-    async fn run_start(&self, ctx: &Context<'_>, #[graphql(desc = "What to start.")] input: RunStartInput) -> ApiResult<RunStartPayload> {
+    /// Starts a workflow by hand. Answers when the start is on disk; the run goes on by itself. Needs `RUN_OPERATE`.
+    async fn run_start(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What to start.")] input: RunStartInput,
+    ) -> ApiResult<RunStartPayload> {
         let caller = Caller::of(ctx);
         let (orchestrator, workspace) = caller.orchestrator(Permission::RunOperate)?;
-        if input.idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > MAX_KEY_BYTES) {
-            let error = UserError::input(UserErrorCode::Invalid, "idempotencyKey", format!("a key has 1 to {MAX_KEY_BYTES} bytes"));
+        if input
+            .idempotency_key
+            .as_ref()
+            .is_some_and(|key| key.is_empty() || key.len() > MAX_KEY_BYTES)
+        {
+            let error = UserError::input(
+                UserErrorCode::Invalid,
+                "idempotencyKey",
+                format!("a key has 1 to {MAX_KEY_BYTES} bytes"),
+            );
             return Ok(RunStartPayload::refused(error));
         }
         let body = input.input.map(|input| input.0).unwrap_or_default();
-        match orchestrator.run_start(workspace, &caller.actor(), &input.workflow, body, input.idempotency_key).await {
-            Ok(started) => Ok(RunStartPayload { run: started.run, event: Some(started.event), replayed: started.replayed, user_errors: Vec::new() }),
+        match orchestrator
+            .run_start(workspace, &caller.actor(), &input.workflow, body, input.idempotency_key)
+            .await
+        {
+            Ok(started) => Ok(RunStartPayload {
+                run: started.run,
+                event: Some(started.event),
+                replayed: started.replayed,
+                user_errors: Vec::new(),
+            }),
             Err(ControlError::NotFound) => {
-                let error = UserError::input(UserErrorCode::NotFound, "workflow", "there is no published workflow with this name");
+                let error = UserError::input(
+                    UserErrorCode::NotFound,
+                    "workflow",
+                    "there is no published workflow with this name",
+                );
                 Ok(RunStartPayload::refused(error))
             }
-            Err(ControlError::Invalid(problems)) => Ok(RunStartPayload { run: None, event: None, replayed: false, user_errors: misfits("input", problems) }),
-            Err(ControlError::NotReplayable { why }) => Ok(RunStartPayload::refused(UserError::input(UserErrorCode::Invalid, "workflow", why))),
-            Err(ControlError::PreviewChanged(_)) => Err(ApiError::internal_text("starting a run", "answered as if it were a replay")),
+            Err(ControlError::Invalid(problems)) => Ok(RunStartPayload {
+                run: None,
+                event: None,
+                replayed: false,
+                user_errors: misfits("input", problems),
+            }),
+            Err(ControlError::NotReplayable { why }) => Ok(RunStartPayload::refused(UserError::input(
+                UserErrorCode::Invalid,
+                "workflow",
+                why,
+            ))),
+            Err(ControlError::PreviewChanged(_)) => Err(ApiError::internal_text(
+                "starting a run",
+                "answered as if it were a replay",
+            )),
             Err(ControlError::Unavailable(cause)) => Err(unavailable("a run was not started", &cause)),
         }
     }
 
     /// Replays a run that is over. Effects that took place are answered from the record; `replayPreview` tells which
-    /// would be sent, and gives the word for `confirm`. Needs RUN_OPERATE.
-    async fn run_replay(&self, ctx: &Context<'_>, #[graphql(desc = "What to replay.")] input: RunReplayInput) -> ApiResult<RunReplayPayload> {
+    /// would be sent, and gives the word for `confirm`. Needs `RUN_OPERATE`.
+    async fn run_replay(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What to replay.")] input: RunReplayInput,
+    ) -> ApiResult<RunReplayPayload> {
         let caller = Caller::of(ctx);
         let (orchestrator, workspace) = caller.orchestrator(Permission::RunOperate)?;
         let id = match input_id::<RunId>(&input.run_id, "runId") {
             Ok(id) => id,
-            Err(error) => return Ok(RunReplayPayload::refused(error)),
-        };
-        match orchestrator.replay(workspace, &caller.actor(), id, &input.confirm).await {
-            Ok(run) => Ok(RunReplayPayload { run: Some(run), preview: None, user_errors: Vec::new() }),
-            Err(ControlError::NotFound) => Ok(RunReplayPayload::refused(UserError::not_found("runId"))),
-            Err(ControlError::NotReplayable { why }) => {
-                Ok(RunReplayPayload::refused(UserError::precondition(UserErrorCode::NotReplayable, "runId", why, Vec::new())))
+            Err(user_errors) => {
+                return Ok(RunReplayPayload {
+                    user_errors,
+                    ..RunReplayPayload::default()
+                });
             }
+        };
+        match orchestrator
+            .replay(workspace, &caller.actor(), id, &input.confirm)
+            .await
+        {
+            Ok(run) => Ok(RunReplayPayload {
+                run: Some(run),
+                preview: None,
+                user_errors: Vec::new(),
+            }),
+            Err(ControlError::NotFound) => Ok(RunReplayPayload::refused(UserError::not_found("runId"))),
+            Err(ControlError::NotReplayable { why }) => Ok(RunReplayPayload::refused(UserError::precondition(
+                UserErrorCode::NotReplayable,
+                "runId",
+                why,
+                Vec::new(),
+            ))),
             Err(ControlError::PreviewChanged(prepared)) => {
                 let message = "what the replay would do is not what was shown: look at the preview again";
                 let error = UserError::precondition(UserErrorCode::PreviewChanged, "confirm", message, Vec::new());
-                Ok(RunReplayPayload { preview: Some((*prepared).into()), ..RunReplayPayload::refused(error) })
+                Ok(RunReplayPayload {
+                    preview: Some((*prepared).into()),
+                    ..RunReplayPayload::refused(error)
+                })
             }
-            Err(ControlError::Invalid(problems)) => Ok(RunReplayPayload { run: None, preview: None, user_errors: misfits("runId", problems) }),
+            Err(ControlError::Invalid(problems)) => Ok(RunReplayPayload {
+                run: None,
+                preview: None,
+                user_errors: misfits("runId", problems),
+            }),
             Err(ControlError::Unavailable(cause)) => Err(unavailable("a run was not replayed", &cause)),
         }
     }
@@ -73,12 +135,18 @@ impl RunMutations {
 
 fn unavailable(what: &str, cause: &str) -> ApiError {
     tracing::warn!("{what}: {cause}");
-    ApiError::new(Code::DatabaseUnavailable, format!("{what}: the database did not confirm it; look before you try again"))
+    ApiError::new(
+        Code::DatabaseUnavailable,
+        format!("{what}: the database did not confirm it; look before you try again"),
+    )
 }
 
 /// Each misfit of an input, below the field that was given.
 fn misfits(field: &str, problems: Vec<weir_workflow_engine::Problem>) -> Vec<UserError> {
-    problems.into_iter().map(|problem| UserError::inside(field, problem)).collect()
+    problems
+        .into_iter()
+        .map(|problem| UserError::inside(field, problem))
+        .collect()
 }
 
 /// What to start.
@@ -108,7 +176,7 @@ pub(crate) struct RunStartPayload {
 
 #[async_graphql::ComplexObject]
 impl RunStartPayload {
-    /// The run. Null: nothing was started. Needs RUN_READ.
+    /// The run. Null: nothing was started. Needs `RUN_READ`.
     async fn run(&self, ctx: &Context<'_>) -> ApiResult<Option<Run>> {
         match self.run {
             Some(id) => run::load(ctx, id).await,
@@ -116,7 +184,7 @@ impl RunStartPayload {
         }
     }
 
-    /// The event that stands for the start. Needs RUN_READ.
+    /// The event that stands for the start. Needs `RUN_READ`.
     async fn event(&self, ctx: &Context<'_>) -> ApiResult<Option<Event>> {
         match self.event {
             Some(id) => event::load(ctx, id).await,
@@ -127,7 +195,10 @@ impl RunStartPayload {
 
 impl RunStartPayload {
     fn refused(error: UserError) -> Self {
-        RunStartPayload { user_errors: vec![error], ..RunStartPayload::default() }
+        RunStartPayload {
+            user_errors: vec![error],
+            ..RunStartPayload::default()
+        }
     }
 }
 
@@ -154,7 +225,7 @@ pub(crate) struct RunReplayPayload {
 
 #[async_graphql::ComplexObject]
 impl RunReplayPayload {
-    /// The new run. Null: nothing was started. Needs RUN_READ.
+    /// The new run. Null: nothing was started. Needs `RUN_READ`.
     async fn run(&self, ctx: &Context<'_>) -> ApiResult<Option<Run>> {
         match self.run {
             Some(id) => run::load(ctx, id).await,
@@ -165,6 +236,9 @@ impl RunReplayPayload {
 
 impl RunReplayPayload {
     fn refused(error: UserError) -> Self {
-        RunReplayPayload { user_errors: vec![error], ..RunReplayPayload::default() }
+        RunReplayPayload {
+            user_errors: vec![error],
+            ..RunReplayPayload::default()
+        }
     }
 }

@@ -25,8 +25,12 @@ pub(crate) struct TokenMutations;
 
 #[Object]
 impl TokenMutations {
-    /// Creates an API token. Nobody can give a permission that they do not have. Needs TOKEN_ADMIN.
-    async fn token_create(&self, ctx: &Context<'_>, #[graphql(desc = "The new token.")] input: TokenCreateInput) -> ApiResult<TokenCreatePayload> {
+    /// Creates an API token. Nobody can give a permission that they do not have. Needs `TOKEN_ADMIN`.
+    async fn token_create(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The new token.")] input: TokenCreateInput,
+    ) -> ApiResult<TokenCreatePayload> {
         let caller = Caller::of(ctx);
         let (orchestrator, workspace) = caller.orchestrator(Permission::TokenAdmin)?;
         for permission in &input.permissions {
@@ -34,35 +38,58 @@ impl TokenMutations {
         }
         let name = input.name.trim();
         if name.is_empty() || name.chars().count() > MAX_NAME_CHARACTERS {
-            let error = UserError::input(UserErrorCode::Invalid, "name", format!("a name has 1 to {MAX_NAME_CHARACTERS} characters"));
+            let error = UserError::input(
+                UserErrorCode::Invalid,
+                "name",
+                format!("a name has 1 to {MAX_NAME_CHARACTERS} characters"),
+            );
             return Ok(TokenCreatePayload::refused(vec![error]));
         }
         if input.permissions.is_empty() {
-            return Ok(TokenCreatePayload::refused(vec![UserError::input(UserErrorCode::Required, "permissions", "a token needs a permission")]));
+            return Ok(TokenCreatePayload::refused(vec![UserError::input(
+                UserErrorCode::Required,
+                "permissions",
+                "a token needs a permission",
+            )]));
         }
         let expires_at = input.expires_at.map(|time| time.0);
         if expires_at.is_some_and(|end| end <= orchestrator.now()) {
-            return Ok(TokenCreatePayload::refused(vec![UserError::input(UserErrorCode::Invalid, "expiresAt", "this is in the past")]));
+            return Ok(TokenCreatePayload::refused(vec![UserError::input(
+                UserErrorCode::Invalid,
+                "expiresAt",
+                "this is in the past",
+            )]));
         }
         let token = make();
         let hash = token_hash(token.expose_secret());
         let scopes = auth::write_scopes(&input.permissions);
-        match orchestrator.token_create(workspace, &caller.actor(), name, scopes, hash, expires_at).await {
+        match orchestrator
+            .token_create(workspace, &caller.actor(), name, scopes, hash, expires_at)
+            .await
+        {
             Ok(_id) => {
                 let row = caller.any().snapshot().token(&hash).cloned();
-                Ok(TokenCreatePayload { token: row.map(ApiToken), value_once: Some(token.expose_secret().to_owned()), user_errors: Vec::new() })
+                Ok(TokenCreatePayload {
+                    token: row.map(ApiToken),
+                    value_once: Some(token.expose_secret().to_owned()),
+                    user_errors: Vec::new(),
+                })
             }
             Err(error) => of_apply(error, "name", &in_input).map(TokenCreatePayload::refused),
         }
     }
 
-    /// Revokes an API token: it is refused from now on. Needs TOKEN_ADMIN.
-    async fn token_revoke(&self, ctx: &Context<'_>, #[graphql(desc = "Which token.")] input: TokenRevokeInput) -> ApiResult<DeletePayload> {
+    /// Revokes an API token: it is refused from now on. Needs `TOKEN_ADMIN`.
+    async fn token_revoke(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which token.")] input: TokenRevokeInput,
+    ) -> ApiResult<DeletePayload> {
         let caller = Caller::of(ctx);
         let (orchestrator, workspace) = caller.orchestrator(Permission::TokenAdmin)?;
         let id = match input_id::<TokenId>(&input.id, "id") {
             Ok(id) => id,
-            Err(error) => return Ok(DeletePayload::refused(vec![error])),
+            Err(errors) => return Ok(DeletePayload::refused(errors)),
         };
         match orchestrator.token_revoke(workspace, &caller.actor(), id).await {
             Ok(()) => Ok(DeletePayload::deleted(input.id)),
@@ -108,6 +135,10 @@ pub(crate) struct TokenCreatePayload {
 
 impl TokenCreatePayload {
     fn refused(user_errors: Vec<UserError>) -> Self {
-        TokenCreatePayload { token: None, value_once: None, user_errors }
+        TokenCreatePayload {
+            token: None,
+            value_once: None,
+            user_errors,
+        }
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct WorkflowMutations;
 
 #[Object]
 impl WorkflowMutations {
-    /// Creates a workflow as a draft: its shape is checked, it takes no events yet. Needs CONFIG_WRITE.
+    /// Creates a workflow as a draft: its shape is checked, it takes no events yet. Needs `CONFIG_WRITE`.
     async fn workflow_create(
         &self,
         ctx: &Context<'_>,
@@ -28,7 +28,7 @@ impl WorkflowMutations {
         save_draft(ctx, input.definition.0, Expect::Absent, "name").await
     }
 
-    /// Replaces the draft of a workflow. What is published goes on unchanged. Needs CONFIG_WRITE.
+    /// Replaces the draft of a workflow. What is published goes on unchanged. Needs `CONFIG_WRITE`.
     async fn workflow_update(
         &self,
         ctx: &Context<'_>,
@@ -36,13 +36,16 @@ impl WorkflowMutations {
     ) -> ApiResult<WorkflowPayload> {
         let found = match find(ctx, &input.id)? {
             Ok(found) => found,
-            Err(error) => return Ok(WorkflowPayload::refused(vec![error])),
+            Err(errors) => return Ok(WorkflowPayload::refused(errors)),
         };
         let mut definition = input.definition.0;
         let own = found.inner().row.name.as_str();
         match definition.get("name").and_then(Value::as_str) {
             Some(name) if name != own => {
-                return Ok(WorkflowPayload::refused(vec![UserError::inside("definition", renamed(own))]));
+                return Ok(WorkflowPayload::refused(vec![UserError::inside(
+                    "definition",
+                    renamed(own),
+                )]));
             }
             Some(_) => {}
             None => {
@@ -51,10 +54,16 @@ impl WorkflowMutations {
                 }
             }
         }
-        save_draft(ctx, definition, Expect::Revision(input.expected_revision.into()), "expectedRevision").await
+        save_draft(
+            ctx,
+            definition,
+            Expect::Revision(input.expected_revision.into()),
+            "expectedRevision",
+        )
+        .await
     }
 
-    /// Publishes the draft: from now on it takes events. Runs under way stay on their version. Needs CONFIG_WRITE.
+    /// Publishes the draft: from now on it takes events. Runs under way stay on their version. Needs `CONFIG_WRITE`.
     async fn workflow_publish(
         &self,
         ctx: &Context<'_>,
@@ -62,12 +71,16 @@ impl WorkflowMutations {
     ) -> ApiResult<WorkflowPayload> {
         let found = match find(ctx, &input.id)? {
             Ok(found) => found,
-            Err(error) => return Ok(WorkflowPayload::refused(vec![error])),
+            Err(errors) => return Ok(WorkflowPayload::refused(errors)),
         };
         let caller = Caller::of(ctx);
         let (orchestrator, workspace) = caller.orchestrator(Permission::ConfigWrite)?;
-        let expect = input.expected_revision.map_or(Expect::Any, |revision| Expect::Revision(revision.into()));
-        let outcome = orchestrator.workflow_publish(workspace, &caller.actor(), &found.inner().row.name, expect).await;
+        let expect = input
+            .expected_revision
+            .map_or(Expect::Any, |revision| Expect::Revision(revision.into()));
+        let outcome = orchestrator
+            .workflow_publish(workspace, &caller.actor(), &found.inner().row.name, expect)
+            .await;
         match outcome {
             Err(ApplyError::NotFound) => {
                 let error = UserError::input(UserErrorCode::NotFound, "id", "the workflow has no draft to publish");
@@ -77,44 +90,73 @@ impl WorkflowMutations {
         }
     }
 
-    /// Deletes a workflow: it takes no more events. Runs under way come to their end. Needs CONFIG_WRITE.
-    async fn workflow_delete(&self, ctx: &Context<'_>, #[graphql(desc = "Which workflow.")] input: DeleteInput) -> ApiResult<DeletePayload> {
+    /// Deletes a workflow: it takes no more events. Runs under way come to their end. Needs `CONFIG_WRITE`.
+    async fn workflow_delete(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which workflow.")] input: DeleteInput,
+    ) -> ApiResult<DeletePayload> {
         match find(ctx, &input.id)? {
             Ok(found) => delete(ctx, Kind::Workflow, &found.inner().row.name, input).await,
-            Err(error) => Ok(DeletePayload::refused(vec![error])),
+            Err(errors) => Ok(DeletePayload::refused(errors)),
         }
     }
 }
 
 fn renamed(own: &str) -> Problem {
     let message = format!("this workflow is called `{own}`; a workflow keeps its name");
-    Problem { pointer: "/name".to_owned(), code: "renamed", message, suggestion: None }
+    Problem {
+        pointer: "/name".to_owned(),
+        code: "renamed",
+        message,
+        suggestion: None,
+    }
 }
 
-fn find(ctx: &Context<'_>, id: &ID) -> ApiResult<Result<Workflow, UserError>> {
+fn find(ctx: &Context<'_>, id: &ID) -> ApiResult<Result<Workflow, Vec<UserError>>> {
     let caller = Caller::of(ctx);
     let workspace = caller.may(Permission::ConfigWrite)?;
     Ok(input_id::<WorkflowId>(id, "id").and_then(|id| {
-        Workflow::by_id(&caller.any().snapshot(), workspace, id).ok_or_else(|| UserError::not_found("id"))
+        Workflow::by_id(&caller.any().snapshot(), workspace, id).ok_or_else(|| vec![UserError::not_found("id")])
     }))
 }
 
-async fn save_draft(ctx: &Context<'_>, mut definition: Value, expect: Expect, conflict_field: &str) -> ApiResult<WorkflowPayload> {
+async fn save_draft(
+    ctx: &Context<'_>,
+    mut definition: Value,
+    expect: Expect,
+    conflict_field: &str,
+) -> ApiResult<WorkflowPayload> {
     let caller = Caller::of(ctx);
     let (orchestrator, workspace) = caller.orchestrator(Permission::ConfigWrite)?;
     if let Value::Object(document) = &mut definition {
         document.entry("kind").or_insert_with(|| Kind::Workflow.as_str().into());
     }
-    let outcome = orchestrator.workflow_save_draft(workspace, &caller.actor(), SourceDocument::from_value(definition), expect).await;
+    let outcome = orchestrator
+        .workflow_save_draft(
+            workspace,
+            &caller.actor(),
+            SourceDocument::from_value(definition),
+            expect,
+        )
+        .await;
     payload(ctx, outcome, conflict_field)
 }
 
-fn payload(ctx: &Context<'_>, outcome: Result<weir_orchestrator::configure::Change, ApplyError>, conflict_field: &str) -> ApiResult<WorkflowPayload> {
+fn payload(
+    ctx: &Context<'_>,
+    outcome: Result<weir_orchestrator::configure::Change, ApplyError>,
+    conflict_field: &str,
+) -> ApiResult<WorkflowPayload> {
     match outcome {
         Ok(change) => {
             let caller = Caller::of(ctx);
             let workflow = Workflow::by_name(&caller.any().snapshot(), caller.principal().workspace, &change.name);
-            Ok(WorkflowPayload { workflow, change: Some(change.into()), user_errors: Vec::new() })
+            Ok(WorkflowPayload {
+                workflow,
+                change: Some(change.into()),
+                user_errors: Vec::new(),
+            })
         }
         Err(error) => of_apply(error, conflict_field, &in_field("definition")).map(WorkflowPayload::refused),
     }
@@ -160,6 +202,10 @@ pub(crate) struct WorkflowPayload {
 
 impl WorkflowPayload {
     fn refused(user_errors: Vec<UserError>) -> Self {
-        WorkflowPayload { workflow: None, change: None, user_errors }
+        WorkflowPayload {
+            workflow: None,
+            change: None,
+            user_errors,
+        }
     }
 }

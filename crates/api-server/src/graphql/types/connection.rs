@@ -18,17 +18,25 @@ pub(crate) struct Connection(ConnectionRow);
 impl Connection {
     /// All connections of a workspace, by name.
     pub(crate) fn all(snapshot: &Snapshot, workspace: WorkspaceId) -> Vec<Self> {
-        snapshot.connections(workspace).map(|(_, row)| Connection(row.clone())).collect()
+        snapshot
+            .connections(workspace)
+            .map(|(_, row)| Connection(row.clone()))
+            .collect()
     }
 
     /// A connection by id.
     pub(crate) fn by_id(snapshot: &Arc<Snapshot>, workspace: WorkspaceId, id: ConnectionId) -> Option<Self> {
-        snapshot.connections(workspace).find(|(_, row)| row.id == id).map(|(_, row)| Connection(row.clone()))
+        snapshot
+            .connections(workspace)
+            .find(|(_, row)| row.id == id)
+            .map(|(_, row)| Connection(row.clone()))
     }
 
     /// A connection by name.
     pub(crate) fn by_name(snapshot: &Arc<Snapshot>, workspace: WorkspaceId, name: &str) -> Option<Self> {
-        snapshot.connection_row(workspace, name).map(|(_, row)| Connection(row.clone()))
+        snapshot
+            .connection_row(workspace, name)
+            .map(|(_, row)| Connection(row.clone()))
     }
 
     /// Its row.
@@ -37,7 +45,7 @@ impl Connection {
     }
 }
 
-/// One account at a provider: settings and a credential that is never shown. Needs CONFIG_READ.
+/// One account at a provider: settings and a credential that is never shown. Needs `CONFIG_READ`.
 #[Object]
 impl Connection {
     /// Its id.

@@ -34,7 +34,10 @@ impl Connector {
 
     /// The kinds of events it can report.
     async fn event_types(&self) -> Vec<EventType> {
-        self.0.events().map(|(name, declared)| EventType::new(name, declared)).collect()
+        self.0
+            .events()
+            .map(|(name, declared)| EventType::new(name, declared))
+            .collect()
     }
 
     /// Whether it can receive webhooks.
@@ -71,7 +74,9 @@ impl Operation<'_> {
 
     /// Names of all arguments. Null: any may be given.
     async fn known_arguments(&self) -> Option<Vec<String>> {
-        self.0.known_args().map(|names| names.into_iter().map(str::to_owned).collect())
+        self.0
+            .known_args()
+            .map(|names| names.into_iter().map(str::to_owned).collect())
     }
 
     /// JSON Schema of the output, if the connector knows one.
@@ -132,13 +137,24 @@ pub(crate) struct EventType {
 
 impl EventType {
     fn new(name: &str, declared: &Declared) -> Self {
-        let reads = declared.reads.iter().map(|(name, read)| HydrationRead { name: name.clone(), operation: read.call.clone() }).collect();
+        let reads = declared
+            .reads
+            .iter()
+            .map(|(name, read)| HydrationRead {
+                name: name.clone(),
+                operation: read.call.clone(),
+            })
+            .collect();
         let hydrate_default = match declared.hydrate_default {
             Hydrate::Always => HydrateMode::Always,
             Hydrate::Missing => HydrateMode::Missing,
             Hydrate::Never => HydrateMode::Never,
         };
-        EventType { name: name.to_owned(), hydrate_default, reads }
+        EventType {
+            name: name.to_owned(),
+            hydrate_default,
+            reads,
+        }
     }
 }
 

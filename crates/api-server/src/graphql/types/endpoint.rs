@@ -25,12 +25,20 @@ impl Endpoint {
 
     /// An endpoint by id.
     pub(crate) fn by_id(snapshot: &Snapshot, workspace: WorkspaceId, id: EndpointId) -> Option<Self> {
-        snapshot.endpoint(&EndpointRef::Id(id)).filter(|endpoint| endpoint.workspace() == workspace).cloned().map(Endpoint)
+        snapshot
+            .endpoint(&EndpointRef::Id(id))
+            .filter(|endpoint| endpoint.workspace() == workspace)
+            .cloned()
+            .map(Endpoint)
     }
 
     /// An endpoint by name.
     pub(crate) fn by_name(snapshot: &Snapshot, workspace: WorkspaceId, name: &str) -> Option<Self> {
-        snapshot.endpoints(workspace).find(|endpoint| endpoint.name() == name).cloned().map(Endpoint)
+        snapshot
+            .endpoints(workspace)
+            .find(|endpoint| endpoint.name() == name)
+            .cloned()
+            .map(Endpoint)
     }
 
     /// What it is in the configuration.
@@ -39,7 +47,7 @@ impl Endpoint {
     }
 }
 
-/// An ingest URL: where a provider sends its webhooks, and how they are verified. Needs CONFIG_READ.
+/// An ingest URL: where a provider sends its webhooks, and how they are verified. Needs `CONFIG_READ`.
 #[Object]
 impl Endpoint {
     /// Its id.
@@ -62,7 +70,11 @@ impl Endpoint {
         let orchestrator = Caller::of(ctx).any();
         let snapshot = orchestrator.snapshot();
         let workspace = snapshot.workspace_name(self.0.workspace())?;
-        Some(format!("{}/hooks/{workspace}/{}", orchestrator.public_url(), self.0.name()))
+        Some(format!(
+            "{}/hooks/{workspace}/{}",
+            orchestrator.public_url(),
+            self.0.name()
+        ))
     }
 
     /// The connector whose webhooks arrive here.
@@ -73,14 +85,23 @@ impl Endpoint {
     /// The connection its events belong to. Null: the event's account decides.
     async fn connection(&self, ctx: &Context<'_>) -> ApiResult<Option<Connection>> {
         let (snapshot, workspace) = Caller::of(ctx).config()?;
-        Ok(self.0.connection().and_then(|(id, _)| Connection::by_id(&snapshot, workspace, id)))
+        Ok(self
+            .0
+            .connection()
+            .and_then(|(id, _)| Connection::by_id(&snapshot, workspace, id)))
     }
 
     /// How requests are verified.
     async fn verification(&self) -> Verification {
         match self.0.verify_override() {
-            Some(definition) => Verification { source: VerificationSource::Endpoint, definition: Some(Json(definition.clone())) },
-            None => Verification { source: VerificationSource::Connector, definition: None },
+            Some(definition) => Verification {
+                source: VerificationSource::Endpoint,
+                definition: Some(Json(definition.clone())),
+            },
+            None => Verification {
+                source: VerificationSource::Connector,
+                definition: None,
+            },
         }
     }
 
@@ -94,10 +115,15 @@ impl Endpoint {
         self.0.allow().iter().map(ToString::to_string).collect()
     }
 
-    /// How many requests were refused in the last 24 hours, by reason. Needs RUN_READ.
+    /// How many requests were refused in the last 24 hours, by reason. Needs `RUN_READ`.
     async fn refused(&self, ctx: &Context<'_>) -> ApiResult<Vec<RefusedCount>> {
         let mut by_reason: BTreeMap<&str, RefusedCount> = BTreeMap::new();
-        for hourly in Caller::of(ctx).refused_counts().await?.iter().filter(|count| count.endpoint == Some(self.0.id())) {
+        for hourly in Caller::of(ctx)
+            .refused_counts()
+            .await?
+            .iter()
+            .filter(|count| count.endpoint == Some(self.0.id()))
+        {
             let total = by_reason.entry(&hourly.reason).or_insert_with(|| RefusedCount {
                 reason: hourly.reason.clone(),
                 count: Long(0),

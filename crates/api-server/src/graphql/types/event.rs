@@ -25,7 +25,10 @@ pub(crate) struct Event {
 impl Event {
     /// From a list.
     pub(crate) fn listed(summary: EventSummary) -> Self {
-        Event { summary, full: OnceCell::new() }
+        Event {
+            summary,
+            full: OnceCell::new(),
+        }
     }
 
     fn loaded(stored: StoredEvent) -> Self {
@@ -46,7 +49,10 @@ impl Event {
             runs: stored.runs.clone(),
             body_bytes: row.body.len() as u64,
         };
-        Event { summary, full: OnceCell::new_with(Some(Some(Arc::new(stored)))) }
+        Event {
+            summary,
+            full: OnceCell::new_with(Some(Some(Arc::new(stored)))),
+        }
     }
 
     /// The whole event, read at most once. `None`: it is no longer kept.
@@ -56,13 +62,15 @@ impl Event {
         let full = self.full.get_or_try_init(|| async {
             let (store, workspace) = caller.read(Permission::RunRead)?;
             let stored = store.event_load(workspace, self.summary.id).await;
-            stored.map(|stored| stored.map(Arc::new)).map_err(|error| ApiError::internal("reading an event", &error))
+            stored
+                .map(|stored| stored.map(Arc::new))
+                .map_err(|error| ApiError::internal("reading an event", &error))
         });
         Ok(full.await?.as_deref())
     }
 }
 
-/// One received or recovered fact; it never changes. Needs RUN_READ; its contents need PAYLOAD_READ.
+/// One received or recovered fact; it never changes. Needs `RUN_READ`; its contents need `PAYLOAD_READ`.
 #[Object]
 impl Event {
     /// Its id.
@@ -108,31 +116,43 @@ impl Event {
 
     /// The object it is about.
     async fn reference(&self) -> Option<Reference> {
-        Some(Reference { kind: self.summary.ref_kind.clone()?, id: self.summary.ref_id.clone()? })
+        Some(Reference {
+            kind: self.summary.ref_kind.clone()?,
+            id: self.summary.ref_id.clone()?,
+        })
     }
 
-    /// The endpoint it came in by. Null: it came another way, or the endpoint was deleted. Needs CONFIG_READ.
+    /// The endpoint it came in by. Null: it came another way, or the endpoint was deleted. Needs `CONFIG_READ`.
     async fn endpoint(&self, ctx: &Context<'_>) -> ApiResult<Option<Endpoint>> {
         let (snapshot, workspace) = Caller::of(ctx).config()?;
-        Ok(self.summary.endpoint.and_then(|id| Endpoint::by_id(&snapshot, workspace, id)))
+        Ok(self
+            .summary
+            .endpoint
+            .and_then(|id| Endpoint::by_id(&snapshot, workspace, id)))
     }
 
-    /// The connection it belongs to. Null: to none, or the connection was deleted. Needs CONFIG_READ.
+    /// The connection it belongs to. Null: to none, or the connection was deleted. Needs `CONFIG_READ`.
     async fn connection(&self, ctx: &Context<'_>) -> ApiResult<Option<Connection>> {
         let (snapshot, workspace) = Caller::of(ctx).config()?;
-        Ok(self.summary.connection.and_then(|id| Connection::by_id(&snapshot, workspace, id)))
+        Ok(self
+            .summary
+            .connection
+            .and_then(|id| Connection::by_id(&snapshot, workspace, id)))
     }
 
-    /// The request headers that the connector keeps. Needs PAYLOAD_READ.
+    /// The request headers that the connector keeps. Needs `PAYLOAD_READ`.
     async fn headers(&self, ctx: &Context<'_>) -> ApiResult<Option<Vec<Header>>> {
         let full = self.full(ctx, Permission::PayloadRead).await?;
         Ok(full.map(|event| header::from_json(&event.row.headers)))
     }
 
-    /// What was received, byte for byte. Needs PAYLOAD_READ.
+    /// What was received, byte for byte. Needs `PAYLOAD_READ`.
     async fn body(&self, ctx: &Context<'_>) -> ApiResult<Option<Body>> {
         let full = self.full(ctx, Permission::PayloadRead).await?;
-        Ok(full.map(|event| Body { size_bytes: event.row.body.len() as u64, bytes: event.row.body.clone() }))
+        Ok(full.map(|event| Body {
+            size_bytes: event.row.body.len() as u64,
+            bytes: event.row.body.clone(),
+        }))
     }
 
     /// Size of what was received, bytes.
@@ -140,27 +160,41 @@ impl Event {
         Long(self.summary.body_bytes)
     }
 
-    /// The event's data: what expressions see as `event.data`. Needs PAYLOAD_READ.
+    /// The event's data: what expressions see as `event.data`. Needs `PAYLOAD_READ`.
     async fn data(&self, ctx: &Context<'_>) -> ApiResult<Option<Json>> {
-        let Some(event) = self.full(ctx, Permission::PayloadRead).await? else { return Ok(None) };
+        let Some(event) = self.full(ctx, Permission::PayloadRead).await? else {
+            return Ok(None);
+        };
         let body: Option<serde_json::Value> = serde_json::from_slice(&event.row.body).ok();
-        Ok(body.and_then(|body| body.pointer(&event.row.data_pointer).cloned()).map(Json))
+        Ok(body
+            .and_then(|body| body.pointer(&event.row.data_pointer).cloned())
+            .map(Json))
     }
 
     /// The instant that a schedule planned it for.
     async fn scheduled_for(&self, ctx: &Context<'_>) -> ApiResult<Option<DateTime>> {
-        Ok(self.full(ctx, Permission::RunRead).await?.and_then(|event| event.row.scheduled_for).map(DateTime))
+        Ok(self
+            .full(ctx, Permission::RunRead)
+            .await?
+            .and_then(|event| event.row.scheduled_for)
+            .map(DateTime))
     }
 
     /// The W3C trace context it arrived with.
     async fn traceparent(&self, ctx: &Context<'_>) -> ApiResult<Option<&str>> {
-        Ok(self.full(ctx, Permission::RunRead).await?.and_then(|event| event.row.traceparent.as_deref()))
+        Ok(self
+            .full(ctx, Permission::RunRead)
+            .await?
+            .and_then(|event| event.row.traceparent.as_deref()))
     }
 
     /// Its runs, replays included, oldest first.
     async fn runs(&self, ctx: &Context<'_>) -> ApiResult<Vec<Run>> {
         let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
-        let rows = store.event_runs(workspace, self.summary.id).await.map_err(|error| ApiError::internal("reading an event's runs", &error))?;
+        let rows = store
+            .event_runs(workspace, self.summary.id)
+            .await
+            .map_err(|error| ApiError::internal("reading an event's runs", &error))?;
         Ok(rows.into_iter().map(Run::from_row).collect())
     }
 }
@@ -168,7 +202,10 @@ impl Event {
 /// Reads one event.
 pub(crate) async fn load(ctx: &Context<'_>, id: EventId) -> ApiResult<Option<Event>> {
     let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
-    let row = store.event_load(workspace, id).await.map_err(|error| ApiError::internal("reading an event", &error))?;
+    let row = store
+        .event_load(workspace, id)
+        .await
+        .map_err(|error| ApiError::internal("reading an event", &error))?;
     Ok(row.map(Event::loaded))
 }
 

@@ -30,13 +30,13 @@ impl Exchange {
         &self.recorded.url
     }
 
-    /// Headers of the request, secret values redacted. Needs PAYLOAD_READ.
+    /// Headers of the request, secret values redacted. Needs `PAYLOAD_READ`.
     async fn request_headers(&self, ctx: &Context<'_>) -> ApiResult<Vec<Header>> {
         Caller::of(ctx).may(Permission::PayloadRead)?;
         Ok(header::list(&self.recorded.request_headers))
     }
 
-    /// Body of the request, redacted, at most 16 KiB. Needs PAYLOAD_READ.
+    /// Body of the request, redacted, at most 16 KiB. Needs `PAYLOAD_READ`.
     async fn request_body(&self, ctx: &Context<'_>) -> ApiResult<Option<&str>> {
         Caller::of(ctx).may(Permission::PayloadRead)?;
         Ok(self.recorded.request_body.as_deref())
@@ -47,13 +47,13 @@ impl Exchange {
         self.recorded.status
     }
 
-    /// Headers of the answer, secret values redacted. Needs PAYLOAD_READ.
+    /// Headers of the answer, secret values redacted. Needs `PAYLOAD_READ`.
     async fn response_headers(&self, ctx: &Context<'_>) -> ApiResult<Vec<Header>> {
         Caller::of(ctx).may(Permission::PayloadRead)?;
         Ok(header::list(&self.recorded.response_headers))
     }
 
-    /// Body of the answer, redacted. Needs PAYLOAD_READ.
+    /// Body of the answer, redacted. Needs `PAYLOAD_READ`.
     async fn response_body(&self, ctx: &Context<'_>) -> ApiResult<Option<String>> {
         Caller::of(ctx).may(Permission::PayloadRead)?;
         Ok(match &self.recorded.response_body {
@@ -83,7 +83,7 @@ impl Exchange {
         self.recorded.error.as_deref()
     }
 
-    /// A `curl` command that makes the same request; fill in what is redacted. Needs PAYLOAD_READ.
+    /// A `curl` command that makes the same request; fill in what is redacted. Needs `PAYLOAD_READ`.
     async fn curl(&self, ctx: &Context<'_>) -> ApiResult<String> {
         Caller::of(ctx).may(Permission::PayloadRead)?;
         Ok(curl(&self.recorded))
@@ -106,8 +106,15 @@ fn curl(recorded: &Recorded) -> String {
 }
 
 fn quoted(text: &str) -> String {
-    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte));
-    if plain { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    let plain = !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte));
+    if plain {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]

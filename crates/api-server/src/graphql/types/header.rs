@@ -13,19 +13,33 @@ pub(crate) struct Header {
 
 /// Headers from name and value pairs.
 pub(crate) fn list(pairs: &[(String, String)]) -> Vec<Header> {
-    pairs.iter().map(|(name, value)| Header { name: name.clone(), value: value.clone() }).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| Header {
+            name: name.clone(),
+            value: value.clone(),
+        })
+        .collect()
 }
 
 /// Headers from a stored JSON object: a value may be a text or, for repeated headers, a list of texts.
 pub(crate) fn from_json(stored: &str) -> Vec<Header> {
-    let Ok(serde_json::Value::Object(map)) = serde_json::from_str(stored) else { return Vec::new() };
+    let Ok(serde_json::Value::Object(map)) = serde_json::from_str(stored) else {
+        return Vec::new();
+    };
     let mut headers = Vec::with_capacity(map.len());
     for (name, value) in map {
         match value {
             serde_json::Value::Array(values) => {
-                headers.extend(values.iter().map(|value| Header { name: name.clone(), value: text(value) }));
+                headers.extend(values.iter().map(|value| Header {
+                    name: name.clone(),
+                    value: text(value),
+                }));
             }
-            value => headers.push(Header { value: text(&value), name }),
+            value => headers.push(Header {
+                value: text(&value),
+                name,
+            }),
         }
     }
     headers

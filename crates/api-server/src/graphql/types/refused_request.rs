@@ -13,7 +13,7 @@ use weir_storage::RefusedRow;
 #[derive(Debug)]
 pub(crate) struct RefusedRequest(pub(crate) RefusedRow);
 
-/// A webhook request that was turned away, kept for a day so that a person can see why. Needs PAYLOAD_READ.
+/// A webhook request that was turned away, kept for a day so that a person can see why. Needs `PAYLOAD_READ`.
 #[Object]
 impl RefusedRequest {
     /// Its id.
@@ -54,6 +54,9 @@ impl RefusedRequest {
 
     /// The beginning of its body.
     async fn body(&self) -> Body {
-        Body { bytes: self.0.body.clone(), size_bytes: self.0.body_bytes }
+        Body {
+            bytes: self.0.body.clone(),
+            size_bytes: self.0.body_bytes,
+        }
     }
 }

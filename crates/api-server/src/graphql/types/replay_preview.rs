@@ -55,7 +55,14 @@ pub(crate) struct PreviewCall {
 
 impl From<PreviewRead> for PreviewCall {
     fn from(read: PreviewRead) -> Self {
-        PreviewCall { step: read.step, connector_name: read.connector, operation: read.operation, key: None, changed: false, sends: true }
+        PreviewCall {
+            step: read.step,
+            connector_name: read.connector,
+            operation: read.operation,
+            key: None,
+            changed: false,
+            sends: true,
+        }
     }
 }
 

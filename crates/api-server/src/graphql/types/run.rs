@@ -23,7 +23,10 @@ pub(crate) struct Run {
 impl Run {
     /// From its row.
     pub(crate) fn from_row(row: RunRow) -> Self {
-        Run { row, story: OnceCell::new() }
+        Run {
+            row,
+            story: OnceCell::new(),
+        }
     }
 
     /// What its journal tells, read at most once. `None`: it is no longer kept.
@@ -37,7 +40,7 @@ impl Run {
     }
 }
 
-/// One version of a workflow at work on one event. Needs RUN_READ.
+/// One version of a workflow at work on one event. Needs `RUN_READ`.
 #[Object]
 impl Run {
     /// Its id.
@@ -83,12 +86,18 @@ impl Run {
 
     /// Why it failed.
     async fn error(&self, ctx: &Context<'_>) -> ApiResult<Option<RunError>> {
-        let Some(code) = self.row.error_code.clone() else { return Ok(None) };
+        let Some(code) = self.row.error_code.clone() else {
+            return Ok(None);
+        };
         let message = match ctx.look_ahead().field("message").exists() {
             true => self.story(ctx).await?.and_then(|story| story.error_message.clone()),
             false => None,
         };
-        Ok(Some(RunError { code, step: self.row.error_step.clone(), message }))
+        Ok(Some(RunError {
+            code,
+            step: self.row.error_step.clone(),
+            message,
+        }))
     }
 
     /// The first run of its family: itself, or for a replay the run that was replayed first.
@@ -106,14 +115,21 @@ impl Run {
 
     /// What happened, step by step, in the order in which it happened; steps not reached yet come last.
     async fn steps(&self, ctx: &Context<'_>) -> ApiResult<Vec<Step>> {
-        Ok(self.story(ctx).await?.map(|story| story.steps.iter().cloned().map(Step).collect()).unwrap_or_default())
+        Ok(self
+            .story(ctx)
+            .await?
+            .map(|story| story.steps.iter().cloned().map(Step).collect())
+            .unwrap_or_default())
     }
 }
 
 /// Reads one run.
 pub(crate) async fn load(ctx: &Context<'_>, id: RunId) -> ApiResult<Option<Run>> {
     let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
-    let row = store.run_load(workspace, id).await.map_err(|error| ApiError::internal("reading a run", &error))?;
+    let row = store
+        .run_load(workspace, id)
+        .await
+        .map_err(|error| ApiError::internal("reading a run", &error))?;
     Ok(row.map(Run::from_row))
 }
 

@@ -49,7 +49,11 @@ impl Step {
 
     /// Its tries, for calls and reads.
     async fn attempts(&self) -> Vec<Attempt> {
-        self.0.attempts.iter().map(|attempt| Attempt::of(attempt, &self.0)).collect()
+        self.0
+            .attempts
+            .iter()
+            .map(|attempt| Attempt::of(attempt, &self.0))
+            .collect()
     }
 
     /// What it changes outside, for calls that do.
@@ -62,7 +66,7 @@ impl Step {
         })
     }
 
-    /// What it gave back. Needs PAYLOAD_READ.
+    /// What it gave back. Needs `PAYLOAD_READ`.
     async fn output(&self, ctx: &Context<'_>) -> ApiResult<Option<Json>> {
         Caller::of(ctx).may(Permission::PayloadRead)?;
         Ok(self.0.output.as_ref().map(Json::from))
@@ -96,7 +100,10 @@ pub(crate) struct Attempt {
 
 impl Attempt {
     fn of(attempt: &StoryAttempt, step: &StoryStep) -> Self {
-        let exchange = |recorded: &weir_workflow_engine::Exchange| Exchange { recorded: Arc::new(recorded.clone()), output: step.output.clone() };
+        let exchange = |recorded: &weir_workflow_engine::Exchange| Exchange {
+            recorded: Arc::new(recorded.clone()),
+            output: step.output.clone(),
+        };
         Attempt {
             number: attempt.number,
             at: DateTime(attempt.at),

@@ -9,7 +9,7 @@ use weir_storage::ApiTokenRow;
 #[derive(Debug)]
 pub(crate) struct ApiToken(pub(crate) ApiTokenRow);
 
-/// A token for programs. The token itself is shown once, when it is made. Needs TOKEN_ADMIN.
+/// A token for programs. The token itself is shown once, when it is made. Needs `TOKEN_ADMIN`.
 #[Object]
 impl ApiToken {
     /// Its id.

@@ -38,7 +38,7 @@ impl Workflow {
     }
 }
 
-/// What to do when an event arrives: a document that is changed as a draft and published as a version. Needs CONFIG_READ.
+/// What to do when an event arrives: a document that is changed as a draft and published as a version. Needs `CONFIG_READ`.
 #[Object]
 impl Workflow {
     /// Its id.
@@ -67,13 +67,19 @@ impl Workflow {
     /// Every version, newest first, at most 100.
     async fn versions(&self, ctx: &Context<'_>) -> ApiResult<Vec<WorkflowVersion>> {
         let (store, workspace) = Caller::of(ctx).read(Permission::ConfigRead)?;
-        let page = store.version_page(workspace, self.0.row.id, None, 100).await.map_err(|error| ApiError::internal("reading versions", &error))?;
+        let page = store
+            .version_page(workspace, self.0.row.id, None, 100)
+            .await
+            .map_err(|error| ApiError::internal("reading versions", &error))?;
         Ok(page.rows.into_iter().map(WorkflowVersion).collect())
     }
 
     /// What starts the published version. Null: it has never been published.
     async fn trigger(&self) -> Option<Trigger> {
-        self.0.published.as_ref().map(|version| Trigger::of(version.plan.trigger(), &version.definition))
+        self.0
+            .published
+            .as_ref()
+            .map(|version| Trigger::of(version.plan.trigger(), &version.definition))
     }
 
     /// Raised by each change; pass it as `expectedRevision`.
@@ -96,7 +102,10 @@ impl Workflow {
 pub(crate) async fn load_version(ctx: &Context<'_>, id: Option<VersionId>) -> ApiResult<Option<WorkflowVersion>> {
     let Some(id) = id else { return Ok(None) };
     let (store, workspace) = Caller::of(ctx).read(Permission::ConfigRead)?;
-    let row = store.version_load(workspace, id).await.map_err(|error| ApiError::internal("reading a workflow version", &error))?;
+    let row = store
+        .version_load(workspace, id)
+        .await
+        .map_err(|error| ApiError::internal("reading a workflow version", &error))?;
     Ok(row.map(WorkflowVersion))
 }
 
@@ -186,11 +195,19 @@ impl Trigger {
     fn of(trigger: &weir_workflow_engine::Trigger, document: &serde_json::Value) -> Self {
         use weir_workflow_engine::Trigger as Parsed;
         match trigger {
-            Parsed::Event { event, connection, filter: _, hydrate } => Trigger {
+            Parsed::Event {
+                event,
+                connection,
+                filter: _,
+                hydrate,
+            } => Trigger {
                 kind: TriggerKind::Event,
                 event: Some(event.clone()),
                 connection: connection.clone(),
-                filter: document.pointer("/on/where").and_then(|text| text.as_str()).map(str::to_owned),
+                filter: document
+                    .pointer("/on/where")
+                    .and_then(|text| text.as_str())
+                    .map(str::to_owned),
                 hydrate: hydrate.map(HydrateMode::from),
                 input_schema: None,
             },

@@ -87,11 +87,7 @@ fn time(value: Option<Timestamp>) -> Option<i64> {
 }
 
 impl Columns {
-    pub(super) fn collect(
-        rows: &[&Row],
-        fresh: &BTreeMap<KeyHash, &AcceptRow>,
-        node: &NodeIdentity,
-    ) -> Self {
+    pub(super) fn collect(rows: &[&Row], fresh: &BTreeMap<KeyHash, &AcceptRow>, node: &NodeIdentity) -> Self {
         let mut columns = Self {
             owner: i16::try_from(node.slot).unwrap_or(i16::MAX),
             ..Self::default()
@@ -102,10 +98,7 @@ impl Columns {
         for row in rows {
             match row {
                 Row::Accept(row) => {
-                    if fresh
-                        .get(&row.key.hash)
-                        .is_some_and(|first| first.id() == row.id())
-                    {
+                    if fresh.get(&row.key.hash).is_some_and(|first| first.id() == row.id()) {
                         columns.event(row);
                         row.runs
                             .iter()
@@ -120,13 +113,7 @@ impl Columns {
                     columns.journals.codec.push(codec);
                     columns.journals.body.push(body.map(<[u8]>::to_vec));
                     if row.body.is_apart() {
-                        columns.payload(
-                            None,
-                            row.run.as_raw(),
-                            row.seq,
-                            row.body.codec,
-                            &row.body.bytes,
-                        );
+                        columns.payload(None, row.run.as_raw(), row.seq, row.body.codec, &row.body.bytes);
                     }
                     // The last word counts.
                     if let Some(update) = &row.update {
@@ -174,12 +161,7 @@ impl Columns {
     fn guards(&mut self, fresh: &BTreeMap<KeyHash, &AcceptRow>) {
         let mut guards: Vec<(i32, &KeyHash, i64)> = Vec::with_capacity(fresh.len());
         for (hash, row) in fresh {
-            guards.extend(
-                row.key
-                    .guards
-                    .clone()
-                    .map(|day| (day, hash, row.id().as_raw())),
-            );
+            guards.extend(row.key.guards.clone().map(|day| (day, hash, row.id().as_raw())));
         }
         guards.sort_unstable();
         for (day, hash, event_id) in guards {
@@ -199,9 +181,7 @@ impl Columns {
             .push(i64::from(row.key.guards.end() - row.key.guards.start()) + 1);
         table.workspace_id.push(event.workspace.as_raw());
         table.endpoint_id.push(event.endpoint.map(|id| id.as_raw()));
-        table
-            .connection_id
-            .push(event.connection.map(|id| id.as_raw()));
+        table.connection_id.push(event.connection.map(|id| id.as_raw()));
         table.source.push(event_source_code(event.source));
         table.received_at.push(event.received_at.as_unix_ms());
         table.occurred_at.push(time(event.occurred_at));
@@ -251,9 +231,7 @@ impl Columns {
         let table = &mut self.refusals;
         table.id.push(request.id.as_raw());
         table.workspace_id.push(request.workspace.as_raw());
-        table
-            .endpoint_id
-            .push(request.endpoint.map(|id| id.as_raw()));
+        table.endpoint_id.push(request.endpoint.map(|id| id.as_raw()));
         table.received_at.push(request.received_at.as_unix_ms());
         table.reason.push(request.reason.clone());
         table.detail.push(request.detail.clone());
@@ -390,7 +368,8 @@ impl Statement {
         let mut arguments = Binder::default();
         arguments.add(i16::try_from(node.slot).unwrap_or(i16::MAX));
         arguments.add(node.incarnation);
-        let text = "WITH lease AS MATERIALIZED (SELECT 1 FROM node WHERE slot = $1 AND incarnation = $2 FOR SHARE)".to_owned();
+        let text =
+            "WITH lease AS MATERIALIZED (SELECT 1 FROM node WHERE slot = $1 AND incarnation = $2 FOR SHARE)".to_owned();
         Self {
             text,
             arguments,
@@ -402,23 +381,16 @@ impl Statement {
         self.text.push_str(", ");
         let mut rest = part;
         while let Some((before, after)) = rest.split_once('{') {
-            let (kind, after) = after
-                .split_once('}')
-                .expect("every brace of our own texts is closed");
+            let (kind, after) = after.split_once('}').expect("every brace of our own texts is closed");
             self.placeholders += 1;
             self.text.push_str(before);
-            self.text
-                .push_str(&format!("${}::{kind}", self.placeholders));
+            self.text.push_str(&format!("${}::{kind}", self.placeholders));
             rest = after;
         }
         self.text.push_str(rest);
     }
 
-    async fn run(
-        mut self,
-        connection: &mut PgConnection,
-        accepts: bool,
-    ) -> Result<HashSet<i64>, Failure> {
+    async fn run(mut self, connection: &mut PgConnection, accepts: bool) -> Result<HashSet<i64>, Failure> {
         if let Some(error) = self.arguments.error {
             return Err(Failure::of_postgres(&error, false));
         }

@@ -1,0 +1,160 @@
+//! The sender: signed webhooks in a closed loop, right through the crash, and the redelivery after it.
+//!
+//! An event for which no connection could be had was never sent, so the same event is tried again; an event that was
+//! sent and got no answer is left alone until the redelivery, as a provider would.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use weir_bench::clock::unix_ms;
+use weir_bench::documents::event_body;
+use weir_bench::signature::sign;
+
+use crate::book::{Answer, Book};
+use crate::client::Connection;
+
+/// Where both documents of the benchmark listen, and the secret they verify with.
+const HOOK: &str = "/hooks/main/bench";
+pub(crate) const SECRET: &str = "whsec_test";
+/// How long a sender waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Pause after a failed connection or a refusal.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How often an event is redelivered until it gets a 2xx, and the pause between.
+const REDELIVERIES: u32 = 40;
+const REDELIVERY_PAUSE: Duration = Duration::from_millis(250);
+
+/// Load that goes on until it is told to stop.
+#[derive(Debug)]
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    senders: JoinSet<()>,
+}
+
+impl Load {
+    /// Starts `connections` senders; they stop by themselves at `max_flows` events in the book.
+    pub(crate) fn start(
+        book: &Arc<Book>,
+        address: SocketAddr,
+        connections: u32,
+        max_flows: usize,
+    ) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut senders = JoinSet::new();
+        for _ in 0..connections {
+            let (book, stop) = (Arc::clone(book), Arc::clone(&stop));
+            senders.spawn(async move {
+                let mut kept = None;
+                while !stop.load(Ordering::Relaxed) && book.open().flows.len() < max_flows {
+                    let number = book.take();
+                    kept = deliver(&book, address, kept, number, &stop).await;
+                }
+            });
+        }
+        Self { stop, senders }
+    }
+
+    /// Takes no new event and waits for the answers that are still due.
+    pub(crate) async fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.senders.join_all().await;
+    }
+}
+
+/// Sends one event; gives the connection back if it can be used again.
+async fn deliver(
+    book: &Book,
+    address: SocketAddr,
+    mut kept: Option<Connection>,
+    number: usize,
+    stop: &AtomicBool,
+) -> Option<Connection> {
+    loop {
+        let connection = match kept.take() {
+            Some(connection) => Some(connection),
+            None => Connection::open(address).await.ok(),
+        };
+        let Some(connection) = connection else {
+            if stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let (answer, kept) = send(book, address, connection, number).await;
+        book.answered(number, answer);
+        if answer != Answer::Accepted {
+            tokio::time::sleep(PAUSE).await;
+        }
+        return kept;
+    }
+}
+
+/// Sends the events `numbers` again, at most `connections` at a time, each until it is accepted.
+pub(crate) async fn redeliver(
+    book: &Arc<Book>,
+    address: SocketAddr,
+    connections: u32,
+    numbers: Vec<usize>,
+) {
+    let queue = Arc::new(std::sync::Mutex::new(numbers));
+    let mut senders = JoinSet::new();
+    for _ in 0..connections {
+        let (book, queue) = (Arc::clone(book), Arc::clone(&queue));
+        senders.spawn(async move {
+            loop {
+                let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+                let Some(number) = next else { return };
+                for _ in 0..REDELIVERIES {
+                    let Ok(connection) = Connection::open(address).await else {
+                        tokio::time::sleep(REDELIVERY_PAUSE).await;
+                        continue;
+                    };
+                    let (answer, _) = send(&book, address, connection, number).await;
+                    book.answered(number, answer);
+                    if answer == Answer::Accepted {
+                        break;
+                    }
+                    tokio::time::sleep(REDELIVERY_PAUSE).await;
+                }
+            }
+        });
+    }
+    senders.join_all().await;
+}
+
+async fn send(
+    book: &Book,
+    address: SocketAddr,
+    mut connection: Connection,
+    number: usize,
+) -> (Answer, Option<Connection>) {
+    let request = request(book, address, number);
+    match tokio::time::timeout(PATIENCE, connection.send(&request)).await {
+        Ok(Ok((status, reusable))) => {
+            let answer = match status {
+                200..=299 => Answer::Accepted,
+                _ => Answer::Refused(status),
+            };
+            (answer, reusable.then_some(connection))
+        }
+        Ok(Err(_)) | Err(_) => (Answer::Silence, None),
+    }
+}
+
+fn request(book: &Book, address: SocketAddr, number: usize) -> Vec<u8> {
+    let unix_s = unix_ms() / 1000;
+    // A redelivery repeats the body and signs it anew.
+    let body = event_body(&book.ids, number, book.created_s);
+    let head = format!(
+        "POST {HOOK} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nstripe-signature: {}\r\n\r\n",
+        body.len(),
+        sign(SECRET, unix_s, &body),
+    );
+    let mut request = head.into_bytes();
+    request.extend_from_slice(&body);
+    request
+}
