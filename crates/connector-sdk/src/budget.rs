@@ -36,9 +36,9 @@ pub(crate) fn read(value: &Value, place: &str, problems: &mut Problems) -> Optio
         learn: None,
     };
     if let Some(text) = fields.text("window", problems) {
-        let parsed = text.split_once('/').and_then(|(requests, window)| {
-            Some((requests.parse::<u64>().ok()?, fields::duration_s(window)?))
-        });
+        let parsed = text
+            .split_once('/')
+            .and_then(|(requests, window)| Some((requests.parse::<u64>().ok()?, fields::duration_s(window)?)));
         match parsed {
             Some((requests, window_s)) if requests > 0 && window_s > 0 => {
                 budget.requests = Some(requests);

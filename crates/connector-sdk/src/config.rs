@@ -69,12 +69,7 @@ const FORMATS: [(&str, Format); 4] = [
 
 impl Shape {
     /// Reads a mapping of name to field. `*` opens the shape where `may_open` says so.
-    pub(crate) fn read(
-        value: &Value,
-        place: &str,
-        may_open: bool,
-        problems: &mut Problems,
-    ) -> Self {
+    pub(crate) fn read(value: &Value, place: &str, may_open: bool, problems: &mut Problems) -> Self {
         let mut shape = Self::default();
         let Some(fields) = Fields::open_any(value, place, problems) else {
             return shape;
@@ -86,11 +81,7 @@ impl Shape {
                 continue;
             }
             if ["config", "args"].contains(&name.as_str()) {
-                problems.add(
-                    &place,
-                    "reserved_name",
-                    format!("`{name}` is a reserved name"),
-                );
+                problems.add(&place, "reserved_name", format!("`{name}` is a reserved name"));
             }
             let Some(field) = Field::read(value, &place, problems) else {
                 continue;
@@ -160,9 +151,7 @@ impl Shape {
             return false;
         };
         match self.fields.get(*first) {
-            Some(field) if rest.is_empty() => {
-                !field.required && !self.defaults.contains_key(*first)
-            }
+            Some(field) if rest.is_empty() => !field.required && !self.defaults.contains_key(*first),
             Some(field) => match &field.properties {
                 Some(properties) => !field.required || properties.may_be_absent(rest),
                 None => !field.required && !self.defaults.contains_key(*first),
@@ -191,12 +180,7 @@ impl Shape {
 impl Field {
     fn read(value: &Value, place: &str, problems: &mut Problems) -> Option<Self> {
         if let Some(word) = value.as_str() {
-            let required = fields::choose(
-                word,
-                &[("required", true), ("optional", false)],
-                place,
-                problems,
-            )?;
+            let required = fields::choose(word, &[("required", true), ("optional", false)], place, problems)?;
             return Some(Self {
                 required,
                 ..Self::default()
@@ -226,19 +210,12 @@ impl Field {
         };
         match fields.get("enum") {
             None => {}
-            Some(Value::Array(values)) if !values.is_empty() => {
-                field.allowed = Some(values.clone())
-            }
+            Some(Value::Array(values)) if !values.is_empty() => field.allowed = Some(values.clone()),
             Some(_) => problems.add(&fields.at("enum"), "bad_type", "`enum` is a list of values"),
         }
         if let Some(properties) = fields.get("properties") {
             field.kind.get_or_insert(Kind::Object);
-            field.properties = Some(Shape::read(
-                properties,
-                &fields.at("properties"),
-                false,
-                problems,
-            ));
+            field.properties = Some(Shape::read(properties, &fields.at("properties"), false, problems));
         }
         if let Some(default) = &field.default {
             field.check("default", default, &fields.at("default"), problems);
@@ -254,10 +231,7 @@ impl Field {
     /// Whether a value is fine, without saying why not; for the hot path.
     pub(crate) fn accepts(&self, value: &Value) -> bool {
         self.kind.is_none_or(|kind| kind.fits(value))
-            && self
-                .allowed
-                .as_ref()
-                .is_none_or(|allowed| allowed.contains(value))
+            && self.allowed.as_ref().is_none_or(|allowed| allowed.contains(value))
             && self.format.is_none()
             && self.properties.is_none()
     }
@@ -282,11 +256,7 @@ impl Field {
         {
             let names: Vec<String> = allowed
                 .iter()
-                .map(|value| {
-                    value
-                        .as_str()
-                        .map_or_else(|| value.to_string(), str::to_owned)
-                })
+                .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
                 .collect();
             problems.add_with_suggestion(
                 place,
@@ -379,9 +349,7 @@ impl Format {
 pub(crate) fn is_label(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 63
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-')
 }

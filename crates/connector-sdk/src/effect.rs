@@ -149,8 +149,7 @@ impl EffectRule {
                 let carrier = match carrier {
                     CarrierRule::Header(name) => {
                         let name = name.render_to_text(scope).ok()??;
-                        fields::is_header_name(&name)
-                            .then(|| KeyCarrier::Header(name.into_owned()))?
+                        fields::is_header_name(&name).then(|| KeyCarrier::Header(name.into_owned()))?
                     }
                     CarrierRule::Field(pointer) => KeyCarrier::BodyField(pointer.clone()),
                 };
@@ -186,12 +185,7 @@ impl EffectRule {
     }
 }
 
-fn read_keyed(
-    value: &Value,
-    place: &str,
-    is_optional: IsOptional<'_>,
-    problems: &mut Problems,
-) -> Option<EffectRule> {
+fn read_keyed(value: &Value, place: &str, is_optional: IsOptional<'_>, problems: &mut Problems) -> Option<EffectRule> {
     let fields = Fields::open(value, place, &["header", "field", "window"], problems)?;
     let carrier = match (fields.get("header"), fields.get("field")) {
         (Some(header), None) => {
@@ -280,12 +274,7 @@ fn read_find_by(
     })
 }
 
-fn read_choose(
-    value: &Value,
-    place: &str,
-    is_optional: IsOptional<'_>,
-    problems: &mut Problems,
-) -> Option<EffectRule> {
+fn read_choose(value: &Value, place: &str, is_optional: IsOptional<'_>, problems: &mut Problems) -> Option<EffectRule> {
     let Some(items) = value.as_array().filter(|items| !items.is_empty()) else {
         problems.add(place, "bad_type", "`choose` is a list of { when, then }");
         return None;
@@ -303,11 +292,7 @@ fn read_choose(
             .required("then", problems)
             .and_then(|then| EffectRule::read(then, &fields.at("then"), is_optional, problems));
         if fields.get("when").is_none() && index + 1 < items.len() {
-            problems.add(
-                &place,
-                "unreachable",
-                "an entry without `when` ends the list",
-            );
+            problems.add(&place, "unreachable", "an entry without `when` ends the list");
         }
         if let Some(then) = then {
             rules.push((when, then));
@@ -325,20 +310,12 @@ fn read_choose(
 }
 
 /// A condition: text that is exactly one `{{ … }}`.
-pub(crate) fn read_condition(
-    text: &str,
-    place: &str,
-    problems: &mut Problems,
-) -> Option<Expression> {
+pub(crate) fn read_condition(text: &str, place: &str, problems: &mut Problems) -> Option<Expression> {
     let template = Template::compile(&Value::String(text.to_owned()), place, &|_| false, problems);
     match template {
         Template::Single { expression, .. } => Some(expression),
         Template::Literal(_) | Template::Text(_) | Template::Array(_) | Template::Object(_) => {
-            problems.add(
-                place,
-                "bad_expression",
-                "a condition is exactly one `{{ … }}`",
-            );
+            problems.add(place, "bad_expression", "a condition is exactly one `{{ … }}`");
             None
         }
     }

@@ -87,9 +87,7 @@ fn append_array(out: &mut String, key: &str, items: &[Value], arrays: Arrays) {
         Arrays::Repeat => items.iter().for_each(|item| append(out, key, item, arrays)),
         Arrays::Brackets => {
             let key = format!("{key}[]");
-            items
-                .iter()
-                .for_each(|item| append(out, &key, item, arrays));
+            items.iter().for_each(|item| append(out, &key, item, arrays));
         }
         Arrays::Indexes => {
             for (index, item) in items.iter().enumerate() {
@@ -99,11 +97,7 @@ fn append_array(out: &mut String, key: &str, items: &[Value], arrays: Arrays) {
         Arrays::Comma => {
             let texts: Vec<String> = items
                 .iter()
-                .filter_map(|item| {
-                    crate::template::scalar_text(item)
-                        .ok()
-                        .map(|text| text.into_owned())
-                })
+                .filter_map(|item| crate::template::scalar_text(item).ok().map(|text| text.into_owned()))
                 .collect();
             if !texts.is_empty() {
                 pair(out, key, &texts.join(","));

@@ -92,11 +92,7 @@ impl EventType {
             for (name, value) in entries.map() {
                 let place = entries.at(name);
                 if !is_name(name, false) || ["event", "ref"].contains(&name.as_str()) {
-                    problems.add(
-                        &place,
-                        "bad_name",
-                        format!("`{name}` is not a name for a read"),
-                    );
+                    problems.add(&place, "bad_name", format!("`{name}` is not a name for a read"));
                 }
                 if let Some(read) = Read::parse(value, &place, problems) {
                     reads.insert(name.clone(), read);
@@ -137,11 +133,7 @@ impl Read {
             .cloned()
             .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
         if !with.is_object() {
-            problems.add(
-                &fields.at("with"),
-                "bad_type",
-                "`with` is a mapping of arguments",
-            );
+            problems.add(&fields.at("with"), "bad_type", "`with` is a mapping of arguments");
         }
         // Only their grammar is checked here; what they name is checked where the whole graph is known.
         Template::compile(&with, &fields.at("with"), &|_| false, problems);
@@ -158,11 +150,7 @@ impl Read {
                 match u32::try_from(max) {
                     Ok(max) if max > 0 => Some(max),
                     Ok(_) | Err(_) => {
-                        problems.add(
-                            &all.at("max"),
-                            "bad_value",
-                            "`max` is a positive number of items",
-                        );
+                        problems.add(&all.at("max"), "bad_value", "`max` is a positive number of items");
                         None
                     }
                 }

@@ -14,12 +14,7 @@ pub(crate) struct Fields<'v> {
 
 impl<'v> Fields<'v> {
     /// Opens `value`, which must be an object with keys out of `known` only.
-    pub(crate) fn open(
-        value: &'v Value,
-        place: &str,
-        known: &[&str],
-        problems: &mut Problems,
-    ) -> Option<Self> {
+    pub(crate) fn open(value: &'v Value, place: &str, known: &[&str], problems: &mut Problems) -> Option<Self> {
         let fields = Self::open_any(value, place, problems)?;
         for key in fields.map.keys() {
             if known.contains(&key.as_str()) {
@@ -28,12 +23,9 @@ impl<'v> Fields<'v> {
             let place = pointer::join(place, key);
             let message = format!("`{key}` is not a key here");
             match nearest(key, known.iter().copied()) {
-                Some(near) => problems.add_with_suggestion(
-                    &place,
-                    "unknown_key",
-                    message,
-                    format!("did you mean `{near}`?"),
-                ),
+                Some(near) => {
+                    problems.add_with_suggestion(&place, "unknown_key", message, format!("did you mean `{near}`?"))
+                }
                 None => problems.add_with_suggestion(
                     &place,
                     "unknown_key",
@@ -147,12 +139,7 @@ impl<'v> Fields<'v> {
     }
 
     /// One of `allowed`, by its text.
-    pub(crate) fn choice<T: Copy>(
-        &self,
-        key: &str,
-        allowed: &[(&str, T)],
-        problems: &mut Problems,
-    ) -> Option<T> {
+    pub(crate) fn choice<T: Copy>(&self, key: &str, allowed: &[(&str, T)], problems: &mut Problems) -> Option<T> {
         let text = self.text(key, problems)?;
         choose(text, allowed, &self.at(key), problems)
     }
@@ -167,21 +154,13 @@ impl<'v> Fields<'v> {
                 .collect::<Option<Vec<_>>>()
         });
         if texts.is_none() {
-            problems.add(
-                &self.at(key),
-                "bad_type",
-                format!("`{key}` must be a list of texts"),
-            );
+            problems.add(&self.at(key), "bad_type", format!("`{key}` must be a list of texts"));
         }
         texts
     }
 
     /// The only entry of a mapping with one key.
-    pub(crate) fn single(
-        &self,
-        what: &str,
-        problems: &mut Problems,
-    ) -> Option<(&'v str, &'v Value)> {
+    pub(crate) fn single(&self, what: &str, problems: &mut Problems) -> Option<(&'v str, &'v Value)> {
         let mut entries = self.map.iter();
         match (entries.next(), entries.next()) {
             (Some((key, value)), None) => Some((key, value)),
@@ -198,28 +177,15 @@ impl<'v> Fields<'v> {
 }
 
 /// The value of `text` in a closed list, or a problem with the nearest word.
-pub(crate) fn choose<T: Copy>(
-    text: &str,
-    allowed: &[(&str, T)],
-    place: &str,
-    problems: &mut Problems,
-) -> Option<T> {
-    let found = allowed
-        .iter()
-        .find(|(name, _)| *name == text)
-        .map(|(_, value)| *value);
+pub(crate) fn choose<T: Copy>(text: &str, allowed: &[(&str, T)], place: &str, problems: &mut Problems) -> Option<T> {
+    let found = allowed.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
     if found.is_none() {
         let names: Vec<&str> = allowed.iter().map(|(name, _)| *name).collect();
         let suggestion = match nearest(text, names.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("one of: {}", names.join(", ")),
         };
-        problems.add_with_suggestion(
-            place,
-            "bad_value",
-            format!("`{text}` is not known here"),
-            suggestion,
-        );
+        problems.add_with_suggestion(place, "bad_value", format!("`{text}` is not known here"), suggestion);
     }
     found
 }

@@ -15,11 +15,7 @@ pub(crate) fn read_schema(
         Value::Object(_) => Some(value.clone()),
         Value::String(file) => load_json(file, place, load, problems),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
-            problems.add(
-                place,
-                "bad_type",
-                "a schema is a mapping or the name of a file",
-            );
+            problems.add(place, "bad_type", "a schema is a mapping or the name of a file");
             None
         }
     }
@@ -41,11 +37,7 @@ pub(crate) fn load_json(
         return None;
     }
     let Some(text) = load(file) else {
-        problems.add(
-            place,
-            "missing_file",
-            format!("the file `{file}` is not there"),
-        );
+        problems.add(place, "missing_file", format!("the file `{file}` is not there"));
         return None;
     };
     match serde_json::from_str(&text) {
@@ -54,11 +46,7 @@ pub(crate) fn load_json(
             problems.add(
                 place,
                 "bad_file",
-                format!(
-                    "`{file}` is not JSON: line {}, column {}",
-                    error.line(),
-                    error.column()
-                ),
+                format!("`{file}` is not JSON: line {}, column {}", error.line(), error.column()),
             );
             None
         }

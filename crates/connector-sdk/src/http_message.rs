@@ -22,8 +22,7 @@ pub struct HttpRequest {
 impl HttpRequest {
     /// Sets a header, replacing every header of that name (case-insensitive).
     pub fn set_header(&mut self, name: &str, value: impl Into<String>) {
-        self.headers
-            .retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+        self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
         self.headers.push((name.to_owned(), value.into()));
     }
 
@@ -37,10 +36,7 @@ impl fmt::Debug for HttpRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpRequest")
             .field("method", &self.method)
-            .field(
-                "url",
-                &redact::redact_url(&self.url, &SecretNames::default()),
-            )
+            .field("url", &redact::redact_url(&self.url, &SecretNames::default()))
             .field(
                 "headers",
                 &redact::redact_headers(&self.headers, &SecretNames::default()),

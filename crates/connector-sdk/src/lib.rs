@@ -32,8 +32,8 @@ mod yaml;
 
 pub use answer::{Answer, AnswerBody, Executed};
 pub use auth::{
-    ApiKeyPlace, Applied, Assertion, AuthError, AuthScheme, AuthTest, ClientAuth, Credential,
-    OAuth2Scheme, ServiceAccountScheme, Token, TokenError,
+    ApiKeyPlace, Applied, Assertion, AuthError, AuthScheme, AuthTest, ClientAuth, Credential, OAuth2Scheme,
+    ServiceAccountScheme, Token, TokenError,
 };
 pub use budget::{Budget, LearnFrom};
 pub use connector::Connector;

@@ -125,9 +125,7 @@ impl Paging {
         };
         let max_pages = fields
             .number("max_pages", problems)
-            .map_or(DEFAULT_MAX_PAGES, |pages| {
-                u32::try_from(pages).unwrap_or(u32::MAX)
-            });
+            .map_or(DEFAULT_MAX_PAGES, |pages| u32::try_from(pages).unwrap_or(u32::MAX));
         let kind = match kind {
             "cursor" => Kind::Cursor {
                 next: read_pointer(&fields, "next", problems)?,
@@ -153,11 +151,7 @@ impl Paging {
                 from: read_pointer(&fields, "from", problems)?,
             },
         };
-        Some(Self {
-            kind,
-            more,
-            max_pages,
-        })
+        Some(Self { kind, more, max_pages })
     }
 
     /// Whether the kind needs to see the items of a page.
@@ -171,10 +165,7 @@ impl Paging {
     pub(crate) fn size(&self) -> Option<&Size> {
         match &self.kind {
             Kind::PageNumber { size, .. } | Kind::Offset { size, .. } => size.as_ref(),
-            Kind::Cursor { .. }
-            | Kind::SinceId { .. }
-            | Kind::Link { .. }
-            | Kind::NextUrl { .. } => None,
+            Kind::Cursor { .. } | Kind::SinceId { .. } | Kind::Link { .. } | Kind::NextUrl { .. } => None,
         }
     }
 
@@ -219,22 +210,13 @@ impl Paging {
         }
         let items_before = current.map_or(0, |page| page.items_before) + items.len() as u64;
         let number = current.map_or(0, |page| page.number) + 1;
-        let short = self
-            .size()
-            .is_some_and(|size| (items.len() as u64) < size.value);
+        let short = self.size().is_some_and(|size| (items.len() as u64) < size.value);
         let token = match &self.kind {
             Kind::Cursor { next, .. } => next.lookup(body).and_then(token_text),
-            Kind::SinceId { from, .. } => match items
-                .last()
-                .and_then(|last| from.lookup(last))
-                .and_then(token_text)
-            {
+            Kind::SinceId { from, .. } => match items.last().and_then(|last| from.lookup(last)).and_then(token_text) {
                 Some(token) => Some(token),
                 None => {
-                    return Following::Broken(
-                        "paging_broken",
-                        "the last item has no id to go on from".to_owned(),
-                    );
+                    return Following::Broken("paging_broken", "the last item has no id to go on from".to_owned());
                 }
             },
             Kind::PageNumber { .. } | Kind::Offset { .. } if short => None,
@@ -258,18 +240,13 @@ impl Paging {
         match token {
             None => Following::End,
             Some(token)
-                if current.is_some_and(|page| page.token == token)
-                    || (self.into().is_none() && token == asked) =>
+                if current.is_some_and(|page| page.token == token) || (self.into().is_none() && token == asked) =>
             {
-                Following::Broken(
-                    "paging_loop",
-                    "the list gave the same cursor twice".to_owned(),
-                )
+                Following::Broken("paging_loop", "the list gave the same cursor twice".to_owned())
             }
-            Some(_) if number >= self.max_pages => Following::Broken(
-                "page_limit",
-                format!("the list has more than {} pages", self.max_pages),
-            ),
+            Some(_) if number >= self.max_pages => {
+                Following::Broken("page_limit", format!("the list has more than {} pages", self.max_pages))
+            }
             Some(token) => Following::Page(Page {
                 number,
                 items_before,
@@ -290,8 +267,7 @@ fn token_text(value: &Value) -> Option<String> {
 
 /// The absolute form of `link`, which must stay on the origin that was asked: credentials travel with it.
 fn same_origin(asked: &str, link: &str) -> Result<String, String> {
-    let base =
-        Url::parse(asked).map_err(|error| format!("the request had no valid URL: {error}"))?;
+    let base = Url::parse(asked).map_err(|error| format!("the request had no valid URL: {error}"))?;
     let next = base
         .join(link)
         .map_err(|error| format!("the next page has no valid URL: {error}"))?;
@@ -320,26 +296,21 @@ fn next_link(response: &HttpResponse, rel: &str) -> Option<String> {
                 .or_else(|| after.split_once(", <"))
                 .map_or((after, None), |(parameters, tail)| (parameters, Some(tail)));
             let matches = parameters.split(';').any(|parameter| {
-                parameter
-                    .trim()
-                    .split_once('=')
-                    .is_some_and(|(name, value)| {
-                        name.trim().eq_ignore_ascii_case("rel")
-                            && value
-                                .trim()
-                                .trim_matches('"')
-                                .split_ascii_whitespace()
-                                .any(|known| known.eq_ignore_ascii_case(rel))
-                    })
+                parameter.trim().split_once('=').is_some_and(|(name, value)| {
+                    name.trim().eq_ignore_ascii_case("rel")
+                        && value
+                            .trim()
+                            .trim_matches('"')
+                            .split_ascii_whitespace()
+                            .any(|known| known.eq_ignore_ascii_case(rel))
+                })
             });
             if matches {
                 return Some(target.to_owned());
             }
             let Some(tail) = tail else { break };
             // The separator took the `<` with it.
-            rest = header
-                .get(header.len() - tail.len() - 1..)
-                .unwrap_or_default();
+            rest = header.get(header.len() - tail.len() - 1..).unwrap_or_default();
         }
     }
     None
@@ -373,12 +344,7 @@ fn read_place(fields: &Fields<'_>, problems: &mut Problems) -> Option<Place> {
 }
 
 fn read_size(fields: &Fields<'_>, problems: &mut Problems) -> Option<Size> {
-    let size = Fields::open(
-        fields.get("size")?,
-        &fields.at("size"),
-        &["into", "value"],
-        problems,
-    )?;
+    let size = Fields::open(fields.get("size")?, &fields.at("size"), &["into", "value"], problems)?;
     let into = read_place(&size, problems)?;
     size.required("value", problems)?;
     let value = size.number("value", problems)?;

@@ -41,9 +41,7 @@ impl Pointer {
     /// Reads RFC 6901 text: empty, or starting with `/`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         if text.is_empty() {
-            return Some(Self {
-                segments: Vec::new(),
-            });
+            return Some(Self { segments: Vec::new() });
         }
         let rest = text.strip_prefix('/')?;
         Some(Self {

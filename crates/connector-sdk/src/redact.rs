@@ -60,24 +60,14 @@ pub struct SecretNames {
 
 /// Whether a header of that name carries a secret.
 pub fn is_secret_header(name: &str, extra: &SecretNames) -> bool {
-    SECRET_HEADERS
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(name))
-        || extra
-            .headers
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(name))
+    SECRET_HEADERS.iter().any(|known| known.eq_ignore_ascii_case(name))
+        || extra.headers.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// Whether a query parameter or form field of that name carries a secret.
 pub fn is_secret_query(name: &str, extra: &SecretNames) -> bool {
-    SECRET_NAMES
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(name))
-        || extra
-            .queries
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(name))
+    SECRET_NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
+        || extra.queries.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// The headers with the values of secret ones replaced.
@@ -183,8 +173,7 @@ fn mentions_secret(body: &str) -> bool {
     let bytes = body.as_bytes();
     let begins = |start: usize| {
         let rest = bytes.get(start..).unwrap_or_default();
-        rest.first()
-            .is_some_and(|first| b"acirpsACIRPS".contains(first))
+        rest.first().is_some_and(|first| b"acirpsACIRPS".contains(first))
             && SECRET_FIELDS.iter().any(|field| {
                 rest.get(..field.len())
                     .is_some_and(|name| name.eq_ignore_ascii_case(field.as_bytes()))
@@ -199,14 +188,8 @@ fn mentions_secret(body: &str) -> bool {
 
 fn is_secret_field(name: &str) -> bool {
     // `metadata[client_secret]` counts by its last part.
-    let last = name
-        .trim_end_matches(']')
-        .rsplit('[')
-        .next()
-        .unwrap_or(name);
-    SECRET_FIELDS
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(last))
+    let last = name.trim_end_matches(']').rsplit('[').next().unwrap_or(name);
+    SECRET_FIELDS.iter().any(|known| known.eq_ignore_ascii_case(last))
 }
 
 fn hide_fields(value: &mut Value) {

@@ -29,10 +29,7 @@ pub(crate) enum Template {
 #[derive(Debug)]
 pub(crate) enum Piece {
     Literal(String),
-    Expression {
-        expression: Expression,
-        optional: bool,
-    },
+    Expression { expression: Expression, optional: bool },
 }
 
 /// Says whether a path with this root and first key may be absent.
@@ -40,12 +37,7 @@ pub(crate) type IsOptional<'a> = &'a dyn Fn(&Expression) -> bool;
 
 impl Template {
     /// Compiles `value`; what does not compile is reported under its pointer and becomes null.
-    pub(crate) fn compile(
-        value: &Value,
-        place: &str,
-        is_optional: IsOptional<'_>,
-        problems: &mut Problems,
-    ) -> Self {
+    pub(crate) fn compile(value: &Value, place: &str, is_optional: IsOptional<'_>, problems: &mut Problems) -> Self {
         match value {
             Value::String(text) => Self::compile_text(text, place, is_optional, problems),
             Value::Array(items) => {
@@ -53,12 +45,7 @@ impl Template {
                     .iter()
                     .enumerate()
                     .map(|(index, item)| {
-                        Self::compile(
-                            item,
-                            &pointer::join(place, &index.to_string()),
-                            is_optional,
-                            problems,
-                        )
+                        Self::compile(item, &pointer::join(place, &index.to_string()), is_optional, problems)
                     })
                     .collect();
                 match all_literal(compiled.iter()) {
@@ -85,24 +72,10 @@ impl Template {
         }
     }
 
-    fn compile_text(
-        text: &str,
-        place: &str,
-        is_optional: IsOptional<'_>,
-        problems: &mut Problems,
-    ) -> Self {
+    fn compile_text(text: &str, place: &str, is_optional: IsOptional<'_>, problems: &mut Problems) -> Self {
         match pieces(text, is_optional) {
             Ok(mut found) => match (found.len(), found.pop()) {
-                (
-                    1,
-                    Some(Piece::Expression {
-                        expression,
-                        optional,
-                    }),
-                ) => Self::Single {
-                    expression,
-                    optional,
-                },
+                (1, Some(Piece::Expression { expression, optional })) => Self::Single { expression, optional },
                 (0, _) => Self::Literal(Value::String(String::new())),
                 (1, Some(Piece::Literal(literal))) => Self::Literal(Value::String(literal)),
                 (_, last) => {
@@ -140,10 +113,7 @@ impl Template {
     }
 
     /// The value in `scope`; `None` when an optional path was absent.
-    pub(crate) fn render<'a>(
-        &'a self,
-        scope: &Scope<'a>,
-    ) -> Result<Option<Cow<'a, Value>>, ExpressionError> {
+    pub(crate) fn render<'a>(&'a self, scope: &Scope<'a>) -> Result<Option<Cow<'a, Value>>, ExpressionError> {
         match self {
             Self::Literal(value) => Ok(Some(Cow::Borrowed(value))),
             Self::Single {
@@ -154,9 +124,7 @@ impl Template {
                 expression,
                 optional: false,
             } => expression.evaluate(scope).map(Some),
-            Self::Text(pieces) => {
-                Ok(render_text(pieces, scope)?.map(|text| Cow::Owned(Value::String(text))))
-            }
+            Self::Text(pieces) => Ok(render_text(pieces, scope)?.map(|text| Cow::Owned(Value::String(text)))),
             Self::Array(items) => {
                 let mut list = Vec::with_capacity(items.len());
                 for item in items {
@@ -179,17 +147,12 @@ impl Template {
     }
 
     /// The value as text: texts as they are, numbers and booleans in JSON form.
-    pub(crate) fn render_to_text<'a>(
-        &'a self,
-        scope: &Scope<'a>,
-    ) -> Result<Option<Cow<'a, str>>, ExpressionError> {
+    pub(crate) fn render_to_text<'a>(&'a self, scope: &Scope<'a>) -> Result<Option<Cow<'a, str>>, ExpressionError> {
         match self.render(scope)? {
             None => Ok(None),
             Some(Cow::Borrowed(value)) => scalar_text(value).map(Some),
             Some(Cow::Owned(Value::String(text))) => Ok(Some(Cow::Owned(text))),
-            Some(Cow::Owned(value)) => {
-                scalar_text(&value).map(|text| Some(Cow::Owned(text.into_owned())))
-            }
+            Some(Cow::Owned(value)) => scalar_text(&value).map(|text| Some(Cow::Owned(text.into_owned()))),
         }
     }
 }
@@ -249,10 +212,7 @@ pub(crate) fn pieces(text: &str, is_optional: IsOptional<'_>) -> Result<Vec<Piec
         let (source, tail) = after.split_at(end);
         let expression = Expression::compile(source)?;
         let optional = is_optional(&expression);
-        found.push(Piece::Expression {
-            expression,
-            optional,
-        });
+        found.push(Piece::Expression { expression, optional });
         rest = tail.strip_prefix("}}").unwrap_or(tail);
     }
     if !rest.is_empty() {

@@ -64,10 +64,7 @@ pub fn parse_yaml(text: &str) -> Result<Vec<YamlDocument>, YamlError> {
         return Err(YamlError {
             line: 0,
             column: 0,
-            message: format!(
-                "the text has {} bytes, more than {MAX_YAML_BYTES}",
-                text.len()
-            ),
+            message: format!("the text has {} bytes, more than {MAX_YAML_BYTES}", text.len()),
         });
     }
     let options = serde_saphyr::options! {
@@ -82,8 +79,8 @@ pub fn parse_yaml(text: &str) -> Result<Vec<YamlDocument>, YamlError> {
         strict_booleans: true,
         with_snippet: false,
     };
-    let nodes: Vec<Spanned<Node>> = serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| yaml_error(&error))?;
+    let nodes: Vec<Spanned<Node>> =
+        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| yaml_error(&error))?;
     let documents = nodes
         .into_iter()
         .map(document)
@@ -114,12 +111,7 @@ fn document(node: Spanned<Node>) -> YamlDocument {
     YamlDocument { value, lines }
 }
 
-fn to_value(
-    node: Node,
-    line: usize,
-    place: &mut String,
-    lines: &mut HashMap<String, usize>,
-) -> Value {
+fn to_value(node: Node, line: usize, place: &mut String, lines: &mut HashMap<String, usize>) -> Value {
     lines.insert(place.clone(), line);
     let length = place.len();
     match node {
@@ -187,8 +179,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Node, E> {
-        let number =
-            Number::from_f64(value).ok_or_else(|| E::custom("a number that JSON cannot hold"))?;
+        let number = Number::from_f64(value).ok_or_else(|| E::custom("a number that JSON cannot hold"))?;
         Ok(Node::Scalar(Value::Number(number)))
     }
 

@@ -40,10 +40,7 @@ fn static_credentials_are_put_where_the_scheme_says() {
         let credential = Credential::parse(&credential).unwrap();
         let mut request = request();
         let scheme = connector.scheme_for(&credential).unwrap();
-        assert_eq!(
-            credential.apply_static(scheme, &mut request),
-            Ok(Applied::Complete)
-        );
+        assert_eq!(credential.apply_static(scheme, &mut request), Ok(Applied::Complete));
         assert_eq!(request.header(header), Some(value));
         let shown = format!(
             "{credential:?} {:?}",
@@ -51,32 +48,20 @@ fn static_credentials_are_put_where_the_scheme_says() {
         );
         assert!(!shown.contains("s3cret"), "{shown}");
     };
-    check(
-        json!({ "bearer": "s3cret" }),
-        "authorization",
-        "Bearer s3cret",
-    );
+    check(json!({ "bearer": "s3cret" }), "authorization", "Bearer s3cret");
     check(
         json!({ "bearer": { "token": "s3cret" } }),
         "authorization",
         "Bearer s3cret",
     );
-    check(
-        json!({ "api_key": { "key": "s3cret" } }),
-        "x-weird-key",
-        "Key s3cret",
-    );
+    check(json!({ "api_key": { "key": "s3cret" } }), "x-weird-key", "Key s3cret");
     check(
         json!({ "basic": { "username": "u", "password": "s3cret" } }),
         "authorization",
         "Basic dTpzM2NyZXQ=",
     );
     let credential = Credential::parse(&json!({ "bearer": "a\r\nb" })).unwrap();
-    assert!(
-        credential
-            .apply_static(&AuthScheme::Bearer, &mut request())
-            .is_err()
-    );
+    assert!(credential.apply_static(&AuthScheme::Bearer, &mut request()).is_err());
     assert!(
         credential
             .apply_static(&AuthScheme::Basic, &mut request())
@@ -105,18 +90,12 @@ fn broken_credentials_are_refused_without_showing_them() {
 fn client_credentials_become_a_token() {
     let connector = connector();
     let credential =
-        Credential::parse(&json!({ "oauth2": { "client_id": "id:1", "client_secret": "s3cret" } }))
-            .unwrap();
-    let Some(AuthScheme::OAuth2ClientCredentials(scheme)) = connector.scheme_for(&credential)
-    else {
+        Credential::parse(&json!({ "oauth2": { "client_id": "id:1", "client_secret": "s3cret" } })).unwrap();
+    let Some(AuthScheme::OAuth2ClientCredentials(scheme)) = connector.scheme_for(&credential) else {
         panic!("no oauth2")
     };
     let request = scheme
-        .token_request(
-            &json!({ "tenant": "t1" }),
-            connector.config_defaults(),
-            &credential,
-        )
+        .token_request(&json!({ "tenant": "t1" }), connector.config_defaults(), &credential)
         .unwrap();
     assert_eq!(
         (request.method.as_str(), request.url.as_str()),
@@ -126,10 +105,7 @@ fn client_credentials_become_a_token() {
         request.body.as_deref(),
         Some(b"grant_type=client_credentials&scope=a%20b&audience=api".as_slice())
     );
-    assert_eq!(
-        request.header("authorization"),
-        Some("Basic aWQlM0ExOnMzY3JldA==")
-    );
+    assert_eq!(request.header("authorization"), Some("Basic aWQlM0ExOnMzY3JldA=="));
     assert!(!format!("{request:?}").contains("aWQlM0Ex"));
     let answer = |status: u16, body: Value| {
         scheme.token(&HttpResponse {
@@ -139,14 +115,9 @@ fn client_credentials_become_a_token() {
         })
     };
     let token = answer(200, json!({ "access_token": "tok", "expires_in": "120" })).unwrap();
+    assert_eq!((token.access_token.expose_secret(), token.expires_in_s), ("tok", 120));
     assert_eq!(
-        (token.access_token.expose_secret(), token.expires_in_s),
-        ("tok", 120)
-    );
-    assert_eq!(
-        answer(200, json!({ "access_token": "tok" }))
-            .unwrap()
-            .expires_in_s,
+        answer(200, json!({ "access_token": "tok" })).unwrap().expires_in_s,
         3_600
     );
     let refused = |status: u16, body: Value| {
@@ -166,7 +137,10 @@ fn client_credentials_become_a_token() {
 #[test]
 fn service_accounts_sign_what_the_manifest_says() {
     let connector = connector();
-    let credential = Credential::parse(&json!({ "service_account": { "client_email": "a@b.test", "private_key_id": "k1", "private_key": "PEM" } })).unwrap();
+    let credential = Credential::parse(
+        &json!({ "service_account": { "client_email": "a@b.test", "private_key_id": "k1", "private_key": "PEM" } }),
+    )
+    .unwrap();
     let Some(AuthScheme::ServiceAccountJwt(scheme)) = connector.scheme_for(&credential) else {
         panic!("no service account")
     };
@@ -190,12 +164,9 @@ fn service_accounts_sign_what_the_manifest_says() {
         request.body.unwrap(),
         b"grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=a.b.c"
     );
-    let nameless =
-        Credential::parse(&json!({ "service_account": { "private_key": "PEM" } })).unwrap();
+    let nameless = Credential::parse(&json!({ "service_account": { "private_key": "PEM" } })).unwrap();
     assert!(
-        scheme
-            .assertion(&json!({}), defaults, &nameless, 0)
-            .is_err(),
+        scheme.assertion(&json!({}), defaults, &nameless, 0).is_err(),
         "a claim must not be left out silently"
     );
 }
@@ -207,10 +178,7 @@ fn urls_and_bodies_are_redacted() {
         redact_url("https://u:p@h.test/a?x=1&api_key=s&%74oken=s#f", &names),
         "https://[redacted]@h.test/a?x=1&api_key=[redacted]&%74oken=[redacted]#…"
     );
-    assert_eq!(
-        redact_url("https://h.test/a@b?x=1", &names),
-        "https://h.test/a@b?x=1"
-    );
+    assert_eq!(redact_url("https://h.test/a@b?x=1", &names), "https://h.test/a@b?x=1");
     assert_eq!(
         redact_body(r#"{"a":[{"client_secret":"s","n":1}],"password":null}"#),
         r#"{"a":[{"client_secret":"[redacted]","n":1}],"password":null}"#

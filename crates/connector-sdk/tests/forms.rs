@@ -32,11 +32,7 @@ fn decode(form: &str) -> Value {
             if target.is_null() {
                 *target = Value::Object(Map::new());
             }
-            target = target
-                .as_object_mut()
-                .unwrap()
-                .entry(step)
-                .or_insert(Value::Null);
+            target = target.as_object_mut().unwrap().entry(step).or_insert(Value::Null);
         }
         *target = Value::String(unescape(value));
     }

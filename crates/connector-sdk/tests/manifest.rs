@@ -48,11 +48,7 @@ fn check(from: &str, to: &str, pointer: &str, code: &str) {
     let found = problems(&yaml);
     assert_eq!(found.len(), 1, "{found:#?}");
     let problem = found.into_iter().next().unwrap();
-    assert_eq!(
-        (problem.pointer.as_str(), problem.code),
-        (pointer, code),
-        "{problem}"
-    );
+    assert_eq!((problem.pointer.as_str(), problem.code), (pointer, code), "{problem}");
     assert!(problem.line.is_some());
 }
 
@@ -68,12 +64,7 @@ fn misspelt_words_get_a_suggestion_and_a_line() {
     };
     check("hosts:", "host:", 3, "did you mean `hosts`?");
     check("call: me.get", "call: me.got", 5, "did you mean `me.get`?");
-    check(
-        "config.region",
-        "config.regoin",
-        3,
-        "did you mean `config.region`?",
-    );
+    check("config.region", "config.regoin", 3, "did you mean `config.region`?");
     check("page: {", "pages: {", 10, "did you mean `page`?");
     check(
         "get: \"/items/{{ id }}\"",
@@ -86,31 +77,11 @@ fn misspelt_words_get_a_suggestion_and_a_line() {
 #[test]
 fn each_part_is_checked() {
     check("version: 1.0.0", "version: one", "/version", "bad_value");
-    check(
-        "connector: acme",
-        "connector: Acme Inc",
-        "/connector",
-        "bad_name",
-    );
+    check("connector: acme", "connector: Acme Inc", "/connector", "bad_name");
     check("https://{{", "http://{{", "/hosts/0", "bad_value");
-    check(
-        "config.region }}",
-        "config.regoin }}",
-        "/hosts/0",
-        "unknown_name",
-    );
-    check(
-        "default: eu",
-        "default: asia",
-        "/config/region/default",
-        "bad_value",
-    );
-    check(
-        "call: me.get",
-        "call: me.got",
-        "/auth/test/call",
-        "unknown_operation",
-    );
+    check("config.region }}", "config.regoin }}", "/hosts/0", "unknown_name");
+    check("default: eu", "default: asia", "/config/region/default", "bad_value");
+    check("call: me.get", "call: me.got", "/auth/test/call", "unknown_operation");
     check("bearer: {},", "", "/auth", "missing_key");
     check("100/60s", "often", "/budget/window", "bad_value");
     check(
@@ -131,24 +102,14 @@ fn each_part_is_checked() {
         "/operations/items.create/effect/keyed/window",
         "bad_value",
     );
-    check(
-        "items: /data, ",
-        "",
-        "/operations/items.list",
-        "missing_key",
-    );
+    check("items: /data, ", "", "/operations/items.list", "missing_key");
     check(
         "into: query.after",
         "into: after",
         "/operations/items.list/page/cursor/into",
         "bad_value",
     );
-    check(
-        "{{ id }}",
-        "{{ id + }}",
-        "/operations/items.get/get",
-        "bad_expression",
-    );
+    check("{{ id }}", "{{ id + }}", "/operations/items.get/get", "bad_expression");
     check(
         "token: { at: header:X-Token }",
         "jwt: {}",
@@ -161,12 +122,7 @@ fn each_part_is_checked() {
         "/webhook/identify",
         "missing_key",
     );
-    check(
-        "call: items.list, reach",
-        "reach",
-        "/webhook/recover",
-        "bad_value",
-    );
+    check("call: items.list, reach", "reach", "/webhook/recover", "bad_value");
     check(
         "call: items.get, with: { id: \"{{ ref.id }}\" }",
         "call: items.get",
@@ -205,10 +161,7 @@ fn weak_verification_is_refused() {
         "any_of: [{ ip: [10.0.0.0/8] }, { basic: {} }]",
         "cannot be an alternative",
     );
-    check(
-        "all_of: [{ ip: [10.0.0.0/8] }]",
-        "at least one check with a secret",
-    );
+    check("all_of: [{ ip: [10.0.0.0/8] }]", "at least one check with a secret");
     check(
         "hmac: { alg: sha256, sig: header:S, encoding: hex, parts: [body], timestamp: { from: header:T, unit: s, max_age_s: 5 } }",
         "proves nothing",
@@ -260,11 +213,7 @@ fn the_example_manifest_is_what_it_says() {
         (vec!["amount", "currency"], None)
     );
     assert_eq!(
-        connector
-            .operation("charges.get")
-            .unwrap()
-            .output_schema()
-            .unwrap()["required"][0],
+        connector.operation("charges.get").unwrap().output_schema().unwrap()["required"][0],
         "id"
     );
     let event = connector.event_type("charge.succeeded").unwrap();
@@ -277,10 +226,7 @@ fn the_example_manifest_is_what_it_says() {
         (Hydrate::Missing, Some(300), Some("evt_1"))
     );
     assert_eq!(
-        connector
-            .event_type("anything.else")
-            .unwrap()
-            .hydrate_default,
+        connector.event_type("anything.else").unwrap().hydrate_default,
         Hydrate::Never
     );
     assert_eq!(connector.header_allow(), ["acme-delivery"]);
@@ -291,10 +237,7 @@ fn the_example_manifest_is_what_it_says() {
         .unwrap()
         .args(1_767_225_600_500, None)
         .unwrap();
-    assert_eq!(
-        args,
-        serde_json::json!({ "created": { "gte": 1_767_225_600 } })
-    );
+    assert_eq!(args, serde_json::json!({ "created": { "gte": 1_767_225_600 } }));
 }
 
 #[test]
@@ -314,21 +257,9 @@ fn settings_are_checked_and_cannot_name_another_host() {
         );
     };
     assert_eq!(connector.check_config(&serde_json::json!({})), []);
-    check(
-        serde_json::json!({ "regin": "eu" }),
-        "/regin",
-        "unknown_key",
-    );
-    check(
-        serde_json::json!({ "region": "asia" }),
-        "/region",
-        "bad_value",
-    );
-    check(
-        serde_json::json!({ "base_url": "ftp://x" }),
-        "/base_url",
-        "bad_value",
-    );
+    check(serde_json::json!({ "regin": "eu" }), "/regin", "unknown_key");
+    check(serde_json::json!({ "region": "asia" }), "/region", "bad_value");
+    check(serde_json::json!({ "base_url": "ftp://x" }), "/base_url", "bad_value");
     check(
         serde_json::json!({ "base_url": "https://user:secret@x.test" }),
         "/base_url",

@@ -1,10 +1,6 @@
 //! Paging kinds, carriers of keys, looks, and error rules that the example manifests do not use.
 
-#![expect(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "helpers of tests fail by panicking"
-)]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use serde_json::{Value, json};
 use weir_connector_sdk::{
@@ -83,10 +79,9 @@ fn read_all(
         sent.push(format!(
             "{}{}",
             request.url,
-            request.body.map_or_else(String::new, |body| format!(
-                " {}",
-                String::from_utf8(body).unwrap()
-            ))
+            request
+                .body
+                .map_or_else(String::new, |body| format!(" {}", String::from_utf8(body).unwrap()))
         ));
         match operation.response(&ctx, &answer(number)) {
             Answer::Done {
@@ -144,10 +139,7 @@ fn every_kind_of_paging_ends() {
     let (_, sent, _) = read_all(operation("link"), &json!({}), |number| {
         response(200, &[("Link", links[number])], &json!([number]))
     });
-    assert_eq!(
-        sent,
-        ["https://kinds.test/api/l", "https://kinds.test/api/l?p=2,3"]
-    );
+    assert_eq!(sent, ["https://kinds.test/api/l", "https://kinds.test/api/l?p=2,3"]);
 
     let (_, sent, failure) = read_all(operation("next_url"), &json!({}), |number| {
         response(
@@ -162,11 +154,7 @@ fn every_kind_of_paging_ends() {
     );
 
     let (_, sent, failure) = read_all(operation("search"), &json!({ "filter": "f" }), |number| {
-        response(
-            200,
-            &[],
-            &json!({ "ok": true, "data": [1], "next": number }),
-        )
+        response(200, &[], &json!({ "ok": true, "data": [1], "next": number }))
     });
     assert_eq!(
         sent[1],
@@ -234,29 +222,16 @@ fn answers_mean_what_the_rules_say() {
     check(
         "pay",
         pay(),
-        response(
-            200,
-            &[],
-            &json!({ "ok": false, "error": "ratelimited", "wait": 1.5 }),
-        ),
+        response(200, &[], &json!({ "ok": false, "error": "ratelimited", "wait": 1.5 })),
         "rate_limited ratelimited true Some(1500) No",
     );
     check(
         "pay",
         pay(),
-        response(
-            200,
-            &[],
-            &json!({ "ok": false, "error": "channel_not_found" }),
-        ),
+        response(200, &[], &json!({ "ok": false, "error": "channel_not_found" })),
         "not_successful channel_not_found false None No",
     );
-    check(
-        "pay",
-        pay(),
-        response(200, &[], &json!({ "ok": true })),
-        "done Whole",
-    );
+    check("pay", pay(), response(200, &[], &json!({ "ok": true })), "done Whole");
     check(
         "pay",
         pay(),
@@ -300,18 +275,10 @@ fn expressions_compute_keep_types_and_name_what_is_missing() {
     let connector = connector();
     let shout = connector.operation("shout").unwrap();
     let request = shout
-        .request(&ctx(
-            &json!({ "text": "hi", "count": 9_007_199_254_740_993_i64 }),
-            None,
-        ))
+        .request(&ctx(&json!({ "text": "hi", "count": 9_007_199_254_740_993_i64 }), None))
         .unwrap();
-    assert_eq!(
-        request.body.unwrap(),
-        br#"{"text":"HI!","n":9007199254740994}"#
-    );
-    let error = shout
-        .request(&ctx(&json!({ "text": "hi" }), None))
-        .unwrap_err();
+    assert_eq!(request.body.unwrap(), br#"{"text":"HI!","n":9007199254740994}"#);
+    let error = shout.request(&ctx(&json!({ "text": "hi" }), None)).unwrap_err();
     assert_eq!(
         (error.pointer.as_str(), error.message.as_str()),
         ("/count", "argument `count` is missing")

@@ -33,24 +33,18 @@ impl<'v> Vector<'v> {
                 )
             })
             .collect();
-        let secrets = value["secrets"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|secret| match secret {
-                Value::String(text) => SecretString::from(text.as_str()),
-                pair => SecretString::from(format!(
-                    "{}:{}",
-                    pair["username"].as_str().unwrap(),
-                    pair["password"].as_str().unwrap()
-                )),
-            });
+        let secrets = value["secrets"].as_array().unwrap().iter().map(|secret| match secret {
+            Value::String(text) => SecretString::from(text.as_str()),
+            pair => SecretString::from(format!(
+                "{}:{}",
+                pair["username"].as_str().unwrap(),
+                pair["password"].as_str().unwrap()
+            )),
+        });
         Self {
             value,
             headers,
-            body: STANDARD
-                .decode(value["body_base64"].as_str().unwrap())
-                .unwrap(),
+            body: STANDARD.decode(value["body_base64"].as_str().unwrap()).unwrap(),
             secrets: secrets.collect(),
         }
     }
@@ -112,12 +106,7 @@ fn every_vector_gives_its_verdict() {
     // Nothing is left out by accident: each missing provider names the primitive it needs.
     assert_eq!(
         left_out,
-        schemes["out"]
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect()
+        schemes["out"].as_object().unwrap().keys().map(String::as_str).collect()
     );
     assert_eq!(ran, 169);
 }
@@ -153,9 +142,7 @@ fn the_slack_handshake_verifies_and_is_echoed() {
     };
     let reply = webhook.handshake(&request, Some(&body)).unwrap();
     assert_eq!((reply.status, reply.after_verify), (200, true));
-    let expected = vector.value["expect_response"]["body_contains"]
-        .as_str()
-        .unwrap();
+    let expected = vector.value["expect_response"]["body_contains"].as_str().unwrap();
     assert_eq!(String::from_utf8(reply.body).unwrap(), expected);
 }
 
@@ -170,11 +157,7 @@ fn refusals_name_their_reason() {
             .iter()
             .find(|vector| vector["id"] == id)
             .unwrap();
-        let verifier = Verifier::compile(
-            &schemes["schemes"][vector["provider"].as_str().unwrap()],
-            "",
-        )
-        .unwrap();
+        let verifier = Verifier::compile(&schemes["schemes"][vector["provider"].as_str().unwrap()], "").unwrap();
         assert_eq!(
             Vector::new(vector).verdict(&verifier),
             format!("reject {reason}"),
@@ -198,8 +181,7 @@ fn refusals_name_their_reason() {
 fn what_is_left_out_is_refused_by_name() {
     for (provider, primitive) in schemes()["out"].as_object().unwrap() {
         let primitive = primitive.as_str().unwrap();
-        let problems = Verifier::compile(&serde_json::json!({ primitive: {} }), "/webhook/verify")
-            .unwrap_err();
+        let problems = Verifier::compile(&serde_json::json!({ primitive: {} }), "/webhook/verify").unwrap_err();
         assert_eq!(problems[0].code, "not_supported", "{provider}");
         assert_eq!(problems[0].pointer, format!("/webhook/verify/{primitive}"));
     }
@@ -237,11 +219,7 @@ fn no_flipped_byte_is_accepted() {
                 vector.body[index] ^= mask;
             }
         }
-        let place = vector
-            .headers
-            .iter()
-            .position(|(name, _)| name == header)
-            .unwrap();
+        let place = vector.headers.iter().position(|(name, _)| name == header).unwrap();
         let good = vector.headers[place].1.clone();
         for index in 0..good.len() {
             for replacement in ['0', 'f', 'A', '/'] {
@@ -251,10 +229,7 @@ fn no_flipped_byte_is_accepted() {
                     .map(|(at, character)| if at == index { replacement } else { character })
                     .collect();
                 // Hexadecimal digits may be written in either case; that is the same signature.
-                if bad.eq_ignore_ascii_case(&good)
-                    && provider != "standard-webhooks"
-                    && provider != "hubspot-v3"
-                {
+                if bad.eq_ignore_ascii_case(&good) && provider != "standard-webhooks" && provider != "hubspot-v3" {
                     continue;
                 }
                 if bad == good {

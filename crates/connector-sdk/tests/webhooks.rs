@@ -56,8 +56,7 @@ fn with_request<T>(
 
 #[test]
 fn handshakes_echo_text_and_nothing_else() {
-    let connector =
-        Connector::parse(MANIFEST, &|_| None).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let connector = Connector::parse(MANIFEST, &|_| None).unwrap_or_else(|problems| panic!("{problems:#?}"));
     let webhook = connector.webhook().unwrap();
     let reply = |url: &str, body: &Value| {
         with_request(url, &[], body.to_string().as_bytes(), |request| {
@@ -84,14 +83,8 @@ fn handshakes_echo_text_and_nothing_else() {
         after_verify: false,
     };
     assert_eq!(text, expected);
-    assert_eq!(
-        reply("https://h.test/?challenge=a%0d%0ab", &Value::Null),
-        None
-    );
-    assert_eq!(
-        reply("https://h.test/", &json!({ "type": "message" })),
-        None
-    );
+    assert_eq!(reply("https://h.test/?challenge=a%0d%0ab", &Value::Null), None);
+    assert_eq!(reply("https://h.test/", &json!({ "type": "message" })), None);
 }
 
 #[test]
@@ -110,10 +103,7 @@ fn a_batch_is_split_and_each_event_identified() {
             .iter()
             .map(|event| (event.unit_pointer.as_str(), event.dedupe_key.as_str()))
             .collect::<Vec<_>>(),
-        [
-            ("/entries/0/changes/0", "a.1"),
-            ("/entries/1/changes/0", "a.2")
-        ]
+        [("/entries/0/changes/0", "a.1"), ("/entries/1/changes/0", "a.2")]
     );
     let event = &events[0];
     assert_eq!(
@@ -131,31 +121,16 @@ fn a_batch_is_split_and_each_event_identified() {
             event.data_pointer.as_str(),
             event.order_key.as_deref()
         ),
-        (
-            Some(("contact".to_owned(), "7".to_owned(), None)),
-            "/data",
-            Some("7")
-        )
+        (Some(("contact".to_owned(), "7".to_owned(), None)), "/data", Some("7"))
     );
     let error = with_request("https://h.test/", &request_headers, b"", |request| {
         webhook.identify(request, &json!({ "entries": 1 }))
     })
     .unwrap_err();
-    assert_eq!(
-        error.message,
-        "the body has no list at `/entries/*/changes`"
-    );
-    let ping = with_request(
-        "https://h.test/",
-        &headers(&[("x-kind", "ping")]),
-        b"",
-        |request| {
-            webhook.identify(
-                request,
-                &json!({ "entries": [{ "changes": [{ "id": 1 }] }] }),
-            )
-        },
-    )
+    assert_eq!(error.message, "the body has no list at `/entries/*/changes`");
+    let ping = with_request("https://h.test/", &headers(&[("x-kind", "ping")]), b"", |request| {
+        webhook.identify(request, &json!({ "entries": [{ "changes": [{ "id": 1 }] }] }))
+    })
     .unwrap();
     assert!(ping[0].ignored);
 }
@@ -163,10 +138,7 @@ fn a_batch_is_split_and_each_event_identified() {
 #[test]
 fn a_form_holds_json_in_its_field() {
     let connector = Connector::parse(MANIFEST, &|_| None).unwrap();
-    let form = headers(&[(
-        "content-type",
-        "application/x-www-form-urlencoded; charset=utf-8",
-    )]);
+    let form = headers(&[("content-type", "application/x-www-form-urlencoded; charset=utf-8")]);
     let read = |body: &[u8]| {
         with_request("https://h.test/", &form, body, |request| {
             connector
@@ -176,23 +148,14 @@ fn a_form_holds_json_in_its_field() {
                 .map(|body| String::from_utf8(body.into_owned()).unwrap())
         })
     };
-    assert_eq!(
-        read(b"x=1&payload=%7B%22a%22%3A+1%7D").unwrap(),
-        r#"{"a": 1}"#
-    );
-    assert_eq!(
-        read(b"x=1").unwrap_err().message,
-        "the form has no field `payload`"
-    );
+    assert_eq!(read(b"x=1&payload=%7B%22a%22%3A+1%7D").unwrap(), r#"{"a": 1}"#);
+    assert_eq!(read(b"x=1").unwrap_err().message, "the form has no field `payload`");
 }
 
 /// Whatever can be signed is accepted, and only with that secret and at that time.
 #[test]
 fn signing_is_the_inverse_of_verifying() {
-    let schemes = parse_yaml(include_str!("data/schemes.yaml"))
-        .unwrap()
-        .remove(0)
-        .value;
+    let schemes = parse_yaml(include_str!("data/schemes.yaml")).unwrap().remove(0).value;
     let now = 1_767_225_600_000;
     for (provider, scheme) in schemes["schemes"].as_object().unwrap() {
         let verifier = Verifier::compile(scheme, "").unwrap();
@@ -208,50 +171,35 @@ fn signing_is_the_inverse_of_verifying() {
         let mut headers = headers(&[
             ("content-type", "application/json"),
             ("webhook-id", "msg_1"),
-            (
-                "x-zendesk-webhook-signature-timestamp",
-                "2026-01-01T00:00:00Z",
-            ),
+            ("x-zendesk-webhook-signature-timestamp", "2026-01-01T00:00:00Z"),
         ]);
         let body = br#"{"a":1}"#;
         let url = "https://h.test/hook?bodySHA256=015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862";
-        let signed = with_request(url, &headers, body, |request| {
-            verifier.sign(request, &secret, now)
-        });
+        let signed = with_request(url, &headers, body, |request| verifier.sign(request, &secret, now));
         if provider == "mailgun" {
-            assert!(
-                signed
-                    .unwrap_err()
-                    .to_string()
-                    .contains("not stand in a header")
-            );
+            assert!(signed.unwrap_err().to_string().contains("not stand in a header"));
             continue;
         }
         headers.extend(signed.unwrap_or_else(|error| panic!("{provider}: {error}")));
         let verify = |secrets: &[SecretString], now: i64| {
-            with_request(url, &headers, body, |request| {
-                verifier.verify(request, secrets, now)
-            })
+            with_request(url, &headers, body, |request| verifier.verify(request, secrets, now))
         };
-        assert_eq!(
-            verify(&[other.clone(), secret.clone()], now),
-            Ok(()),
-            "{provider}"
-        );
+        assert_eq!(verify(&[other.clone(), secret.clone()], now), Ok(()), "{provider}");
         assert!(verify(&[other], now).is_err(), "{provider}");
         assert_eq!(verify(&[], now).unwrap_err().reason.as_str(), "no_secret");
         let stale = verify(std::slice::from_ref(&secret), now + 301_000);
-        assert_eq!(
-            stale.is_err(),
-            scheme.to_string().contains("max_age_s"),
-            "{provider}"
-        );
+        assert_eq!(stale.is_err(), scheme.to_string().contains("max_age_s"), "{provider}");
     }
 }
 
 #[test]
 fn combined_checks_need_their_proof() {
-    let scheme = parse_yaml("all_of: [{ ip: [10.0.0.0/8, \"::1\"] }, { token: { at: header:authorization, prefix: \"Bearer \" } }]").unwrap().remove(0).value;
+    let scheme = parse_yaml(
+        "all_of: [{ ip: [10.0.0.0/8, \"::1\"] }, { token: { at: header:authorization, prefix: \"Bearer \" } }]",
+    )
+    .unwrap()
+    .remove(0)
+    .value;
     let verifier = Verifier::compile(&scheme, "").unwrap();
     let secrets = [SecretString::from("t1")];
     let check = |ip: Option<&str>, token: &str, wanted: &str| {
@@ -284,19 +232,11 @@ fn every_item_must_be_signed() {
     let scheme = parse_yaml("hmac: { alg: sha256, each: /items/*, sig: item:/sig, encoding: base64, key: [hex], parts: [{ join: \":\", of: [/id, /none, /ok] }] }").unwrap().remove(0).value;
     let verifier = Verifier::compile(&scheme, "").unwrap();
     // echo -n 'a::true' | openssl dgst -sha256 -mac HMAC -macopt hexkey:00ff -binary | base64
-    let good =
-        json!({ "id": "a", "ok": true, "sig": "J+JcaEs/rAC5QHJtq4Ll/MYe7r6ev8odK6hI71gl/CM=" });
+    let good = json!({ "id": "a", "ok": true, "sig": "J+JcaEs/rAC5QHJtq4Ll/MYe7r6ev8odK6hI71gl/CM=" });
     let verify = |body: &Value| {
-        with_request(
-            "https://h.test/",
-            &[],
-            body.to_string().as_bytes(),
-            |request| {
-                verifier
-                    .verify(request, &[SecretString::from("00ff")], 0)
-                    .is_ok()
-            },
-        )
+        with_request("https://h.test/", &[], body.to_string().as_bytes(), |request| {
+            verifier.verify(request, &[SecretString::from("00ff")], 0).is_ok()
+        })
     };
     let bad = json!({ "id": "b", "ok": true, "sig": good["sig"] });
     assert!(verify(&json!({ "items": [good, good] })));

@@ -5,7 +5,10 @@ use weir_connector_sdk::parse_yaml;
 
 #[test]
 fn documents_keep_order_types_and_lines() {
-    let documents = parse_yaml("---\nb: 1\na:\n  - x\n  - { k: yes, n: null, f: 1.5, big: 9007199254740993 }\n---\n---\non: [true]\n").unwrap();
+    let documents = parse_yaml(
+        "---\nb: 1\na:\n  - x\n  - { k: yes, n: null, f: 1.5, big: 9007199254740993 }\n---\n---\non: [true]\n",
+    )
+    .unwrap();
     assert_eq!(documents.len(), 2);
     assert_eq!(
         documents[0].value.to_string(),
@@ -14,13 +17,7 @@ fn documents_keep_order_types_and_lines() {
     assert_eq!(documents[1].value, json!({ "on": [true] }));
     let line = |pointer| documents[0].line_of(pointer);
     assert_eq!(
-        (
-            line(""),
-            line("/b"),
-            line("/a"),
-            line("/a/1/k"),
-            line("/a/1/k/nothing")
-        ),
+        (line(""), line("/b"), line("/a"), line("/a/1/k"), line("/a/1/k/nothing")),
         (Some(2), Some(2), Some(3), Some(5), Some(5))
     );
     assert_eq!(documents[1].line_of("/on"), Some(8));

@@ -18,10 +18,7 @@ pub struct Builtin {
 impl Builtin {
     /// The text of a file that the manifest names.
     pub fn file(&self, path: &str) -> Option<&'static str> {
-        self.files
-            .iter()
-            .find(|(name, _)| *name == path)
-            .map(|(_, text)| *text)
+        self.files.iter().find(|(name, _)| *name == path).map(|(_, text)| *text)
     }
 }
 

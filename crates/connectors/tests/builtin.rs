@@ -11,12 +11,10 @@ use weir_connector_sdk::{CallContext, Connector, Effect, Hydrate, KeyCarrier, Le
 use weir_connectors::{Builtin, builtin, find};
 
 fn parse(builtin: &Builtin) -> Result<Connector, String> {
-    Connector::parse(builtin.yaml, &|path| builtin.file(path).map(str::to_owned)).map_err(
-        |problems| {
-            let listed: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            format!("{}:\n{}", builtin.name, listed.join("\n"))
-        },
-    )
+    Connector::parse(builtin.yaml, &|path| builtin.file(path).map(str::to_owned)).map_err(|problems| {
+        let listed: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        format!("{}:\n{}", builtin.name, listed.join("\n"))
+    })
 }
 
 fn connector(name: &str) -> Connector {
@@ -35,10 +33,7 @@ fn effect(connector: &Connector, name: &str, args: &Value) -> Effect {
 
 #[test]
 fn every_manifest_parses_under_its_own_name() {
-    let failures: Vec<String> = builtin()
-        .iter()
-        .filter_map(|builtin| parse(builtin).err())
-        .collect();
+    let failures: Vec<String> = builtin().iter().filter_map(|builtin| parse(builtin).err()).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
     for builtin in builtin() {
         assert_eq!(connector(builtin.name).name(), builtin.name);
@@ -108,10 +103,7 @@ fn stripe_bodies_are_bracket_forms_and_settings_become_headers() {
     );
     assert_eq!(request.header("idempotency-key"), Some("weir_k"));
     assert_eq!(
-        (
-            request.header("stripe-account"),
-            request.header("stripe-version")
-        ),
+        (request.header("stripe-account"), request.header("stripe-version")),
         (Some("acct_1"), None)
     );
 }
@@ -181,10 +173,7 @@ fn hubspot_search_takes_an_email_or_filters() {
     );
     let groups = json!([{ "filters": [{ "propertyName": "phone", "operator": "HAS_PROPERTY" }] }]);
     let by_filter = body(json!({ "filter_groups": groups, "limit": 3 }));
-    assert_eq!(
-        (&by_filter["filterGroups"], &by_filter["limit"]),
-        (&groups, &json!(3))
-    );
+    assert_eq!((&by_filter["filterGroups"], &by_filter["limit"]), (&groups, &json!(3)));
     assert!(by_filter.get("query").is_none() && by_filter.get("after").is_none());
 }
 
@@ -193,9 +182,7 @@ fn http_effects_follow_method_and_settings() {
     let http = connector("http");
     let request = operation(&http, "request");
     let keyed = json!({ "base_url": "https://crm.example.test", "idempotency": { "header": "Idempotency-Key" } });
-    let class = |config: &Value, method: &str| {
-        request.effect(config, &json!({ "method": method, "path": "/x" }))
-    };
+    let class = |config: &Value, method: &str| request.effect(config, &json!({ "method": method, "path": "/x" }));
     let expected = Effect::Keyed {
         carrier: KeyCarrier::Header("Idempotency-Key".to_owned()),
         window_s: 86_400,
@@ -204,8 +191,7 @@ fn http_effects_follow_method_and_settings() {
         assert_eq!(class(&keyed, method), expected, "{method}");
     }
     let plain = json!({ "base_url": "https://crm.example.test" });
-    let classes =
-        ["GET", "HEAD", "PUT", "DELETE", "POST", "PATCH"].map(|method| class(&plain, method));
+    let classes = ["GET", "HEAD", "PUT", "DELETE", "POST", "PATCH"].map(|method| class(&plain, method));
     assert_eq!(
         classes,
         [
@@ -217,21 +203,10 @@ fn http_effects_follow_method_and_settings() {
             Effect::Blind
         ]
     );
-    let schemes: Vec<&str> = http
-        .auth()
-        .iter()
-        .map(weir_connector_sdk::AuthScheme::as_str)
-        .collect();
+    let schemes: Vec<&str> = http.auth().iter().map(weir_connector_sdk::AuthScheme::as_str).collect();
     assert_eq!(
         schemes,
-        [
-            "none",
-            "bearer",
-            "basic",
-            "api_key",
-            "oauth2",
-            "service_account"
-        ]
+        ["none", "bearer", "basic", "api_key", "oauth2", "service_account"]
     );
 }
 
@@ -246,8 +221,5 @@ fn blind_where_a_repeat_would_be_seen_by_people() {
         Effect::Blind
     );
     let issue = json!({ "owner": "acme-test", "repo": "shop", "title": "x" });
-    assert_eq!(
-        effect(&connector("github"), "issues.create", &issue),
-        Effect::Blind
-    );
+    assert_eq!(effect(&connector("github"), "issues.create", &issue), Effect::Blind);
 }

@@ -1,9 +1,6 @@
 //! Runs the recorded cases of every built-in connector, and sees that each has the cases it needs.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test stops at the first surprise, helpers included"
-)]
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise, helpers included")]
 
 use std::fs;
 use std::path::Path;
@@ -14,16 +11,13 @@ use weir_connector_sdk::{Connector, InboundRequest, Verifier};
 use weir_connectors::{Builtin, builtin, find};
 
 fn connector(builtin: &Builtin) -> Connector {
-    Connector::parse(builtin.yaml, &|path| builtin.file(path).map(str::to_owned))
-        .expect("checked by the other tests")
+    Connector::parse(builtin.yaml, &|path| builtin.file(path).map(str::to_owned)).expect("checked by the other tests")
 }
 
 /// Runs all case files of a connector; gives the names of the cases.
 fn run(builtin: &Builtin, failures: &mut Vec<String>) -> Vec<String> {
     let connector = connector(builtin);
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("cases")
-        .join(builtin.name);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases").join(builtin.name);
     let mut files: Vec<_> = fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -32,14 +26,8 @@ fn run(builtin: &Builtin, failures: &mut Vec<String>) -> Vec<String> {
     let mut names = Vec::new();
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
-        let place = format!(
-            "{}/{}",
-            builtin.name,
-            file.file_name().unwrap().to_string_lossy()
-        );
-        match run_cases(&connector, &text, &|path| {
-            builtin.file(path).map(str::to_owned)
-        }) {
+        let place = format!("{}/{}", builtin.name, file.file_name().unwrap().to_string_lossy());
+        match run_cases(&connector, &text, &|path| builtin.file(path).map(str::to_owned)) {
             Ok(outcomes) => {
                 for outcome in outcomes {
                     if let Some(failure) = outcome.failure {
@@ -52,9 +40,7 @@ fn run(builtin: &Builtin, failures: &mut Vec<String>) -> Vec<String> {
                     names.push(outcome.name);
                 }
             }
-            Err(problems) => {
-                failures.extend(problems.iter().map(|problem| format!("{place}: {problem}")))
-            }
+            Err(problems) => failures.extend(problems.iter().map(|problem| format!("{place}: {problem}"))),
         }
     }
     names
@@ -76,10 +62,7 @@ fn every_case_holds_and_none_is_missing() {
             needed.extend((builtin.name != "generic").then_some("verify-ok"));
         }
         for kind in needed {
-            if !names
-                .iter()
-                .any(|name| name.starts_with(&format!("{kind}:")))
-            {
+            if !names.iter().any(|name| name.starts_with(&format!("{kind}:"))) {
                 failures.push(format!("{}: no case of kind {kind}", builtin.name));
             }
         }
@@ -121,24 +104,17 @@ fn generic_takes_the_endpoints_scheme() {
         };
         verifier.verify(&request, &[secret.into()], 0).unwrap();
         assert!(
-            verifier
-                .verify(&request, &["other:wrong".into()], 0)
-                .is_err(),
+            verifier.verify(&request, &["other:wrong".into()], 0).is_err(),
             "{scheme}"
         );
         assert!(
-            webhook
-                .verify(&request, &[secret.into()], 0)
-                .is_err(),
+            webhook.verify(&request, &[secret.into()], 0).is_err(),
             "the default accepts nothing: {scheme}"
         );
         let events = webhook
             .identify(&request, &serde_json::from_slice(body).unwrap())
             .unwrap();
-        assert_eq!(
-            (events[0].id.as_str(), events[0].kind.as_str()),
-            ("e1", "order.paid")
-        );
+        assert_eq!((events[0].id.as_str(), events[0].kind.as_str()), ("e1", "order.paid"));
         assert_eq!(events[0].time_unix_ms, Some(1_767_225_600_000));
     }
 }

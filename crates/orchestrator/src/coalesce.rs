@@ -201,8 +201,7 @@ impl<S: Clone> Coalescer<S> {
         };
         // If the wall clock was set back since, "earlier" by that clock means nothing.
         let elapsed_ms = self.clock.monotonic_ms() - sent.monotonic_ms;
-        let stepped_back =
-            self.clock.now().as_unix_ms() + CLOCK_TOLERANCE_MS < sent.at.as_unix_ms() + elapsed_ms;
+        let stepped_back = self.clock.now().as_unix_ms() + CLOCK_TOLERANCE_MS < sent.at.as_unix_ms() + elapsed_ms;
         accepted_at < sent.at && !stepped_back
     }
 
@@ -301,8 +300,7 @@ impl<'a, S: Clone> Place<'a, S> {
 
     fn land(mut self, shared: impl FnOnce() -> S) {
         self.landed = true;
-        self.coalescer
-            .end(self.key, self.id, || Landing::Result(shared()));
+        self.coalescer.end(self.key, self.id, || Landing::Result(shared()));
     }
 }
 
@@ -350,8 +348,7 @@ mod tests {
 
         /// Starts a caller whose event was accepted at `accepted_ms` and lets it get as far as it can.
         async fn call(&self, accepted_ms: i64) -> Caller {
-            let (coalescer, sent, gate) =
-                (self.coalescer.clone(), self.sent.clone(), self.gate.clone());
+            let (coalescer, sent, gate) = (self.coalescer.clone(), self.sent.clone(), self.gate.clone());
             let caller = tokio::spawn(async move {
                 let send = || async {
                     let number = sent.fetch_add(1, Ordering::SeqCst) + 1;
@@ -359,9 +356,7 @@ mod tests {
                     number
                 };
                 let accepted_at = Timestamp::from_unix_ms(accepted_ms);
-                coalescer
-                    .read(key("1"), accepted_at, send, |number| *number)
-                    .await
+                coalescer.read(key("1"), accepted_at, send, |number| *number).await
             });
             settle().await;
             caller
@@ -407,11 +402,7 @@ mod tests {
         for _ in 0..20 {
             late.push(upstream.call(upstream.now()).await);
         }
-        assert_eq!(
-            upstream.requests(),
-            1,
-            "the trailing read waits for the current one"
-        );
+        assert_eq!(upstream.requests(), 1, "the trailing read waits for the current one");
         upstream.answer().await;
         assert_eq!(leader.await.unwrap(), Served::Led(1));
         assert_eq!(early.await.unwrap(), Served::Followed(1));
@@ -422,18 +413,9 @@ mod tests {
             .into_iter()
             .map(Result::unwrap)
             .collect();
+        assert_eq!(results.iter().filter(|served| **served == Served::Led(2)).count(), 1);
         assert_eq!(
-            results
-                .iter()
-                .filter(|served| **served == Served::Led(2))
-                .count(),
-            1
-        );
-        assert_eq!(
-            results
-                .iter()
-                .filter(|served| **served == Served::Followed(2))
-                .count(),
+            results.iter().filter(|served| **served == Served::Followed(2)).count(),
             19
         );
         assert!(upstream.is_empty());

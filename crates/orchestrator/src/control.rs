@@ -18,7 +18,8 @@ use std::sync::Arc;
 use weir_connector_sdk::{Identified, InboundRequest};
 use weir_storage::{AcceptOutcome, Dedupe, EventRow, Fact, FactOutcome, ReadError, RunRow};
 use weir_workflow_engine::{
-    Document, Ending, Entry, EventId, EventSource, Ledger, Problem, ReplayPreview, RunHead, RunId, RunState, StoryStep, Timestamp, Trigger, WorkspaceId, decode, preview, story,
+    Document, Ending, Entry, EventId, EventSource, Ledger, Problem, ReplayPreview, RunHead, RunId, RunState, StoryStep,
+    Timestamp, Trigger, WorkspaceId, decode, preview, story,
 };
 
 /// Why a person's request was not carried out.
@@ -101,7 +102,14 @@ impl Orchestrator {
     ///
     /// # Errors
     /// See [`ControlError`].
-    pub async fn run_start(&self, workspace: WorkspaceId, actor: &Actor, workflow: &str, input: Value, idempotency_key: Option<String>) -> Result<StartedRun, ControlError> {
+    pub async fn run_start(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        workflow: &str,
+        input: Value,
+        idempotency_key: Option<String>,
+    ) -> Result<StartedRun, ControlError> {
         let snapshot = self.snapshot();
         let workflow = snapshot.workflow(workspace, workflow).ok_or(ControlError::NotFound)?;
         let version = workflow.published.as_ref().ok_or(ControlError::NotFound)?;
@@ -111,7 +119,11 @@ impl Orchestrator {
         let raw = Bytes::copy_from_slice(document.raw().as_bytes());
         let (connector, connection, unit) = match version.plan.trigger() {
             Trigger::Manual { .. } => {
-                version.plan.trigger().check_input(document.value()).map_err(ControlError::Invalid)?;
+                version
+                    .plan
+                    .trigger()
+                    .check_input(document.value())
+                    .map_err(ControlError::Invalid)?;
                 ("manual", None, plain_unit(&workflow.row.name, uid))
             }
             Trigger::Event { event, connection, .. } => {
@@ -120,23 +132,69 @@ impl Orchestrator {
                 (connector, connection.as_deref(), unit)
             }
         };
-        let source = if connector == "manual" { EventSource::Manual } else { EventSource::Api };
-        let connection = connection.and_then(|name| snapshot.connection_row(workspace, name)).map(|(connection, row)| (row.id, connection.name.as_str()));
-        let dedupe = Dedupe { scope: format!("start/{}", workflow.row.name), key: idempotency_key.unwrap_or_else(|| uid.to_string()), anchored_at: None };
+        let source = if connector == "manual" {
+            EventSource::Manual
+        } else {
+            EventSource::Api
+        };
+        let connection = connection
+            .and_then(|name| snapshot.connection_row(workspace, name))
+            .map(|(connection, row)| (row.id, connection.name.as_str()));
+        let dedupe = Dedupe {
+            scope: format!("start/{}", workflow.row.name),
+            key: idempotency_key.unwrap_or_else(|| uid.to_string()),
+            anchored_at: None,
+        };
         let headers = BTreeMap::new();
-        let door = Door { workspace, connector, connection, endpoint: None, source };
-        let (event, row) = Arrival { door, unit, document: &document, raw: &raw, headers: &headers, traceparent: None, now }.event(uid);
-        let found = Match { workflow: Arc::clone(workflow), version: Arc::clone(version), failure: None };
+        let door = Door {
+            workspace,
+            connector,
+            connection,
+            endpoint: None,
+            source,
+        };
+        let (event, row) = Arrival {
+            door,
+            unit,
+            document: &document,
+            raw: &raw,
+            headers: &headers,
+            traceparent: None,
+            now,
+        }
+        .event(uid);
+        let found = Match {
+            workflow: Arc::clone(workflow),
+            version: Arc::clone(version),
+            failure: None,
+        };
         let started = start_runs(&self.core, &Arc::new(event), &dedupe, vec![found], workspace, None, now);
         let run = started.first().map(|run| run.state.head().id);
         tracing::info!(actor = %actor.name, workflow.name = %workflow.row.name, "run of `{}` started by {}", workflow.row.name, actor.name);
         let fact = accept_fact(&self.core, row, dedupe, started);
-        let pending = self.writer().submit(fact).map_err(|full| ControlError::Unavailable(full.to_string()))?;
+        let pending = self
+            .writer()
+            .submit(fact)
+            .map_err(|full| ControlError::Unavailable(full.to_string()))?;
         match pending.await {
-            Ok(FactOutcome::Accepted(AcceptOutcome::New)) => Ok(StartedRun { run, event: uid, replayed: false }),
+            Ok(FactOutcome::Accepted(AcceptOutcome::New)) => Ok(StartedRun {
+                run,
+                event: uid,
+                replayed: false,
+            }),
             Ok(FactOutcome::Accepted(AcceptOutcome::Duplicate { of })) => {
-                let first = self.core.store.event_runs(workspace, of).await?.first().map(|run| run.id);
-                Ok(StartedRun { run: first, event: of, replayed: true })
+                let first = self
+                    .core
+                    .store
+                    .event_runs(workspace, of)
+                    .await?
+                    .first()
+                    .map(|run| run.id);
+                Ok(StartedRun {
+                    run: first,
+                    event: of,
+                    replayed: true,
+                })
             }
             Ok(other) => Err(ControlError::Unavailable(format!("the writer answered with {other:?}"))),
             Err(error) => Err(ControlError::Unavailable(error.to_string())),
@@ -155,19 +213,31 @@ impl Orchestrator {
     ///
     /// # Errors
     /// [`ControlError::PreviewChanged`] with the new preview when it would now do something else than was shown.
-    pub async fn replay(&self, workspace: WorkspaceId, actor: &Actor, run: RunId, confirm: &str) -> Result<RunId, ControlError> {
+    pub async fn replay(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        run: RunId,
+        confirm: &str,
+    ) -> Result<RunId, ControlError> {
         let (prepared, active) = self.prepare(workspace, run).await?;
         if prepared.confirm != confirm {
             return Err(ControlError::PreviewChanged(Box::new(prepared)));
         }
         let id = active.state.head().id;
         let fact = Fact::Start(vec![new_run(&active.state)]);
-        let pending = self.writer().submit(fact).map_err(|full| ControlError::Unavailable(full.to_string()))?;
+        let pending = self
+            .writer()
+            .submit(fact)
+            .map_err(|full| ControlError::Unavailable(full.to_string()))?;
         match pending.await {
             Ok(_) => {}
             Err(weir_storage::WriteError::Unknown) => {
                 self.core.rescan.notify_one();
-                return Err(ControlError::Unavailable("the result of the commit is unknown; look at the runs of the event before you try again".to_owned()));
+                return Err(ControlError::Unavailable(
+                    "the result of the commit is unknown; look at the runs of the event before you try again"
+                        .to_owned(),
+                ));
             }
             Err(error) => return Err(ControlError::Unavailable(error.to_string())),
         }
@@ -177,14 +247,28 @@ impl Orchestrator {
     }
 
     async fn prepare(&self, workspace: WorkspaceId, run: RunId) -> Result<(PreparedReplay, ActiveRun), ControlError> {
-        let stored = self.core.store.run_load(workspace, run).await?.ok_or(ControlError::NotFound)?;
-        if matches!(stored.status, weir_storage::RunStatus::Running | weir_storage::RunStatus::Waiting) {
-            return Err(ControlError::NotReplayable { why: "it is not over yet".to_owned() });
+        let stored = self
+            .core
+            .store
+            .run_load(workspace, run)
+            .await?
+            .ok_or(ControlError::NotFound)?;
+        if matches!(
+            stored.status,
+            weir_storage::RunStatus::Running | weir_storage::RunStatus::Waiting
+        ) {
+            return Err(ControlError::NotReplayable {
+                why: "it is not over yet".to_owned(),
+            });
         }
         let event_row = self.core.store.event_load(workspace, stored.event_id).await?;
-        let event_row = event_row.ok_or_else(|| ControlError::NotReplayable { why: "its event is no longer stored".to_owned() })?;
+        let event_row = event_row.ok_or_else(|| ControlError::NotReplayable {
+            why: "its event is no longer stored".to_owned(),
+        })?;
         let snapshot = self.snapshot();
-        let version = snapshot.version(&self.core.store, workspace, stored.workflow_id, stored.version_id).await?;
+        let version = snapshot
+            .version(&self.core.store, workspace, stored.workflow_id, stored.version_id)
+            .await?;
         let event = Arc::new(restore_event(&snapshot, &event_row.row).map_err(ControlError::Unavailable)?);
         let now = self.clock().now();
         let head = RunHead {
@@ -202,11 +286,32 @@ impl Orchestrator {
         };
         let ledger = family_ledger(&self.core, workspace, stored.root_id, None).await?;
         let recorded = entries(&self.core, workspace, run).await?;
-        let shown = preview(&version.plan, &head, &event, &ledger, &recorded, &snapshot.surroundings(workspace), now);
+        let shown = preview(
+            &version.plan,
+            &head,
+            &event,
+            &ledger,
+            &recorded,
+            &snapshot.surroundings(workspace),
+            now,
+        );
         let confirm = confirmation(&shown, run);
         let state = RunState::new(head, event, &version.plan).with_ledger(ledger);
-        let active = ActiveRun { state, version, next_seq: 0, first: First::Started, refused: None, traceparent: event_row.row.traceparent };
-        Ok((PreparedReplay { preview: shown, confirm }, active))
+        let active = ActiveRun {
+            state,
+            version,
+            next_seq: 0,
+            first: First::Started,
+            refused: None,
+            traceparent: event_row.row.traceparent,
+        };
+        Ok((
+            PreparedReplay {
+                preview: shown,
+                confirm,
+            },
+            active,
+        ))
     }
 
     /// The whole story of a run, read from its journal. `None`: there is no such run in this workspace.
@@ -214,32 +319,80 @@ impl Orchestrator {
     /// # Errors
     /// The database does not answer, or the journal cannot be read.
     pub async fn run_story(&self, workspace: WorkspaceId, run: RunId) -> Result<Option<RunStory>, ControlError> {
-        let Some(row) = self.core.store.run_load(workspace, run).await? else { return Ok(None) };
-        let Some(event) = self.core.store.event_load(workspace, row.event_id).await? else { return Ok(None) };
+        let Some(row) = self.core.store.run_load(workspace, run).await? else {
+            return Ok(None);
+        };
+        let Some(event) = self.core.store.event_load(workspace, row.event_id).await? else {
+            return Ok(None);
+        };
         let snapshot = self.snapshot();
-        let version = snapshot.version(&self.core.store, workspace, row.workflow_id, row.version_id).await?;
+        let version = snapshot
+            .version(&self.core.store, workspace, row.workflow_id, row.version_id)
+            .await?;
         let journal = self.core.store.journal_load(workspace, run).await?;
         let mut decoded: Vec<(i32, Timestamp, Vec<Entry>)> = Vec::with_capacity(journal.len());
         for (seq, body) in journal {
-            let (at, entries) = decode(&body).map_err(|error| ControlError::Unavailable(format!("journal row {seq} of {run} cannot be read: {error}")))?;
+            let (at, entries) = decode(&body).map_err(|error| {
+                ControlError::Unavailable(format!("journal row {seq} of {run} cannot be read: {error}"))
+            })?;
             decoded.push((seq, at, entries));
         }
-        let error_message = decoded.iter().flat_map(|(_, _, entries)| entries).find_map(failure_message);
+        let error_message = decoded
+            .iter()
+            .flat_map(|(_, _, entries)| entries)
+            .find_map(failure_message);
         let steps = story(Some(&version.plan), &decoded);
-        Ok(Some(RunStory { workflow: version.plan.name().to_owned(), version: version.number, event: event.row, run: row, steps, error_message }))
+        Ok(Some(RunStory {
+            workflow: version.plan.name().to_owned(),
+            version: version.number,
+            event: event.row,
+            run: row,
+            steps,
+            error_message,
+        }))
     }
 }
 
 /// A started workflow with an event trigger gets its input read as the provider would have sent it, so that the object
 /// it is about is known to the follow-up reads.
 fn identify(snapshot: &Snapshot, connector: &str, kind: &str, document: &Document) -> Result<Identified, ControlError> {
-    let invalid = |message: String| ControlError::Invalid(vec![Problem { pointer: String::new(), code: "not_an_event", message, suggestion: None }]);
-    let webhook = snapshot.registry().get(connector).and_then(|connector| connector.webhook()).ok_or(ControlError::NotFound)?;
+    let invalid = |message: String| {
+        ControlError::Invalid(vec![Problem {
+            pointer: String::new(),
+            code: "not_an_event",
+            message,
+            suggestion: None,
+        }])
+    };
+    let webhook = snapshot
+        .registry()
+        .get(connector)
+        .and_then(|connector| connector.webhook())
+        .ok_or(ControlError::NotFound)?;
     let context = BTreeMap::new();
-    let request = InboundRequest { method: "POST", url: "", headers: &[], body: document.raw().as_bytes(), context: &context, client_ip: None };
-    let units = webhook.identify(&request, document.value()).map_err(|error| invalid(format!("the input is not an event of connector `{connector}`: {error}")))?;
-    let unit = units.into_iter().next().ok_or_else(|| invalid("the input holds no event".to_owned()))?;
-    if unit.kind == kind { Ok(unit) } else { Err(invalid(format!("the workflow takes `{kind}` events, and the input is a `{}` event", unit.kind))) }
+    let request = InboundRequest {
+        method: "POST",
+        url: "",
+        headers: &[],
+        body: document.raw().as_bytes(),
+        context: &context,
+        client_ip: None,
+    };
+    let units = webhook
+        .identify(&request, document.value())
+        .map_err(|error| invalid(format!("the input is not an event of connector `{connector}`: {error}")))?;
+    let unit = units
+        .into_iter()
+        .next()
+        .ok_or_else(|| invalid("the input holds no event".to_owned()))?;
+    if unit.kind == kind {
+        Ok(unit)
+    } else {
+        Err(invalid(format!(
+            "the workflow takes `{kind}` events, and the input is a `{}` event",
+            unit.kind
+        )))
+    }
 }
 
 fn plain_unit(kind: &str, uid: EventId) -> Identified {
@@ -277,14 +430,21 @@ fn failure_message(entry: &Entry) -> Option<String> {
 async fn entries(core: &Core, workspace: WorkspaceId, run: RunId) -> Result<Vec<Entry>, ControlError> {
     let mut all = Vec::new();
     for (seq, body) in core.store.journal_load(workspace, run).await? {
-        let (_, entries) = decode(&body).map_err(|error| ControlError::Unavailable(format!("journal row {seq} of {run} cannot be read: {error}")))?;
+        let (_, entries) = decode(&body).map_err(|error| {
+            ControlError::Unavailable(format!("journal row {seq} of {run} cannot be read: {error}"))
+        })?;
         all.extend(entries);
     }
     Ok(all)
 }
 
 /// What every run of one event did outside, without the run `but` itself.
-pub(crate) async fn family_ledger(core: &Core, workspace: WorkspaceId, root: RunId, but: Option<RunId>) -> Result<Ledger, SnapshotError> {
+pub(crate) async fn family_ledger(
+    core: &Core,
+    workspace: WorkspaceId,
+    root: RunId,
+    but: Option<RunId>,
+) -> Result<Ledger, SnapshotError> {
     let mut runs: Vec<(RunId, Vec<Entry>)> = Vec::new();
     for (run, rows) in core.store.family_journals(workspace, root).await? {
         if Some(run) == but {
@@ -292,10 +452,15 @@ pub(crate) async fn family_ledger(core: &Core, workspace: WorkspaceId, root: Run
         }
         let mut all = Vec::new();
         for (seq, body) in rows {
-            let (_, entries) = decode(&body).map_err(|error| SnapshotError::Corrupt { row: format!("journal row {seq} of {run}"), reason: error.to_string() })?;
+            let (_, entries) = decode(&body).map_err(|error| SnapshotError::Corrupt {
+                row: format!("journal row {seq} of {run}"),
+                reason: error.to_string(),
+            })?;
             all.extend(entries);
         }
         runs.push((run, all));
     }
-    Ok(Ledger::fold(runs.iter().map(|(run, entries)| (*run, entries.as_slice()))))
+    Ok(Ledger::fold(
+        runs.iter().map(|(run, entries)| (*run, entries.as_slice())),
+    ))
 }

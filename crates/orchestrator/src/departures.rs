@@ -362,11 +362,7 @@ fn survey(mut file: &File, boot: [u8; 16]) -> Option<(Header, u64, Timestamp)> {
 }
 
 fn start_generation(path: &Path, header: Header) -> io::Result<State> {
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .open(path)?;
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
     file.write_all(&header.encode())?;
     // From here on in append mode: truncation and append exclude each other when a file is opened.
     let file = OpenOptions::new().append(true).open(path)?;
@@ -512,14 +508,8 @@ mod tests {
     fn another_boot_or_a_damaged_file_proves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         drop(open(folder.path(), 1_000));
-        let other = Departures::open_on_boot(
-            folder.path(),
-            Senders::ThisProcessOnly,
-            at(9_000),
-            Some([8; 16]),
-            SMALL,
-        )
-        .unwrap();
+        let other =
+            Departures::open_on_boot(folder.path(), Senders::ThisProcessOnly, at(9_000), Some([8; 16]), SMALL).unwrap();
         assert!(!is_proven(&other, &effect(1, 2_000)));
         drop(other);
         let log = open(folder.path(), 10_000);
@@ -533,14 +523,7 @@ mod tests {
         let after = open(folder.path(), 11_000);
         assert!(!is_proven(&after, &effect(2, 10_500)));
         drop(after);
-        let none = Departures::open_on_boot(
-            folder.path(),
-            Senders::ThisProcessOnly,
-            at(9_000),
-            None,
-            SMALL,
-        )
-        .unwrap();
+        let none = Departures::open_on_boot(folder.path(), Senders::ThisProcessOnly, at(9_000), None, SMALL).unwrap();
         none.departed(&effect(3, 9_001), at(9_002)).unwrap();
         assert!(!is_proven(&none, &effect(4, 9_500)));
     }
@@ -554,10 +537,7 @@ mod tests {
             log.departed(&effect(number, time), at(time + 1)).unwrap();
             for earlier in 1..=number {
                 let time = 1_000 + i64::from(earlier) * 10;
-                assert!(
-                    !is_proven(&log, &effect(earlier, time)),
-                    "{earlier} of {number}"
-                );
+                assert!(!is_proven(&log, &effect(earlier, time)), "{earlier} of {number}");
             }
             // What is recent and has no record stays provable, across a generation's end too.
             assert!(is_proven(&log, &effect(200, time + 2)), "{number}");
@@ -595,9 +575,7 @@ mod tests {
     #[test]
     fn with_several_senders_only_intents_met_here_are_provable() {
         let folder = tempfile::tempdir().unwrap();
-        let shared = |now| {
-            Departures::open_on_boot(folder.path(), Senders::Several, at(now), BOOT, SMALL).unwrap()
-        };
+        let shared = |now| Departures::open_on_boot(folder.path(), Senders::Several, at(now), BOOT, SMALL).unwrap();
         let before = shared(1_000);
         before.intended(&effect(1, 2_000), at(2_000)).unwrap();
         before.intended(&effect(2, 2_000), at(2_000)).unwrap();
@@ -613,8 +591,7 @@ mod tests {
     fn a_second_recorder_is_kept_out() {
         let folder = tempfile::tempdir().unwrap();
         let first = open(folder.path(), 1_000);
-        let second =
-            Departures::open_on_boot(folder.path(), Senders::ThisProcessOnly, at(1), BOOT, SMALL);
+        let second = Departures::open_on_boot(folder.path(), Senders::ThisProcessOnly, at(1), BOOT, SMALL);
         assert_eq!(second.unwrap_err().kind(), io::ErrorKind::ResourceBusy);
         drop(first);
         open(folder.path(), 2_000);

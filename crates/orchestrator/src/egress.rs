@@ -31,9 +31,7 @@ struct Allowed {
 
 /// An entry of `WEIR_EGRESS_ALLOW` that is neither a host name nor a network.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "{EGRESS_SETTING} entry `{entry}` is neither a host name nor a network such as 10.0.0.0/8 ({hint})"
-)]
+#[error("{EGRESS_SETTING} entry `{entry}` is neither a host name nor a network such as 10.0.0.0/8 ({hint})")]
 pub struct EgressConfigError {
     /// The entry as it was given.
     pub entry: String,
@@ -43,9 +41,7 @@ pub struct EgressConfigError {
 
 /// A call that the guard refused. No byte was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "{host} is at {ip}, {reason}; such addresses are refused unless {setting} names the host or its network"
-)]
+#[error("{host} is at {ip}, {reason}; such addresses are refused unless {setting} names the host or its network")]
 pub struct EgressRefused {
     /// The host as the URL names it.
     pub host: String,
@@ -199,20 +195,16 @@ fn classify_v4(ip: Ipv4Addr) -> Option<AddressKind> {
     let [a, b, c, d] = ip.octets();
     Some(match (a, b, c, d) {
         (0, ..) => AddressKind::Unspecified,
-        (169, 254, 169, 254)
-        | (169, 254, 170, 2)
-        | (100, 100, 100, 200)
-        | (192, 0, 0, 192)
-        | (168, 63, 129, 16) => AddressKind::Metadata,
+        (169, 254, 169, 254) | (169, 254, 170, 2) | (100, 100, 100, 200) | (192, 0, 0, 192) | (168, 63, 129, 16) => {
+            AddressKind::Metadata
+        }
         (127, ..) => AddressKind::Loopback,
         (10, ..) | (172, 16..=31, ..) | (192, 168, ..) => AddressKind::Private,
         (100, 64..=127, ..) => AddressKind::CarrierNat,
         (169, 254, ..) => AddressKind::LinkLocal,
-        (192, 0, 0 | 2, _)
-        | (192, 88, 99, _)
-        | (198, 18 | 19, ..)
-        | (198, 51, 100, _)
-        | (203, 0, 113, _) => AddressKind::Reserved,
+        (192, 0, 0 | 2, _) | (192, 88, 99, _) | (198, 18 | 19, ..) | (198, 51, 100, _) | (203, 0, 113, _) => {
+            AddressKind::Reserved
+        }
         (224..=239, ..) => AddressKind::Multicast,
         (240..=255, ..) => AddressKind::Reserved,
         _ => return None,
@@ -331,11 +323,7 @@ mod tests {
     #[track_caller]
     fn check(ip: &str, expected: Option<AddressKind>) {
         let verdict = policy(&[]).check_ip("api.example.com", ip.parse().unwrap());
-        assert_eq!(
-            verdict.err().map(|refused| refused.reason),
-            expected,
-            "{ip}"
-        );
+        assert_eq!(verdict.err().map(|refused| refused.reason), expected, "{ip}");
     }
 
     #[test]

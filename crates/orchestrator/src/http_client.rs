@@ -164,11 +164,7 @@ impl HttpClient {
     /// Sends one request and reads its whole answer, at most until `deadline`.
     ///
     /// Cancel-safe in the sense that nothing is left half-registered; a dropped send may or may not have left.
-    pub(crate) async fn send(
-        &self,
-        outgoing: Outgoing,
-        deadline: Instant,
-    ) -> Result<Received, SendError> {
+    pub(crate) async fn send(&self, outgoing: Outgoing, deadline: Instant) -> Result<Received, SendError> {
         let Outgoing {
             method,
             url,
@@ -185,9 +181,7 @@ impl HttpClient {
         let left = match attach(&mut request, body, tracking) {
             Ok(left) => left,
             Err(NotRecorded(error)) => {
-                return Err(SendError::before(SendErrorKind::NotRecorded(
-                    error.to_string(),
-                )));
+                return Err(SendError::before(SendErrorKind::NotRecorded(error.to_string())));
             }
         };
         let response = match timeout_at(deadline, self.client.execute(request)).await {
@@ -245,11 +239,7 @@ async fn read_answer(mut response: reqwest::Response) -> Result<Received, SendEr
             Err(error) => return Err(SendErrorKind::ConnectionLost(innermost(&error))),
         }
     }
-    Ok(Received {
-        status,
-        headers,
-        body,
-    })
+    Ok(Received { status, headers, body })
 }
 
 /// What is known about the departure of a request.
@@ -270,11 +260,7 @@ impl Left {
 }
 
 /// Puts the body into the request, wrapped so that its first poll is noticed.
-fn attach(
-    request: &mut reqwest::Request,
-    body: Option<Vec<u8>>,
-    tracking: Tracking,
-) -> Result<Left, NotRecorded> {
+fn attach(request: &mut reqwest::Request, body: Option<Vec<u8>>, tracking: Tracking) -> Result<Left, NotRecorded> {
     let body = body.filter(|bytes| !bytes.is_empty());
     let recording = match (tracking, &body) {
         (Tracking::Off, _) | (Tracking::Flag, None) => {
@@ -310,10 +296,7 @@ impl HttpBody for WatchedBody {
     type Data = Bytes;
     type Error = NotRecorded;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, NotRecorded>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, NotRecorded>>> {
         let Some(bytes) = self.bytes.take() else {
             return Poll::Ready(None);
         };
@@ -426,13 +409,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let start = Timestamp::from_unix_ms(1_000);
         // Room for one record: the second has to rotate, and the folder will be gone.
-        let log = Departures::open_on_boot(
-            folder.path(),
-            Senders::ThisProcessOnly,
-            start,
-            Some([1; 16]),
-            64 + 32,
-        );
+        let log = Departures::open_on_boot(folder.path(), Senders::ThisProcessOnly, start, Some([1; 16]), 64 + 32);
         let log = Arc::new(log.unwrap());
         let key: EffectKey = serde_json::from_value(format!("weir_{:032x}", 7).into()).unwrap();
         let recording = || Recording {
@@ -453,10 +430,7 @@ mod tests {
         };
         let soon = Instant::now() + Duration::from_millis(200);
         let (sent, bytes) = tokio::join!(client.send(post(address, recording()), soon), received);
-        assert!(matches!(
-            sent.unwrap_err().kind,
-            SendErrorKind::ConnectionLost(_)
-        ));
+        assert!(matches!(sent.unwrap_err().kind, SendErrorKind::ConnectionLost(_)));
         assert!(bytes.starts_with(b"POST /pay HTTP/1.1\r\n"));
 
         drop(folder);
@@ -469,10 +443,7 @@ mod tests {
         let later = Instant::now() + Duration::from_secs(10);
         let (sent, bytes) = tokio::join!(client.send(post(address, recording()), later), received);
         let error = sent.unwrap_err();
-        assert!(
-            matches!(error.kind, SendErrorKind::NotRecorded(_)),
-            "{error:?}"
-        );
+        assert!(matches!(error.kind, SendErrorKind::NotRecorded(_)), "{error:?}");
         assert!(error.never_left);
         assert_eq!(bytes, b"");
     }

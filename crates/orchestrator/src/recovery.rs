@@ -42,7 +42,11 @@ pub(crate) async fn take_back(core: &Arc<Core>) -> Result<(), StartError> {
     scan_open(core).await?;
     let (_, backlog, timers) = core.runs.depths();
     if backlog + timers > 0 {
-        tracing::info!(runs = backlog, timers, "took back {backlog} open runs and {timers} that wait for their time");
+        tracing::info!(
+            runs = backlog,
+            timers,
+            "took back {backlog} open runs and {timers} that wait for their time"
+        );
     }
     Ok(())
 }
@@ -50,7 +54,10 @@ pub(crate) async fn take_back(core: &Arc<Core>) -> Result<(), StartError> {
 async fn claim(core: &Arc<Core>) -> Result<usize, WriteError> {
     let mut claimed = 0;
     loop {
-        let pending = core.writer.submit(Fact::Claim { limit: SCAN_PAGE }).map_err(|_full| WriteError::Unavailable)?;
+        let pending = core
+            .writer
+            .submit(Fact::Claim { limit: SCAN_PAGE })
+            .map_err(|_full| WriteError::Unavailable)?;
         match pending.await? {
             FactOutcome::Claimed(runs) if runs.is_empty() => return Ok(claimed),
             FactOutcome::Claimed(runs) => claimed += runs.len(),
@@ -97,7 +104,11 @@ async fn feed(core: Arc<Core>) {
         let (mut ids, next) = core.runs.take_due(now, room);
         ids.extend(core.runs.take_backlog(room.saturating_sub(ids.len())));
         if ids.is_empty() {
-            let pause = if room == 0 { FULL_PAUSE } else { next.map_or(TIMER_HORIZON, |at| at.since(now).max(Duration::from_millis(1))) };
+            let pause = if room == 0 {
+                FULL_PAUSE
+            } else {
+                next.map_or(TIMER_HORIZON, |at| at.since(now).max(Duration::from_millis(1)))
+            };
             tokio::select! {
                 () = core.runs.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -141,16 +152,31 @@ async fn load(core: &Arc<Core>, ids: &[RunId]) -> Result<(), SnapshotError> {
 /// A run whose journal or version cannot be read any more is a dead letter, not a task that fails for ever.
 async fn give_up(core: &Core, workspace: WorkspaceId, run: RunId, why: &str) {
     tracing::error!(run.id = %run, "run cannot be continued: {why}");
-    let update = RunUpdate { status: RunStatus::Failed, due_at: None, finished_at: Some(core.clock.now()), error_code: Some("unreadable".to_owned()), error_step: None };
+    let update = RunUpdate {
+        status: RunStatus::Failed,
+        due_at: None,
+        finished_at: Some(core.clock.now()),
+        error_code: Some("unreadable".to_owned()),
+        error_step: None,
+    };
     if let Err(error) = runner::commit_update(core, workspace, run, update).await {
         tracing::error!(run.id = %run, "the run's failure cannot be stored: {error}");
     }
 }
 
 async fn wake_up(core: &Core, snapshot: &Snapshot, stored: StoredRun) -> Result<ActiveRun, SnapshotError> {
-    let StoredRun { run: row, event, journal } = stored;
-    let version = snapshot.version(&core.store, row.workspace, row.workflow_id, row.version_id).await?;
-    let corrupt = |reason: String| SnapshotError::Corrupt { row: format!("run {}", row.id), reason };
+    let StoredRun {
+        run: row,
+        event,
+        journal,
+    } = stored;
+    let version = snapshot
+        .version(&core.store, row.workspace, row.workflow_id, row.version_id)
+        .await?;
+    let corrupt = |reason: String| SnapshotError::Corrupt {
+        row: format!("run {}", row.id),
+        reason,
+    };
     let event_body = restore_event(snapshot, &event.row).map_err(&corrupt)?;
     let head = RunHead {
         id: row.id,
@@ -177,24 +203,59 @@ async fn wake_up(core: &Core, snapshot: &Snapshot, stored: StoredRun) -> Result<
         }
         next_seq = seq + 1;
     }
-    let first = if journal.is_empty() { First::Started } else { First::Recovered };
+    let first = if journal.is_empty() {
+        First::Started
+    } else {
+        First::Recovered
+    };
     // A run that has not begun may have been kept only because its `where` could not be evaluated.
     let begins = first == First::Started && row.replay_of.is_none() && event.row.endpoint.is_some();
-    let refused = if begins { route::filter(snapshot, row.workspace, &version, state.event(), core.clock.now()).err().map(|error| error.to_string()) } else { None };
-    Ok(ActiveRun { state, version, next_seq, first, refused, traceparent: event.row.traceparent.clone() })
+    let refused = if begins {
+        route::filter(snapshot, row.workspace, &version, state.event(), core.clock.now())
+            .err()
+            .map(|error| error.to_string())
+    } else {
+        None
+    };
+    Ok(ActiveRun {
+        state,
+        version,
+        next_seq,
+        first,
+        refused,
+        traceparent: event.row.traceparent.clone(),
+    })
 }
 
 /// The event as runs see it, from its row.
 pub(crate) fn restore_event(snapshot: &Snapshot, row: &EventRow) -> Result<Event, String> {
     let body = Document::parse(&row.body).map_err(|error| error.to_string())?;
-    let data = if row.data_pointer.is_empty() { body.clone() } else { body.part(&row.data_pointer).unwrap_or_else(|| body.clone()) };
+    let data = if row.data_pointer.is_empty() {
+        body.clone()
+    } else {
+        body.part(&row.data_pointer).unwrap_or_else(|| body.clone())
+    };
     let headers: BTreeMap<String, String> = serde_json::from_str(&row.headers).map_err(|error| error.to_string())?;
     let reference = match (&row.ref_kind, &row.ref_id) {
-        (Some(kind), Some(id)) => Some(EventRef { kind: kind.clone(), id: id.clone(), version: row.ref_version.clone() }),
+        (Some(kind), Some(id)) => Some(EventRef {
+            kind: kind.clone(),
+            id: id.clone(),
+            version: row.ref_version.clone(),
+        }),
         (_, _) => None,
     };
-    let connection = row.connection.and_then(|id| snapshot.connections(row.workspace).find(|(connection, _)| connection.id == id)).map(|(connection, _)| connection.name.clone());
-    let endpoint = row.endpoint.and_then(|id| snapshot.endpoint(&crate::ingest::EndpointRef::Id(id))).map(|endpoint| endpoint.name().to_owned());
+    let connection = row
+        .connection
+        .and_then(|id| {
+            snapshot
+                .connections(row.workspace)
+                .find(|(connection, _)| connection.id == id)
+        })
+        .map(|(connection, _)| connection.name.clone());
+    let endpoint = row
+        .endpoint
+        .and_then(|id| snapshot.endpoint(&crate::ingest::EndpointRef::Id(id)))
+        .map(|endpoint| endpoint.name().to_owned());
     Ok(Event {
         id: row.external_id.clone(),
         uid: row.id,
@@ -232,8 +293,13 @@ async fn heartbeat(core: Arc<Core>) {
             () = core.halted.cancelled() => return,
         }
         let now = core.clock.now();
-        let beat = Heartbeat { id_high_water: core.new_id(now), due_before: now.plus(HEARTBEAT) };
-        let Ok(pending) = core.writer.submit(Fact::Heartbeat(beat)) else { continue };
+        let beat = Heartbeat {
+            id_high_water: core.new_id(now),
+            due_before: now.plus(HEARTBEAT),
+        };
+        let Ok(pending) = core.writer.submit(Fact::Heartbeat(beat)) else {
+            continue;
+        };
         match pending.await {
             Ok(FactOutcome::Heartbeat(reply)) => {
                 if reply.unclaimed > 0 {
@@ -252,7 +318,9 @@ async fn heartbeat(core: Arc<Core>) {
                     }
                 }
                 if reply.config_revision != core.snapshot.load().revision() {
-                    let orchestrator = Orchestrator { core: Arc::clone(&core) };
+                    let orchestrator = Orchestrator {
+                        core: Arc::clone(&core),
+                    };
                     if let Err(error) = orchestrator.reload().await {
                         tracing::error!("the changed configuration cannot be loaded: {error}");
                     }
@@ -288,7 +356,10 @@ fn gauges(core: &Core) {
     set("weir_run_timers", timers);
     set("weir_writer_queue_facts", facts);
     set("weir_writer_queue_bytes", bytes);
-    let oldest = core.runs.oldest_accepted().map_or(0.0, |at| core.clock.now().since(at).as_secs_f64());
+    let oldest = core
+        .runs
+        .oldest_accepted()
+        .map_or(0.0, |at| core.clock.now().since(at).as_secs_f64());
     metrics::gauge!("weir_oldest_open_run_seconds").set(oldest);
 }
 
@@ -302,10 +373,22 @@ async fn prune(core: Arc<Core>) {
             () = core.stopping.cancelled() => return,
         }
         let now = core.clock.now();
-        let before = |kept: Duration| Timestamp::from_unix_ms(now.as_unix_ms() - i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
-        for what in [Prune::Refused { before: before(REFUSED_KEPT) }, Prune::RefusedCounts { before: before(REFUSED_COUNTS_KEPT) }, Prune::Dedupe { now }] {
+        let before = |kept: Duration| {
+            Timestamp::from_unix_ms(now.as_unix_ms() - i64::try_from(kept.as_millis()).unwrap_or(i64::MAX))
+        };
+        for what in [
+            Prune::Refused {
+                before: before(REFUSED_KEPT),
+            },
+            Prune::RefusedCounts {
+                before: before(REFUSED_COUNTS_KEPT),
+            },
+            Prune::Dedupe { now },
+        ] {
             for _slice in 0..PRUNE_SLICES {
-                let Ok(pending) = core.writer.submit(Fact::Prune(what)) else { break };
+                let Ok(pending) = core.writer.submit(Fact::Prune(what)) else {
+                    break;
+                };
                 match pending.await {
                     Ok(FactOutcome::Pruned(rows)) if rows > 0 => {}
                     Ok(_) => break,

@@ -46,20 +46,43 @@ impl Registry {
     ///
     /// # Errors
     /// The manifest is wrong, or its reads have no order (a cycle, an unknown name, more than 16).
-    pub fn add(&mut self, origin: &str, yaml: &str, load: &dyn Fn(&str) -> Option<String>) -> Result<(), RegistryError> {
-        let connector = Connector::parse(yaml, load).map_err(|problems| RegistryError::Invalid { origin: origin.to_owned(), problems })?;
-        let lines = weir_connector_sdk::parse_yaml(yaml).ok().and_then(|documents| documents.into_iter().next());
+    pub fn add(
+        &mut self,
+        origin: &str,
+        yaml: &str,
+        load: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(), RegistryError> {
+        let connector = Connector::parse(yaml, load).map_err(|problems| RegistryError::Invalid {
+            origin: origin.to_owned(),
+            problems,
+        })?;
+        let lines = weir_connector_sdk::parse_yaml(yaml)
+            .ok()
+            .and_then(|documents| documents.into_iter().next());
         let mut problems = Vec::new();
         for (name, _) in connector.events() {
-            let Some(info) = event_type_info(&connector, name) else { continue };
-            let Err(found) = weir_workflow_engine::read_order(&info.reads) else { continue };
+            let Some(info) = event_type_info(&connector, name) else {
+                continue;
+            };
+            let Err(found) = weir_workflow_engine::read_order(&info.reads) else {
+                continue;
+            };
             problems.extend(found.into_iter().map(|problem| {
                 let pointer = format!("/events/{}/reads{}", crate::configure::escape(name), problem.pointer);
-                Problem { line: lines.as_ref().and_then(|document| document.line_of(&pointer)), pointer, code: problem.code, message: problem.message, suggestion: problem.suggestion }
+                Problem {
+                    line: lines.as_ref().and_then(|document| document.line_of(&pointer)),
+                    pointer,
+                    code: problem.code,
+                    message: problem.message,
+                    suggestion: problem.suggestion,
+                }
             }));
         }
         if !problems.is_empty() {
-            return Err(RegistryError::Invalid { origin: origin.to_owned(), problems });
+            return Err(RegistryError::Invalid {
+                origin: origin.to_owned(),
+                problems,
+            });
         }
         self.connectors.insert(connector.name().to_owned(), Arc::new(connector));
         Ok(())
@@ -70,21 +93,36 @@ impl Registry {
     /// # Errors
     /// A file cannot be read, or a manifest is wrong.
     pub fn add_directory(&mut self, directory: &Path) -> Result<usize, RegistryError> {
-        let unreadable = |source| RegistryError::Unreadable { path: directory.to_owned(), source };
+        let unreadable = |source| RegistryError::Unreadable {
+            path: directory.to_owned(),
+            source,
+        };
         let mut files = Vec::new();
         for entry in std::fs::read_dir(directory).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
-            if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "yaml" || extension == "yml")
+            {
                 files.push(path);
             }
         }
         files.sort();
         for path in &files {
-            let yaml = std::fs::read_to_string(path).map_err(|source| RegistryError::Unreadable { path: path.clone(), source })?;
+            let yaml = std::fs::read_to_string(path).map_err(|source| RegistryError::Unreadable {
+                path: path.clone(),
+                source,
+            })?;
             let load = |name: &str| {
                 // A manifest may name files beside it, not files elsewhere on the machine.
-                let inside = Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
-                if inside { std::fs::read_to_string(directory.join(name)).ok() } else { None }
+                let inside = Path::new(name)
+                    .components()
+                    .all(|part| matches!(part, std::path::Component::Normal(_)));
+                if inside {
+                    std::fs::read_to_string(directory.join(name)).ok()
+                } else {
+                    None
+                }
             };
             self.add(&path.display().to_string(), &yaml, &load)?;
         }

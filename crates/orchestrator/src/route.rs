@@ -21,7 +21,9 @@ pub(crate) struct Match {
 pub(crate) fn matches(snapshot: &Snapshot, workspace: WorkspaceId, event: &Event, now: Timestamp) -> Vec<Match> {
     let mut found = Vec::new();
     for (workflow, version) in snapshot.listeners(workspace, &event.connector, &event.kind) {
-        let Trigger::Event { connection, .. } = version.plan.trigger() else { continue };
+        let Trigger::Event { connection, .. } = version.plan.trigger() else {
+            continue;
+        };
         if connection.is_some() && *connection != event.connection {
             continue;
         }
@@ -30,7 +32,11 @@ pub(crate) fn matches(snapshot: &Snapshot, workspace: WorkspaceId, event: &Event
             Ok(false) => continue,
             Err(error) => Some(error.to_string()),
         };
-        found.push(Match { workflow: Arc::clone(workflow), version: Arc::clone(version), failure });
+        found.push(Match {
+            workflow: Arc::clone(workflow),
+            version: Arc::clone(version),
+            failure,
+        });
     }
     found
 }
@@ -39,11 +45,32 @@ pub(crate) fn matches(snapshot: &Snapshot, workspace: WorkspaceId, event: &Event
 ///
 /// # Errors
 /// It could not be evaluated: a path that is not there, or not a boolean.
-pub(crate) fn filter(snapshot: &Snapshot, workspace: WorkspaceId, version: &Version, event: &Event, now: Timestamp) -> Result<bool, ExpressionError> {
-    if matches!(version.plan.trigger(), Trigger::Event { filter: None, .. } | Trigger::Manual { .. }) {
+pub(crate) fn filter(
+    snapshot: &Snapshot,
+    workspace: WorkspaceId,
+    version: &Version,
+    event: &Event,
+    now: Timestamp,
+) -> Result<bool, ExpressionError> {
+    if matches!(
+        version.plan.trigger(),
+        Trigger::Event { filter: None, .. } | Trigger::Manual { .. }
+    ) {
         return Ok(true);
     }
-    let connection = event.connection.as_deref().and_then(|name| snapshot.connection_scope(workspace, name)).unwrap_or_default();
-    let about = json!({ "kind": event.source.as_str(), "endpoint": event.endpoint, "scheduled_for": event.scheduled_for });
-    version.plan.matches(event, &TriggerScope { connection: &connection, trigger: &about }, now)
+    let connection = event
+        .connection
+        .as_deref()
+        .and_then(|name| snapshot.connection_scope(workspace, name))
+        .unwrap_or_default();
+    let about =
+        json!({ "kind": event.source.as_str(), "endpoint": event.endpoint, "scheduled_for": event.scheduled_for });
+    version.plan.matches(
+        event,
+        &TriggerScope {
+            connection: &connection,
+            trigger: &about,
+        },
+        now,
+    )
 }

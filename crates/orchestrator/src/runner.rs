@@ -16,12 +16,17 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::Instrument as _;
 use weir_storage::{Fact, RunCommit, RunStatus, RunUpdate, WriteError};
-use weir_workflow_engine::{CallFailure, CallId, CallOutcome, CallResult, Command, Ending, Entry, Finished, Input, Origin, Retry, RunId, RunState, Sent, Status, Timestamp, WorkspaceId, encode};
+use weir_workflow_engine::{
+    CallFailure, CallId, CallOutcome, CallResult, Command, Ending, Entry, Finished, Input, Origin, Retry, RunId,
+    RunState, Sent, Status, Timestamp, WorkspaceId, encode,
+};
 
 /// How long a task waits before it offers a commit again that the full queue refused, or that the absent database could not take.
 const COMMIT_RETRY_FIRST: Duration = Duration::from_millis(5);
 /// Longest pause between two such offers.
 const COMMIT_RETRY_MAX: Duration = Duration::from_secs(2);
+/// Longest time that an acknowledgement is held back while memory is half full. Providers wait for seconds.
+const INTAKE_PATIENCE: Duration = Duration::from_millis(40);
 /// Below this share of the memory bound, runs left on disk are loaded again.
 const REFILL_BELOW_PERCENT: usize = 50;
 
@@ -63,6 +68,8 @@ pub(crate) struct Runs {
     timers: Mutex<BTreeSet<(Timestamp, RunId)>>,
     /// Signalled when there is room for the backlog or an earlier timer.
     pub(crate) wake: Notify,
+    /// Signalled when a run leaves memory: an acknowledgement may be waiting for that.
+    left: Notify,
 }
 
 impl Runs {
@@ -78,6 +85,7 @@ impl Runs {
             backlog_len: AtomicUsize::new(0),
             timers: Mutex::default(),
             wake: Notify::new(),
+            left: Notify::new(),
         }
     }
 
@@ -88,13 +96,21 @@ impl Runs {
 
     /// Runs in memory and runs waiting on disk, for the gauges.
     pub(crate) fn depths(&self) -> (usize, usize, usize) {
-        (self.in_memory.load(Ordering::Relaxed), self.backlog_len.load(Ordering::Relaxed), lock(&self.timers).len())
+        (
+            self.in_memory.load(Ordering::Relaxed),
+            self.backlog_len.load(Ordering::Relaxed),
+            lock(&self.timers).len(),
+        )
     }
 
     /// How many more runs may be loaded; zero while memory is more than half full.
     pub(crate) fn room(&self) -> usize {
-        let (used, bytes) = (self.in_memory.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
-        let low = used * 100 < self.max_in_memory * REFILL_BELOW_PERCENT && bytes * 100 < self.max_bytes * REFILL_BELOW_PERCENT;
+        let (used, bytes) = (
+            self.in_memory.load(Ordering::Relaxed),
+            self.bytes.load(Ordering::Relaxed),
+        );
+        let low = used * 100 < self.max_in_memory * REFILL_BELOW_PERCENT
+            && bytes * 100 < self.max_bytes * REFILL_BELOW_PERCENT;
         if low { self.max_in_memory - used } else { 0 }
     }
 
@@ -103,9 +119,29 @@ impl Runs {
         lock(&self.active).values().min().copied()
     }
 
+    /// Holds an acknowledgement back for a moment while memory is half full, so that intake, which costs less than a
+    /// run, cannot starve the runs of the same processor. Bounded: a slow upstream must not cost a webhook.
+    pub(crate) async fn hold_intake(&self) {
+        let hold_at = self.max_in_memory / 2;
+        if self.in_memory.load(Ordering::Relaxed) < hold_at {
+            return;
+        }
+        let until_room = async {
+            while self.in_memory.load(Ordering::Relaxed) >= hold_at {
+                self.left.notified().await;
+            }
+            // One departure makes room for more than one arrival when several left at once.
+            self.left.notify_one();
+        };
+        // Out of patience: the run is left on disk, and its event is acknowledged all the same.
+        let _patience = tokio::time::timeout(INTAKE_PATIENCE, until_room).await;
+    }
+
     /// Claims a place in memory. False: it is full, or the run is being driven already.
     fn enter(&self, run: RunId, accepted_at: Timestamp, bytes: usize) -> bool {
-        if self.in_memory.load(Ordering::Relaxed) >= self.max_in_memory || self.bytes.load(Ordering::Relaxed) >= self.max_bytes {
+        if self.in_memory.load(Ordering::Relaxed) >= self.max_in_memory
+            || self.bytes.load(Ordering::Relaxed) >= self.max_bytes
+        {
             return false;
         }
         match lock(&self.active).entry(run) {
@@ -121,6 +157,7 @@ impl Runs {
         lock(&self.active).remove(&run);
         self.in_memory.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.left.notify_one();
         if self.backlog_len.load(Ordering::Relaxed) > 0 && self.room() > 0 {
             self.wake.notify_one();
         }
@@ -194,7 +231,11 @@ pub(crate) fn launch(core: &Arc<Core>, run: ActiveRun) {
     }
     let task_core = Arc::clone(core);
     core.tasks.spawn(async move {
-        let place = Place { core: Arc::clone(&task_core), id, bytes };
+        let place = Place {
+            core: Arc::clone(&task_core),
+            id,
+            bytes,
+        };
         let span = crate::trace::run(run.state.head(), run.traceparent.as_deref());
         let ended = drive(&task_core, run).instrument(span).await;
         drop(place);
@@ -244,7 +285,9 @@ async fn drive(core: &Arc<Core>, mut run: ActiveRun) -> Ended {
     if let Some(message) = run.refused.take() {
         return refuse(core, run, &message).await;
     }
-    let trace = TraceContext { traceparent: run.traceparent.clone() };
+    let trace = TraceContext {
+        traceparent: run.traceparent.clone(),
+    };
     loop {
         let now = core.clock.now();
         let input = match (&input_kind, &arrived) {
@@ -259,7 +302,13 @@ async fn drive(core: &Arc<Core>, mut run: ActiveRun) -> Ended {
             Ok(decision) => decision,
             Err(error) => {
                 tracing::error!(run.id = %run.state.head().id, "run cannot be decided: {error}");
-                let update = RunUpdate { status: RunStatus::Failed, due_at: None, finished_at: Some(now), error_code: Some("engine_error".to_owned()), error_step: None };
+                let update = RunUpdate {
+                    status: RunStatus::Failed,
+                    due_at: None,
+                    finished_at: Some(now),
+                    error_code: Some("engine_error".to_owned()),
+                    error_step: None,
+                };
                 return match commit(core, &mut run, &mut uncommitted, Some(update), now).await {
                     Committed::Yes => Ended::Finished,
                     Committed::Reload => Ended::Reload,
@@ -280,7 +329,11 @@ async fn drive(core: &Arc<Core>, mut run: ActiveRun) -> Ended {
         let waits_only = decision.status == Status::Waiting && calls.is_empty() && decision.commands.is_empty();
         let over = !matches!(decision.status, Status::Running | Status::Waiting);
         if leaves || waits_only || over {
-            let update = if over { Some(final_update(&decision.status, now)) } else { waits_only.then(|| waiting_update(decision.due)) };
+            let update = if over {
+                Some(final_update(&decision.status, now))
+            } else {
+                waits_only.then(|| waiting_update(decision.due))
+            };
             match commit(core, &mut run, &mut uncommitted, update, now).await {
                 Committed::Yes => {}
                 Committed::Reload => return Ended::Reload,
@@ -307,8 +360,16 @@ async fn drive(core: &Arc<Core>, mut run: ActiveRun) -> Ended {
 /// Ends a run before its first step.
 async fn refuse(core: &Arc<Core>, mut run: ActiveRun, message: &str) -> Ended {
     let now = core.clock.now();
-    let ending = Ending::Failed { code: "where_failed".into(), message: message.into(), step: None };
-    let status = Status::Failed { code: "where_failed".to_owned(), message: message.to_owned(), step: None };
+    let ending = Ending::Failed {
+        code: "where_failed".into(),
+        message: message.into(),
+        step: None,
+    };
+    let status = Status::Failed {
+        code: "where_failed".to_owned(),
+        message: message.to_owned(),
+        step: None,
+    };
     let mut entries = vec![Entry::Finished(Finished { ending, at: now })];
     match commit(core, &mut run, &mut entries, Some(final_update(&status, now)), now).await {
         Committed::Yes => {
@@ -327,7 +388,11 @@ enum NextInput {
     Due,
 }
 
-async fn next_input(calls: &mut FuturesUnordered<Call>, due: Option<Timestamp>, now: Timestamp) -> (NextInput, Option<(CallId, CallResult)>) {
+async fn next_input(
+    calls: &mut FuturesUnordered<Call>,
+    due: Option<Timestamp>,
+    now: Timestamp,
+) -> (NextInput, Option<(CallId, CallResult)>) {
     match due {
         None => match calls.next().await {
             Some(arrived) => (NextInput::Outcome, Some(arrived)),
@@ -356,8 +421,15 @@ fn perform(core: &Arc<Core>, run: &ActiveRun, command: Command, trace: &TraceCon
     let trace = trace.clone();
     let accepted_at = run.state.event().received_at;
     match command {
-        Command::Call(call) => Box::pin(async move { (call.call, core.performer.call(&connection, &call, &trace).await) }),
-        Command::Read(read) => Box::pin(async move { (read.call, core.performer.read(&connection, &read, accepted_at, &trace).await) }),
+        Command::Call(call) => {
+            Box::pin(async move { (call.call, core.performer.call(&connection, &call, &trace).await) })
+        }
+        Command::Read(read) => Box::pin(async move {
+            (
+                read.call,
+                core.performer.read(&connection, &read, accepted_at, &trace).await,
+            )
+        }),
     }
 }
 
@@ -368,7 +440,9 @@ fn connection_missing(name: &str) -> CallResult {
             message: format!("there is no connection named `{name}` any more; create it again and the run goes on"),
             http_status: None,
             sent: Sent::Never,
-            retry: Retry::Retryable { after: Some(Duration::from_secs(60)) },
+            retry: Retry::Retryable {
+                after: Some(Duration::from_secs(60)),
+            },
         }),
         exchanges: Vec::new(),
         origin: Origin::Sent,
@@ -381,21 +455,46 @@ fn final_update(status: &Status, now: Timestamp) -> RunUpdate {
         Status::Canceled => (RunStatus::Canceled, None, None),
         Status::Failed { code, step, .. } => (RunStatus::Failed, Some(code.clone()), step.clone()),
     };
-    RunUpdate { status, due_at: None, finished_at: Some(now), error_code, error_step }
+    RunUpdate {
+        status,
+        due_at: None,
+        finished_at: Some(now),
+        error_code,
+        error_step,
+    }
 }
 
 fn waiting_update(due: Option<Timestamp>) -> RunUpdate {
-    RunUpdate { status: RunStatus::Waiting, due_at: due, finished_at: None, error_code: None, error_step: None }
+    RunUpdate {
+        status: RunStatus::Waiting,
+        due_at: due,
+        finished_at: None,
+        error_code: None,
+        error_step: None,
+    }
 }
 
 /// Ends a run that cannot be loaded, behind whatever its journal holds.
-pub(crate) async fn commit_update(core: &Core, workspace: WorkspaceId, run: RunId, update: RunUpdate) -> Result<(), WriteError> {
+pub(crate) async fn commit_update(
+    core: &Core,
+    workspace: WorkspaceId,
+    run: RunId,
+    update: RunUpdate,
+) -> Result<(), WriteError> {
     let seq = match core.store.journal_load(workspace, run).await {
         Ok(rows) => rows.last().map_or(0, |(seq, _)| seq + 1),
         Err(_) => return Err(WriteError::Unavailable),
     };
     let journal = encode(&[], core.clock.now());
-    let pending = core.writer.submit(Fact::Run(RunCommit { run, seq, journal, update: Some(update) })).map_err(|_full| WriteError::Unavailable)?;
+    let pending = core
+        .writer
+        .submit(Fact::Run(RunCommit {
+            run,
+            seq,
+            journal,
+            update: Some(update),
+        }))
+        .map_err(|_full| WriteError::Unavailable)?;
     pending.await.map(drop)
 }
 
@@ -409,12 +508,23 @@ enum Committed {
 
 /// Commits the whole uncommitted prefix. Waits as long as the database is away: what has happened must be recorded, so
 /// the entries are offered again until they are on disk or somebody else owns the run.
-async fn commit(core: &Core, run: &mut ActiveRun, uncommitted: &mut Vec<Entry>, update: Option<RunUpdate>, now: Timestamp) -> Committed {
+async fn commit(
+    core: &Core,
+    run: &mut ActiveRun,
+    uncommitted: &mut Vec<Entry>,
+    update: Option<RunUpdate>,
+    now: Timestamp,
+) -> Committed {
     let journal = encode(uncommitted, now);
     uncommitted.clear();
     let mut pause = COMMIT_RETRY_FIRST;
     loop {
-        let fact = Fact::Run(RunCommit { run: run.state.head().id, seq: run.next_seq, journal: journal.clone(), update: update.clone() });
+        let fact = Fact::Run(RunCommit {
+            run: run.state.head().id,
+            seq: run.next_seq,
+            journal: journal.clone(),
+            update: update.clone(),
+        });
         let answer = match core.writer.submit(fact) {
             Ok(pending) => pending.await.map(drop),
             Err(_full) => Err(WriteError::Unavailable),
@@ -425,7 +535,11 @@ async fn commit(core: &Core, run: &mut ActiveRun, uncommitted: &mut Vec<Entry>, 
                 return Committed::Yes;
             }
             Err(WriteError::Unavailable) => {}
-            Err(WriteError::Unknown) => match core.store.journal_load(run.state.head().workspace, run.state.head().id).await {
+            Err(WriteError::Unknown) => match core
+                .store
+                .journal_load(run.state.head().workspace, run.state.head().id)
+                .await
+            {
                 Ok(rows) => match rows.into_iter().find(|(seq, _)| *seq == run.next_seq) {
                     Some((_, found)) if found == journal => {
                         run.next_seq += 1;

@@ -16,10 +16,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weir_storage::{DatabaseKind, Fact, Heartbeat, NodeIdentity, SecretBox, Store, WriteError, Writer, WriterHealth, WriterLimits, WriterSeed};
-use weir_workflow_engine::{IdGenerator, WorkspaceId};
+use weir_storage::{
+    DatabaseKind, Fact, Heartbeat, NodeIdentity, SecretBox, Store, WriteError, Writer, WriterHealth, WriterLimits,
+    WriterSeed,
+};
 use weir_workflow_engine::Status;
 use weir_workflow_engine::Timestamp;
+use weir_workflow_engine::{IdGenerator, WorkspaceId};
 
 /// How long the last writes may take at shutdown.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
@@ -47,7 +50,9 @@ pub struct Options {
 
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Options").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Options")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -93,6 +98,8 @@ pub(crate) struct Core {
     pub(crate) stopping: CancellationToken,
     /// Nothing more may be waited for.
     pub(crate) halted: CancellationToken,
+    /// The runtime that the orchestrator was started on.
+    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) tasks: TaskTracker,
     pub(crate) loops: TaskTracker,
     /// Asks for a scan "mine, open, not in memory": a commit may have gone through unseen.
@@ -113,7 +120,10 @@ impl OncePerSecond {
         let (last, now) = (self.last_ms.load(Ordering::Relaxed), now.as_unix_ms());
         // A clock that stepped back must not close the gate for long.
         let open = now.saturating_sub(last).abs() >= 1000;
-        open && self.last_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        open && self
+            .last_ms
+            .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
     }
 }
 
@@ -177,7 +187,15 @@ impl Orchestrator {
     /// # Errors
     /// See [`StartError`]. Nothing is left running after an error.
     pub async fn start(options: Options) -> Result<Orchestrator, StartError> {
-        let Options { settings, clock, store, writer, node, secrets, connectors } = options;
+        let Options {
+            settings,
+            clock,
+            store,
+            writer,
+            node,
+            secrets,
+            connectors,
+        } = options;
         let egress = EgressPolicy::new(&settings.egress_allow)?;
         let senders = match store.kind() {
             DatabaseKind::Sqlite => Senders::ThisProcessOnly,
@@ -186,7 +204,8 @@ impl Orchestrator {
         let ids = IdGenerator::new(node.slot, node.id_high_water);
         let (writer, writer_task) = writer.start(node.clone(), WriterLimits::default());
         tokio::spawn(writer_task.run());
-        let workspace = crate::configure::ensure_workspace(&store, &writer, &ids, clock.now(), DEFAULT_WORKSPACE).await?;
+        let workspace =
+            crate::configure::ensure_workspace(&store, &writer, &ids, clock.now(), DEFAULT_WORKSPACE).await?;
         let snapshot = Snapshot::load(&store, &secrets, &connectors, None).await?;
         let performer = Performer::new(PerformerOptions {
             clock: Arc::clone(&clock),
@@ -196,7 +215,11 @@ impl Orchestrator {
             user_agent: concat!("weir/", env!("CARGO_PKG_VERSION")).to_owned(),
         })?;
         let core = Arc::new(Core {
-            runs: Runs::new(settings.max_runs_in_memory, settings.max_run_bytes_in_memory, settings.max_backlog_runs),
+            runs: Runs::new(
+                settings.max_runs_in_memory,
+                settings.max_run_bytes_in_memory,
+                settings.max_backlog_runs,
+            ),
             settings,
             clock,
             store,
@@ -212,6 +235,7 @@ impl Orchestrator {
             configuring: tokio::sync::Mutex::new(()),
             stopping: CancellationToken::new(),
             halted: CancellationToken::new(),
+            runtime: tokio::runtime::Handle::current(),
             tasks: TaskTracker::new(),
             loops: TaskTracker::new(),
             rescan: tokio::sync::Notify::new(),
@@ -231,13 +255,19 @@ impl Orchestrator {
         self.core.tasks.close();
         let finished = tokio::time::timeout(self.core.settings.shutdown_grace, self.core.tasks.wait()).await;
         if finished.is_err() {
-            tracing::warn!(runs = self.core.tasks.len(), "calls did not come back in time; their runs go on at the next start");
+            tracing::warn!(
+                runs = self.core.tasks.len(),
+                "calls did not come back in time; their runs go on at the next start"
+            );
         }
         self.core.halted.cancel();
         self.core.loops.close();
         self.core.loops.wait().await;
         // Behind everything that was queued: when this one is answered, all is on disk.
-        let last = Heartbeat { id_high_water: self.core.new_id(self.core.clock.now()), due_before: self.core.clock.now() };
+        let last = Heartbeat {
+            id_high_water: self.core.new_id(self.core.clock.now()),
+            due_before: self.core.clock.now(),
+        };
         let flushed = async {
             match self.core.writer.submit(Fact::Heartbeat(last)) {
                 Ok(pending) => pending.await.map(drop),
@@ -247,7 +277,10 @@ impl Orchestrator {
         match tokio::time::timeout(FLUSH_LIMIT, flushed).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!("the last writes may be missing; runs go on from what is stored: {error}"),
-            Err(_) => tracing::warn!("the database did not take the last writes within {} s; runs go on from what is stored", FLUSH_LIMIT.as_secs()),
+            Err(_) => tracing::warn!(
+                "the database did not take the last writes within {} s; runs go on from what is stored",
+                FLUSH_LIMIT.as_secs()
+            ),
         }
     }
 
@@ -299,13 +332,22 @@ impl Orchestrator {
         }
         match self.core.writer.health() {
             WriterHealth::Healthy => {}
-            WriterHealth::Failing { since, reason } => reasons.push(format!("the database cannot be written for {} s: {reason}", since.as_secs())),
+            WriterHealth::Failing { since, reason } => reasons.push(format!(
+                "the database cannot be written for {} s: {reason}",
+                since.as_secs()
+            )),
             WriterHealth::Fenced => reasons.push("another process took this node's place".to_owned()),
         }
         if self.core.runs.backlog_is_full() {
-            reasons.push(format!("{} accepted runs wait for their turn", self.core.settings.max_backlog_runs));
+            reasons.push(format!(
+                "{} accepted runs wait for their turn",
+                self.core.settings.max_backlog_runs
+            ));
         }
-        Readiness { ready: reasons.is_empty(), reasons }
+        Readiness {
+            ready: reasons.is_empty(),
+            reasons,
+        }
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -332,4 +374,3 @@ impl Orchestrator {
         &self.core.refusals
     }
 }
-

@@ -14,13 +14,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use weir_connector_sdk::{Connector, Credential, Verifier};
-use weir_storage::{ApiTokenRow, ConfigRows, ConnectionRow, EndpointRow, ReadError, RowIdentity, SecretBox, Store, VersionState, WorkflowRow, WorkflowVersionRow};
-use weir_workflow_engine::{Definition, Resolution, Trigger};
+use weir_storage::{
+    ApiTokenRow, ConfigRows, ConnectionRow, EndpointRow, ReadError, RowIdentity, SecretBox, Store, VersionState,
+    WorkflowRow, WorkflowVersionRow,
+};
 use weir_workflow_engine::EffectClass;
-use weir_workflow_engine::{ConnectionId, EndpointId, VersionId, WorkflowId, WorkspaceId};
-use weir_workflow_engine::Plan;
 use weir_workflow_engine::Environment;
+use weir_workflow_engine::Plan;
 use weir_workflow_engine::Timestamp;
+use weir_workflow_engine::{ConnectionId, EndpointId, VersionId, WorkflowId, WorkspaceId};
+use weir_workflow_engine::{Definition, Resolution, Trigger};
 
 /// Why the stored configuration cannot be used. Names rows, never secrets.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +64,10 @@ pub struct Endpoint {
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endpoint").field("id", &self.row.id).field("name", &self.row.name).finish_non_exhaustive()
+        f.debug_struct("Endpoint")
+            .field("id", &self.row.id)
+            .field("name", &self.row.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -123,7 +129,12 @@ impl Endpoint {
     }
     /// Whether exactly these secrets are active.
     pub(crate) fn has_secrets(&self, texts: &[String]) -> bool {
-        self.secrets.len() == texts.len() && self.secrets.iter().zip(texts).all(|(secret, text)| secret.expose_secret() == text)
+        self.secrets.len() == texts.len()
+            && self
+                .secrets
+                .iter()
+                .zip(texts)
+                .all(|(secret, text)| secret.expose_secret() == text)
     }
     pub(crate) fn sealed_secrets(&self) -> Option<Vec<u8>> {
         self.row.secrets.clone()
@@ -136,7 +147,9 @@ impl Endpoint {
     }
     /// What decides whether a request is authentic. `None` refuses everything: there is no default.
     pub(crate) fn verifier(&self) -> Option<&Verifier> {
-        self.own_verifier.as_ref().or_else(|| self.connector.webhook().and_then(|webhook| webhook.verifier()))
+        self.own_verifier
+            .as_ref()
+            .or_else(|| self.connector.webhook().and_then(|webhook| webhook.verifier()))
     }
     pub(crate) fn allows(&self, client: IpAddr) -> bool {
         self.allow.is_empty() || self.allow.iter().any(|network| network.contains(&client))
@@ -162,13 +175,26 @@ pub struct Version {
 
 impl Version {
     pub(crate) fn compile(row: &WorkflowVersionRow) -> Result<Version, SnapshotError> {
-        let corrupt = |reason: String| SnapshotError::Corrupt { row: format!("workflow version {}", row.id), reason };
+        let corrupt = |reason: String| SnapshotError::Corrupt {
+            row: format!("workflow version {}", row.id),
+            reason,
+        };
         let definition: Value = serde_json::from_str(&row.definition).map_err(|error| corrupt(error.to_string()))?;
-        let resolution: Resolution = serde_json::from_str(&row.resolution).map_err(|error| corrupt(error.to_string()))?;
-        let first = |problems: Vec<weir_workflow_engine::Problem>| corrupt(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
+        let resolution: Resolution =
+            serde_json::from_str(&row.resolution).map_err(|error| corrupt(error.to_string()))?;
+        let first = |problems: Vec<weir_workflow_engine::Problem>| {
+            corrupt(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        };
         let parsed = Definition::parse(&definition).map_err(first)?;
         let plan = Plan::compile(&parsed, &resolution).map_err(first)?;
-        Ok(Version { id: row.id, workflow: row.workflow, number: row.number, definition, plan, created_at: row.created_at })
+        Ok(Version {
+            id: row.id,
+            workflow: row.workflow,
+            number: row.number,
+            definition,
+            plan,
+            created_at: row.created_at,
+        })
     }
 }
 
@@ -187,7 +213,9 @@ impl Workflow {
     /// The highest number given to a version so far, 0 when there is none.
     pub(crate) fn last_number(&self) -> u32 {
         let published = self.published.as_ref().map_or(0, |version| version.number);
-        self.draft.as_ref().map_or(published, |(number, _)| published.max(*number))
+        self.draft
+            .as_ref()
+            .map_or(published, |(number, _)| published.max(*number))
     }
 }
 
@@ -227,13 +255,24 @@ impl Snapshot {
     /// # Errors
     /// See [`SnapshotError`]. A connector that is gone makes its connections and endpoints unusable, not the start: they
     /// are left out with a warning, and their webhooks get 404 until the manifest is back.
-    pub(crate) async fn load(store: &Store, secrets: &SecretBox, registry: &Registry, before: Option<&Snapshot>) -> Result<Snapshot, SnapshotError> {
+    pub(crate) async fn load(
+        store: &Store,
+        secrets: &SecretBox,
+        registry: &Registry,
+        before: Option<&Snapshot>,
+    ) -> Result<Snapshot, SnapshotError> {
         let rows = store.config_load().await?;
         Self::build(rows, secrets, registry, before)
     }
 
-    fn build(rows: ConfigRows, secrets: &SecretBox, registry: &Registry, before: Option<&Snapshot>) -> Result<Snapshot, SnapshotError> {
-        let mut tenants: HashMap<WorkspaceId, Tenant> = rows.workspaces.iter().map(|row| (row.id, Tenant::default())).collect();
+    fn build(
+        rows: ConfigRows,
+        secrets: &SecretBox,
+        registry: &Registry,
+        before: Option<&Snapshot>,
+    ) -> Result<Snapshot, SnapshotError> {
+        let mut tenants: HashMap<WorkspaceId, Tenant> =
+            rows.workspaces.iter().map(|row| (row.id, Tenant::default())).collect();
         let mut connection_names: HashMap<ConnectionId, String> = HashMap::new();
         for row in rows.connections {
             connection_names.insert(row.id, row.name.clone());
@@ -241,7 +280,9 @@ impl Snapshot {
                 tracing::warn!(connection.name = %row.name, "connection `{}` is not usable: there is no connector `{}`", row.name, row.connector);
                 continue;
             };
-            let kept = before.and_then(|before| before.connection_row(row.workspace, &row.name)).filter(|(_, old)| old.id == row.id && old.revision == row.revision);
+            let kept = before
+                .and_then(|before| before.connection_row(row.workspace, &row.name))
+                .filter(|(_, old)| old.id == row.id && old.revision == row.revision);
             let connection = match kept {
                 Some((connection, _)) => Arc::clone(connection),
                 None => Arc::new(open_connection(&row, connector, secrets)?),
@@ -258,25 +299,35 @@ impl Snapshot {
             };
             let endpoint = Arc::new(open_endpoint(row, connector, &connection_names, secrets)?);
             if let Some(tenant) = tenants.get_mut(&endpoint.workspace()) {
-                tenant.endpoints.insert(endpoint.name().to_owned(), Arc::clone(&endpoint));
+                tenant
+                    .endpoints
+                    .insert(endpoint.name().to_owned(), Arc::clone(&endpoint));
             }
             endpoints.insert(endpoint.id(), endpoint);
         }
-        let versions: HashMap<VersionId, WorkflowVersionRow> = rows.versions.into_iter().map(|row| (row.id, row)).collect();
+        let versions: HashMap<VersionId, WorkflowVersionRow> =
+            rows.versions.into_iter().map(|row| (row.id, row)).collect();
         for row in rows.workflows {
             let workflow = Arc::new(open_workflow(row, &versions, before)?);
-            let Some(tenant) = tenants.get_mut(&workflow.row.workspace) else { continue };
+            let Some(tenant) = tenants.get_mut(&workflow.row.workspace) else {
+                continue;
+            };
             if let (Some(version), false) = (&workflow.published, workflow.row.paused) {
                 if let Trigger::Event { event, .. } = version.plan.trigger() {
                     if let Some((connector, kind)) = event.split_once('.') {
                         let kinds = tenant.listeners.entry(connector.to_owned()).or_default();
-                        kinds.entry(kind.to_owned()).or_default().push((Arc::clone(&workflow), Arc::clone(version)));
+                        kinds
+                            .entry(kind.to_owned())
+                            .or_default()
+                            .push((Arc::clone(&workflow), Arc::clone(version)));
                     }
                 }
             }
             tenant.workflows.insert(workflow.row.name.clone(), workflow);
         }
-        let pinned = before.map(|before| before.pinned.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_default();
+        let pinned = before
+            .map(|before| before.pinned.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            .unwrap_or_default();
         Ok(Snapshot {
             revision: rows.revision,
             workspaces: rows.workspaces.into_iter().map(|row| (row.name, row.id)).collect(),
@@ -309,7 +360,10 @@ impl Snapshot {
     /// The name of a workspace.
     #[must_use]
     pub fn workspace_name(&self, workspace: WorkspaceId) -> Option<&str> {
-        self.workspaces.iter().find(|(_, id)| **id == workspace).map(|(name, _)| name.as_str())
+        self.workspaces
+            .iter()
+            .find(|(_, id)| **id == workspace)
+            .map(|(name, _)| name.as_str())
     }
 
     /// The endpoint that a URL names.
@@ -317,18 +371,27 @@ impl Snapshot {
     pub fn endpoint(&self, reference: &EndpointRef<'_>) -> Option<&Arc<Endpoint>> {
         match reference {
             EndpointRef::Id(id) => self.endpoints.get(id),
-            EndpointRef::Name { workspace, name } => self.tenants.get(self.workspaces.get(*workspace)?)?.endpoints.get(*name),
+            EndpointRef::Name { workspace, name } => {
+                self.tenants.get(self.workspaces.get(*workspace)?)?.endpoints.get(*name)
+            }
         }
     }
 
     /// All endpoints of a workspace by name.
     pub fn endpoints(&self, workspace: WorkspaceId) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.tenants.get(&workspace).into_iter().flat_map(|tenant| tenant.endpoints.values())
+        self.tenants
+            .get(&workspace)
+            .into_iter()
+            .flat_map(|tenant| tenant.endpoints.values())
     }
 
     /// All connections of a workspace by name, each with its row.
     pub fn connections(&self, workspace: WorkspaceId) -> impl Iterator<Item = (&Arc<Connection>, &ConnectionRow)> {
-        self.tenants.get(&workspace).into_iter().flat_map(|tenant| tenant.connections.values()).map(|(connection, row)| (connection, row))
+        self.tenants
+            .get(&workspace)
+            .into_iter()
+            .flat_map(|tenant| tenant.connections.values())
+            .map(|(connection, row)| (connection, row))
     }
 
     /// A connection by name.
@@ -340,19 +403,28 @@ impl Snapshot {
     /// A connection by name with its row.
     #[must_use]
     pub fn connection_row(&self, workspace: WorkspaceId, name: &str) -> Option<(&Arc<Connection>, &ConnectionRow)> {
-        self.tenants.get(&workspace)?.connections.get(name).map(|(connection, row)| (connection, row))
+        self.tenants
+            .get(&workspace)?
+            .connections
+            .get(name)
+            .map(|(connection, row)| (connection, row))
     }
 
     /// What expressions see of a connection: never its credential.
     #[must_use]
     pub fn connection_scope(&self, workspace: WorkspaceId, name: &str) -> Option<Value> {
         let connection = self.connection(workspace, name)?;
-        Some(json!({ "name": connection.name, "connector": connection.connector.name(), "account": connection.account, "config": connection.config }))
+        Some(
+            json!({ "name": connection.name, "connector": connection.connector.name(), "account": connection.account, "config": connection.config }),
+        )
     }
 
     /// All workflows of a workspace by name.
     pub fn workflows(&self, workspace: WorkspaceId) -> impl Iterator<Item = &Arc<Workflow>> {
-        self.tenants.get(&workspace).into_iter().flat_map(|tenant| tenant.workflows.values())
+        self.tenants
+            .get(&workspace)
+            .into_iter()
+            .flat_map(|tenant| tenant.workflows.values())
     }
 
     /// A workflow by name.
@@ -379,26 +451,50 @@ impl Snapshot {
     }
 
     /// Workflows that take events of this type, and those that take every type of a connector that declares `*`.
-    pub(crate) fn listeners(&self, workspace: WorkspaceId, connector: &str, kind: &str) -> impl Iterator<Item = &Listener> {
-        let kinds = self.tenants.get(&workspace).and_then(|tenant| tenant.listeners.get(connector));
+    pub(crate) fn listeners(
+        &self,
+        workspace: WorkspaceId,
+        connector: &str,
+        kind: &str,
+    ) -> impl Iterator<Item = &Listener> {
+        let kinds = self
+            .tenants
+            .get(&workspace)
+            .and_then(|tenant| tenant.listeners.get(connector));
         let of = |kind: &str| kinds.and_then(|kinds| kinds.get(kind)).map_or(&[][..], Vec::as_slice);
         of(kind).iter().chain(of(ANY_TYPE))
     }
 
     pub(crate) fn surroundings(&self, workspace: WorkspaceId) -> Surroundings<'_> {
-        Surroundings { snapshot: self, workspace }
+        Surroundings {
+            snapshot: self,
+            workspace,
+        }
     }
 
     /// The compiled version a run is pinned to.
-    pub(crate) async fn version(&self, store: &Store, workspace: WorkspaceId, workflow: WorkflowId, id: VersionId) -> Result<Arc<Version>, SnapshotError> {
-        if let Some(published) = self.workflow_by_id(workspace, workflow).and_then(|workflow| workflow.published.as_ref()).filter(|version| version.id == id) {
+    pub(crate) async fn version(
+        &self,
+        store: &Store,
+        workspace: WorkspaceId,
+        workflow: WorkflowId,
+        id: VersionId,
+    ) -> Result<Arc<Version>, SnapshotError> {
+        if let Some(published) = self
+            .workflow_by_id(workspace, workflow)
+            .and_then(|workflow| workflow.published.as_ref())
+            .filter(|version| version.id == id)
+        {
             return Ok(Arc::clone(published));
         }
         if let Some(found) = self.pinned.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
             return Ok(Arc::clone(found));
         }
         let row = store.version_load(workspace, id).await?;
-        let row = row.ok_or_else(|| SnapshotError::Corrupt { row: format!("workflow version {id}"), reason: "it is not there".to_owned() })?;
+        let row = row.ok_or_else(|| SnapshotError::Corrupt {
+            row: format!("workflow version {id}"),
+            reason: "it is not there".to_owned(),
+        })?;
         let version = Arc::new(Version::compile(&row)?);
         let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
         if pinned.len() >= MAX_PINNED_VERSIONS {
@@ -409,32 +505,76 @@ impl Snapshot {
     }
 }
 
-fn open_connection(row: &ConnectionRow, connector: &Arc<Connector>, secrets: &SecretBox) -> Result<Connection, SnapshotError> {
+fn open_connection(
+    row: &ConnectionRow,
+    connector: &Arc<Connector>,
+    secrets: &SecretBox,
+) -> Result<Connection, SnapshotError> {
     let name = || format!("connection `{}`", row.name);
-    let config: Value = serde_json::from_str(&row.config).map_err(|error| SnapshotError::Corrupt { row: name(), reason: error.to_string() })?;
+    let config: Value = serde_json::from_str(&row.config).map_err(|error| SnapshotError::Corrupt {
+        row: name(),
+        reason: error.to_string(),
+    })?;
     let credential = match &row.credential {
         None => None,
         Some(sealed) => {
             let document = open_json(secrets, &RowIdentity::connection(row.workspace, row.id), sealed, name)?;
-            let parsed = Credential::parse(&document).map_err(|_problems| SnapshotError::Corrupt { row: name(), reason: "its credential is not understood".to_owned() })?;
+            let parsed = Credential::parse(&document).map_err(|_problems| SnapshotError::Corrupt {
+                row: name(),
+                reason: "its credential is not understood".to_owned(),
+            })?;
             Some(parsed)
         }
     };
-    Ok(Connection::new(row.id, row.workspace, row.name.clone(), Arc::clone(connector), config, credential, None))
+    Ok(Connection::new(
+        row.id,
+        row.workspace,
+        row.name.clone(),
+        Arc::clone(connector),
+        config,
+        credential,
+        None,
+    ))
 }
 
-fn open_endpoint(row: EndpointRow, connector: &Arc<Connector>, connection_names: &HashMap<ConnectionId, String>, secrets: &SecretBox) -> Result<Endpoint, SnapshotError> {
+fn open_endpoint(
+    row: EndpointRow,
+    connector: &Arc<Connector>,
+    connection_names: &HashMap<ConnectionId, String>,
+    secrets: &SecretBox,
+) -> Result<Endpoint, SnapshotError> {
     let name = || format!("endpoint `{}`", row.name);
     let corrupt = |reason: String| SnapshotError::Corrupt { row: name(), reason };
-    let verify: Option<Value> = row.verify.as_deref().map(serde_json::from_str).transpose().map_err(|error| corrupt(error.to_string()))?;
-    let own_verifier = verify.as_ref().map(|value| Verifier::compile(value, "/verify")).transpose().map_err(|_problems| corrupt("its verification is not understood".to_owned()))?;
+    let verify: Option<Value> = row
+        .verify
+        .as_deref()
+        .map(serde_json::from_str)
+        .transpose()
+        .map_err(|error| corrupt(error.to_string()))?;
+    let own_verifier = verify
+        .as_ref()
+        .map(|value| Verifier::compile(value, "/verify"))
+        .transpose()
+        .map_err(|_problems| corrupt("its verification is not understood".to_owned()))?;
     let allow: Vec<String> = serde_json::from_str(&row.allow).map_err(|error| corrupt(error.to_string()))?;
-    let allow = allow.iter().map(|network| network.parse()).collect::<Result<Vec<IpNet>, _>>().map_err(|error| corrupt(error.to_string()))?;
+    let allow = allow
+        .iter()
+        .map(|network| network.parse())
+        .collect::<Result<Vec<IpNet>, _>>()
+        .map_err(|error| corrupt(error.to_string()))?;
     let opened: Vec<String> = match &row.secrets {
         None => Vec::new(),
-        Some(sealed) => serde_json::from_value(open_json(secrets, &RowIdentity::endpoint(row.workspace, row.id), sealed, name)?).map_err(|_error| corrupt("its secrets are not a list of texts".to_owned()))?,
+        Some(sealed) => serde_json::from_value(open_json(
+            secrets,
+            &RowIdentity::endpoint(row.workspace, row.id),
+            sealed,
+            name,
+        )?)
+        .map_err(|_error| corrupt("its secrets are not a list of texts".to_owned()))?,
     };
-    let connection = row.connection.and_then(|id| connection_names.get(&id).map(|name| (id, name.clone())));
+    let connection = row
+        .connection
+        .and_then(|id| connection_names.get(&id).map(|name| (id, name.clone())));
     Ok(Endpoint {
         connector: Arc::clone(connector),
         connection,
@@ -447,21 +587,35 @@ fn open_endpoint(row: EndpointRow, connector: &Arc<Connector>, connection_names:
     })
 }
 
-fn open_workflow(row: WorkflowRow, versions: &HashMap<VersionId, WorkflowVersionRow>, before: Option<&Snapshot>) -> Result<Workflow, SnapshotError> {
+fn open_workflow(
+    row: WorkflowRow,
+    versions: &HashMap<VersionId, WorkflowVersionRow>,
+    before: Option<&Snapshot>,
+) -> Result<Workflow, SnapshotError> {
     let published = match row.published_version.and_then(|id| versions.get(&id)) {
         None => None,
         Some(version) => {
-            let kept = before.and_then(|before| before.workflow(row.workspace, &row.name)).and_then(|old| old.published.as_ref()).filter(|old| old.id == version.id);
+            let kept = before
+                .and_then(|before| before.workflow(row.workspace, &row.name))
+                .and_then(|old| old.published.as_ref())
+                .filter(|old| old.id == version.id);
             Some(match kept {
                 Some(kept) => Arc::clone(kept),
                 None => Arc::new(Version::compile(version)?),
             })
         }
     };
-    let draft = match row.draft_version.and_then(|id| versions.get(&id)).filter(|version| version.state == VersionState::Draft) {
+    let draft = match row
+        .draft_version
+        .and_then(|id| versions.get(&id))
+        .filter(|version| version.state == VersionState::Draft)
+    {
         None => None,
         Some(version) => {
-            let document = serde_json::from_str(&version.definition).map_err(|error| SnapshotError::Corrupt { row: format!("workflow version {}", version.id), reason: error.to_string() })?;
+            let document = serde_json::from_str(&version.definition).map_err(|error| SnapshotError::Corrupt {
+                row: format!("workflow version {}", version.id),
+                reason: error.to_string(),
+            })?;
             Some((version.number, document))
         }
     };
@@ -469,9 +623,19 @@ fn open_workflow(row: WorkflowRow, versions: &HashMap<VersionId, WorkflowVersion
 }
 
 /// Opens a sealed JSON value. The error names the row; what was inside is never part of it.
-pub(crate) fn open_json(secrets: &SecretBox, identity: &RowIdentity, sealed: &[u8], row: impl Fn() -> String) -> Result<Value, SnapshotError> {
-    let opened = secrets.open(identity, sealed).map_err(|source| SnapshotError::Secret { row: row(), source })?;
-    serde_json::from_slice(opened.expose_secret()).map_err(|_error| SnapshotError::Corrupt { row: row(), reason: "the opened secret is not JSON".to_owned() })
+pub(crate) fn open_json(
+    secrets: &SecretBox,
+    identity: &RowIdentity,
+    sealed: &[u8],
+    row: impl Fn() -> String,
+) -> Result<Value, SnapshotError> {
+    let opened = secrets
+        .open(identity, sealed)
+        .map_err(|source| SnapshotError::Secret { row: row(), source })?;
+    serde_json::from_slice(opened.expose_secret()).map_err(|_error| SnapshotError::Corrupt {
+        row: row(),
+        reason: "the opened secret is not JSON".to_owned(),
+    })
 }
 
 /// What the engine may ask about connections while it decides.

@@ -17,7 +17,11 @@ struct Header(Option<String>);
 
 impl Extractor for Header {
     fn get(&self, key: &str) -> Option<&str> {
-        if key.eq_ignore_ascii_case(TRACEPARENT) { self.0.as_deref() } else { None }
+        if key.eq_ignore_ascii_case(TRACEPARENT) {
+            self.0.as_deref()
+        } else {
+            None
+        }
     }
 
     fn keys(&self) -> Vec<&str> {

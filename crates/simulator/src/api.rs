@@ -144,9 +144,7 @@ impl ApiAnswer {
 pub(crate) fn bracket_form(body: &[u8]) -> Value {
     let mut root = Value::Object(Map::new());
     for (key, value) in form_urlencoded::parse(body) {
-        let mut parts = key
-            .split('[')
-            .map(|part| part.strip_suffix(']').unwrap_or(part));
+        let mut parts = key.split('[').map(|part| part.strip_suffix(']').unwrap_or(part));
         let Some(first) = parts.next() else { continue };
         let mut path = vec![first.to_owned()];
         path.extend(parts.map(str::to_owned));
@@ -183,11 +181,7 @@ fn insert(target: &mut Value, path: &[String], leaf: String) {
     let Value::Object(fields) = target else {
         return;
     };
-    insert(
-        fields.entry(head.clone()).or_insert(Value::Null),
-        rest,
-        leaf,
-    );
+    insert(fields.entry(head.clone()).or_insert(Value::Null), rest, leaf);
 }
 
 #[cfg(test)]
@@ -206,9 +200,6 @@ mod tests {
                 "expand": ["a", "b"],
             })
         );
-        assert_eq!(
-            bracket_form(b"a%5Bb%5D=x%26y"),
-            json!({ "a": { "b": "x&y" } })
-        );
+        assert_eq!(bracket_form(b"a%5Bb%5D=x%26y"), json!({ "a": { "b": "x&y" } }));
     }
 }

@@ -71,10 +71,7 @@ pub(crate) async fn handle(inner: &Arc<Inner>, request: &HttpRequest, body: &[u8
 }
 
 fn unknown() -> Refused {
-    Refused(
-        StatusCode::NOT_FOUND,
-        "the control API has no such call".to_owned(),
-    )
+    Refused(StatusCode::NOT_FOUND, "the control API has no such call".to_owned())
 }
 
 fn wrong(error: impl std::fmt::Display) -> Refused {
@@ -101,24 +98,15 @@ fn limit(query: &str) -> usize {
         .unwrap_or(LIMIT_DEFAULT)
 }
 
-fn single(
-    simulator: &Simulator,
-    method: &Method,
-    name: &str,
-    query: &str,
-    body: &[u8],
-) -> Answered {
+fn single(simulator: &Simulator, method: &Method, name: &str, query: &str, body: &[u8]) -> Answered {
     match (method, name) {
         (&Method::GET, "") => overview(simulator),
         (&Method::GET, "ledger") => {
             let filter = |name: &str| parameter(query, name).unwrap_or_default();
-            let entries =
-                simulator
-                    .ledger()
-                    .entries(&filter("route"), &filter("identity"), limit(query));
-            Ok(
-                json!({ "summary": write(simulator.ledger().summary())?, "entries": write(entries)? }),
-            )
+            let entries = simulator
+                .ledger()
+                .entries(&filter("route"), &filter("identity"), limit(query));
+            Ok(json!({ "summary": write(simulator.ledger().summary())?, "entries": write(entries)? }))
         }
         (&Method::DELETE, "ledger") => {
             simulator.ledger().clear();
@@ -139,9 +127,7 @@ fn single(
         }
         (&Method::GET, "deliveries") => {
             let recent = simulator.deliveries().recent(limit(query));
-            Ok(
-                json!({ "summary": write(simulator.deliveries().summary())?, "recent": write(recent)? }),
-            )
+            Ok(json!({ "summary": write(simulator.deliveries().summary())?, "recent": write(recent)? }))
         }
         (&Method::POST, "reset") => {
             simulator.reset();
@@ -154,12 +140,7 @@ fn single(
 fn overview(simulator: &Simulator) -> Answered {
     let urls: serde_json::Map<String, Value> = Provider::ALL
         .into_iter()
-        .map(|provider| {
-            (
-                provider.as_str().to_owned(),
-                json!(simulator.base_url_of(provider)),
-            )
-        })
+        .map(|provider| (provider.as_str().to_owned(), json!(simulator.base_url_of(provider))))
         .collect();
     Ok(json!({
         "base_url": simulator.base_url(),
@@ -177,10 +158,7 @@ fn faults(simulator: &Simulator, method: &Method, rest: &[&str], body: &[u8]) ->
     match (method, rest) {
         (&Method::GET, []) => write(simulator.faults().list()),
         (&Method::POST, []) => {
-            let id = simulator
-                .faults()
-                .add(read::<FaultRule>(body)?)
-                .map_err(wrong)?;
+            let id = simulator.faults().add(read::<FaultRule>(body)?).map_err(wrong)?;
             Ok(json!({ "id": id }))
         }
         (&Method::DELETE, []) => {
@@ -191,10 +169,7 @@ fn faults(simulator: &Simulator, method: &Method, rest: &[&str], body: &[u8]) ->
             if simulator.faults().remove(id.parse().map_err(wrong)?) {
                 Ok(json!({}))
             } else {
-                Err(Refused(
-                    StatusCode::NOT_FOUND,
-                    format!("there is no fault rule {id}"),
-                ))
+                Err(Refused(StatusCode::NOT_FOUND, format!("there is no fault rule {id}")))
             }
         }
         _ => Err(unknown()),
@@ -206,12 +181,7 @@ fn state(simulator: &Simulator, method: &Method, rest: &[&str], body: &[u8]) -> 
         return Err(unknown());
     };
     let collection = collection.join("/");
-    let missing = || {
-        Refused(
-            StatusCode::NOT_FOUND,
-            format!("there is no `{id}` in `{collection}`"),
-        )
-    };
+    let missing = || Refused(StatusCode::NOT_FOUND, format!("there is no `{id}` in `{collection}`"));
     match *method {
         Method::GET if id.is_empty() => Ok(Value::Array(simulator.objects(&collection))),
         Method::GET => simulator.object(&collection, id).ok_or_else(missing),
@@ -231,8 +201,7 @@ fn state(simulator: &Simulator, method: &Method, rest: &[&str], body: &[u8]) -> 
 }
 
 async fn listening(simulator: &Simulator, provider: &str, body: &[u8]) -> Answered {
-    let provider = Provider::from_name(provider)
-        .ok_or_else(|| wrong(format!("there is no provider `{provider}`")))?;
+    let provider = Provider::from_name(provider).ok_or_else(|| wrong(format!("there is no provider `{provider}`")))?;
     let listening: bool = read(body)?;
     match simulator.set_listening(provider, listening).await {
         Ok(true) => Ok(json!({ "listening": listening })),
@@ -295,9 +264,7 @@ fn streams(simulator: &Simulator, method: &Method, rest: &[&str], body: &[u8]) -
             Ok(Value::Array(listed?))
         }
         (&Method::POST, []) => {
-            let stream = simulator
-                .stream(read::<StreamOptions>(body)?)
-                .map_err(wrong)?;
+            let stream = simulator.stream(read::<StreamOptions>(body)?).map_err(wrong)?;
             Ok(json!({ "id": stream.id }))
         }
         (&Method::DELETE, []) => {

@@ -58,12 +58,7 @@ pub enum Forge {
 
 impl Forge {
     /// All of them.
-    pub const ALL: [Self; 4] = [
-        Self::WrongSecret,
-        Self::TamperedBody,
-        Self::Stale,
-        Self::Unsigned,
-    ];
+    pub const ALL: [Self; 4] = [Self::WrongSecret, Self::TamperedBody, Self::Stale, Self::Unsigned];
 }
 
 /// How a sender retries what was not answered with 2xx.
@@ -140,10 +135,7 @@ impl RetryPolicy {
                 15 * SECOND,
             ),
         };
-        Self {
-            delays_ms,
-            timeout_ms,
-        }
+        Self { delays_ms, timeout_ms }
     }
 
     /// The same number of attempts, squeezed so that the last one starts within `total`. The shape stays,
@@ -246,11 +238,8 @@ impl DeliveryLog {
             summary.dropped += 1;
         } else if outcome.forged.is_some() {
             summary.forged_accepted += u64::from(outcome.acknowledged);
-            summary.forged_refused += u64::from(
-                outcome
-                    .last_status()
-                    .is_some_and(|status| (400..500).contains(&status)),
-            );
+            summary.forged_refused +=
+                u64::from(outcome.last_status().is_some_and(|status| (400..500).contains(&status)));
         } else if outcome.acknowledged {
             summary.acknowledged += 1;
             if inner.acknowledged.len() < EVENT_IDS_MAX {
@@ -267,10 +256,7 @@ impl DeliveryLog {
 
     /// Deliveries in numbers.
     pub fn summary(&self) -> DeliverySummary {
-        self.inner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .summary
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).summary
     }
 
     /// The newest deliveries, oldest first.
@@ -299,10 +285,7 @@ mod tests {
     #[test]
     fn compression_keeps_attempts_and_bounds_the_whole() {
         let squeezed = RetryPolicy::of("stripe").compressed(Duration::from_secs(10));
-        assert_eq!(
-            squeezed.delays_ms.len(),
-            RetryPolicy::of("stripe").delays_ms.len()
-        );
+        assert_eq!(squeezed.delays_ms.len(), RetryPolicy::of("stripe").delays_ms.len());
         assert!(squeezed.delays_ms.iter().sum::<u64>() <= 10_200);
         assert!(squeezed.delays_ms.is_sorted());
         assert_eq!(RetryPolicy::of("github"), RetryPolicy::none(10_000));

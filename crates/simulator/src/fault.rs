@@ -222,11 +222,7 @@ impl Faults {
     pub fn add(&self, rule: FaultRule) -> Result<u64, FaultError> {
         validate(&rule)?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let generator = StdRng::seed_from_u64(
-            self.seed
-                .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-                .wrapping_add(id),
-        );
+        let generator = StdRng::seed_from_u64(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(id));
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         rules.push(Active {
             status: FaultStatus {
@@ -270,9 +266,7 @@ impl Faults {
             return None;
         }
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        rules
-            .iter_mut()
-            .find_map(|active| active.ask(direction, route, line))
+        rules.iter_mut().find_map(|active| active.ask(direction, route, line))
     }
 }
 
@@ -280,17 +274,11 @@ impl Active {
     fn ask(&mut self, direction: Direction, route: &str, line: &str) -> Option<Fault> {
         let Self { status, generator } = self;
         let rule = &status.rule;
-        if rule.direction != direction
-            || !(matches(&rule.route, route) || matches(&rule.route, line))
-        {
+        if rule.direction != direction || !(matches(&rule.route, route) || matches(&rule.route, line)) {
             return None;
         }
         status.seen += 1;
-        if status.seen <= u64::from(rule.skip)
-            || rule
-                .count
-                .is_some_and(|count| status.fired >= u64::from(count))
-        {
+        if status.seen <= u64::from(rule.skip) || rule.count.is_some_and(|count| status.fired >= u64::from(count)) {
             return None;
         }
         if rule
@@ -386,23 +374,13 @@ mod tests {
                     .times(2),
             )
             .unwrap();
-        let decide = || {
-            faults.decide(
-                Direction::Api,
-                "stripe.invoices.create",
-                "POST /v1/invoices",
-            )
-        };
+        let decide = || faults.decide(Direction::Api, "stripe.invoices.create", "POST /v1/invoices");
         assert_eq!(
             [decide(), decide(), decide(), decide()],
             [None, Some(status.clone()), Some(status), None]
         );
         assert_eq!(
-            faults.decide(
-                Direction::Webhook,
-                "stripe.invoice.paid",
-                "stripe.invoice.paid"
-            ),
+            faults.decide(Direction::Webhook, "stripe.invoice.paid", "stripe.invoice.paid"),
             None
         );
         let listed = faults.list();
@@ -438,8 +416,7 @@ mod tests {
     #[test]
     fn the_json_form_has_defaults_and_refuses_unknown_words() {
         let rule: FaultRule =
-            serde_json::from_str(r#"{"direction":"api","route":"*","fault":{"kind":"hang_up"}}"#)
-                .unwrap();
+            serde_json::from_str(r#"{"direction":"api","route":"*","fault":{"kind":"hang_up"}}"#).unwrap();
         assert_eq!(rule.fault, Fault::HangUp { executed: true });
         let wrong = r#"{"direction":"api","route":"*","fault":{"kind":"delay","ms":1,"second":2}}"#;
         assert!(serde_json::from_str::<FaultRule>(wrong).is_err());

@@ -59,10 +59,7 @@ impl IdempotencyKeys {
             if seen.fingerprint != fingerprint {
                 return KeyVerdict::Mismatch;
             }
-            return seen
-                .answer
-                .clone()
-                .map_or(KeyVerdict::InProgress, KeyVerdict::Replay);
+            return seen.answer.clone().map_or(KeyVerdict::InProgress, KeyVerdict::Replay);
         }
         if keys.len() >= KEYS_MAX {
             keys.retain(|_, key| now_unix_ms - key.at_unix_ms < KEY_WINDOW_MS);
@@ -91,18 +88,12 @@ impl IdempotencyKeys {
 
     /// Gives a reserved key back: the request was not carried out.
     pub(crate) fn release(&self, key: &str) {
-        self.keys
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(key);
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
     /// Forgets all keys.
     pub(crate) fn clear(&self) {
-        self.keys
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -121,19 +112,10 @@ mod tests {
         assert_eq!(keys.begin("k", "a".to_owned(), 0), KeyVerdict::New);
         assert_eq!(keys.begin("k", "a".to_owned(), 1), KeyVerdict::InProgress);
         keys.finish("k", answer.clone());
-        assert_eq!(
-            keys.begin("k", "a".to_owned(), 2),
-            KeyVerdict::Replay(answer)
-        );
+        assert_eq!(keys.begin("k", "a".to_owned(), 2), KeyVerdict::Replay(answer));
         assert_eq!(keys.begin("k", "b".to_owned(), 3), KeyVerdict::Mismatch);
-        assert_eq!(
-            keys.begin("k", "b".to_owned(), KEY_WINDOW_MS),
-            KeyVerdict::New
-        );
+        assert_eq!(keys.begin("k", "b".to_owned(), KEY_WINDOW_MS), KeyVerdict::New);
         keys.release("k");
-        assert_eq!(
-            keys.begin("k", "a".to_owned(), KEY_WINDOW_MS),
-            KeyVerdict::New
-        );
+        assert_eq!(keys.begin("k", "a".to_owned(), KEY_WINDOW_MS), KeyVerdict::New);
     }
 }

@@ -209,24 +209,11 @@ impl Ledger {
     }
 
     /// The newest entries (at most `limit`) whose route and identity begin with the given texts, oldest first.
-    pub fn entries(
-        &self,
-        route_prefix: &str,
-        identity_prefix: &str,
-        limit: usize,
-    ) -> Vec<EffectEntry> {
+    pub fn entries(&self, route_prefix: &str, identity_prefix: &str, limit: usize) -> Vec<EffectEntry> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = |entry: &&EffectEntry| {
-            entry.route.starts_with(route_prefix) && entry.identity.starts_with(identity_prefix)
-        };
-        let mut found: Vec<EffectEntry> = inner
-            .entries
-            .iter()
-            .rev()
-            .filter(wanted)
-            .take(limit)
-            .cloned()
-            .collect();
+        let wanted =
+            |entry: &&EffectEntry| entry.route.starts_with(route_prefix) && entry.identity.starts_with(identity_prefix);
+        let mut found: Vec<EffectEntry> = inner.entries.iter().rev().filter(wanted).take(limit).cloned().collect();
         found.reverse();
         found
     }

@@ -25,14 +25,14 @@ mod stream;
 mod world;
 
 pub use delivery::{
-    DELIVERIES_MAX, Delivery, DeliveryAttempt, DeliveryLog, DeliveryOutcome, DeliverySummary,
-    EVENT_IDS_MAX, Forge, RetryPolicy,
+    DELIVERIES_MAX, Delivery, DeliveryAttempt, DeliveryLog, DeliveryOutcome, DeliverySummary, EVENT_IDS_MAX, Forge,
+    RetryPolicy,
 };
 pub use fault::{Direction, Fault, FaultError, FaultRule, FaultStatus, Faults};
 pub use idempotency::KEY_WINDOW_MS;
 pub use ledger::{
-    Doubled, EffectEntry, EffectOutcome, EffectRecord, LEDGER_ENTRIES_MAX, LEDGER_IDENTITIES_MAX,
-    Ledger, LedgerSummary, RouteCounts,
+    Doubled, EffectEntry, EffectOutcome, EffectRecord, LEDGER_ENTRIES_MAX, LEDGER_IDENTITIES_MAX, Ledger,
+    LedgerSummary, RouteCounts,
 };
 pub use payment::{CUSTOMERS, Customer, Payment};
 pub use provider::Provider;

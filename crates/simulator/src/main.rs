@@ -8,9 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
-use weir_simulator::{
-    ApiKeys, Behaviour, FaultRule, Forge, Scenario, Simulator, SimulatorOptions, StreamOptions,
-};
+use weir_simulator::{ApiKeys, Behaviour, FaultRule, Forge, Scenario, Simulator, SimulatorOptions, StreamOptions};
 
 /// Fake Stripe, HubSpot, Slack, GitHub and CRM, with faults, on loopback.
 #[derive(Parser)]
@@ -160,8 +158,7 @@ async fn serve(arguments: Serve) -> anyhow::Result<()> {
     })
     .await?;
     for text in &arguments.faults {
-        let rule: FaultRule =
-            serde_json::from_str(text).with_context(|| format!("fault rule {text}"))?;
+        let rule: FaultRule = serde_json::from_str(text).with_context(|| format!("fault rule {text}"))?;
         simulator.faults().add(rule)?;
     }
     say(
@@ -226,12 +223,7 @@ async fn stream(arguments: Stream) -> anyhow::Result<()> {
 }
 
 /// One call to a running simulator's control API.
-async fn call(
-    simulator: &str,
-    method: &str,
-    path: &str,
-    body: Option<&Value>,
-) -> anyhow::Result<Value> {
+async fn call(simulator: &str, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
     let url = format!("{}/_sim/{path}", simulator.trim_end_matches('/'));
     let client = reqwest::Client::builder().no_proxy().build()?;
     let mut request = client.request(reqwest::Method::from_bytes(method.as_bytes())?, &url);

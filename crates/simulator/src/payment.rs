@@ -218,10 +218,7 @@ mod tests {
         );
         assert_eq!(Payment::from_id(1, &payment.id()), None);
         let customer = payment.customer();
-        assert_eq!(
-            Customer::from_id(payment.seed, &customer.id()),
-            Some(customer)
-        );
+        assert_eq!(Customer::from_id(payment.seed, &customer.id()), Some(customer));
     }
 
     #[test]

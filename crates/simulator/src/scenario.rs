@@ -128,9 +128,7 @@ impl Deal {
 fn properties(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            Map::new()
-        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
     }
 }
 
@@ -148,32 +146,12 @@ fn deal_won(world: &World, number: u64) -> Occurrence {
 
     let contact = json!({ "email": customer.email(), "firstname": "Accounts", "lastname": customer.name(), "company": customer.name() });
     // Contact and company may have been changed by callers since an earlier deal of theirs.
-    if world
-        .store
-        .get("hubspot/contacts", &deal.contact_id)
-        .is_none()
-    {
-        put_object(
-            world,
-            "contacts",
-            &deal.contact_id,
-            properties(contact),
-            now,
-        );
+    if world.store.get("hubspot/contacts", &deal.contact_id).is_none() {
+        put_object(world, "contacts", &deal.contact_id, properties(contact), now);
     }
     let company = json!({ "name": customer.name(), "domain": format!("customer-{:04}.example.test", customer.number) });
-    if world
-        .store
-        .get("hubspot/companies", &deal.company_id)
-        .is_none()
-    {
-        put_object(
-            world,
-            "companies",
-            &deal.company_id,
-            properties(company),
-            now,
-        );
+    if world.store.get("hubspot/companies", &deal.company_id).is_none() {
+        put_object(world, "companies", &deal.company_id, properties(company), now);
     }
     let mug = json!({ "name": "Enamel mug", "quantity": mugs.to_string(), "price": "14.50", "amount": decimal(mugs * 1450), "hs_sku": "MUG-01", "hs_line_item_currency_code": "EUR" });
     put_object(world, "line_items", first, properties(mug), now);
@@ -186,13 +164,7 @@ fn deal_won(world: &World, number: u64) -> Occurrence {
     put_object(world, "deals", &deal.id, properties(body), now);
     put_link(world, "deals", &deal.id, "contacts", &deal.contact_id);
     put_link(world, "deals", &deal.id, "companies", &deal.company_id);
-    put_link(
-        world,
-        "contacts",
-        &deal.contact_id,
-        "companies",
-        &deal.company_id,
-    );
+    put_link(world, "contacts", &deal.contact_id, "companies", &deal.company_id);
     for line_item in &deal.line_item_ids {
         put_link(world, "deals", &deal.id, "line_items", line_item);
     }
@@ -223,11 +195,9 @@ fn issue_opened(world: &World, number: u64) -> Occurrence {
         "url": format!("https://api.github.com/repos/acme-test/shop/issues/{issue_number}"),
         "html_url": format!("https://github.com/acme-test/shop/issues/{issue_number}"),
     });
-    world.store.put(
-        "github/acme-test/shop/issues",
-        &issue_number.to_string(),
-        issue.clone(),
-    );
+    world
+        .store
+        .put("github/acme-test/shop/issues", &issue_number.to_string(), issue.clone());
     let body = json!({
         "action": "opened", "issue": issue,
         "repository": { "id": 42, "name": "shop", "full_name": "acme-test/shop", "private": false, "owner": { "login": "acme-test", "id": 2, "type": "Organization" } },
@@ -238,10 +208,7 @@ fn issue_opened(world: &World, number: u64) -> Occurrence {
     headers.push(("x-github-event".to_owned(), "issues".to_owned()));
     headers.push(("x-github-delivery".to_owned(), id.clone()));
     headers.push(("x-github-hook-id".to_owned(), "4242".to_owned()));
-    headers.push((
-        "user-agent".to_owned(),
-        "GitHub-Hookshot/simulator".to_owned(),
-    ));
+    headers.push(("user-agent".to_owned(), "GitHub-Hookshot/simulator".to_owned()));
     Occurrence {
         connector: "github",
         id,

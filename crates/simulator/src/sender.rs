@@ -85,12 +85,7 @@ impl Sender {
     }
 
     /// Checks that a connector can be signed and a URL may be sent to.
-    pub(crate) fn check(
-        &self,
-        connector: &str,
-        url: &str,
-        id: &str,
-    ) -> Result<Arc<Signer>, SendError> {
+    pub(crate) fn check(&self, connector: &str, url: &str, id: &str) -> Result<Arc<Signer>, SendError> {
         self.check_destination(url)?;
         self.signer(connector).map_err(|source| SendError::Sign {
             id: id.to_owned(),
@@ -117,11 +112,7 @@ impl Sender {
         }
     }
 
-    pub(crate) async fn send(
-        &self,
-        world: &World,
-        delivery: &Delivery,
-    ) -> Result<DeliveryOutcome, SendError> {
+    pub(crate) async fn send(&self, world: &World, delivery: &Delivery) -> Result<DeliveryOutcome, SendError> {
         let signer = self.check(&delivery.connector, &delivery.url, &delivery.id)?;
         let kind = format!("{}.{}", delivery.connector, delivery.kind);
         let mut outcome = DeliveryOutcome {
@@ -133,9 +124,10 @@ impl Sender {
             dropped: false,
             forged: delivery.forge,
         };
-        let retry = delivery.retry.clone().unwrap_or_else(|| {
-            RetryPolicy::of(&delivery.connector).compressed(RETRIES_COMPRESSED_TO)
-        });
+        let retry = delivery
+            .retry
+            .clone()
+            .unwrap_or_else(|| RetryPolicy::of(&delivery.connector).compressed(RETRIES_COMPRESSED_TO));
         let mut number = 0_usize;
         loop {
             let fault = world.faults.decide(Direction::Webhook, &kind, &kind);
@@ -147,11 +139,8 @@ impl Sender {
                 }
                 Some(Fault::Reorder { hold_ms }) => {
                     // Too late or overtaken: either way it goes out now.
-                    let _overtaken = tokio::time::timeout(
-                        Duration::from_millis(*hold_ms),
-                        self.delivered.notified(),
-                    )
-                    .await;
+                    let _overtaken =
+                        tokio::time::timeout(Duration::from_millis(*hold_ms), self.delivered.notified()).await;
                 }
                 Some(Fault::Delay { ms }) => tokio::time::sleep(Duration::from_millis(*ms)).await,
                 Some(Fault::Duplicate { times }) => copies += times,
@@ -168,14 +157,10 @@ impl Sender {
                 let signed = sign(&signer, delivery)?;
                 let attempt = match &fault {
                     Some(Fault::HangUp { .. }) => hang_up(&signed, Duration::ZERO).await,
-                    Some(Fault::TimeOut { hold_ms, .. }) => {
-                        hang_up(&signed, Duration::from_millis(*hold_ms)).await
-                    }
+                    Some(Fault::TimeOut { hold_ms, .. }) => hang_up(&signed, Duration::from_millis(*hold_ms)).await,
                     Some(_) | None => self.attempt(&signed, retry.timeout_ms).await,
                 };
-                outcome.acknowledged |= attempt
-                    .status
-                    .is_some_and(|status| (200..300).contains(&status));
+                outcome.acknowledged |= attempt.status.is_some_and(|status| (200..300).contains(&status));
                 outcome.attempts.push(attempt);
                 self.delivered.notify_waiters();
             }
@@ -206,11 +191,7 @@ impl Sender {
             Ok(response) => {
                 let status = response.status().as_u16();
                 let text = response.text().await.unwrap_or_default();
-                (
-                    Some(status),
-                    None,
-                    text.chars().take(ANSWER_BYTES_MAX).collect(),
-                )
+                (Some(status), None, text.chars().take(ANSWER_BYTES_MAX).collect())
             }
             Err(error) => (None, Some(reason(&error)), String::new()),
         };
@@ -261,22 +242,16 @@ fn sign(signer: &Signer, delivery: &Delivery) -> Result<Signed, SendError> {
         id: &delivery.id,
         now_unix_ms,
     };
-    let foreign: Vec<String> = delivery
-        .secrets
-        .iter()
-        .map(|secret| foreign_secret(secret))
-        .collect();
+    let foreign: Vec<String> = delivery.secrets.iter().map(|secret| foreign_secret(secret)).collect();
     let secrets = if delivery.forge == Some(Forge::WrongSecret) {
         &foreign
     } else {
         &delivery.secrets
     };
-    let signature = signer
-        .sign(&request, secrets)
-        .map_err(|source| SendError::Sign {
-            id: delivery.id.clone(),
-            source,
-        })?;
+    let signature = signer.sign(&request, secrets).map_err(|source| SendError::Sign {
+        id: delivery.id.clone(),
+        source,
+    })?;
     let signature = if delivery.forge == Some(Forge::Unsigned) {
         Signature::default()
     } else {
@@ -342,15 +317,9 @@ async fn hang_up(signed: &Signed, hold: Duration) -> DeliveryAttempt {
 async fn write_and_leave(signed: &Signed, hold: Duration) -> std::io::Result<()> {
     let invalid = || std::io::Error::from(std::io::ErrorKind::InvalidInput);
     let url = Url::parse(&signed.url).map_err(|_cause| invalid())?;
-    let address = url
-        .socket_addrs(|| None)?
-        .into_iter()
-        .next()
-        .ok_or_else(invalid)?;
+    let address = url.socket_addrs(|| None)?.into_iter().next().ok_or_else(invalid)?;
     let mut stream = TcpStream::connect(address).await?;
-    let query = url
-        .query()
-        .map_or_else(String::new, |query| format!("?{query}"));
+    let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
     let mut head = format!(
         "POST {}{query} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n",
         url.path(),

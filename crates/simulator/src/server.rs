@@ -28,11 +28,7 @@ use crate::world::World;
 const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Serves the fake providers on a bound listener until the handle stops it.
-pub(crate) fn serve(
-    inner: &Arc<Inner>,
-    listener: TcpListener,
-    workers: usize,
-) -> std::io::Result<ServerHandle> {
+pub(crate) fn serve(inner: &Arc<Inner>, listener: TcpListener, workers: usize) -> std::io::Result<ServerHandle> {
     let data = web::Data::from(Arc::clone(inner));
     let server = HttpServer::new(move || {
         App::new()
@@ -108,10 +104,7 @@ async fn disturbed(
         }
         Fault::RateLimited { retry_after_s } => {
             world.ledger.count_request(route.name, true);
-            reply(
-                provider::failure(route.provider, 429)
-                    .with_header("retry-after", retry_after_s.to_string()),
-            )
+            reply(provider::failure(route.provider, 429).with_header("retry-after", retry_after_s.to_string()))
         }
         Fault::Status { status, executed } => {
             if executed {
@@ -195,12 +188,7 @@ fn execute(world: &World, route: Route, api: &ApiRequest<'_>) -> ApiAnswer {
         KeyVerdict::New => {
             let answer = provider::answer(world, route, api);
             match &answer.effect {
-                Some(effect)
-                    if matches!(
-                        effect.outcome,
-                        EffectOutcome::Done | EffectOutcome::Repeated
-                    ) =>
-                {
+                Some(effect) if matches!(effect.outcome, EffectOutcome::Done | EffectOutcome::Repeated) => {
                     let identity = effect.identity.clone();
                     world.keys.finish(
                         &key,
@@ -215,11 +203,7 @@ fn execute(world: &World, route: Route, api: &ApiRequest<'_>) -> ApiAnswer {
             }
             answer
         }
-        KeyVerdict::Replay(StoredAnswer {
-            status,
-            body,
-            identity,
-        }) => ApiAnswer {
+        KeyVerdict::Replay(StoredAnswer { status, body, identity }) => ApiAnswer {
             status,
             headers: Vec::new(),
             body,
@@ -227,12 +211,8 @@ fn execute(world: &World, route: Route, api: &ApiRequest<'_>) -> ApiAnswer {
         }
         .with_header("idempotent-replayed", "true")
         .with_outcome(identity, EffectOutcome::Replayed),
-        KeyVerdict::Mismatch => {
-            provider::key_conflict(route, false).with_outcome(None, EffectOutcome::Refused)
-        }
-        KeyVerdict::InProgress => {
-            provider::key_conflict(route, true).with_outcome(None, EffectOutcome::Refused)
-        }
+        KeyVerdict::Mismatch => provider::key_conflict(route, false).with_outcome(None, EffectOutcome::Refused),
+        KeyVerdict::InProgress => provider::key_conflict(route, true).with_outcome(None, EffectOutcome::Refused),
     }
 }
 

@@ -85,9 +85,7 @@ impl Signer {
     /// # Errors
     /// [`SignerError`] when there is no such connector, or its manifest leaves the scheme to the endpoint.
     pub fn for_connector(name: &str) -> Result<Self, SignerError> {
-        let builtin = weir_connectors::builtin()
-            .iter()
-            .find(|builtin| builtin.name == name);
+        let builtin = weir_connectors::builtin().iter().find(|builtin| builtin.name == name);
         let builtin = builtin.ok_or_else(|| SignerError::NoScheme(name.to_owned()))?;
         Self::from_manifest(name, builtin.yaml)
     }
@@ -97,8 +95,8 @@ impl Signer {
     /// # Errors
     /// [`SignerError`] when the manifest is no YAML or has no usable `webhook.verify`.
     pub fn from_manifest(name: &str, yaml: &str) -> Result<Self, SignerError> {
-        let documents = weir_connector_sdk::parse_yaml(yaml)
-            .map_err(|_cause| SignerError::Manifest(name.to_owned()))?;
+        let documents =
+            weir_connector_sdk::parse_yaml(yaml).map_err(|_cause| SignerError::Manifest(name.to_owned()))?;
         let manifest = documents
             .first()
             .ok_or_else(|| SignerError::Manifest(name.to_owned()))?;
@@ -124,11 +122,7 @@ impl Signer {
     ///
     /// # Errors
     /// [`SignerError`] when a secret does not fit, or a signed part is not there.
-    pub fn sign(
-        &self,
-        request: &Unsigned<'_>,
-        secrets: &[String],
-    ) -> Result<Signature, SignerError> {
+    pub fn sign(&self, request: &Unsigned<'_>, secrets: &[String]) -> Result<Signature, SignerError> {
         let mut signature = Signature::default();
         self.scheme.sign(request, secrets, &mut signature)?;
         Ok(signature)
@@ -165,9 +159,7 @@ impl Scheme {
             "basic" => Ok(Self::Basic),
             "all_of" => {
                 let branches = block.as_array().ok_or(SignerError::Missing("branches"))?;
-                Ok(Self::All(
-                    branches.iter().map(Self::parse).collect::<Result<_, _>>()?,
-                ))
+                Ok(Self::All(branches.iter().map(Self::parse).collect::<Result<_, _>>()?))
             }
             _ => {
                 let branches = block.as_array().ok_or(SignerError::Missing("branches"))?;
@@ -183,15 +175,8 @@ impl Scheme {
         }
     }
 
-    fn sign(
-        &self,
-        request: &Unsigned<'_>,
-        secrets: &[String],
-        signature: &mut Signature,
-    ) -> Result<(), SignerError> {
-        let secret = secrets
-            .first()
-            .ok_or(SignerError::Secret("there is none"))?;
+    fn sign(&self, request: &Unsigned<'_>, secrets: &[String], signature: &mut Signature) -> Result<(), SignerError> {
+        let secret = secrets.first().ok_or(SignerError::Secret("there is none"))?;
         match self {
             Self::Mac(mac) => mac.sign(request, secrets, signature),
             Self::Token { place, prefix } => {
@@ -207,10 +192,9 @@ impl Scheme {
                 if !secret.contains(':') {
                     return Err(SignerError::Secret("Basic needs user:password"));
                 }
-                signature.headers.push((
-                    "authorization".to_owned(),
-                    format!("Basic {}", STANDARD.encode(secret)),
-                ));
+                signature
+                    .headers
+                    .push(("authorization".to_owned(), format!("Basic {}", STANDARD.encode(secret))));
                 Ok(())
             }
             Self::All(schemes) => schemes

@@ -159,16 +159,11 @@ impl Simulator {
 
     /// Address of one fake provider: its own port if it has one, else the common one.
     pub fn base_url_of(&self, provider: Provider) -> String {
-        self.url_of(Some(provider))
-            .unwrap_or_else(|| self.base_url())
+        self.url_of(Some(provider)).unwrap_or_else(|| self.base_url())
     }
 
     fn url_of(&self, provider: Option<Provider>) -> Option<String> {
-        let ports = self
-            .inner
-            .ports
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let ports = self.inner.ports.lock().unwrap_or_else(PoisonError::into_inner);
         ports
             .get(&provider)
             .map(|port| format!("http://127.0.0.1:{}", port.number))
@@ -179,17 +174,9 @@ impl Simulator {
     ///
     /// # Errors
     /// [`StartError::Listen`] when the port was taken meanwhile.
-    pub async fn set_listening(
-        &self,
-        provider: Provider,
-        listening: bool,
-    ) -> Result<bool, StartError> {
+    pub async fn set_listening(&self, provider: Provider, listening: bool) -> Result<bool, StartError> {
         let (number, handle) = {
-            let mut ports = self
-                .inner
-                .ports
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut ports = self.inner.ports.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(port) = ports.get_mut(&Some(provider)) else {
                 return Ok(false);
             };
@@ -276,13 +263,7 @@ impl Simulator {
     }
 
     /// Lets an occurrence happen and makes its delivery to `url`, signed with `secrets`.
-    pub fn delivery(
-        &self,
-        scenario: Scenario,
-        number: u64,
-        url: &str,
-        secrets: &[&str],
-    ) -> Delivery {
+    pub fn delivery(&self, scenario: Scenario, number: u64, url: &str, secrets: &[&str]) -> Delivery {
         let occurrence = self.happen(scenario, number);
         Delivery {
             connector: occurrence.connector.to_owned(),
@@ -349,23 +330,11 @@ impl Simulator {
 
     /// Ends all streams and closes all ports; connections in progress are cut.
     pub async fn stop(&self) {
-        let streams = std::mem::take(
-            &mut *self
-                .inner
-                .streams
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let streams = std::mem::take(&mut *self.inner.streams.lock().unwrap_or_else(PoisonError::into_inner));
         for stream in streams.into_values() {
             stream.stop();
         }
-        let ports = std::mem::take(
-            &mut *self
-                .inner
-                .ports
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let ports = std::mem::take(&mut *self.inner.ports.lock().unwrap_or_else(PoisonError::into_inner));
         for port in ports.into_values() {
             if let Some(handle) = port.handle {
                 handle.stop(false).await;

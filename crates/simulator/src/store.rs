@@ -36,10 +36,7 @@ impl Store {
         {
             return Arc::clone(found);
         }
-        let mut collections = self
-            .collections
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut collections = self.collections.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(collections.entry(name.to_owned()).or_default())
     }
 
@@ -62,9 +59,7 @@ impl Store {
         let place = guard.next;
         guard.next += 1;
         guard.order.insert(place, id.to_owned());
-        guard
-            .objects
-            .insert(id.to_owned(), (place, Arc::clone(&object)));
+        guard.objects.insert(id.to_owned(), (place, Arc::clone(&object)));
         if guard.objects.len() > COLLECTION_OBJECTS_MAX
             && let Some((_, oldest)) = guard.order.pop_first()
         {
@@ -74,12 +69,7 @@ impl Store {
     }
 
     /// Changes an object in place and returns the new state; `None` when there is no such object.
-    pub fn update(
-        &self,
-        collection: &str,
-        id: &str,
-        change: impl FnOnce(&mut Value),
-    ) -> Option<Arc<Value>> {
+    pub fn update(&self, collection: &str, id: &str, change: impl FnOnce(&mut Value)) -> Option<Arc<Value>> {
         let collection = self.collection(collection);
         let mut guard = collection.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, object) = guard.objects.get_mut(id)?;
@@ -114,18 +104,11 @@ impl Store {
 
     /// Names and sizes of all collections, sorted by name.
     pub fn sizes(&self) -> BTreeMap<String, usize> {
-        let collections = self
-            .collections
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
         collections
             .iter()
             .map(|(name, collection)| {
-                let objects = collection
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .objects
-                    .len();
+                let objects = collection.lock().unwrap_or_else(PoisonError::into_inner).objects.len();
                 (name.clone(), objects)
             })
             .collect()
@@ -133,10 +116,7 @@ impl Store {
 
     /// Forgets everything.
     pub fn clear(&self) {
-        self.collections
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.collections.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 

@@ -113,9 +113,7 @@ impl StreamHandle {
 
 pub(crate) fn start(inner: &Arc<Inner>, options: StreamOptions) -> Result<StreamHandle, SendError> {
     let probe = options.scenario.happen(&inner.world, options.first);
-    inner
-        .sender
-        .check(probe.connector, &options.url, &probe.id)?;
+    inner.sender.check(probe.connector, &options.url, &probe.id)?;
     if !(options.rate_per_s.is_finite() && options.rate_per_s > 0.0) {
         return Err(SendError::Destination(format!(
             "{} at {} per second",
@@ -127,10 +125,7 @@ pub(crate) fn start(inner: &Arc<Inner>, options: StreamOptions) -> Result<Stream
         id,
         progress: Arc::default(),
     };
-    let mut streams = inner
-        .streams
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut streams = inner.streams.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     streams.insert(id, handle.clone());
     let task = run(Arc::clone(inner), options, Arc::clone(&handle.progress));
     // The handle reports its end; `Simulator::stop` tells it to end.
@@ -145,8 +140,7 @@ async fn run(inner: Arc<Inner>, options: StreamOptions, progress: Arc<Progress>)
     // tokio's clock: a schedule, not a fact.
     let started = Instant::now();
     let mut number = 0_u64;
-    while options.count.is_none_or(|count| number < count) && !progress.stop.load(Ordering::Relaxed)
-    {
+    while options.count.is_none_or(|count| number < count) && !progress.stop.load(Ordering::Relaxed) {
         #[expect(
             clippy::cast_precision_loss,
             reason = "occurrences of one stream stay far below 2^52"
@@ -160,11 +154,7 @@ async fn run(inner: Arc<Inner>, options: StreamOptions, progress: Arc<Progress>)
         progress
             .late_ms_max
             .fetch_max(u64::try_from(late).unwrap_or(u64::MAX), Ordering::Relaxed);
-        let (inner, options, progress_of_one) = (
-            Arc::clone(&inner),
-            Arc::clone(&options),
-            Arc::clone(&progress),
-        );
+        let (inner, options, progress_of_one) = (Arc::clone(&inner), Arc::clone(&options), Arc::clone(&progress));
         progress.happened.fetch_add(1, Ordering::Relaxed);
         deliveries.spawn(async move {
             deliver(&inner, &options, number).await;
@@ -180,9 +170,7 @@ async fn run(inner: Arc<Inner>, options: StreamOptions, progress: Arc<Progress>)
 }
 
 async fn deliver(inner: &Inner, options: &StreamOptions, number: u64) {
-    let occurrence = options
-        .scenario
-        .happen(&inner.world, options.first + number);
+    let occurrence = options.scenario.happen(&inner.world, options.first + number);
     let genuine = Delivery {
         connector: occurrence.connector.to_owned(),
         url: options.url.clone(),
@@ -196,8 +184,7 @@ async fn deliver(inner: &Inner, options: &StreamOptions, number: u64) {
         retry: options.retry.clone(),
     };
     if options.forge_every > 0 && number % options.forge_every == options.forge_every - 1 {
-        let turn =
-            usize::try_from(number / options.forge_every).unwrap_or_default() % Forge::ALL.len();
+        let turn = usize::try_from(number / options.forge_every).unwrap_or_default() % Forge::ALL.len();
         let forged = Delivery {
             forge: Some(Forge::ALL[turn]),
             ..genuine.clone()

@@ -105,8 +105,7 @@ impl World {
     }
 
     pub(crate) fn set_behaviour(&self, behaviour: &Behaviour) {
-        self.stripe_keys
-            .store(behaviour.stripe_keys, Ordering::Relaxed);
+        self.stripe_keys.store(behaviour.stripe_keys, Ordering::Relaxed);
         self.crm_keys.store(behaviour.crm_keys, Ordering::Relaxed);
         self.hubspot_search_lag_ms
             .store(behaviour.hubspot_search_lag_ms, Ordering::Relaxed);

@@ -40,28 +40,18 @@ impl Condition {
         if let Some(status) = fields.get("status") {
             condition.statuses = read_statuses(status, &fields.at("status"), problems);
         }
-        let matcher = match (
-            fields.get("equals"),
-            fields.get("in"),
-            fields.get("present"),
-        ) {
+        let matcher = match (fields.get("equals"), fields.get("in"), fields.get("present")) {
             (Some(value), None, None) => Some(Matcher::Equals(value.clone())),
             (None, Some(Value::Array(values)), None) => Some(Matcher::OneOf(values.clone())),
             (None, None, Some(_)) => fields.flag("present", problems).map(Matcher::Present),
             (None, None, None) => None,
             _ => {
-                problems.add(
-                    place,
-                    "bad_value",
-                    "state one of `equals`, `in: […]` or `present`",
-                );
+                problems.add(place, "bad_value", "state one of `equals`, `in: […]` or `present`");
                 None
             }
         };
         match (fields.get("pointer"), fields.get("header")) {
-            (Some(_), Some(_)) => {
-                problems.add(place, "bad_value", "state `pointer` or `header`, not both")
-            }
+            (Some(_), Some(_)) => problems.add(place, "bad_value", "state `pointer` or `header`, not both"),
             (Some(_), None) => {
                 if let Some(pointer) = read_pointer(&fields, "pointer", problems) {
                     condition.pointer = Some((pointer, matcher.unwrap_or(Matcher::Present(true))));
@@ -102,9 +92,10 @@ impl Condition {
                     Some(text) => matcher.holds(Some(&Value::String(text.to_owned()))),
                     None => matcher.holds(None),
                 })
-            && self.pointer.as_ref().is_none_or(|(pointer, matcher)| {
-                matcher.holds(seen.body().and_then(|body| pointer.lookup(body)))
-            })
+            && self
+                .pointer
+                .as_ref()
+                .is_none_or(|(pointer, matcher)| matcher.holds(seen.body().and_then(|body| pointer.lookup(body))))
     }
 }
 

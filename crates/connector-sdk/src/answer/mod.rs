@@ -127,11 +127,7 @@ impl Meaning {
                         .iter()
                         .enumerate()
                         .filter_map(|(index, item)| {
-                            Rule::read(
-                                item,
-                                &crate::pointer::join(&place, &index.to_string()),
-                                problems,
-                            )
+                            Rule::read(item, &crate::pointer::join(&place, &index.to_string()), problems)
                         })
                         .collect();
                 }
@@ -154,10 +150,7 @@ impl Meaning {
             .iter()
             .chain(&general.rules)
             .find(|rule| rule.when.holds(seen));
-        let error_message = self
-            .error_message
-            .as_ref()
-            .or(general.error_message.as_ref());
+        let error_message = self.error_message.as_ref().or(general.error_message.as_ref());
         if let Some(rule) = matched {
             return (!rule.ok).then(|| rule.failure(seen, error_message));
         }
@@ -165,20 +158,11 @@ impl Meaning {
         if !(200..300).contains(&status) {
             return Some(by_status(seen, error_message));
         }
-        let success_when = self
-            .success_when
-            .as_ref()
-            .or(general.success_when.as_ref())?;
+        let success_when = self.success_when.as_ref().or(general.success_when.as_ref())?;
         (!success_when.holds(seen)).then(|| {
-            let message = provider_message(seen, error_message).unwrap_or_else(|| {
-                format!("the answer with status {status} does not report success")
-            });
-            failed(
-                "not_successful",
-                message,
-                status,
-                (false, None, Executed::No),
-            )
+            let message = provider_message(seen, error_message)
+                .unwrap_or_else(|| format!("the answer with status {status} does not report success"));
+            failed("not_successful", message, status, (false, None, Executed::No))
         })
     }
 }
@@ -188,22 +172,10 @@ impl Rule {
         let fields = Fields::open(
             value,
             place,
-            &[
-                "when",
-                "ok",
-                "code",
-                "retryable",
-                "executed",
-                "message",
-                "retry_after",
-            ],
+            &["when", "ok", "code", "retryable", "executed", "message", "retry_after"],
             problems,
         )?;
-        let when = Condition::read(
-            fields.required("when", problems)?,
-            &fields.at("when"),
-            problems,
-        )?;
+        let when = Condition::read(fields.required("when", problems)?, &fields.at("when"), problems)?;
         let ok = fields.flag("ok", problems).unwrap_or(false);
         let code = match ok {
             true => String::new(),
@@ -221,9 +193,7 @@ impl Rule {
             Some(Value::String(text)) if text.starts_with('/') => {
                 read_pointer(&fields, "retry_after", problems).map(RetryAfter::Pointer)
             }
-            Some(_) => fields
-                .duration_s("retry_after", problems)
-                .map(RetryAfter::Seconds),
+            Some(_) => fields.duration_s("retry_after", problems).map(RetryAfter::Seconds),
         };
         Some(Self {
             when,
@@ -321,19 +291,13 @@ fn by_status(seen: &Seen<'_>, error_message: Option<&Pointer>) -> Answer {
         429 => "rate_limited".to_owned(),
         other => format!("http_{other}"),
     };
-    let message = provider_message(seen, error_message)
-        .unwrap_or_else(|| format!("the server answered {status}"));
+    let message = provider_message(seen, error_message).unwrap_or_else(|| format!("the server answered {status}"));
     let retry_after_ms = if retryable {
         retry_after_ms_of(seen.response)
     } else {
         None
     };
-    failed(
-        &code,
-        message,
-        status,
-        (retryable, retry_after_ms, executed),
-    )
+    failed(&code, message, status, (retryable, retry_after_ms, executed))
 }
 
 /// Retryable, and whether it can have been executed. A 4xx is a refusal (RFC 9110 §15.5); 408 and 5xx prove
@@ -353,6 +317,5 @@ const MAX_MESSAGE_CHARACTERS: usize = 300;
 
 fn provider_message(seen: &Seen<'_>, pointer: Option<&Pointer>) -> Option<String> {
     let text = pointer?.lookup(seen.body()?)?.as_str()?;
-    Some(text.chars().take(MAX_MESSAGE_CHARACTERS).collect())
-        .filter(|text: &String| !text.is_empty())
+    Some(text.chars().take(MAX_MESSAGE_CHARACTERS).collect()).filter(|text: &String| !text.is_empty())
 }

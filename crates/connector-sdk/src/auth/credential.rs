@@ -110,18 +110,12 @@ impl Credential {
     ///
     /// # Errors
     /// [`AuthError`] when scheme and credential do not fit, or the secret cannot stand in a header.
-    pub fn apply_static(
-        &self,
-        scheme: &AuthScheme,
-        request: &mut HttpRequest,
-    ) -> Result<Applied, AuthError> {
+    pub fn apply_static(&self, scheme: &AuthScheme, request: &mut HttpRequest) -> Result<Applied, AuthError> {
         match (self, scheme) {
             (Self::None, AuthScheme::None) => Ok(Applied::Complete),
-            (Self::Bearer { token }, AuthScheme::Bearer) => self.put(
-                request,
-                "Authorization",
-                format!("Bearer {}", token.expose_secret()),
-            ),
+            (Self::Bearer { token }, AuthScheme::Bearer) => {
+                self.put(request, "Authorization", format!("Bearer {}", token.expose_secret()))
+            }
             (Self::ApiKey { key }, AuthScheme::ApiKey(ApiKeyPlace::Header { name, prefix })) => {
                 self.put(request, name, format!("{prefix}{}", key.expose_secret()))
             }
@@ -138,9 +132,7 @@ impl Credential {
                 self.put(request, "Authorization", format!("Basic {pair}"))
             }
             (Self::OAuth2 { .. }, AuthScheme::OAuth2ClientCredentials(_))
-            | (Self::ServiceAccount { .. }, AuthScheme::ServiceAccountJwt(_)) => {
-                Ok(Applied::NeedsToken)
-            }
+            | (Self::ServiceAccount { .. }, AuthScheme::ServiceAccountJwt(_)) => Ok(Applied::NeedsToken),
             (_, scheme) => Err(AuthError::Mismatch {
                 credential: self.kind(),
                 scheme: scheme.as_str(),
@@ -152,25 +144,12 @@ impl Credential {
     ///
     /// # Errors
     /// [`AuthError::Unsendable`] when it cannot stand in a header.
-    pub fn apply_token(
-        &self,
-        token: &SecretString,
-        request: &mut HttpRequest,
-    ) -> Result<(), AuthError> {
-        self.put(
-            request,
-            "Authorization",
-            format!("Bearer {}", token.expose_secret()),
-        )
-        .map(|_| ())
+    pub fn apply_token(&self, token: &SecretString, request: &mut HttpRequest) -> Result<(), AuthError> {
+        self.put(request, "Authorization", format!("Bearer {}", token.expose_secret()))
+            .map(|_| ())
     }
 
-    fn put(
-        &self,
-        request: &mut HttpRequest,
-        name: &str,
-        value: String,
-    ) -> Result<Applied, AuthError> {
+    fn put(&self, request: &mut HttpRequest, name: &str, value: String) -> Result<Applied, AuthError> {
         if value.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
             return Err(AuthError::Unsendable {
                 credential: self.kind(),
@@ -188,34 +167,19 @@ impl fmt::Debug for Credential {
 }
 
 fn read(value: &Value, problems: &mut Problems) -> Option<Credential> {
-    let kinds = [
-        "none",
-        "bearer",
-        "api_key",
-        "basic",
-        "oauth2",
-        "service_account",
-    ];
+    let kinds = ["none", "bearer", "api_key", "basic", "oauth2", "service_account"];
     let fields = Fields::open(value, "", &kinds, problems)?;
     let (kind, value) = fields.single("a credential", problems)?;
     let place = fields.at(kind);
     match kind {
         "none" => Fields::open(value, &place, &[], problems).map(|_| Credential::None),
-        "bearer" => {
-            one_secret(value, &place, "token", problems).map(|token| Credential::Bearer { token })
-        }
-        "api_key" => {
-            one_secret(value, &place, "key", problems).map(|key| Credential::ApiKey { key })
-        }
+        "bearer" => one_secret(value, &place, "token", problems).map(|token| Credential::Bearer { token }),
+        "api_key" => one_secret(value, &place, "key", problems).map(|key| Credential::ApiKey { key }),
         "basic" => {
             let fields = Fields::open(value, &place, &["username", "password"], problems)?;
             let username = fields.required_text("username", problems)?.to_owned();
             if username.contains(':') {
-                problems.add(
-                    &fields.at("username"),
-                    "bad_value",
-                    "a user name has no colon",
-                );
+                problems.add(&fields.at("username"), "bad_value", "a user name has no colon");
             }
             let password = fields.required_text("password", problems)?;
             Some(Credential::Basic {
@@ -251,12 +215,7 @@ fn read(value: &Value, problems: &mut Problems) -> Option<Credential> {
     }
 }
 
-fn one_secret(
-    value: &Value,
-    place: &str,
-    key: &str,
-    problems: &mut Problems,
-) -> Option<SecretString> {
+fn one_secret(value: &Value, place: &str, key: &str, problems: &mut Problems) -> Option<SecretString> {
     if let Some(text) = value.as_str() {
         if text.is_empty() {
             problems.add(place, "bad_value", format!("`{key}` is empty"));

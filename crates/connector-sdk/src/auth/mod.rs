@@ -8,9 +8,7 @@ mod scheme;
 mod token;
 
 pub use credential::{Applied, AuthError, Credential};
-pub use scheme::{
-    ApiKeyPlace, AuthScheme, AuthTest, ClientAuth, OAuth2Scheme, ServiceAccountScheme,
-};
+pub use scheme::{ApiKeyPlace, AuthScheme, AuthTest, ClientAuth, OAuth2Scheme, ServiceAccountScheme};
 pub use token::{Assertion, Token, TokenError};
 
 pub(crate) use scheme::{read, secret_names};

@@ -107,11 +107,7 @@ impl AuthScheme {
 }
 
 /// Where a template over `config` leads.
-pub(super) fn render_url(
-    template: &Template,
-    config: &Value,
-    defaults: &Value,
-) -> Result<String, BuildError> {
+pub(super) fn render_url(template: &Template, config: &Value, defaults: &Value) -> Result<String, BuildError> {
     let named = [("config", config), ("config", defaults)];
     let scope = Scope {
         named: &named,
@@ -120,13 +116,9 @@ pub(super) fn render_url(
     let text = template
         .render_to_text(&scope)
         .map_err(|error| BuildError::new("/config", error.message))?;
-    let text = text.ok_or_else(|| {
-        BuildError::new("/config", "the token URL needs a setting that is absent")
-    })?;
+    let text = text.ok_or_else(|| BuildError::new("/config", "the token URL needs a setting that is absent"))?;
     match url::Url::parse(&text) {
-        Ok(url) if ["https", "http"].contains(&url.scheme()) && url.has_host() => {
-            Ok(text.into_owned())
-        }
+        Ok(url) if ["https", "http"].contains(&url.scheme()) && url.has_host() => Ok(text.into_owned()),
         Ok(_) | Err(_) => Err(BuildError::new("/config", "the token URL is not valid")),
     }
 }
@@ -138,14 +130,7 @@ pub(crate) fn read(
     common: &Common,
     problems: &mut Problems,
 ) -> (Vec<AuthScheme>, Option<AuthTest>) {
-    let names = [
-        "none",
-        "bearer",
-        "api_key",
-        "basic",
-        "oauth2",
-        "service_account",
-    ];
+    let names = ["none", "bearer", "api_key", "basic", "oauth2", "service_account"];
     let mut known = names.to_vec();
     known.push("test");
     let mut schemes = Vec::new();
@@ -160,10 +145,10 @@ pub(crate) fn read(
             "bearer" => Fields::open(value, &place, &[], problems).map(|_| AuthScheme::Bearer),
             "basic" => Fields::open(value, &place, &[], problems).map(|_| AuthScheme::Basic),
             "api_key" => read_api_key(value, &place, problems).map(AuthScheme::ApiKey),
-            "oauth2" => read_oauth2(value, &place, common, problems)
-                .map(AuthScheme::OAuth2ClientCredentials),
-            "service_account" => read_service_account(value, &place, common, problems)
-                .map(AuthScheme::ServiceAccountJwt),
+            "oauth2" => read_oauth2(value, &place, common, problems).map(AuthScheme::OAuth2ClientCredentials),
+            "service_account" => {
+                read_service_account(value, &place, common, problems).map(AuthScheme::ServiceAccountJwt)
+            }
             _ => None,
         };
         schemes.extend(scheme);
@@ -186,12 +171,8 @@ pub(crate) fn secret_names(schemes: &[AuthScheme]) -> SecretNames {
     let mut names = SecretNames::default();
     for scheme in schemes {
         match scheme {
-            AuthScheme::ApiKey(ApiKeyPlace::Header { name, .. }) => {
-                names.headers.push(name.to_ascii_lowercase())
-            }
-            AuthScheme::ApiKey(ApiKeyPlace::Query { name }) => {
-                names.queries.push(name.to_ascii_lowercase())
-            }
+            AuthScheme::ApiKey(ApiKeyPlace::Header { name, .. }) => names.headers.push(name.to_ascii_lowercase()),
+            AuthScheme::ApiKey(ApiKeyPlace::Query { name }) => names.queries.push(name.to_ascii_lowercase()),
             AuthScheme::None
             | AuthScheme::Bearer
             | AuthScheme::Basic
@@ -204,45 +185,30 @@ pub(crate) fn secret_names(schemes: &[AuthScheme]) -> SecretNames {
 
 fn read_api_key(value: &Value, place: &str, problems: &mut Problems) -> Option<ApiKeyPlace> {
     let fields = Fields::open(value, place, &["header", "query", "prefix"], problems)?;
-    match (
-        fields.text("header", problems),
-        fields.text("query", problems),
-    ) {
+    match (fields.text("header", problems), fields.text("query", problems)) {
         (Some(name), None) if is_header_name(name) => Some(ApiKeyPlace::Header {
             name: name.to_owned(),
-            prefix: fields
-                .text("prefix", problems)
-                .unwrap_or_default()
-                .to_owned(),
+            prefix: fields.text("prefix", problems).unwrap_or_default().to_owned(),
         }),
         (None, Some(name)) if !name.is_empty() && fields.get("prefix").is_none() => {
-            Some(ApiKeyPlace::Query {
-                name: name.to_owned(),
-            })
+            Some(ApiKeyPlace::Query { name: name.to_owned() })
         }
         _ => {
-            problems.add(place, "bad_value", "an API key goes into a `header` (with an optional `prefix`) or into a `query` parameter");
+            problems.add(
+                place,
+                "bad_value",
+                "an API key goes into a `header` (with an optional `prefix`) or into a `query` parameter",
+            );
             None
         }
     }
 }
 
-fn read_oauth2(
-    value: &Value,
-    place: &str,
-    common: &Common,
-    problems: &mut Problems,
-) -> Option<OAuth2Scheme> {
+fn read_oauth2(value: &Value, place: &str, common: &Common, problems: &mut Problems) -> Option<OAuth2Scheme> {
     let fields = Fields::open(
         value,
         place,
-        &[
-            "token_url",
-            "scopes",
-            "client_auth",
-            "audience",
-            "default_expires_in",
-        ],
+        &["token_url", "scopes", "client_auth", "audience", "default_expires_in"],
         problems,
     )?;
     Some(OAuth2Scheme {
@@ -256,9 +222,7 @@ fn read_oauth2(
             )
             .unwrap_or(ClientAuth::Body),
         audience: fields.text("audience", problems).map(str::to_owned),
-        default_expires_in_s: fields
-            .duration_s("default_expires_in", problems)
-            .unwrap_or(3_600),
+        default_expires_in_s: fields.duration_s("default_expires_in", problems).unwrap_or(3_600),
     })
 }
 
@@ -294,18 +258,11 @@ fn read_service_account(
         claims,
         token_url,
         ttl_s: fields.duration_s("ttl", problems).unwrap_or(300),
-        default_expires_in_s: fields
-            .duration_s("default_expires_in", problems)
-            .unwrap_or(3_600),
+        default_expires_in_s: fields.duration_s("default_expires_in", problems).unwrap_or(3_600),
     })
 }
 
-fn read_claims(
-    value: &Value,
-    place: &str,
-    common: &Common,
-    problems: &mut Problems,
-) -> Vec<(String, Template)> {
+fn read_claims(value: &Value, place: &str, common: &Common, problems: &mut Problems) -> Vec<(String, Template)> {
     let Some(fields) = Fields::open_any(value, place, problems) else {
         return Vec::new();
     };
@@ -329,11 +286,7 @@ fn read_claims(
     claims
 }
 
-fn read_token_url(
-    fields: &Fields<'_>,
-    common: &Common,
-    problems: &mut Problems,
-) -> Option<Template> {
+fn read_token_url(fields: &Fields<'_>, common: &Common, problems: &mut Problems) -> Option<Template> {
     let value = fields.required("token_url", problems)?;
     let place = fields.at("token_url");
     let template = Template::compile(value, &place, &|_| false, problems);

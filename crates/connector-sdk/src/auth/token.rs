@@ -66,10 +66,7 @@ impl OAuth2Scheme {
             client_secret,
         } = credential
         else {
-            return Err(BuildError::new(
-                "/credential",
-                "the connection has no OAuth2 client",
-            ));
+            return Err(BuildError::new("/credential", "the connection has no OAuth2 client"));
         };
         let mut form = Map::new();
         form.insert("grant_type".to_owned(), "client_credentials".into());
@@ -93,10 +90,7 @@ impl OAuth2Scheme {
             }
             ClientAuth::Body => {
                 form.insert("client_id".to_owned(), client_id.as_str().into());
-                form.insert(
-                    "client_secret".to_owned(),
-                    client_secret.expose_secret().into(),
-                );
+                form.insert("client_secret".to_owned(), client_secret.expose_secret().into());
             }
         }
         request.body = Some(form_body(&form));
@@ -124,21 +118,11 @@ impl ServiceAccountScheme {
         credential: &Credential,
         now_unix_s: i64,
     ) -> Result<Assertion, BuildError> {
-        let Credential::ServiceAccount {
-            account, key_id, ..
-        } = credential
-        else {
-            return Err(BuildError::new(
-                "/credential",
-                "the connection has no service account",
-            ));
+        let Credential::ServiceAccount { account, key_id, .. } = credential else {
+            return Err(BuildError::new("/credential", "the connection has no service account"));
         };
         let account = Value::Object(account.clone());
-        let named = [
-            ("config", config),
-            ("config", defaults),
-            ("account", &account),
-        ];
+        let named = [("config", config), ("config", defaults), ("account", &account)];
         let scope = Scope {
             named: &named,
             layers: &[],
@@ -175,7 +159,8 @@ impl ServiceAccountScheme {
         let Some(token_url) = &self.token_url else {
             return Ok(None);
         };
-        let form = json!({ "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": signed.expose_secret() });
+        let form =
+            json!({ "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": signed.expose_secret() });
         let mut request = form_request(render_url(token_url, config, defaults)?);
         request.body = form.as_object().map(form_body);
         Ok(Some(request))

@@ -40,27 +40,17 @@ impl Common {
             return Ok(Cow::Borrowed(base_url.trim_end_matches('/')));
         }
         match &self.hosts {
-            Hosts::Any => Err(BuildError::new(
-                "/config/base_url",
-                "the connection has no base URL",
-            )),
+            Hosts::Any => Err(BuildError::new("/config/base_url", "the connection has no base URL")),
             Hosts::Listed(hosts) => match hosts.first() {
                 Some(host) => self.render_host(host, config),
-                None => Err(BuildError::new(
-                    "/config/base_url",
-                    "the connector has no host",
-                )),
+                None => Err(BuildError::new("/config/base_url", "the connector has no host")),
             },
         }
     }
 
     /// Whether a request may go to `url`.
     pub(crate) fn allows(&self, config: &Value, url: &Url) -> bool {
-        matches!(self.hosts, Hosts::Any)
-            || self
-                .origins(config)
-                .iter()
-                .any(|known| known.origin() == url.origin())
+        matches!(self.hosts, Hosts::Any) || self.origins(config).iter().any(|known| known.origin() == url.origin())
     }
 
     /// The base URL and the other declared hosts, as far as they can be worked out.
@@ -69,9 +59,7 @@ impl Common {
             Hosts::Any => &[],
             Hosts::Listed(hosts) => hosts.get(1..).unwrap_or_default(),
         };
-        let others = others
-            .iter()
-            .filter_map(|host| self.render_host(host, config).ok());
+        let others = others.iter().filter_map(|host| self.render_host(host, config).ok());
         self.base_url(config)
             .ok()
             .into_iter()
@@ -80,11 +68,7 @@ impl Common {
             .collect()
     }
 
-    fn render_host<'a>(
-        &'a self,
-        host: &'a [Piece],
-        config: &Value,
-    ) -> Result<Cow<'a, str>, BuildError> {
+    fn render_host<'a>(&'a self, host: &'a [Piece], config: &Value) -> Result<Cow<'a, str>, BuildError> {
         if let [Piece::Literal(literal)] = host {
             return Ok(Cow::Borrowed(literal));
         }
@@ -133,12 +117,7 @@ impl Common {
     }
 
     /// Reports names that are not declared settings.
-    pub(crate) fn check_config_names(
-        &self,
-        expression: &Expression,
-        place: &str,
-        problems: &mut Problems,
-    ) {
+    pub(crate) fn check_config_names(&self, expression: &Expression, place: &str, problems: &mut Problems) {
         if let Expression::Path(path) = expression
             && path.root == "config"
             && let Some(Step::Key(key)) = path.steps.first()
@@ -157,11 +136,7 @@ impl Common {
             }
             return;
         }
-        for root in expression
-            .roots()
-            .into_iter()
-            .filter(|root| *root != "config")
-        {
+        for root in expression.roots().into_iter().filter(|root| *root != "config") {
             problems.add(
                 place,
                 "unknown_name",
@@ -176,13 +151,7 @@ impl Common {
                 let keys: Vec<&str> = path
                     .steps
                     .iter()
-                    .map(|step| {
-                        if let Step::Key(key) = step {
-                            key.as_str()
-                        } else {
-                            ""
-                        }
-                    })
+                    .map(|step| if let Step::Key(key) = step { key.as_str() } else { "" })
                     .collect();
                 self.config.may_be_absent(&keys)
             }
@@ -193,14 +162,10 @@ impl Common {
 
 fn config_pointer(expression: &Expression) -> String {
     match expression {
-        Expression::Path(path) => {
-            path.steps
-                .iter()
-                .fold("/config".to_owned(), |place, step| match step {
-                    Step::Key(key) => pointer::join(&place, key),
-                    Step::Index(index) => pointer::join(&place, &index.to_string()),
-                })
-        }
+        Expression::Path(path) => path.steps.iter().fold("/config".to_owned(), |place, step| match step {
+            Step::Key(key) => pointer::join(&place, key),
+            Step::Index(index) => pointer::join(&place, &index.to_string()),
+        }),
         Expression::Condition(_) | Expression::Jinja { .. } => "/config".to_owned(),
     }
 }
@@ -232,7 +197,8 @@ pub(super) fn read_hosts(fields: &Fields<'_>, problems: &mut Problems) -> Hosts 
         }
         match pieces(text, &|_| false) {
             Ok(found) => {
-                let literal_is_valid = !matches!(found.as_slice(), [Piece::Literal(literal)] if Url::parse(literal).is_err());
+                let literal_is_valid =
+                    !matches!(found.as_slice(), [Piece::Literal(literal)] if Url::parse(literal).is_err());
                 if !literal_is_valid {
                     problems.add(&place, "bad_value", "not a valid URL");
                 }

@@ -71,10 +71,7 @@ impl Connector {
     ///
     /// # Errors
     /// As [`Connector::parse`].
-    pub fn from_document(
-        document: &YamlDocument,
-        load: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, Vec<Problem>> {
+    pub fn from_document(document: &YamlDocument, load: &dyn Fn(&str) -> Option<String>) -> Result<Self, Vec<Problem>> {
         let mut problems = Problems::default();
         let connector = Self::read(&document.value, load, &mut problems);
         problems.finish(connector).map_err(|mut list| {
@@ -117,9 +114,7 @@ impl Connector {
 
     /// Every declared event type, in the order of the manifest; `*` stands for all others.
     pub fn events(&self) -> impl Iterator<Item = (&str, &EventType)> {
-        self.events
-            .iter()
-            .map(|(name, event_type)| (name.as_str(), event_type))
+        self.events.iter().map(|(name, event_type)| (name.as_str(), event_type))
     }
 
     /// The declaration that covers an event type: its own, or that of `*`.
@@ -144,9 +139,7 @@ impl Connector {
 
     /// The scheme that fits a credential.
     pub fn scheme_for(&self, credential: &Credential) -> Option<&AuthScheme> {
-        self.auth
-            .iter()
-            .find(|scheme| scheme.as_str() == credential.kind())
+        self.auth.iter().find(|scheme| scheme.as_str() == credential.kind())
     }
 
     /// The call that proves a credential.

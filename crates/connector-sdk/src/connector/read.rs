@@ -38,11 +38,7 @@ const KEYS: [&str; 16] = [
 ];
 
 impl Connector {
-    pub(super) fn read(
-        value: &Value,
-        load: &dyn Fn(&str) -> Option<String>,
-        problems: &mut Problems,
-    ) -> Option<Self> {
+    pub(super) fn read(value: &Value, load: &dyn Fn(&str) -> Option<String>, problems: &mut Problems) -> Option<Self> {
         let fields = Fields::open(value, "", &KEYS, problems)?;
         if let Some(kind) = fields.text("kind", problems)
             && kind != "Connector"
@@ -60,12 +56,8 @@ impl Connector {
                 format!("`{name}` is not a connector name: lower-case words joined by hyphens"),
             );
         }
-        let version = fields
-            .required_text("version", problems)
-            .unwrap_or_default()
-            .to_owned();
-        let is_version = version.split('.').count() == 3
-            && version.split('.').all(|part| part.parse::<u32>().is_ok());
+        let version = fields.required_text("version", problems).unwrap_or_default().to_owned();
+        let is_version = version.split('.').count() == 3 && version.split('.').all(|part| part.parse::<u32>().is_ok());
         if !version.is_empty() && !is_version {
             problems.add(
                 "/version",
@@ -98,9 +90,7 @@ impl Connector {
                 problems,
             );
             for (_, template) in &common.headers {
-                template.visit(&mut |expression| {
-                    common.check_config_names(expression, "/headers", problems)
-                });
+                template.visit(&mut |expression| common.check_config_names(expression, "/headers", problems));
             }
         }
         let (auth, auth_test) = match fields.required("auth", problems) {
@@ -114,9 +104,7 @@ impl Connector {
             .and_then(|value| Fields::open_any(value, "/operations", problems))
         {
             for (name, value) in entries.map() {
-                if let Some(operation) =
-                    Operation::read(name, value, &entries.at(name), &common, load, problems)
-                {
+                if let Some(operation) = Operation::read(name, value, &entries.at(name), &common, load, problems) {
                     operations.insert(name.clone(), operation);
                 }
             }
@@ -127,8 +115,7 @@ impl Connector {
             .and_then(|value| Fields::open_any(value, "/events", problems))
         {
             for (name, value) in entries.map() {
-                if let Some(event_type) = EventType::read(value, &entries.at(name), load, problems)
-                {
+                if let Some(event_type) = EventType::read(value, &entries.at(name), load, problems) {
                     events.insert(name.clone(), event_type);
                 }
             }
@@ -199,8 +186,7 @@ impl Connector {
         }
         for operation in self.operations.values() {
             for call in operation.effect_operations() {
-                let place =
-                    pointer::join(&pointer::join("/operations", operation.name()), "effect");
+                let place = pointer::join(&pointer::join("/operations", operation.name()), "effect");
                 if !self.operations.contains_key(call) {
                     self.check_call(call, &place, &[], stated, problems);
                 }
@@ -208,14 +194,7 @@ impl Connector {
         }
     }
 
-    fn check_call(
-        &self,
-        call: &str,
-        place: &str,
-        given: &[&str],
-        stated: Option<&Value>,
-        problems: &mut Problems,
-    ) {
+    fn check_call(&self, call: &str, place: &str, given: &[&str], stated: Option<&Value>, problems: &mut Problems) {
         let Some(operation) = self.operations.get(call) else {
             // One that is there but wrong has been reported already.
             if stated.is_some_and(|stated| stated.get(call).is_some()) {
@@ -223,12 +202,9 @@ impl Connector {
             }
             let message = format!("there is no operation `{call}`");
             match nearest(call, self.operations.keys().map(String::as_str)) {
-                Some(near) => problems.add_with_suggestion(
-                    place,
-                    "unknown_operation",
-                    message,
-                    format!("did you mean `{near}`?"),
-                ),
+                Some(near) => {
+                    problems.add_with_suggestion(place, "unknown_operation", message, format!("did you mean `{near}`?"))
+                }
                 None => problems.add(place, "unknown_operation", message),
             }
             return;
@@ -246,11 +222,7 @@ impl Connector {
         }
         if let Some(known) = operation.known_args() {
             for name in given.iter().filter(|name| !known.contains(name)) {
-                problems.add(
-                    place,
-                    "unknown_argument",
-                    format!("`{call}` has no argument `{name}`"),
-                );
+                problems.add(place, "unknown_argument", format!("`{call}` has no argument `{name}`"));
             }
         }
     }

@@ -29,10 +29,7 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_fuel(Some(FUEL_PER_EVALUATION));
     environment.set_recursion_limit(64);
-    let globals: Vec<String> = environment
-        .globals()
-        .map(|(name, _)| name.to_owned())
-        .collect();
+    let globals: Vec<String> = environment.globals().map(|(name, _)| name.to_owned()).collect();
     for name in globals {
         environment.remove_global(&name);
     }
@@ -114,11 +111,7 @@ impl<'a> Scope<'a> {
 
     fn known_names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.named.iter().map(|(name, _)| *name).collect();
-        names.extend(
-            self.layers
-                .iter()
-                .flat_map(|layer| layer.keys().map(String::as_str)),
-        );
+        names.extend(self.layers.iter().flat_map(|layer| layer.keys().map(String::as_str)));
         names
     }
 }
@@ -158,10 +151,7 @@ impl fmt::Debug for Expression {
         match self {
             Self::Path(path) => write!(f, "Path({path})"),
             Self::Condition(terms) => f.debug_tuple("Condition").field(terms).finish(),
-            Self::Jinja { roots, .. } => f
-                .debug_struct("Jinja")
-                .field("roots", roots)
-                .finish_non_exhaustive(),
+            Self::Jinja { roots, .. } => f.debug_struct("Jinja").field("roots", roots).finish_non_exhaustive(),
         }
     }
 }
@@ -202,10 +192,7 @@ impl Expression {
     }
 
     /// The value in `scope`; a path borrows it.
-    pub(crate) fn evaluate<'a>(
-        &self,
-        scope: &Scope<'a>,
-    ) -> Result<Cow<'a, Value>, ExpressionError> {
+    pub(crate) fn evaluate<'a>(&self, scope: &Scope<'a>) -> Result<Cow<'a, Value>, ExpressionError> {
         match self {
             Self::Path(path) => scope
                 .resolve(path)
@@ -221,25 +208,18 @@ impl Expression {
             }
             Self::Jinja { expression, roots } => {
                 let context = minijinja::Value::from_pairs(roots.iter().filter_map(|root| {
-                    scope.root(root).map(|value| {
-                        (
-                            root.clone(),
-                            minijinja::Value::from(Serde(value.into_owned())),
-                        )
-                    })
+                    scope
+                        .root(root)
+                        .map(|value| (root.clone(), minijinja::Value::from(Serde(value.into_owned()))))
                 }));
                 let result = expression
                     .eval(context)
                     .map_err(|error| jinja_error(&error, roots, scope))?;
                 if result.is_undefined() {
-                    return Err(ExpressionError::new(
-                        "the expression gave no value; use `default(…)`",
-                    ));
+                    return Err(ExpressionError::new("the expression gave no value; use `default(…)`"));
                 }
                 let value = serde_json::to_value(&result).map_err(|error| {
-                    ExpressionError::new(format!(
-                        "the expression gave something that is not data: {error}"
-                    ))
+                    ExpressionError::new(format!("the expression gave something that is not data: {error}"))
                 })?;
                 if text_bytes(&value) > MAX_OUTPUT_BYTES {
                     return Err(ExpressionError::new(format!(
@@ -252,10 +232,7 @@ impl Expression {
     }
 
     /// The value when it may be absent: `None` instead of an error that nobody reads, which would cost more than the rest of a request.
-    pub(crate) fn evaluate_optional<'a>(
-        &self,
-        scope: &Scope<'a>,
-    ) -> Result<Option<Cow<'a, Value>>, ExpressionError> {
+    pub(crate) fn evaluate_optional<'a>(&self, scope: &Scope<'a>) -> Result<Option<Cow<'a, Value>>, ExpressionError> {
         match self {
             Self::Path(path) => Ok(scope.resolve(path).map(Cow::Borrowed)),
             Self::Condition(_) | Self::Jinja { .. } => self.evaluate(scope).map(Some),
@@ -281,9 +258,7 @@ fn jinja_error(error: &minijinja::Error, roots: &[String], scope: &Scope<'_>) ->
         Some(_) | None => ExpressionError::new(format!(
             "{}{}",
             error.kind(),
-            error
-                .detail()
-                .map_or_else(String::new, |detail| format!(": {detail}"))
+            error.detail().map_or_else(String::new, |detail| format!(": {detail}"))
         )),
     }
 }
@@ -293,10 +268,7 @@ fn text_bytes(value: &Value) -> usize {
         Value::Null | Value::Bool(_) | Value::Number(_) => 8,
         Value::String(text) => text.len(),
         Value::Array(list) => list.iter().map(text_bytes).sum(),
-        Value::Object(map) => map
-            .iter()
-            .map(|(key, value)| key.len() + text_bytes(value))
-            .sum(),
+        Value::Object(map) => map.iter().map(|(key, value)| key.len() + text_bytes(value)).sum(),
     }
 }
 

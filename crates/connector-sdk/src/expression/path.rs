@@ -96,9 +96,7 @@ pub(super) struct Cursor<'s> {
 
 impl<'s> Cursor<'s> {
     pub(super) fn new(source: &'s str) -> Self {
-        Self {
-            rest: source.trim(),
-        }
+        Self { rest: source.trim() }
     }
 
     pub(super) fn at_end(&self) -> bool {
@@ -120,9 +118,7 @@ impl<'s> Cursor<'s> {
     fn word(&mut self, word: &str) -> bool {
         let trimmed = self.rest.trim_start();
         match trimmed.strip_prefix(word) {
-            Some(rest)
-                if !rest.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '_') =>
-            {
+            Some(rest) if !rest.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '_') => {
                 self.rest = rest;
                 true
             }
@@ -148,8 +144,7 @@ impl<'s> Cursor<'s> {
         self.rest = self.rest.trim_start();
         let root = self.identifier()?;
         if [
-            "true", "false", "none", "True", "False", "None", "not", "and", "or", "in", "is", "if",
-            "else",
+            "true", "false", "none", "True", "False", "None", "not", "and", "or", "in", "is", "if", "else",
         ]
         .contains(&root)
         {
@@ -186,10 +181,7 @@ impl<'s> Cursor<'s> {
     /// A quoted text without escapes.
     fn literal(&mut self) -> Option<String> {
         let trimmed = self.rest.trim_start();
-        let quote = trimmed
-            .chars()
-            .next()
-            .filter(|first| *first == '\'' || *first == '"')?;
+        let quote = trimmed.chars().next().filter(|first| *first == '\'' || *first == '"')?;
         let inner = trimmed.strip_prefix(quote)?;
         let (text, rest) = inner.split_once(quote)?;
         if text.contains('\\') {

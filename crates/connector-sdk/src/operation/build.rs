@@ -28,10 +28,7 @@ const RESERVED_HEADERS: [&str; 7] = [
     "trailer",
 ];
 
-pub(super) fn request(
-    operation: &Operation,
-    ctx: &CallContext<'_>,
-) -> Result<HttpRequest, BuildError> {
+pub(super) fn request(operation: &Operation, ctx: &CallContext<'_>) -> Result<HttpRequest, BuildError> {
     check_arguments(operation, ctx.args)?;
     let named = operation.named(ctx.config, ctx.args);
     let layers = [arguments(ctx.args), &operation.input.defaults];
@@ -91,17 +88,13 @@ fn check_arguments(operation: &Operation, args: &Value) -> Result<(), BuildError
                     .map(|near| format!("did you mean `{near}`?"));
                 return Err(BuildError::new(
                     pointer::join("", name),
-                    with_suggestion(
-                        format!("`{name}` is not an argument of {}", operation.name),
-                        near,
-                    ),
+                    with_suggestion(format!("`{name}` is not an argument of {}", operation.name), near),
                 ));
             }
         }
     }
     for (name, field) in &operation.input.fields {
-        if field.required && !map.contains_key(name) && !operation.input.defaults.contains_key(name)
-        {
+        if field.required && !map.contains_key(name) && !operation.input.defaults.contains_key(name) {
             return Err(BuildError::new(
                 pointer::join("", name),
                 format!("argument `{name}` is missing"),
@@ -133,9 +126,7 @@ fn method(operation: &Operation, scope: &Scope<'_>) -> Result<String, BuildError
                 .render_to_text(scope)
                 .map_err(|error| expression_error(error, "/method"))?;
             method
-                .filter(|method| {
-                    !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase())
-                })
+                .filter(|method| !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase()))
                 .map(Cow::into_owned)
                 .ok_or_else(|| BuildError::new("/method", "not an upper-case HTTP method"))
         }
@@ -157,11 +148,7 @@ pub(super) fn rest(operation: &Operation, args: &Value) -> Map<String, Value> {
         .collect()
 }
 
-fn set_headers(
-    operation: &Operation,
-    scope: &Scope<'_>,
-    request: &mut HttpRequest,
-) -> Result<(), BuildError> {
+fn set_headers(operation: &Operation, scope: &Scope<'_>, request: &mut HttpRequest) -> Result<(), BuildError> {
     for (name, template) in &operation.common.headers {
         if let Some(value) = template
             .render_to_text(scope)
@@ -190,8 +177,7 @@ fn set_headers(
             Some(Value::Object(map)) => {
                 for (name, value) in map {
                     let place = pointer::join("/headers", name);
-                    let text = scalar_text(value)
-                        .map_err(|error| BuildError::new(place, error.message))?;
+                    let text = scalar_text(value).map_err(|error| BuildError::new(place, error.message))?;
                     put_header(request, name, &text)?;
                 }
             }
@@ -220,10 +206,7 @@ fn put_header(request: &mut HttpRequest, name: &str, value: &str) -> Result<(), 
             format!("`{name}` is set by the sender itself"),
         ));
     }
-    if value
-        .bytes()
-        .any(|byte| byte < b' ' && byte != b'\t' || byte == 0x7f)
-    {
+    if value.bytes().any(|byte| byte < b' ' && byte != b'\t' || byte == 0x7f) {
         return Err(BuildError::new(
             place(),
             "a header value must not contain control characters",
@@ -290,9 +273,7 @@ fn set_body(
         },
     };
     if request.header("content-type").is_none() {
-        request
-            .headers
-            .push(("Content-Type".to_owned(), kind.to_owned()));
+        request.headers.push(("Content-Type".to_owned(), kind.to_owned()));
     }
     request.body = Some(bytes);
     Ok(())

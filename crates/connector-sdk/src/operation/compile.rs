@@ -67,8 +67,7 @@ impl Operation {
         let declared = fields
             .get("input")
             .map(|input| Shape::read(input, &fields.at("input"), true, problems));
-        let is_optional =
-            |expression: &Expression| may_be_absent(expression, declared.as_ref(), common);
+        let is_optional = |expression: &Expression| may_be_absent(expression, declared.as_ref(), common);
 
         let (method, target) = read_target(&fields, &is_optional, problems)?;
         let query = read_query(&fields, &is_optional, problems);
@@ -128,12 +127,7 @@ impl Operation {
     }
 
     /// Fixes which arguments exist: as declared, or as the templates use them.
-    fn settle_input(
-        &mut self,
-        declared: Option<Shape>,
-        fields: &Fields<'_>,
-        problems: &mut Problems,
-    ) {
+    fn settle_input(&mut self, declared: Option<Shape>, fields: &Fields<'_>, problems: &mut Problems) {
         let mut outside_body = Vec::new();
         self.visit_outside_body(&mut |expression| collect(expression, &mut outside_body));
         let mut everywhere = outside_body.clone();
@@ -141,8 +135,7 @@ impl Operation {
             template.visit(&mut |expression| collect(expression, &mut everywhere));
         }
         let mut in_effect = Vec::new();
-        self.effect
-            .visit(&mut |expression| collect(expression, &mut in_effect));
+        self.effect.visit(&mut |expression| collect(expression, &mut in_effect));
 
         let takes_rest = matches!(self.query, Query::Rest) || matches!(self.body, Body::Rest);
         if declared.as_ref().is_some_and(|shape| shape.open) && !takes_rest {
@@ -158,8 +151,7 @@ impl Operation {
             Some(shape) => {
                 for (name, _) in everywhere.iter().chain(&in_effect) {
                     if !shape.open && !shape.fields.contains_key(name) {
-                        let message =
-                            format!("the argument `{name}` is used but not declared in `input`");
+                        let message = format!("the argument `{name}` is used but not declared in `input`");
                         match nearest(name, shape.fields.keys().map(String::as_str)) {
                             Some(near) => problems.add_with_suggestion(
                                 fields.place(),
@@ -178,10 +170,7 @@ impl Operation {
                     let field = self.input.fields.entry(name).or_default();
                     field.required |= required;
                 }
-                self.input.open = takes_rest
-                    || in_effect
-                        .iter()
-                        .any(|(name, _)| !self.input.fields.contains_key(name));
+                self.input.open = takes_rest || in_effect.iter().any(|(name, _)| !self.input.fields.contains_key(name));
             }
         }
         if let Some(paging) = &self.paging
@@ -221,9 +210,7 @@ impl Operation {
             template.visit(visit);
         }
         match &self.headers {
-            Headers::Named(headers) => headers
-                .iter()
-                .for_each(|(_, template)| template.visit(visit)),
+            Headers::Named(headers) => headers.iter().for_each(|(_, template)| template.visit(visit)),
             Headers::Given(template) => template.visit(visit),
         }
     }
@@ -293,10 +280,7 @@ fn read_effect(
     }
 }
 
-fn read_list(
-    fields: &Fields<'_>,
-    problems: &mut Problems,
-) -> (Option<(String, Pointer)>, Option<Paging>) {
+fn read_list(fields: &Fields<'_>, problems: &mut Problems) -> (Option<(String, Pointer)>, Option<Paging>) {
     let items = fields.text("items", problems).and_then(|text| {
         let pointer = Pointer::parse(text);
         if pointer.is_none() {

@@ -217,18 +217,9 @@ impl Operation {
         self.list_output(ctx, response, seen)
     }
 
-    fn list_output(
-        &self,
-        ctx: &CallContext<'_>,
-        response: &HttpResponse,
-        seen: Seen<'_>,
-    ) -> Answer {
+    fn list_output(&self, ctx: &CallContext<'_>, response: &HttpResponse, seen: Seen<'_>) -> Answer {
         let Some(body) = seen.body() else {
-            return answer::unreadable(
-                "unreadable",
-                "the answer is not JSON".to_owned(),
-                response.status,
-            );
+            return answer::unreadable("unreadable", "the answer is not JSON".to_owned(), response.status);
         };
         let empty = Vec::new();
         let items = match &self.items {
@@ -250,16 +241,12 @@ impl Operation {
             Some(paging) => {
                 let asked = match (&paging.kind, ctx.page) {
                     (Kind::Link { .. } | Kind::NextUrl { .. }, Some(page)) => page.token.clone(),
-                    (Kind::Link { .. } | Kind::NextUrl { .. }, None) => self
-                        .request(ctx)
-                        .map_or_else(|_| String::new(), |request| request.url),
-                    (
-                        Kind::Cursor { .. }
-                        | Kind::SinceId { .. }
-                        | Kind::PageNumber { .. }
-                        | Kind::Offset { .. },
-                        _,
-                    ) => String::new(),
+                    (Kind::Link { .. } | Kind::NextUrl { .. }, None) => {
+                        self.request(ctx).map_or_else(|_| String::new(), |request| request.url)
+                    }
+                    (Kind::Cursor { .. } | Kind::SinceId { .. } | Kind::PageNumber { .. } | Kind::Offset { .. }, _) => {
+                        String::new()
+                    }
                 };
                 paging.following(ctx.page, body, items, response, &asked)
             }
@@ -317,8 +304,6 @@ fn plain_output(response: &HttpResponse, seen: &Seen<'_>) -> AnswerBody {
     if is_json || seen.body().is_some() {
         AnswerBody::Whole
     } else {
-        AnswerBody::Value(Value::String(
-            String::from_utf8_lossy(&response.body).into_owned(),
-        ))
+        AnswerBody::Value(Value::String(String::from_utf8_lossy(&response.body).into_owned()))
     }
 }

@@ -38,12 +38,7 @@ pub(super) fn read_target(
                 .next()
                 .is_some_and(|literal| literal.contains(['?', '#', ' ']))
             {
-                problems.add_with_suggestion(
-                    &place,
-                    "bad_value",
-                    "a path has no query or spaces",
-                    "use `query:`",
-                );
+                problems.add_with_suggestion(&place, "bad_value", "a path has no query or spaces", "use `query:`");
             }
             match pieces(text, is_optional) {
                 Ok(pieces) => Some((MethodRule::Fixed(method), Target::Path(pieces))),
@@ -75,17 +70,17 @@ pub(super) fn read_target(
             Some((MethodRule::Computed(method), Target::Given(target)))
         }
         _ => {
-            problems.add(fields.place(), "missing_key", "an operation has exactly one of get, head, post, put, patch, delete: PATH, or `method` with `target`");
+            problems.add(
+                fields.place(),
+                "missing_key",
+                "an operation has exactly one of get, head, post, put, patch, delete: PATH, or `method` with `target`",
+            );
             None
         }
     }
 }
 
-pub(super) fn read_query(
-    fields: &Fields<'_>,
-    is_optional: IsOptional<'_>,
-    problems: &mut Problems,
-) -> Query {
+pub(super) fn read_query(fields: &Fields<'_>, is_optional: IsOptional<'_>, problems: &mut Problems) -> Query {
     match fields.get("query") {
         None => Query::None,
         Some(Value::String(word)) if word == "rest" => Query::Rest,
@@ -96,22 +91,14 @@ pub(super) fn read_query(
                 &template,
                 Template::Object(_) | Template::Single { .. } | Template::Literal(Value::Object(_))
             ) {
-                problems.add(
-                    &place,
-                    "bad_type",
-                    "`query` is a mapping, `rest`, or one expression",
-                );
+                problems.add(&place, "bad_type", "`query` is a mapping, `rest`, or one expression");
             }
             Query::Template(template)
         }
     }
 }
 
-pub(super) fn read_headers(
-    fields: &Fields<'_>,
-    is_optional: IsOptional<'_>,
-    problems: &mut Problems,
-) -> Headers {
+pub(super) fn read_headers(fields: &Fields<'_>, is_optional: IsOptional<'_>, problems: &mut Problems) -> Headers {
     let Some(value) = fields.get("headers") else {
         return Headers::Named(Vec::new());
     };
@@ -137,11 +124,7 @@ pub(crate) fn named_headers(
         .iter()
         .map(|(name, value)| {
             if !is_header_name(name) {
-                problems.add(
-                    &fields.at(name),
-                    "bad_value",
-                    format!("`{name}` is not a header name"),
-                );
+                problems.add(&fields.at(name), "bad_value", format!("`{name}` is not a header name"));
             }
             (
                 name.clone(),

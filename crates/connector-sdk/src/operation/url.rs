@@ -14,11 +14,7 @@ use crate::page::Place;
 use crate::pointer;
 use crate::template::{Piece, Template, scalar_text};
 
-pub(super) fn url(
-    operation: &Operation,
-    ctx: &CallContext<'_>,
-    scope: &Scope<'_>,
-) -> Result<String, BuildError> {
+pub(super) fn url(operation: &Operation, ctx: &CallContext<'_>, scope: &Scope<'_>) -> Result<String, BuildError> {
     if let (Some(paging), Some(page)) = (&operation.paging, ctx.page)
         && paging.into().is_none()
     {
@@ -56,9 +52,8 @@ fn push_path_piece(url: &mut String, piece: &Piece, scope: &Scope<'_>) -> Result
             let value = expression
                 .evaluate(scope)
                 .map_err(|error| expression_error(error, &place))?;
-            let text = scalar_text(&value).map_err(|error| {
-                BuildError::new(place.clone(), format!("in the path, {}", error.message))
-            })?;
+            let text = scalar_text(&value)
+                .map_err(|error| BuildError::new(place.clone(), format!("in the path, {}", error.message)))?;
             if text.is_empty() {
                 // An empty segment would address the collection instead of one object.
                 return Err(BuildError::new(place, "in the path, the text is empty"));
@@ -98,24 +93,15 @@ fn given_url(
             continue;
         };
         if text.starts_with("http://") || text.starts_with("https://") {
-            let url = Url::parse(&text)
-                .map_err(|error| BuildError::new("", format!("not a valid URL: {error}")))?;
+            let url = Url::parse(&text).map_err(|error| BuildError::new("", format!("not a valid URL: {error}")))?;
             if !url.username().is_empty() || url.password().is_some() {
                 return Err(BuildError::new("", "a URL must not contain credentials"));
             }
             if !operation.common.allows(ctx.config, &url) {
-                return Err(BuildError::new(
-                    "",
-                    "the URL is not on a host of this connector",
-                ));
+                return Err(BuildError::new("", "the URL is not on a host of this connector"));
             }
             refuse_dot_segments(url.path())?;
-            return Ok(url
-                .as_str()
-                .split('#')
-                .next()
-                .unwrap_or_default()
-                .to_owned());
+            return Ok(url.as_str().split('#').next().unwrap_or_default().to_owned());
         }
         let mut url = operation.common.base_url(ctx.config)?.into_owned();
         refuse_dot_segments(&text)?;
@@ -136,11 +122,7 @@ fn given_url(
     Err(BuildError::new("", "neither a URL nor a path is given"))
 }
 
-fn query(
-    operation: &Operation,
-    ctx: &CallContext<'_>,
-    scope: &Scope<'_>,
-) -> Result<String, BuildError> {
+fn query(operation: &Operation, ctx: &CallContext<'_>, scope: &Scope<'_>) -> Result<String, BuildError> {
     let arrays = operation.arrays.unwrap_or(Arrays::Repeat);
     let mut query = String::new();
     let mut own: Option<Cow<'_, Value>> = match &operation.query {

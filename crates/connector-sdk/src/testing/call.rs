@@ -13,15 +13,10 @@ use crate::page::Page;
 use crate::problem::Problems;
 
 pub(super) const KEYS: [&str; 11] = [
-    "name", "call", "config", "with", "key", "page", "effect", "request", "refused", "response",
-    "outcome",
+    "name", "call", "config", "with", "key", "page", "effect", "request", "refused", "response", "outcome",
 ];
 
-pub(super) fn run(
-    shared: &Shared<'_>,
-    case: &Fields<'_>,
-    problems: &mut Problems,
-) -> Result<(), String> {
+pub(super) fn run(shared: &Shared<'_>, case: &Fields<'_>, problems: &mut Problems) -> Result<(), String> {
     let Some(call) = case.required_text("call", problems) else {
         return Ok(());
     };
@@ -49,9 +44,7 @@ pub(super) fn run(
     let request = match (operation.request(&ctx), case.get("refused")) {
         (Ok(request), None) => request,
         (Ok(_), Some(pointer)) => {
-            return Err(format!(
-                "expected a refusal at {pointer}, but the request was built"
-            ));
+            return Err(format!("expected a refusal at {pointer}, but the request was built"));
         }
         (Err(error), Some(pointer)) => {
             return compare("refused", Some(pointer), &Value::String(error.pointer));
@@ -80,14 +73,10 @@ pub(super) fn run(
         return Ok(());
     };
     let answer = operation.response(&ctx, &response);
-    let Some(expected) = case.get("outcome").and_then(|value| {
-        Fields::open(
-            value,
-            &case.at("outcome"),
-            &["done", "next", "failed"],
-            problems,
-        )
-    }) else {
+    let Some(expected) = case
+        .get("outcome")
+        .and_then(|value| Fields::open(value, &case.at("outcome"), &["done", "next", "failed"], problems))
+    else {
         return Err("a case with `response` states its `outcome`".to_owned());
     };
     compare_answer(&expected, &answer, &response)
@@ -96,22 +85,13 @@ pub(super) fn run(
 fn compare_request(expected: &Fields<'_>, request: &HttpRequest) -> Result<(), String> {
     compare("method", expected.get("method"), &json!(request.method))?;
     compare("url", expected.get("url"), &json!(request.url))?;
-    for (name, wanted) in expected
-        .get("headers")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-    {
+    for (name, wanted) in expected.get("headers").and_then(Value::as_object).into_iter().flatten() {
         let found = request.header(name).map_or(Value::Null, Value::from);
         compare(&format!("header {name}"), Some(wanted), &found)?;
     }
     let text = request.body.as_deref().map(String::from_utf8_lossy);
     if let Some(wanted) = expected.get("body") {
-        compare(
-            "body",
-            Some(wanted),
-            &text.as_deref().map_or(Value::Null, Value::from),
-        )?;
+        compare("body", Some(wanted), &text.as_deref().map_or(Value::Null, Value::from))?;
     }
     if let Some(wanted) = expected.get("json") {
         let found = text
@@ -133,26 +113,14 @@ fn compare_request(expected: &Fields<'_>, request: &HttpRequest) -> Result<(), S
 
 /// Reads `{ status, headers, json | text }`.
 fn read_response(value: &Value, place: &str, problems: &mut Problems) -> Option<HttpResponse> {
-    let fields = Fields::open(
-        value,
-        place,
-        &["status", "headers", "json", "text"],
-        problems,
-    )?;
+    let fields = Fields::open(value, place, &["status", "headers", "json", "text"], problems)?;
     fields.required("status", problems)?;
     let status = u16::try_from(fields.number("status", problems)?).ok()?;
     let mut headers: Vec<(String, String)> = Vec::new();
-    for (name, value) in fields
-        .get("headers")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-    {
+    for (name, value) in fields.get("headers").and_then(Value::as_object).into_iter().flatten() {
         headers.push((
             name.clone(),
-            value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned),
+            value.as_str().map_or_else(|| value.to_string(), str::to_owned),
         ));
     }
     let body = match fields.get("json") {
@@ -165,24 +133,12 @@ fn read_response(value: &Value, place: &str, problems: &mut Problems) -> Option<
             }
             json.to_string().into_bytes()
         }
-        None => fields
-            .text("text", problems)
-            .unwrap_or_default()
-            .as_bytes()
-            .to_vec(),
+        None => fields.text("text", problems).unwrap_or_default().as_bytes().to_vec(),
     };
-    Some(HttpResponse {
-        status,
-        headers,
-        body,
-    })
+    Some(HttpResponse { status, headers, body })
 }
 
-fn compare_answer(
-    expected: &Fields<'_>,
-    answer: &Answer,
-    response: &HttpResponse,
-) -> Result<(), String> {
+fn compare_answer(expected: &Fields<'_>, answer: &Answer, response: &HttpResponse) -> Result<(), String> {
     match (answer, expected.get("failed")) {
         (Answer::Done { output, next }, None) => {
             let output = match output {
@@ -191,10 +147,7 @@ fn compare_answer(
                     .map_err(|error| format!("the answer is not JSON: {error}"))?,
             };
             // `done: true` says no more than that the call succeeded.
-            if let Some(wanted) = expected
-                .get("done")
-                .filter(|wanted| **wanted != Value::Bool(true))
-            {
+            if let Some(wanted) = expected.get("done").filter(|wanted| **wanted != Value::Bool(true)) {
                 compare("output", Some(wanted), &output)?;
             }
             compare(
@@ -221,13 +174,13 @@ fn compare_answer(
                 Executed::Maybe => "maybe",
             };
             let found = json!({ "code": code, "message": message, "status": http_status, "retryable": retryable, "retry_after_ms": retry_after_ms, "executed": executed });
-            wanted.iter().try_for_each(|(key, value)| {
-                compare(key, Some(value), found.get(key).unwrap_or(&Value::Null))
-            })
+            wanted
+                .iter()
+                .try_for_each(|(key, value)| compare(key, Some(value), found.get(key).unwrap_or(&Value::Null)))
         }
-        (Answer::Failed { code, message, .. }, _) => Err(format!(
-            "expected success, but the call failed with {code}: {message}"
-        )),
+        (Answer::Failed { code, message, .. }, _) => {
+            Err(format!("expected success, but the call failed with {code}: {message}"))
+        }
         (Answer::Done { .. }, Some(wanted)) => Err(differs("outcome", wanted, &json!("done"))),
     }
 }

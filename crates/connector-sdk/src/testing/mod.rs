@@ -47,10 +47,7 @@ pub fn run_cases(
     let documents = parse_yaml(yaml).map_err(|error| bad_yaml(error.message, Some(error.line)))?;
     let [document] = documents.as_slice() else {
         return Err(bad_yaml(
-            format!(
-                "a case file is one YAML document, found {}",
-                documents.len()
-            ),
+            format!("a case file is one YAML document, found {}", documents.len()),
             None,
         ));
     };
@@ -94,11 +91,7 @@ fn run_all(
         load,
     };
     for problem in connector.check_config(&shared.config) {
-        problems.add(
-            &format!("/config{}", problem.pointer),
-            problem.code,
-            problem.message,
-        );
+        problems.add(&format!("/config{}", problem.pointer), problem.code, problem.message);
     }
     let Some(cases) = fields.required("cases", problems)?.as_array() else {
         problems.add("/cases", "bad_type", "`cases` is a list");
@@ -108,11 +101,7 @@ fn run_all(
     for (index, case) in cases.iter().enumerate() {
         let place = pointer::join("/cases", &index.to_string());
         let is_webhook = case.get("webhook").is_some();
-        let known: &[&str] = if is_webhook {
-            &webhook::KEYS
-        } else {
-            &call::KEYS
-        };
+        let known: &[&str] = if is_webhook { &webhook::KEYS } else { &call::KEYS };
         let Some(fields) = Fields::open(case, &place, known, problems) else {
             continue;
         };

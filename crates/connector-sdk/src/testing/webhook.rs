@@ -27,11 +27,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn request<'a>(
-        &'a self,
-        headers: &'a [(String, String)],
-        body: &'a [u8],
-    ) -> InboundRequest<'a> {
+    fn request<'a>(&'a self, headers: &'a [(String, String)], body: &'a [u8]) -> InboundRequest<'a> {
         InboundRequest {
             method: &self.method,
             url: &self.url,
@@ -43,15 +39,8 @@ impl Draft {
     }
 }
 
-pub(super) fn run(
-    shared: &Shared<'_>,
-    case: &Fields<'_>,
-    problems: &mut Problems,
-) -> Result<(), String> {
-    let webhook = shared
-        .connector
-        .webhook()
-        .ok_or("the connector has no webhook")?;
+pub(super) fn run(shared: &Shared<'_>, case: &Fields<'_>, problems: &mut Problems) -> Result<(), String> {
+    let webhook = shared.connector.webhook().ok_or("the connector has no webhook")?;
     let keys = [
         "method",
         "url",
@@ -82,22 +71,13 @@ pub(super) fn run(
         let verifier = webhook
             .verifier()
             .ok_or("the connector leaves verification to the endpoint, so the case cannot be signed")?;
-        let added = verifier.sign(
-            &draft.request(&draft.headers, &draft.body),
-            &secret,
-            draft.now_unix_ms,
-        );
+        let added = verifier.sign(&draft.request(&draft.headers, &draft.body), &secret, draft.now_unix_ms);
         headers.extend(added.map_err(|error| format!("the request cannot be signed: {error}"))?);
     }
     let request = draft.request(&headers, &draft.body);
-    let verdict =
-        webhook
-            .verify(&request, std::slice::from_ref(&secret), draft.now_unix_ms);
+    let verdict = webhook.verify(&request, std::slice::from_ref(&secret), draft.now_unix_ms);
     if let Some(wanted) = case.get("refused") {
-        let found = verdict.map_or_else(
-            |refusal| json!(refusal.reason.as_str()),
-            |()| json!("accepted"),
-        );
+        let found = verdict.map_or_else(|refusal| json!(refusal.reason.as_str()), |()| json!("accepted"));
         return compare("refused", Some(wanted), &found);
     }
     verdict.map_err(|refusal| format!("the request was refused: {refusal}"))?;
@@ -105,8 +85,7 @@ pub(super) fn run(
         refuse_forgeries(webhook, &draft, &headers, &secret)?;
     }
     let text = webhook.json_body(&request).map_err(|error| error.message)?;
-    let body: Value =
-        serde_json::from_slice(&text).map_err(|error| format!("the body is not JSON: {error}"))?;
+    let body: Value = serde_json::from_slice(&text).map_err(|error| format!("the body is not JSON: {error}"))?;
     let reply = webhook.handshake(&request, Some(&body));
     let found = reply.map_or(Value::Null, |reply| json!({ "status": reply.status, "body": String::from_utf8_lossy(&reply.body), "after_verify": reply.after_verify }));
     match case.get("reply").and_then(Value::as_object) {
@@ -127,11 +106,7 @@ pub(super) fn run(
         .identify(&request, &body)
         .map_err(|error| format!("no event: {} at {}", error.message, error.pointer))?;
     if events.len() != wanted.len() {
-        return Err(format!(
-            "events: expected {}, found {}",
-            wanted.len(),
-            events.len()
-        ));
+        return Err(format!("events: expected {}, found {}", wanted.len(), events.len()));
     }
     for (wanted, event) in wanted.iter().zip(&events) {
         let found = event_value(event, shared.connector.event_type(&event.kind).is_some());
@@ -146,11 +121,7 @@ pub(super) fn run(
     Ok(())
 }
 
-fn read_draft(
-    shared: &Shared<'_>,
-    fields: &Fields<'_>,
-    problems: &mut Problems,
-) -> Result<Draft, String> {
+fn read_draft(shared: &Shared<'_>, fields: &Fields<'_>, problems: &mut Problems) -> Result<Draft, String> {
     let mut headers: Vec<(String, String)> = texts(fields.get("headers"))
         .map(|(name, value)| (name.to_ascii_lowercase(), value))
         .collect();
@@ -159,21 +130,13 @@ fn read_draft(
         (None, Some(file)) => (shared.load)(file)
             .ok_or_else(|| format!("the file `{file}` is not there"))?
             .into_bytes(),
-        (None, None) => fields
-            .text("text", problems)
-            .unwrap_or_default()
-            .as_bytes()
-            .to_vec(),
+        (None, None) => fields.text("text", problems).unwrap_or_default().as_bytes().to_vec(),
     };
     if !headers.iter().any(|(name, _)| name == "content-type") {
         headers.push(("content-type".to_owned(), "application/json".to_owned()));
     }
-    let now_unix_s = i64::try_from(
-        fields
-            .number("at_unix_s", problems)
-            .unwrap_or(DEFAULT_NOW_UNIX_S),
-    )
-    .unwrap_or(i64::MAX);
+    let now_unix_s =
+        i64::try_from(fields.number("at_unix_s", problems).unwrap_or(DEFAULT_NOW_UNIX_S)).unwrap_or(i64::MAX);
     Ok(Draft {
         method: fields.text("method", problems).unwrap_or("POST").to_owned(),
         url: fields
@@ -192,9 +155,7 @@ fn texts(value: Option<&Value>) -> impl Iterator<Item = (String, String)> {
     map.into_iter().flatten().map(|(name, value)| {
         (
             name.clone(),
-            value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned),
+            value.as_str().map_or_else(|| value.to_string(), str::to_owned),
         )
     })
 }
@@ -206,9 +167,11 @@ fn refuse_forgeries(
     headers: &[(String, String)],
     secret: &SecretString,
 ) -> Result<(), String> {
-    let refused = |what: &str, request: &InboundRequest<'_>, secret: &SecretString| match webhook
-        .verify(request, std::slice::from_ref(secret), draft.now_unix_ms)
-    {
+    let refused = |what: &str, request: &InboundRequest<'_>, secret: &SecretString| match webhook.verify(
+        request,
+        std::slice::from_ref(secret),
+        draft.now_unix_ms,
+    ) {
         Ok(()) => Err(format!("a forgery was accepted: {what}")),
         Err(_) => Ok(()),
     };
@@ -229,11 +192,7 @@ fn refuse_forgeries(
             Some(last) => *last ^= 1,
             None => body.push(b' '),
         }
-        refused(
-            "with a changed body",
-            &draft.request(headers, &body),
-            secret,
-        )?;
+        refused("with a changed body", &draft.request(headers, &body), secret)?;
     }
     let added: Vec<&(String, String)> = headers.iter().skip(draft.headers.len()).collect();
     for header in added {

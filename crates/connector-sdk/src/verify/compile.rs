@@ -19,7 +19,11 @@ pub(super) fn read(value: &Value, place: &str, problems: &mut Problems) -> Optio
     let fields = Fields::open(value, place, &SCHEMES, problems)?;
     let check = read_scheme(&fields, problems)?;
     if matches!(check, Check::Ip(_)) {
-        problems.add(place, "weak_scheme", "an address list is never the only check; combine it in `all_of` with a signature or token");
+        problems.add(
+            place,
+            "weak_scheme",
+            "an address list is never the only check; combine it in `all_of` with a signature or token",
+        );
         return None;
     }
     Some(check)
@@ -58,11 +62,7 @@ fn read_scheme(fields: &Fields<'_>, problems: &mut Problems) -> Option<Check> {
         "all_of" => {
             let checks = read_list(value, &place, problems)?;
             if !checks.iter().any(|guarded| guarded.check.needs_secret()) {
-                problems.add(
-                    &place,
-                    "weak_scheme",
-                    "`all_of` needs at least one check with a secret",
-                );
+                problems.add(&place, "weak_scheme", "`all_of` needs at least one check with a secret");
             }
             Some(Check::AllOf(checks))
         }
@@ -82,12 +82,7 @@ fn read_list(value: &Value, place: &str, problems: &mut Problems) -> Option<Vec<
     known.push("when");
     let mut checks = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        let fields = Fields::open(
-            item,
-            &pointer::join(place, &index.to_string()),
-            &known,
-            problems,
-        )?;
+        let fields = Fields::open(item, &pointer::join(place, &index.to_string()), &known, problems)?;
         let when = match fields.get("when") {
             Some(when) => Some(read_when(when, &fields.at("when"), problems)?),
             None => None,
@@ -119,11 +114,7 @@ pub(super) fn read_when(value: &Value, place: &str, problems: &mut Problems) -> 
             .map(|text| WhenTest::Equals(text.to_owned())),
         None => Some(WhenTest::Present(present.unwrap_or(true))),
     };
-    match (
-        fields.get("header"),
-        fields.get("query"),
-        fields.get("body"),
-    ) {
+    match (fields.get("header"), fields.get("query"), fields.get("body")) {
         (Some(_), None, None) => Some(When::Header {
             name: fields.text("header", problems)?.to_ascii_lowercase(),
             test: text_test(problems)?,
@@ -133,8 +124,7 @@ pub(super) fn read_when(value: &Value, place: &str, problems: &mut Problems) -> 
             test: text_test(problems)?,
         }),
         (None, None, Some(_)) => {
-            let pointer =
-                parse_pointer(fields.text("body", problems)?, &fields.at("body"), problems)?;
+            let pointer = parse_pointer(fields.text("body", problems)?, &fields.at("body"), problems)?;
             let test = equals.map_or(BodyTest::Present(present.unwrap_or(true)), |wanted| {
                 BodyTest::Equals(wanted.clone())
             });
@@ -164,13 +154,9 @@ fn read_token(value: &Value, place: &str, problems: &mut Problems) -> Option<Che
         None => None,
     };
     let at = match (text.split_once(':'), each) {
-        (Some(("header", name)), None) if is_header_name(name) => {
-            TokenPlace::Header(name.to_ascii_lowercase())
-        }
+        (Some(("header", name)), None) if is_header_name(name) => TokenPlace::Header(name.to_ascii_lowercase()),
         (Some(("query", name)), None) if !name.is_empty() => TokenPlace::Query(name.to_owned()),
-        (Some(("json", pointer)), None) => {
-            TokenPlace::Json(parse_pointer(pointer, &at_place, problems)?)
-        }
+        (Some(("json", pointer)), None) => TokenPlace::Json(parse_pointer(pointer, &at_place, problems)?),
         (Some(("item", pointer)), Some(each)) => TokenPlace::Each {
             each,
             item: parse_pointer(pointer, &at_place, problems)?,
@@ -187,30 +173,21 @@ fn read_token(value: &Value, place: &str, problems: &mut Problems) -> Option<Che
     };
     Some(Check::Token(TokenCheck {
         at,
-        prefix: fields
-            .text("prefix", problems)
-            .unwrap_or_default()
-            .to_owned(),
+        prefix: fields.text("prefix", problems).unwrap_or_default().to_owned(),
     }))
 }
 
 fn read_ip(value: &Value, place: &str, problems: &mut Problems) -> Option<Check> {
     let Some(items) = value.as_array().filter(|items| !items.is_empty()) else {
-        problems.add(
-            place,
-            "bad_type",
-            "`ip` is a list of networks such as 192.0.2.0/24",
-        );
+        problems.add(place, "bad_type", "`ip` is a list of networks such as 192.0.2.0/24");
         return None;
     };
     let mut networks = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
         let network = item.as_str().and_then(|text| {
-            text.parse().ok().or_else(|| {
-                text.parse::<std::net::IpAddr>()
-                    .ok()
-                    .map(ipnet::IpNet::from)
-            })
+            text.parse()
+                .ok()
+                .or_else(|| text.parse::<std::net::IpAddr>().ok().map(ipnet::IpNet::from))
         });
         match network {
             Some(network) => networks.push(network),
@@ -227,11 +204,7 @@ fn read_ip(value: &Value, place: &str, problems: &mut Problems) -> Option<Check>
 pub(super) fn parse_pointer(text: &str, place: &str, problems: &mut Problems) -> Option<Pointer> {
     let pointer = Pointer::parse(text);
     if pointer.is_none() {
-        problems.add(
-            place,
-            "bad_pointer",
-            format!("`{text}` is not a JSON Pointer"),
-        );
+        problems.add(place, "bad_pointer", format!("`{text}` is not a JSON Pointer"));
     }
     pointer
 }

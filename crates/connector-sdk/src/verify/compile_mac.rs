@@ -13,12 +13,7 @@ use crate::problem::Problems;
 /// What HubSpot's third scheme decodes; the default of `url_decoded`.
 const DECODED_BY_DEFAULT: &str = ":/?@!$'()*,;";
 
-pub(super) fn read_mac(
-    value: &Value,
-    place: &str,
-    keyed: bool,
-    problems: &mut Problems,
-) -> Option<Check> {
+pub(super) fn read_mac(value: &Value, place: &str, keyed: bool, problems: &mut Problems) -> Option<Check> {
     let known = [
         "alg",
         "sig",
@@ -61,11 +56,7 @@ pub(super) fn read_mac(
         .required_text("sig", problems)
         .and_then(|text| read_source(text, &fields.at("sig"), problems));
     if matches!(sig, Some(Source::SigField(_))) {
-        problems.add(
-            &fields.at("sig"),
-            "bad_value",
-            "`sig` cannot be a field of itself",
-        );
+        problems.add(&fields.at("sig"), "bad_value", "`sig` cannot be a field of itself");
     }
     let format = match fields.get("format") {
         Some(format) => Some(read_format(format, &fields.at("format"), problems)?),
@@ -121,13 +112,8 @@ fn judge(check: &MacCheck, place: &str, problems: &mut Problems) {
             "`sig:FIELD` needs a `format` to take the signature header apart",
         );
     }
-    let joins = check
-        .parts
-        .iter()
-        .any(|part| matches!(part, Part::Join { .. }));
-    if check.each.is_none()
-        && (joins || uses_item(&check.sig) || sources.iter().any(|source| uses_item(source)))
-    {
+    let joins = check.parts.iter().any(|part| matches!(part, Part::Join { .. }));
+    if check.each.is_none() && (joins || uses_item(&check.sig) || sources.iter().any(|source| uses_item(source))) {
         problems.add(
             place,
             "missing_key",
@@ -139,11 +125,7 @@ fn judge(check: &MacCheck, place: &str, problems: &mut Problems) {
         .iter()
         .any(|part| !matches!(part, Part::Literal(_) | Part::Secret))
     {
-        problems.add(
-            place,
-            "weak_scheme",
-            "the signature covers nothing of the request",
-        );
+        problems.add(place, "weak_scheme", "the signature covers nothing of the request");
     }
     if let Some(rule) = &check.timestamp {
         let signed = check
@@ -189,9 +171,7 @@ fn read_key(fields: &Fields<'_>, problems: &mut Problems) -> Vec<KeyStep> {
             ("base64", _) => key.push(KeyStep::Base64),
             ("hex", _) => key.push(KeyStep::Hex),
             ("sha1", _) => key.push(KeyStep::Sha1),
-            (_, Some(("strip", prefix))) if !prefix.is_empty() => {
-                key.push(KeyStep::Strip(prefix.to_owned()))
-            }
+            (_, Some(("strip", prefix))) if !prefix.is_empty() => key.push(KeyStep::Strip(prefix.to_owned())),
             (other, _) => problems.add_with_suggestion(
                 &place,
                 "bad_value",
@@ -210,11 +190,7 @@ fn read_parts(fields: &Fields<'_>, keyed: bool, problems: &mut Problems) -> Opti
         .as_array()
         .filter(|items| !items.is_empty())
     else {
-        problems.add(
-            &place,
-            "bad_type",
-            "`parts` is a list of what is signed, in order",
-        );
+        problems.add(&place, "bad_type", "`parts` is a list of what is signed, in order");
         return None;
     };
     let mut parts = Vec::with_capacity(items.len());
@@ -274,9 +250,7 @@ fn read_part(value: &Value, place: &str, problems: &mut Problems) -> Option<Part
 
 fn read_source(text: &str, place: &str, problems: &mut Problems) -> Option<Source> {
     match text.split_once(':') {
-        Some(("header", name)) if is_header_name(name) => {
-            Some(Source::Header(name.to_ascii_lowercase()))
-        }
+        Some(("header", name)) if is_header_name(name) => Some(Source::Header(name.to_ascii_lowercase())),
         Some(("sig", name)) if !name.is_empty() => Some(Source::SigField(name.to_owned())),
         Some(("form", name)) if !name.is_empty() => Some(Source::Form(name.to_owned())),
         Some(("json", pointer)) => parse_pointer(pointer, place, problems).map(Source::Json),
@@ -294,17 +268,8 @@ fn read_source(text: &str, place: &str, problems: &mut Problems) -> Option<Sourc
 }
 
 fn read_timestamp(value: &Value, place: &str, problems: &mut Problems) -> Option<TimestampRule> {
-    let fields = Fields::open(
-        value,
-        place,
-        &["from", "unit", "max_age_s", "max_future_s"],
-        problems,
-    )?;
-    let from = read_source(
-        fields.required_text("from", problems)?,
-        &fields.at("from"),
-        problems,
-    )?;
+    let fields = Fields::open(value, place, &["from", "unit", "max_age_s", "max_future_s"], problems)?;
+    let from = read_source(fields.required_text("from", problems)?, &fields.at("from"), problems)?;
     fields.required("unit", problems)?;
     let unit = fields.choice(
         "unit",

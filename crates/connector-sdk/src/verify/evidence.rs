@@ -75,8 +75,5 @@ impl<'a> Evidence<'a> {
 pub(crate) fn is_form(content_type: Option<&str>) -> bool {
     content_type
         .and_then(|kind| kind.split(';').next())
-        .is_some_and(|kind| {
-            kind.trim()
-                .eq_ignore_ascii_case("application/x-www-form-urlencoded")
-        })
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
 }

@@ -79,15 +79,11 @@ impl MacCheck {
                     .json()
                     .and_then(|body| each.expand(body))
                     .filter(|items| !items.is_empty());
-                let items = items.ok_or_else(|| {
-                    Refusal::new(
-                        RefusalReason::MissingSignature,
-                        "the body has no signed items",
-                    )
-                })?;
-                items.into_iter().try_for_each(|(_, item)| {
-                    self.verify_one(evidence, Some(item), secrets, now_unix_ms)
-                })
+                let items = items
+                    .ok_or_else(|| Refusal::new(RefusalReason::MissingSignature, "the body has no signed items"))?;
+                items
+                    .into_iter()
+                    .try_for_each(|(_, item)| self.verify_one(evidence, Some(item), secrets, now_unix_ms))
             }
         }
     }
@@ -143,10 +139,7 @@ impl MacCheck {
         if !bool::from(matched) {
             return Err(Refusal::new(
                 RefusalReason::BadSignature,
-                format!(
-                    "{} does not fit the request under any active secret",
-                    self.sig.words()
-                ),
+                format!("{} does not fit the request under any active secret", self.sig.words()),
             ));
         }
         // Only now: a stale answer about a forged request would say more than it knows.
@@ -222,20 +215,17 @@ impl MacCheck {
         });
         match (self.keyed, self.alg) {
             (true, Algorithm::Sha1) => {
-                let mut mac =
-                    Hmac::<Sha1>::new_from_slice(key).expect("HMAC takes keys of every length");
+                let mut mac = Hmac::<Sha1>::new_from_slice(key).expect("HMAC takes keys of every length");
                 bytes.for_each(|bytes| mac.update(bytes));
                 mac.finalize().into_bytes().to_vec()
             }
             (true, Algorithm::Sha256) => {
-                let mut mac =
-                    Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
+                let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
                 bytes.for_each(|bytes| mac.update(bytes));
                 mac.finalize().into_bytes().to_vec()
             }
             (true, Algorithm::Sha512) => {
-                let mut mac =
-                    Hmac::<Sha512>::new_from_slice(key).expect("HMAC takes keys of every length");
+                let mut mac = Hmac::<Sha512>::new_from_slice(key).expect("HMAC takes keys of every length");
                 bytes.for_each(|bytes| mac.update(bytes));
                 mac.finalize().into_bytes().to_vec()
             }
@@ -256,8 +246,7 @@ impl MacCheck {
 
     pub(super) fn covers_body(&self) -> bool {
         self.parts.iter().any(|part| matches!(part, Part::Body))
-            || (self.body_hash_query.is_some()
-                && self.parts.iter().any(|part| matches!(part, Part::Url)))
+            || (self.body_hash_query.is_some() && self.parts.iter().any(|part| matches!(part, Part::Url)))
     }
 
     fn url_variants<'u>(&self, url: &'u str) -> Vec<Cow<'u, str>> {
@@ -273,11 +262,7 @@ impl MacCheck {
 
     /// A body outside the signature must be bound to it by its hash in the signed URL.
     fn verify_body_hash(&self, evidence: &Evidence<'_>) -> Result<(), Refusal> {
-        let Some(name) = self
-            .body_hash_query
-            .as_ref()
-            .filter(|_| !evidence.is_form())
-        else {
+        let Some(name) = self.body_hash_query.as_ref().filter(|_| !evidence.is_form()) else {
             return Ok(());
         };
         let Some(stated) = evidence.query(name) else {

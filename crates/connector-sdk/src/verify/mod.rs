@@ -25,10 +25,11 @@ pub use sign::SignError;
 
 use crate::pointer::Pointer;
 use crate::problem::{Problem, Problems};
+use crate::redact::SecretNames;
 use evidence::Evidence;
 pub(crate) use evidence::is_form;
 use mac::MacCheck;
-use simple::TokenCheck;
+use simple::{TokenCheck, TokenPlace};
 
 /// A request as it arrived, before any of it is trusted.
 #[derive(Clone, Copy)]
@@ -200,6 +201,13 @@ impl Verifier {
         self.check.covers_body()
     }
 
+    /// The headers and query parameters that carry the secret itself, to be hidden wherever a request is kept or shown.
+    pub fn secret_names(&self) -> SecretNames {
+        let mut names = SecretNames::default();
+        self.check.secret_names(&mut names);
+        names
+    }
+
     /// Verifies a request against every active secret.
     ///
     /// # Errors
@@ -216,13 +224,27 @@ impl Verifier {
 }
 
 impl Check {
+    fn secret_names(&self, names: &mut SecretNames) {
+        match self {
+            Self::Token(check) => match &check.at {
+                TokenPlace::Header(name) => names.headers.push(name.to_ascii_lowercase()),
+                TokenPlace::Query(name) => names.queries.push(name.to_ascii_lowercase()),
+                TokenPlace::Json(_) | TokenPlace::Each { .. } => {}
+            },
+            Self::Mac(_) | Self::Basic | Self::Ip(_) => {}
+            Self::AnyOf(checks) | Self::AllOf(checks) => {
+                for guarded in checks {
+                    guarded.check.secret_names(names);
+                }
+            }
+        }
+    }
+
     fn needs_secret(&self) -> bool {
         match self {
             Self::Mac(_) | Self::Token(_) | Self::Basic => true,
             Self::Ip(_) => false,
-            Self::AnyOf(checks) | Self::AllOf(checks) => {
-                checks.iter().any(|guarded| guarded.check.needs_secret())
-            }
+            Self::AnyOf(checks) | Self::AllOf(checks) => checks.iter().any(|guarded| guarded.check.needs_secret()),
         }
     }
 
@@ -253,23 +275,13 @@ impl Check {
                 }
                 last
             }
-            Self::AllOf(checks) => checks
-                .iter()
-                .try_for_each(|guarded| guarded.check.check_secret(secret)),
+            Self::AllOf(checks) => checks.iter().try_for_each(|guarded| guarded.check.check_secret(secret)),
         }
     }
 
-    fn verify(
-        &self,
-        evidence: &Evidence<'_>,
-        secrets: &[SecretString],
-        now_unix_ms: i64,
-    ) -> Result<(), Refusal> {
+    fn verify(&self, evidence: &Evidence<'_>, secrets: &[SecretString], now_unix_ms: i64) -> Result<(), Refusal> {
         if self.needs_secret() && secrets.is_empty() {
-            return Err(Refusal::new(
-                RefusalReason::NoSecret,
-                "no secret is configured",
-            ));
+            return Err(Refusal::new(RefusalReason::NoSecret, "no secret is configured"));
         }
         match self {
             Self::Mac(check) => check.verify(evidence, secrets, now_unix_ms),
@@ -277,10 +289,8 @@ impl Check {
             Self::Basic => simple::verify_basic(evidence, secrets),
             Self::Ip(networks) => simple::verify_ip(evidence, networks),
             Self::AnyOf(checks) => {
-                let mut refusal = Refusal::new(
-                    RefusalReason::NoSchemeApplies,
-                    "no alternative applies to this request",
-                );
+                let mut refusal =
+                    Refusal::new(RefusalReason::NoSchemeApplies, "no alternative applies to this request");
                 for guarded in checks.iter().filter(|guarded| guarded.applies(evidence)) {
                     match guarded.check.verify(evidence, secrets, now_unix_ms) {
                         Ok(()) => return Ok(()),
@@ -338,9 +348,7 @@ impl When {
             Self::Body { pointer, test } => {
                 let value = evidence.json().and_then(|body| pointer.lookup(body));
                 match test {
-                    BodyTest::Present(wanted) => {
-                        value.is_some_and(|value| !value.is_null()) == *wanted
-                    }
+                    BodyTest::Present(wanted) => value.is_some_and(|value| !value.is_null()) == *wanted,
                     BodyTest::Equals(wanted) => value == Some(wanted),
                 }
             }

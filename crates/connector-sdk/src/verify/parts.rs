@@ -119,19 +119,14 @@ impl Source {
             },
             Self::Json(pointer) => match evidence.json() {
                 Some(body) => Ok(pointer.lookup(body).and_then(plain_text)),
-                None => Err(Refusal::new(
-                    RefusalReason::MalformedBody,
-                    "the body is not JSON",
-                )),
+                None => Err(Refusal::new(RefusalReason::MalformedBody, "the body is not JSON")),
             },
             Self::Form(name) => Ok(evidence
                 .form()
                 .iter()
                 .find(|(known, _)| known == name)
                 .map(|(_, value)| Cow::Borrowed(value.as_str()))),
-            Self::Item(pointer) => Ok(item
-                .and_then(|item| pointer.lookup(item))
-                .and_then(plain_text)),
+            Self::Item(pointer) => Ok(item.and_then(|item| pointer.lookup(item)).and_then(plain_text)),
         }
     }
 
@@ -179,9 +174,7 @@ impl Part {
             Self::FormSorted => PartBytes::Bytes(Cow::Owned(form_sorted(evidence))),
             Self::Method => borrowed(evidence.request.method),
             Self::Url => PartBytes::Url,
-            Self::UrlDecoded(set) => PartBytes::Bytes(Cow::Owned(
-                decode_only(evidence.request.url, set).into_bytes(),
-            )),
+            Self::UrlDecoded(set) => PartBytes::Bytes(Cow::Owned(decode_only(evidence.request.url, set).into_bytes())),
             Self::Context(name) => match evidence.request.context.get(name) {
                 Some(text) => borrowed(text),
                 None => {
@@ -244,11 +237,7 @@ impl TimestampRule {
         if age_ms > limit(self.max_age_s) {
             return Err(Refusal::new(
                 RefusalReason::StaleTimestamp,
-                format!(
-                    "signed {} s ago, {} s are allowed",
-                    age_ms / 1_000,
-                    self.max_age_s
-                ),
+                format!("signed {} s ago, {} s are allowed", age_ms / 1_000, self.max_age_s),
             ));
         }
         if age_ms.saturating_neg() > limit(self.max_future_s) {

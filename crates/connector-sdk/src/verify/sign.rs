@@ -44,10 +44,7 @@ fn sign(
         Check::Mac(check) => sign_mac(check, draft, secret, now_unix_ms, headers),
         Check::Token(check) => match &check.at {
             TokenPlace::Header(name) => {
-                headers.push((
-                    name.clone(),
-                    format!("{}{}", check.prefix, secret.expose_secret()),
-                ));
+                headers.push((name.clone(), format!("{}{}", check.prefix, secret.expose_secret())));
                 Ok(())
             }
             TokenPlace::Query(_) | TokenPlace::Json(_) | TokenPlace::Each { .. } => {
@@ -65,9 +62,7 @@ fn sign(
         Check::AnyOf(checks) => {
             let evidence = Evidence::new(draft);
             // The first alternative that applies as the draft stands, or else the first that can be signed.
-            let (first, then): (Vec<_>, Vec<_>) = checks
-                .iter()
-                .partition(|guarded| guarded.applies(&evidence));
+            let (first, then): (Vec<_>, Vec<_>) = checks.iter().partition(|guarded| guarded.applies(&evidence));
             let mut result = Err(SignError("no alternative can be signed".to_owned()));
             for guarded in first.into_iter().chain(then) {
                 let mut own = Vec::new();
@@ -93,9 +88,7 @@ fn sign_mac(
     headers: &mut Vec<(String, String)>,
 ) -> Result<(), SignError> {
     let Source::Header(signature_header) = &check.sig else {
-        return Err(SignError(
-            "the signature does not stand in a header".to_owned(),
-        ));
+        return Err(SignError("the signature does not stand in a header".to_owned()));
     };
     let mut all_headers = draft.headers.to_vec();
     let mut fields = Vec::new();
@@ -109,10 +102,7 @@ fn sign_mac(
         };
         match &rule.from {
             Source::Header(name) => {
-                if !all_headers
-                    .iter()
-                    .any(|(known, _)| known.eq_ignore_ascii_case(name))
-                {
+                if !all_headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
                     headers.push((name.clone(), stamp.clone()));
                     all_headers.push((name.clone(), stamp));
                 }

@@ -30,20 +30,14 @@ pub(super) enum TokenPlace {
 }
 
 impl TokenCheck {
-    pub(super) fn verify(
-        &self,
-        evidence: &Evidence<'_>,
-        secrets: &[SecretString],
-    ) -> Result<(), Refusal> {
+    pub(super) fn verify(&self, evidence: &Evidence<'_>, secrets: &[SecretString]) -> Result<(), Refusal> {
         match &self.at {
             TokenPlace::Header(name) => match evidence.header(name)? {
                 Some(text) => self.compare(text, secrets, || format!("the header {name}")),
                 None => Err(missing(format!("the header {name} is absent"))),
             },
             TokenPlace::Query(name) => match evidence.query(name) {
-                Some(text) => {
-                    self.compare(&text, secrets, || format!("the query parameter {name}"))
-                }
+                Some(text) => self.compare(&text, secrets, || format!("the query parameter {name}")),
                 None => Err(missing(format!("the query parameter {name} is absent"))),
             },
             TokenPlace::Json(pointer) => {
@@ -61,13 +55,10 @@ impl TokenCheck {
                     .json()
                     .and_then(|body| each.expand(body))
                     .filter(|items| !items.is_empty());
-                let items = items
-                    .ok_or_else(|| missing("the body has no items with a token".to_owned()))?;
+                let items = items.ok_or_else(|| missing("the body has no items with a token".to_owned()))?;
                 for (place, value) in items {
                     match item.lookup(value).and_then(|value| value.as_str()) {
-                        Some(text) => {
-                            self.compare(text, secrets, || format!("the item at {place}"))?
-                        }
+                        Some(text) => self.compare(text, secrets, || format!("the item at {place}"))?,
                         None => return Err(missing(format!("the item at {place} has no token"))),
                     }
                 }
@@ -76,12 +67,7 @@ impl TokenCheck {
         }
     }
 
-    fn compare(
-        &self,
-        text: &str,
-        secrets: &[SecretString],
-        place: impl Fn() -> String,
-    ) -> Result<(), Refusal> {
+    fn compare(&self, text: &str, secrets: &[SecretString], place: impl Fn() -> String) -> Result<(), Refusal> {
         let Some(token) = text.strip_prefix(self.prefix.as_str()) else {
             return Err(Refusal::new(
                 RefusalReason::MalformedSignature,
@@ -113,10 +99,7 @@ fn missing(detail: String) -> Refusal {
 }
 
 /// HTTP Basic (RFC 7617); a secret is `user:password`.
-pub(super) fn verify_basic(
-    evidence: &Evidence<'_>,
-    secrets: &[SecretString],
-) -> Result<(), Refusal> {
+pub(super) fn verify_basic(evidence: &Evidence<'_>, secrets: &[SecretString]) -> Result<(), Refusal> {
     let header = evidence
         .header("authorization")?
         .ok_or_else(|| missing("the header authorization is absent".to_owned()))?;
@@ -146,13 +129,7 @@ pub(super) fn verify_ip(evidence: &Evidence<'_>, networks: &[IpNet]) -> Result<(
     let refused = |detail: &str| Err(Refusal::new(RefusalReason::IpNotAllowed, detail));
     match evidence.request.client_ip {
         // An IPv4 client on an IPv6 socket counts as IPv4.
-        Some(address)
-            if networks
-                .iter()
-                .any(|network| network.contains(&address.to_canonical())) =>
-        {
-            Ok(())
-        }
+        Some(address) if networks.iter().any(|network| network.contains(&address.to_canonical())) => Ok(()),
         Some(_) => refused("the client's address is not on the list"),
         None => refused("the client's address is not known"),
     }

@@ -44,11 +44,7 @@ enum Write {
 }
 
 impl Handshake {
-    pub(super) fn reply(
-        &self,
-        request: &InboundRequest<'_>,
-        body: Option<&Value>,
-    ) -> Option<Reply> {
+    pub(super) fn reply(&self, request: &InboundRequest<'_>, body: Option<&Value>) -> Option<Reply> {
         match self {
             Self::IgnoreType(_) => None,
             Self::Echo(echo) => echo.reply(request, body),
@@ -86,18 +82,13 @@ impl Echo {
                 })?
             }
         };
-        if challenge.len() > MAX_CHALLENGE_BYTES
-            || challenge.bytes().any(|byte| byte.is_ascii_control())
-        {
+        if challenge.len() > MAX_CHALLENGE_BYTES || challenge.bytes().any(|byte| byte.is_ascii_control()) {
             return None;
         }
         let mut headers = vec![("x-content-type-options".to_owned(), "nosniff".to_owned())];
         let body = match &self.write {
             Write::Text => {
-                headers.push((
-                    "content-type".to_owned(),
-                    "text/plain; charset=utf-8".to_owned(),
-                ));
+                headers.push(("content-type".to_owned(), "text/plain; charset=utf-8".to_owned()));
                 challenge.into_bytes()
             }
             Write::Json(field) => {
@@ -126,9 +117,7 @@ pub(super) fn read(value: &Value, place: &str, problems: &mut Problems) -> Vec<H
         Value::Array(items) => items
             .iter()
             .enumerate()
-            .filter_map(|(index, item)| {
-                read_one(item, &pointer::join(place, &index.to_string()), problems)
-            })
+            .filter_map(|(index, item)| read_one(item, &pointer::join(place, &index.to_string()), problems))
             .collect(),
         one => read_one(one, place, problems).into_iter().collect(),
     }
@@ -149,28 +138,21 @@ fn read_one(value: &Value, place: &str, problems: &mut Problems) -> Option<Hands
     let place = fields.at(kind);
     match kind {
         "echo" => read_echo(value, &place, problems).map(|echo| Handshake::Echo(Box::new(echo))),
-        "ignore_type" => fields
-            .texts("ignore_type", problems)
-            .map(Handshake::IgnoreType),
+        "ignore_type" => fields.texts("ignore_type", problems).map(Handshake::IgnoreType),
         other => {
-            problems.add(&place, "not_supported", format!("the handshake `{other}` is not part of this release; supported are echo and ignore_type"));
+            problems.add(
+                &place,
+                "not_supported",
+                format!("the handshake `{other}` is not part of this release; supported are echo and ignore_type"),
+            );
             None
         }
     }
 }
 
 fn read_echo(value: &Value, place: &str, problems: &mut Problems) -> Option<Echo> {
-    let fields = Fields::open(
-        value,
-        place,
-        &["when", "read", "write", "status", "signed"],
-        problems,
-    )?;
-    let when = When::read(
-        fields.required("when", problems)?,
-        &fields.at("when"),
-        problems,
-    )?;
+    let fields = Fields::open(value, place, &["when", "read", "write", "status", "signed"], problems)?;
+    let when = When::read(fields.required("when", problems)?, &fields.at("when"), problems)?;
     let text = fields.required_text("read", problems)?;
     let read = match text.split_once(':') {
         Some(("query", name)) => Read::Query(name.to_owned()),
@@ -189,9 +171,7 @@ fn read_echo(value: &Value, place: &str, problems: &mut Problems) -> Option<Echo
     let write = match (text, text.split_once(':')) {
         ("text", _) => Write::Text,
         (_, Some(("json", field))) if !field.is_empty() => Write::Json(field.to_owned()),
-        (_, Some(("header", name))) if is_header_name(name) => {
-            Write::Header(name.to_ascii_lowercase())
-        }
+        (_, Some(("header", name))) if is_header_name(name) => Write::Header(name.to_ascii_lowercase()),
         _ => {
             problems.add_with_suggestion(
                 &fields.at("write"),
@@ -202,13 +182,9 @@ fn read_echo(value: &Value, place: &str, problems: &mut Problems) -> Option<Echo
             return None;
         }
     };
-    let status = fields
-        .number("status", problems)
-        .map_or(Some(200), |status| {
-            u16::try_from(status)
-                .ok()
-                .filter(|status| (200..300).contains(status))
-        });
+    let status = fields.number("status", problems).map_or(Some(200), |status| {
+        u16::try_from(status).ok().filter(|status| (200..300).contains(status))
+    });
     if status.is_none() {
         problems.add(
             &fields.at("status"),

@@ -86,11 +86,7 @@ struct Reference {
 }
 
 impl Identify {
-    pub(super) fn read(
-        webhook: &Fields<'_>,
-        ignored_types: Vec<String>,
-        problems: &mut Problems,
-    ) -> Option<Self> {
+    pub(super) fn read(webhook: &Fields<'_>, ignored_types: Vec<String>, problems: &mut Problems) -> Option<Self> {
         let value = webhook.required("identify", problems)?;
         let fields = Fields::open(
             value,
@@ -121,12 +117,7 @@ impl Identify {
             pointer.map(|pointer| (text.to_owned(), pointer))
         });
         let reference = fields.get("ref").and_then(|value| {
-            let fields = Fields::open(
-                value,
-                &fields.at("ref"),
-                &["type", "id", "version"],
-                problems,
-            )?;
+            let fields = Fields::open(value, &fields.at("ref"), &["type", "id", "version"], problems)?;
             fields.required("type", problems)?;
             fields.required("id", problems)?;
             Some(Reference {
@@ -158,16 +149,12 @@ impl Identify {
         })
     }
 
-    pub(super) fn events(
-        &self,
-        request: &InboundRequest<'_>,
-        body: &Value,
-    ) -> Result<Vec<Identified>, IdentifyError> {
+    pub(super) fn events(&self, request: &InboundRequest<'_>, body: &Value) -> Result<Vec<Identified>, IdentifyError> {
         let units = match &self.split {
             None => vec![(String::new(), body)],
-            Some((text, pointer)) => pointer.expand(body).ok_or_else(|| {
-                IdentifyError::new(text.as_str(), format!("the body has no list at `{text}`"))
-            })?,
+            Some((text, pointer)) => pointer
+                .expand(body)
+                .ok_or_else(|| IdentifyError::new(text.as_str(), format!("the body has no list at `{text}`")))?,
         };
         if units.len() > MAX_EVENTS_PER_REQUEST {
             return Err(IdentifyError::new(
@@ -213,10 +200,7 @@ impl Identify {
             )
         })?;
         if kind.len() > MAX_TEXT_BYTES {
-            return Err(IdentifyError::new(
-                unit_pointer,
-                "the event's type is too long",
-            ));
+            return Err(IdentifyError::new(unit_pointer, "the event's type is too long"));
         }
         let time_unix_ms = self
             .time
@@ -227,10 +211,7 @@ impl Identify {
             Some((
                 reference.kind.text(seen)?,
                 reference.id.text(seen)?,
-                reference
-                    .version
-                    .as_ref()
-                    .and_then(|version| version.text(seen)),
+                reference.version.as_ref().and_then(|version| version.text(seen)),
             ))
         });
         let provider_id = self
@@ -255,10 +236,7 @@ impl Identify {
             reference,
             data_pointer: self.data.clone(),
             dedupe_key,
-            order_key: self
-                .order_key
-                .as_ref()
-                .and_then(|locator| locator.text(seen)),
+            order_key: self.order_key.as_ref().and_then(|locator| locator.text(seen)),
             ignored: self.ignored_types.contains(&kind),
             kind,
         })
@@ -271,8 +249,7 @@ fn content_key(
     time_unix_ms: Option<i64>,
     seen: &Seen<'_>,
 ) -> String {
-    let (ref_kind, ref_id) =
-        reference.map_or(("", ""), |(kind, id, _)| (kind.as_str(), id.as_str()));
+    let (ref_kind, ref_id) = reference.map_or(("", ""), |(kind, id, _)| (kind.as_str(), id.as_str()));
     let time = time_unix_ms.map_or_else(String::new, |time| time.to_string());
     let content = seen.unit.to_string();
     hash(&[
@@ -320,7 +297,5 @@ fn unix_ms(value: &Value) -> Option<i64> {
         clippy::cast_possible_truncation,
         reason = "checked to lie within the years 1970 to 9999"
     )]
-    (0.0..253_402_300_800_000.0)
-        .contains(&ms)
-        .then(|| ms.round() as i64)
+    (0.0..253_402_300_800_000.0).contains(&ms).then(|| ms.round() as i64)
 }

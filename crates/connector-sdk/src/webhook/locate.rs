@@ -60,27 +60,16 @@ impl Locator {
     fn read_text(text: &str, place: &str, problems: &mut Problems) -> Option<Self> {
         if text.contains("{{") {
             let before = problems.len();
-            let template =
-                Template::compile(&Value::String(text.to_owned()), place, &|_| true, problems);
+            let template = Template::compile(&Value::String(text.to_owned()), place, &|_| true, problems);
             return (problems.len() == before).then_some(Self::Computed(template));
         }
-        if let Some(pointer) = text
-            .starts_with('/')
-            .then(|| Pointer::parse(text))
-            .flatten()
-        {
+        if let Some(pointer) = text.starts_with('/').then(|| Pointer::parse(text)).flatten() {
             return Some(Self::Unit(pointer));
         }
         match text.split_once(':') {
-            Some(("header", name)) if is_header_name(name) => {
-                Some(Self::Header(name.to_ascii_lowercase()))
-            }
-            Some(("lit", literal)) if !literal.is_empty() => {
-                Some(Self::Literal(literal.to_owned()))
-            }
-            Some(("envelope", pointer)) if pointer.starts_with('/') => {
-                Pointer::parse(pointer).map(Self::Envelope)
-            }
+            Some(("header", name)) if is_header_name(name) => Some(Self::Header(name.to_ascii_lowercase())),
+            Some(("lit", literal)) if !literal.is_empty() => Some(Self::Literal(literal.to_owned())),
+            Some(("envelope", pointer)) if pointer.starts_with('/') => Pointer::parse(pointer).map(Self::Envelope),
             _ => {
                 problems.add_with_suggestion(
                     place,
@@ -129,9 +118,7 @@ impl Locator {
                         request
                             .headers
                             .iter()
-                            .map(|(name, value)| {
-                                (name.to_ascii_lowercase(), Value::String(value.clone()))
-                            })
+                            .map(|(name, value)| (name.to_ascii_lowercase(), Value::String(value.clone())))
                             .collect()
                     })
                     .unwrap_or_default();
@@ -145,9 +132,7 @@ impl Locator {
                     .ok()?;
                 rendered.map(|value| value.into_owned())
             }
-            Self::Header(_) | Self::Literal(_) | Self::Joined(_) => {
-                self.text(seen).map(Value::String)
-            }
+            Self::Header(_) | Self::Literal(_) | Self::Joined(_) => self.text(seen).map(Value::String),
         }
     }
 }
@@ -171,9 +156,7 @@ fn read_all(items: &[Value], place: &str, problems: &mut Problems) -> Option<Vec
     items
         .iter()
         .enumerate()
-        .map(|(index, item)| {
-            Locator::read(item, &pointer::join(place, &index.to_string()), problems)
-        })
+        .map(|(index, item)| Locator::read(item, &pointer::join(place, &index.to_string()), problems))
         .collect()
 }
 

@@ -95,10 +95,7 @@ impl Webhook {
     ///
     /// # Errors
     /// [`IdentifyError`] for a form without the declared field.
-    pub fn json_body<'a>(
-        &self,
-        request: &InboundRequest<'a>,
-    ) -> Result<Cow<'a, [u8]>, IdentifyError> {
+    pub fn json_body<'a>(&self, request: &InboundRequest<'a>) -> Result<Cow<'a, [u8]>, IdentifyError> {
         let content_type = request
             .headers
             .iter()
@@ -108,7 +105,11 @@ impl Webhook {
             Some(form) if is_form(content_type) => form,
             // Where no form is declared, what the sender calls its JSON is of no interest.
             Some(_) | None => {
-                return Ok(Cow::Borrowed(if request.body.is_empty() { b"null" } else { request.body }));
+                return Ok(Cow::Borrowed(if request.body.is_empty() {
+                    b"null"
+                } else {
+                    request.body
+                }));
             }
         };
         let pairs = encode::decode_pairs(&String::from_utf8_lossy(request.body));
@@ -118,7 +119,10 @@ impl Webhook {
                 None => Err(IdentifyError::new("", format!("the form has no field `{name}`"))),
             },
             FormBody::Fields => {
-                let map = pairs.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
+                let map = pairs
+                    .into_iter()
+                    .map(|(name, value)| (name, Value::String(value)))
+                    .collect();
                 Ok(Cow::Owned(Value::Object(map).to_string().into_bytes()))
             }
         }
@@ -129,11 +133,7 @@ impl Webhook {
     ///
     /// # Errors
     /// [`IdentifyError`] when the body has not the declared form or an event has no type.
-    pub fn identify(
-        &self,
-        request: &InboundRequest<'_>,
-        body: &Value,
-    ) -> Result<Vec<Identified>, IdentifyError> {
+    pub fn identify(&self, request: &InboundRequest<'_>, body: &Value) -> Result<Vec<Identified>, IdentifyError> {
         self.identify.events(request, body)
     }
 
@@ -174,28 +174,23 @@ impl Webhook {
             "event_headers",
         ];
         let fields = Fields::open(value, place, &known, problems)?;
-        let verifier =
-            fields.required("verify", problems).and_then(|verify| {
-                if verify.as_str() == Some("endpoint") {
-                    return Some(None);
+        let verifier = fields.required("verify", problems).and_then(|verify| {
+            if verify.as_str() == Some("endpoint") {
+                return Some(None);
+            }
+            match Verifier::compile(verify, &fields.at("verify")) {
+                Ok(verifier) => Some(Some(verifier)),
+                Err(list) => {
+                    problems.extend(list);
+                    None
                 }
-                match Verifier::compile(verify, &fields.at("verify")) {
-                    Ok(verifier) => Some(Some(verifier)),
-                    Err(list) => {
-                        problems.extend(list);
-                        None
-                    }
-                }
-            });
+            }
+        });
         let handshakes = match fields.get("handshake") {
             Some(value) => handshake::read(value, &fields.at("handshake"), problems),
             None => Vec::new(),
         };
-        let ignored = handshakes
-            .iter()
-            .flat_map(Handshake::ignored_types)
-            .cloned()
-            .collect();
+        let ignored = handshakes.iter().flat_map(Handshake::ignored_types).cloned().collect();
         let identify = Identify::read(&fields, ignored, problems);
         let form = fields.text("form", problems).map(|name| {
             if name == "*" {
@@ -221,10 +216,7 @@ impl Webhook {
             recover: fields
                 .get("recover")
                 .and_then(|value| Recover::read(value, &fields.at("recover"), problems)),
-            event_headers: event_headers
-                .iter()
-                .map(|name| name.to_ascii_lowercase())
-                .collect(),
+            event_headers: event_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
         })
     }
 }
@@ -240,18 +232,13 @@ fn read_ack(fields: &Fields<'_>, problems: &mut Problems) -> Reply {
         return reply;
     };
     let place = fields.at("ack");
-    let Some(ack) = Fields::open(value, &place, &["status", "body", "content_type"], problems)
-    else {
+    let Some(ack) = Fields::open(value, &place, &["status", "body", "content_type"], problems) else {
         return reply;
     };
     if let Some(status) = ack.number("status", problems) {
         match u16::try_from(status) {
             Ok(status) if (200..300).contains(&status) => reply.status = status,
-            Ok(_) | Err(_) => problems.add(
-                &ack.at("status"),
-                "bad_value",
-                "an acknowledgement has a 2xx status",
-            ),
+            Ok(_) | Err(_) => problems.add(&ack.at("status"), "bad_value", "an acknowledgement has a 2xx status"),
         }
     }
     if let Some(body) = ack.text("body", problems) {
@@ -259,15 +246,9 @@ fn read_ack(fields: &Fields<'_>, problems: &mut Problems) -> Reply {
         let content_type = ack
             .text("content_type", problems)
             .unwrap_or("text/plain; charset=utf-8");
-        reply
-            .headers
-            .push(("content-type".to_owned(), content_type.to_owned()));
+        reply.headers.push(("content-type".to_owned(), content_type.to_owned()));
     } else if ack.get("content_type").is_some() {
-        problems.add(
-            &ack.at("content_type"),
-            "missing_key",
-            "`content_type` needs a `body`",
-        );
+        problems.add(&ack.at("content_type"), "missing_key", "`content_type` needs a `body`");
     }
     reply
 }

@@ -133,10 +133,7 @@ impl Recover {
         match &self.with {
             Template::Object(entries) => entries.iter().map(|(name, _)| name.as_str()).collect(),
             Template::Literal(Value::Object(map)) => map.keys().map(String::as_str).collect(),
-            Template::Literal(_)
-            | Template::Single { .. }
-            | Template::Text(_)
-            | Template::Array(_) => Vec::new(),
+            Template::Literal(_) | Template::Single { .. } | Template::Text(_) | Template::Array(_) => Vec::new(),
         }
     }
 }

@@ -5,17 +5,26 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use weir_connector_sdk::{Connector, Effect, Hydrate};
-use weir_workflow_engine::{Catalogue, EventTypeInfo, HydrateMode, OperationInfo, ReadInfo};
 use weir_workflow_engine::EffectClass;
+use weir_workflow_engine::{Catalogue, EventTypeInfo, HydrateMode, OperationInfo, ReadInfo};
 
 /// The class of one call, as the connector declares it for this configuration and these arguments.
 /// An operation that is gone from the manifest is blind: nothing may be taken for granted.
 pub(crate) fn effect_class(connector: &Connector, operation: &str, config: &Value, args: &Value) -> EffectClass {
-    let Some(operation) = connector.operation(operation) else { return EffectClass::Blind };
+    let Some(operation) = connector.operation(operation) else {
+        return EffectClass::Blind;
+    };
     match operation.effect(config, args) {
         Effect::Read => EffectClass::Read,
-        Effect::Keyed { window_s, .. } => EffectClass::Keyed { window: Duration::from_secs(window_s) },
-        Effect::FindBy { consistent, settle_s, .. } => EffectClass::FindBy { consistent, settle: Duration::from_secs(settle_s) },
+        Effect::Keyed { window_s, .. } => EffectClass::Keyed {
+            window: Duration::from_secs(window_s),
+        },
+        Effect::FindBy {
+            consistent, settle_s, ..
+        } => EffectClass::FindBy {
+            consistent,
+            settle: Duration::from_secs(settle_s),
+        },
         Effect::Repeatable => EffectClass::Repeatable,
         Effect::Blind => EffectClass::Blind,
     }
@@ -33,7 +42,13 @@ pub(crate) fn event_type_info(connector: &Connector, event_type: &str) -> Option
         reads: found
             .reads
             .iter()
-            .map(|(name, read)| ReadInfo { name: name.clone(), operation: read.call.clone(), with: read.with.clone(), when: read.when.clone(), all_max: read.all_max })
+            .map(|(name, read)| ReadInfo {
+                name: name.clone(),
+                operation: read.call.clone(),
+                with: read.with.clone(),
+                when: read.when.clone(),
+                all_max: read.all_max,
+            })
             .collect(),
     })
 }
@@ -55,20 +70,33 @@ impl Catalogue for Prospect<'_> {
     }
 
     fn connectors(&self) -> Vec<String> {
-        self.registry.iter().map(|connector| connector.name().to_owned()).collect()
+        self.registry
+            .iter()
+            .map(|connector| connector.name().to_owned())
+            .collect()
     }
 
     fn operation(&self, connector: &str, operation: &str) -> Option<OperationInfo> {
         let operation = self.registry.get(connector)?.operation(operation)?;
         Some(OperationInfo {
             required: operation.required_args().iter().map(ToString::to_string).collect(),
-            known: operation.known_args().map(|known| known.iter().map(ToString::to_string).collect()),
+            known: operation
+                .known_args()
+                .map(|known| known.iter().map(ToString::to_string).collect()),
             output_schema: operation.output_schema().cloned(),
         })
     }
 
     fn operations(&self, connector: &str) -> Vec<String> {
-        self.registry.get(connector).map(|connector| connector.operations().map(|operation| operation.name().to_owned()).collect()).unwrap_or_default()
+        self.registry
+            .get(connector)
+            .map(|connector| {
+                connector
+                    .operations()
+                    .map(|operation| operation.name().to_owned())
+                    .collect()
+            })
+            .unwrap_or_default()
     }
 
     fn event_type(&self, connector: &str, event_type: &str) -> Option<EventTypeInfo> {
@@ -76,6 +104,9 @@ impl Catalogue for Prospect<'_> {
     }
 
     fn event_types(&self, connector: &str) -> Vec<String> {
-        self.registry.get(connector).map(|connector| connector.events().map(|(name, _)| name.to_owned()).collect()).unwrap_or_default()
+        self.registry
+            .get(connector)
+            .map(|connector| connector.events().map(|(name, _)| name.to_owned()).collect())
+            .unwrap_or_default()
     }
 }

@@ -10,9 +10,9 @@ use similar::TextDiff;
 use std::collections::{BTreeMap, BTreeSet};
 use weir_connector_sdk::{Credential, Verifier};
 use weir_storage::ConfigSubject;
-use weir_workflow_engine::{Definition, Resolution};
-use weir_workflow_engine::WorkspaceId;
 use weir_workflow_engine::Plan;
+use weir_workflow_engine::WorkspaceId;
+use weir_workflow_engine::{Definition, Resolution};
 
 /// One change, checked and ready to be written.
 pub(super) struct Planned {
@@ -24,19 +24,33 @@ pub(super) struct Planned {
 pub(super) enum Write {
     Nothing,
     Connection(ConnectionDocument),
-    Endpoint { document: EndpointDocument, connector: String },
-    Publish { document: WorkflowDocument, resolution: Box<Resolution> },
+    Endpoint {
+        document: EndpointDocument,
+        connector: String,
+    },
+    Publish {
+        document: WorkflowDocument,
+        resolution: Box<Resolution>,
+    },
     Draft(WorkflowDocument),
     Delete(ConfigSubject),
 }
 
 /// Checks documents and says what each would change.
-pub(super) fn plan(core: &Core, snapshot: &Snapshot, workspace: WorkspaceId, sources: &[SourceDocument], expect: Expect) -> Result<Vec<Planned>, ApplyError> {
+pub(super) fn plan(
+    core: &Core,
+    snapshot: &Snapshot,
+    workspace: WorkspaceId,
+    sources: &[SourceDocument],
+    expect: Expect,
+) -> Result<Vec<Planned>, ApplyError> {
     let parsed = read_all(sources)?;
     let mut prospect = prospect(core, snapshot, workspace);
     for document in &parsed {
         if let Parsed::Connection(connection) = document {
-            prospect.connections.insert(connection.name.clone(), connection.connector.clone());
+            prospect
+                .connections
+                .insert(connection.name.clone(), connection.connector.clone());
         }
     }
     let mut problems = Vec::new();
@@ -57,7 +71,11 @@ pub(super) fn plan(core: &Core, snapshot: &Snapshot, workspace: WorkspaceId, sou
             planned.push(one);
         }
     }
-    if problems.is_empty() { Ok(planned) } else { Err(ApplyError::Invalid(problems)) }
+    if problems.is_empty() {
+        Ok(planned)
+    } else {
+        Err(ApplyError::Invalid(problems))
+    }
 }
 
 fn read_all(sources: &[SourceDocument]) -> Result<Vec<Parsed>, ApplyError> {
@@ -70,7 +88,12 @@ fn read_all(sources: &[SourceDocument]) -> Result<Vec<Parsed>, ApplyError> {
             Ok(document) => {
                 if !seen.insert((document.kind(), document.name().to_owned())) {
                     let mut reader = Reader::of(index, source, &document);
-                    reader.problem("/name", "duplicate", format!("{} `{}` stands in the set twice", document.kind(), document.name()), None);
+                    reader.problem(
+                        "/name",
+                        "duplicate",
+                        format!("{} `{}` stands in the set twice", document.kind(), document.name()),
+                        None,
+                    );
                     problems.append(&mut reader.problems);
                 }
                 parsed.push(document);
@@ -90,20 +113,40 @@ fn read_all(sources: &[SourceDocument]) -> Result<Vec<Parsed>, ApplyError> {
             suggestion: Some("split the set".to_owned()),
         });
     }
-    if problems.is_empty() { Ok(parsed) } else { Err(ApplyError::Invalid(problems)) }
+    if problems.is_empty() {
+        Ok(parsed)
+    } else {
+        Err(ApplyError::Invalid(problems))
+    }
 }
 
 fn prospect<'a>(core: &'a Core, snapshot: &Snapshot, workspace: WorkspaceId) -> Prospect<'a> {
-    let connections = snapshot.connections(workspace).map(|(connection, row)| (connection.name.clone(), row.connector.clone())).collect();
-    Prospect { registry: &core.registry, connections }
+    let connections = snapshot
+        .connections(workspace)
+        .map(|(connection, row)| (connection.name.clone(), row.connector.clone()))
+        .collect();
+    Prospect {
+        registry: &core.registry,
+        connections,
+    }
 }
 
 /// Public id and revision of what is stored now.
 fn current(snapshot: &Snapshot, workspace: WorkspaceId, kind: Kind, name: &str) -> (Option<String>, Option<i64>) {
     match kind {
-        Kind::Connection => snapshot.connection_row(workspace, name).map(|(_, row)| (row.id.to_string(), row.revision)).unzip(),
-        Kind::Endpoint => snapshot.endpoints(workspace).find(|endpoint| endpoint.name() == name).map(|endpoint| (endpoint.id().to_string(), endpoint.revision())).unzip(),
-        Kind::Workflow => snapshot.workflow(workspace, name).map(|workflow| (workflow.row.id.to_string(), workflow.row.revision)).unzip(),
+        Kind::Connection => snapshot
+            .connection_row(workspace, name)
+            .map(|(_, row)| (row.id.to_string(), row.revision))
+            .unzip(),
+        Kind::Endpoint => snapshot
+            .endpoints(workspace)
+            .find(|endpoint| endpoint.name() == name)
+            .map(|endpoint| (endpoint.id().to_string(), endpoint.revision()))
+            .unzip(),
+        Kind::Workflow => snapshot
+            .workflow(workspace, name)
+            .map(|workflow| (workflow.row.id.to_string(), workflow.row.revision))
+            .unzip(),
     }
 }
 
@@ -113,29 +156,62 @@ fn meets(expect: Expect, kind: Kind, name: &str, revision: Option<i64>) -> Resul
         Expect::Absent => revision.is_none(),
         Expect::Revision(expected) => revision == Some(expected),
     };
-    if met { Ok(()) } else { Err(ApplyError::Conflict { kind, name: name.to_owned(), current_revision: revision }) }
+    if met {
+        Ok(())
+    } else {
+        Err(ApplyError::Conflict {
+            kind,
+            name: name.to_owned(),
+            current_revision: revision,
+        })
+    }
 }
 
-fn plan_connection(core: &Core, snapshot: &Snapshot, workspace: WorkspaceId, document: ConnectionDocument, reader: &mut Reader<'_>) -> Option<Planned> {
+fn plan_connection(
+    core: &Core,
+    snapshot: &Snapshot,
+    workspace: WorkspaceId,
+    document: ConnectionDocument,
+    reader: &mut Reader<'_>,
+) -> Option<Planned> {
     let Some(connector) = core.registry.get(&document.connector) else {
         unknown_connector(core, &document.connector, reader);
         return None;
     };
     for problem in connector.check_config(&document.config) {
-        reader.problem(&format!("/config{}", problem.pointer), problem.code, problem.message, problem.suggestion);
+        reader.problem(
+            &format!("/config{}", problem.pointer),
+            problem.code,
+            problem.message,
+            problem.suggestion,
+        );
     }
     if let Some(credential) = &document.credential {
         if let Ok(parsed) = Credential::parse(credential) {
             if connector.scheme_for(&parsed).is_none() {
                 let known: Vec<&str> = connector.auth().iter().map(|scheme| scheme.as_str()).collect();
-                reader.problem("/credential", "wrong_scheme", format!("connector `{}` does not authenticate with `{}`", connector.name(), parsed.kind()), Some(format!("it takes: {}", known.join(", "))));
+                reader.problem(
+                    "/credential",
+                    "wrong_scheme",
+                    format!(
+                        "connector `{}` does not authenticate with `{}`",
+                        connector.name(),
+                        parsed.kind()
+                    ),
+                    Some(format!("it takes: {}", known.join(", "))),
+                );
             }
         }
     }
     let stored = snapshot.connection_row(workspace, &document.name);
     if let Some((_, row)) = stored {
         if row.connector != document.connector {
-            reader.problem("/connector", "immutable", format!("connection `{}` is of connector `{}`", document.name, row.connector), Some("delete the connection first, or choose another name".to_owned()));
+            reader.problem(
+                "/connector",
+                "immutable",
+                format!("connection `{}` is of connector `{}`", document.name, row.connector),
+                Some("delete the connection first, or choose another name".to_owned()),
+            );
         }
     }
     let before = stored.map(|(connection, row)| connection_document(&row.name, &row.connector, &connection.config));
@@ -148,51 +224,111 @@ fn plan_connection(core: &Core, snapshot: &Snapshot, workspace: WorkspaceId, doc
         },
         (Some(_), None) => true,
     };
-    Some(difference(Kind::Connection, document.name.clone(), before, after, secret_changed.then_some("credential"), Write::Connection(document)))
+    Some(difference(
+        Kind::Connection,
+        document.name.clone(),
+        before,
+        after,
+        secret_changed.then_some("credential"),
+        Write::Connection(document),
+    ))
 }
 
-fn plan_endpoint(snapshot: &Snapshot, workspace: WorkspaceId, document: EndpointDocument, prospect: &Prospect<'_>, reader: &mut Reader<'_>) -> Option<Planned> {
+fn plan_endpoint(
+    snapshot: &Snapshot,
+    workspace: WorkspaceId,
+    document: EndpointDocument,
+    prospect: &Prospect<'_>,
+    reader: &mut Reader<'_>,
+) -> Option<Planned> {
     let implied = match &document.connection {
         None => None,
         Some(name) => match prospect.connections.get(name) {
             Some(connector) => Some(connector.clone()),
             None => {
                 let meant = nearest(name, prospect.connections.keys().map(String::as_str));
-                reader.problem("/connection", "unknown_connection", format!("there is no connection `{name}`"), meant.or_else(|| Some("apply the connection first, or in the same set".to_owned())));
+                reader.problem(
+                    "/connection",
+                    "unknown_connection",
+                    format!("there is no connection `{name}`"),
+                    meant.or_else(|| Some("apply the connection first, or in the same set".to_owned())),
+                );
                 return None;
             }
         },
     };
     if let (Some(implied), Some(named)) = (&implied, &document.connector) {
         if implied != named {
-            reader.problem("/connector", "mismatch", format!("the connection is of connector `{implied}`, not `{named}`"), Some("leave `connector` out".to_owned()));
+            reader.problem(
+                "/connector",
+                "mismatch",
+                format!("the connection is of connector `{implied}`, not `{named}`"),
+                Some("leave `connector` out".to_owned()),
+            );
         }
     }
     let name = implied.or_else(|| document.connector.clone())?;
     let Some(connector) = prospect.registry.get(&name) else {
         let meant = nearest(&name, prospect.registry.iter().map(|connector| connector.name()));
-        reader.problem("/connector", "unknown_connector", format!("there is no connector `{name}`"), meant);
+        reader.problem(
+            "/connector",
+            "unknown_connector",
+            format!("there is no connector `{name}`"),
+            meant,
+        );
         return None;
     };
     let Some(webhook) = connector.webhook() else {
-        reader.problem("/connector", "no_webhooks", format!("connector `{name}` takes no webhooks"), None);
+        reader.problem(
+            "/connector",
+            "no_webhooks",
+            format!("connector `{name}` takes no webhooks"),
+            None,
+        );
         return None;
     };
-    let own = document.verify.as_ref().and_then(|value| Verifier::compile(value, "/verify").ok());
-    let stored = snapshot.endpoints(workspace).find(|endpoint| endpoint.name() == document.name);
+    let own = document
+        .verify
+        .as_ref()
+        .and_then(|value| Verifier::compile(value, "/verify").ok());
+    let stored = snapshot
+        .endpoints(workspace)
+        .find(|endpoint| endpoint.name() == document.name);
     match own.as_ref().or_else(|| webhook.verifier()) {
-        None => reader.problem("/verify", "missing", format!("connector `{name}` has no verification of its own, so the endpoint must say `verify`"), Some("for example verify: { token: { at: \"header:X-Token\" } }".to_owned())),
+        None => reader.problem(
+            "/verify",
+            "missing",
+            format!("connector `{name}` has no verification of its own, so the endpoint must say `verify`"),
+            Some("for example verify: { token: { at: \"header:X-Token\" } }".to_owned()),
+        ),
         Some(verifier) if verifier.needs_secret() => {
-            let count = document.secrets.as_ref().map_or_else(|| stored.map_or(0, |endpoint| endpoint.secret_count()), Vec::len);
+            let count = document
+                .secrets
+                .as_ref()
+                .map_or_else(|| stored.map_or(0, |endpoint| endpoint.secret_count()), Vec::len);
             if count == 0 {
-                reader.problem("/secrets", "missing", "the verification needs a secret and there is none", Some("add `secrets: [ … ]` with the secret that the provider shows".to_owned()));
+                reader.problem(
+                    "/secrets",
+                    "missing",
+                    "the verification needs a secret and there is none",
+                    Some("add `secrets: [ … ]` with the secret that the provider shows".to_owned()),
+                );
             }
         }
         Some(_) => {}
     }
     if let Some(endpoint) = stored {
         if endpoint.connector().name() != name {
-            reader.problem("/connector", "immutable", format!("endpoint `{}` is of connector `{}`", document.name, endpoint.connector().name()), Some("delete the endpoint first, or choose another name".to_owned()));
+            reader.problem(
+                "/connector",
+                "immutable",
+                format!(
+                    "endpoint `{}` is of connector `{}`",
+                    document.name,
+                    endpoint.connector().name()
+                ),
+                Some("delete the endpoint first, or choose another name".to_owned()),
+            );
         }
     }
     let secret_changed = match (&document.secrets, stored) {
@@ -201,26 +337,68 @@ fn plan_endpoint(snapshot: &Snapshot, workspace: WorkspaceId, document: Endpoint
         (Some(new), None) => !new.is_empty(),
     };
     let before = stored.map(|endpoint| endpoint_document(endpoint));
-    let after = endpoint_parts(&document.name, &name, document.connection.as_deref(), document.verify.as_ref(), &document.allow);
-    Some(difference(Kind::Endpoint, document.name.clone(), before, after, secret_changed.then_some("secrets"), Write::Endpoint { document, connector: name }))
+    let after = endpoint_parts(
+        &document.name,
+        &name,
+        document.connection.as_deref(),
+        document.verify.as_ref(),
+        &document.allow,
+    );
+    Some(difference(
+        Kind::Endpoint,
+        document.name.clone(),
+        before,
+        after,
+        secret_changed.then_some("secrets"),
+        Write::Endpoint {
+            document,
+            connector: name,
+        },
+    ))
 }
 
-fn plan_workflow(snapshot: &Snapshot, workspace: WorkspaceId, document: WorkflowDocument, prospect: &Prospect<'_>, reader: &mut Reader<'_>) -> Option<Planned> {
+fn plan_workflow(
+    snapshot: &Snapshot,
+    workspace: WorkspaceId,
+    document: WorkflowDocument,
+    prospect: &Prospect<'_>,
+    reader: &mut Reader<'_>,
+) -> Option<Planned> {
     let mut note = |problems: Vec<weir_workflow_engine::Problem>| {
         for problem in problems {
             reader.problem(&problem.pointer, problem.code, problem.message, problem.suggestion);
         }
     };
     let definition = Definition::parse(&document.definition).map_err(&mut note).ok()?;
-    let resolution = weir_workflow_engine::check(&definition, prospect).map_err(&mut note).ok()?;
+    let resolution = weir_workflow_engine::check(&definition, prospect)
+        .map_err(&mut note)
+        .ok()?;
     Plan::compile(&definition, &resolution).map_err(&mut note).ok()?;
-    let before = snapshot.workflow(workspace, &document.name).and_then(|workflow| workflow.published.as_ref()).map(|version| workflow_document(&version.definition));
+    let before = snapshot
+        .workflow(workspace, &document.name)
+        .and_then(|workflow| workflow.published.as_ref())
+        .map(|version| workflow_document(&version.definition));
     let after = workflow_document(&document.definition);
-    Some(difference(Kind::Workflow, document.name.clone(), before, after, None, Write::Publish { document, resolution: Box::new(resolution) }))
+    Some(difference(
+        Kind::Workflow,
+        document.name.clone(),
+        before,
+        after,
+        None,
+        Write::Publish {
+            document,
+            resolution: Box::new(resolution),
+        },
+    ))
 }
 
 /// A draft must have the shape of a workflow; what it names may not exist yet.
-pub(super) fn plan_draft(snapshot: &Snapshot, workspace: WorkspaceId, source: &SourceDocument, expect: Expect) -> Result<Planned, ApplyError> {
+pub(super) fn plan_draft(
+    snapshot: &Snapshot,
+    workspace: WorkspaceId,
+    source: &SourceDocument,
+    expect: Expect,
+) -> Result<Planned, ApplyError> {
     let parsed = document::read(0, source).map_err(ApplyError::Invalid)?;
     let mut reader = Reader::of(0, source, &parsed);
     let Parsed::Workflow(document) = parsed else {
@@ -235,9 +413,19 @@ pub(super) fn plan_draft(snapshot: &Snapshot, workspace: WorkspaceId, source: &S
     }
     let (id, revision) = current(snapshot, workspace, Kind::Workflow, &document.name);
     meets(expect, Kind::Workflow, &document.name, revision)?;
-    let before = snapshot.workflow(workspace, &document.name).and_then(|workflow| workflow.draft.as_ref()).map(|(_, draft)| workflow_document(draft));
+    let before = snapshot
+        .workflow(workspace, &document.name)
+        .and_then(|workflow| workflow.draft.as_ref())
+        .map(|(_, draft)| workflow_document(draft));
     let after = workflow_document(&document.definition);
-    let mut planned = difference(Kind::Workflow, document.name.clone(), before, after, None, Write::Draft(document));
+    let mut planned = difference(
+        Kind::Workflow,
+        document.name.clone(),
+        before,
+        after,
+        None,
+        Write::Draft(document),
+    );
     if revision.is_some() && planned.change.action == Action::Create {
         planned.change.action = Action::Update;
     }
@@ -247,9 +435,17 @@ pub(super) fn plan_draft(snapshot: &Snapshot, workspace: WorkspaceId, source: &S
 }
 
 /// Whether a thing can go, and what would be left hanging.
-pub(super) fn plan_delete(snapshot: &Snapshot, workspace: WorkspaceId, kind: Kind, name: &str, expected: Option<i64>) -> Result<Planned, ApplyError> {
+pub(super) fn plan_delete(
+    snapshot: &Snapshot,
+    workspace: WorkspaceId,
+    kind: Kind,
+    name: &str,
+    expected: Option<i64>,
+) -> Result<Planned, ApplyError> {
     let (id, revision) = current(snapshot, workspace, kind, name);
-    let (Some(id), Some(revision)) = (id, revision) else { return Err(ApplyError::NotFound) };
+    let (Some(id), Some(revision)) = (id, revision) else {
+        return Err(ApplyError::NotFound);
+    };
     if let Some(expected) = expected {
         meets(Expect::Revision(expected), kind, name, Some(revision))?;
     }
@@ -259,29 +455,72 @@ pub(super) fn plan_delete(snapshot: &Snapshot, workspace: WorkspaceId, kind: Kin
             if !by.is_empty() {
                 return Err(ApplyError::InUse { by });
             }
-            snapshot.connection_row(workspace, name).map(|(_, row)| ConfigSubject::Connection(row.id))
+            snapshot
+                .connection_row(workspace, name)
+                .map(|(_, row)| ConfigSubject::Connection(row.id))
         }
-        Kind::Endpoint => snapshot.endpoints(workspace).find(|endpoint| endpoint.name() == name).map(|endpoint| ConfigSubject::Endpoint(endpoint.id())),
-        Kind::Workflow => snapshot.workflow(workspace, name).map(|workflow| ConfigSubject::Workflow(workflow.row.id)),
+        Kind::Endpoint => snapshot
+            .endpoints(workspace)
+            .find(|endpoint| endpoint.name() == name)
+            .map(|endpoint| ConfigSubject::Endpoint(endpoint.id())),
+        Kind::Workflow => snapshot
+            .workflow(workspace, name)
+            .map(|workflow| ConfigSubject::Workflow(workflow.row.id)),
     };
     let subject = subject.ok_or(ApplyError::NotFound)?;
-    let change = Change { kind, name: name.to_owned(), action: Action::Delete, id, revision, diff: String::new(), notes: Vec::new() };
-    Ok(Planned { change, write: Write::Delete(subject) })
+    let change = Change {
+        kind,
+        name: name.to_owned(),
+        action: Action::Delete,
+        id,
+        revision,
+        diff: String::new(),
+        notes: Vec::new(),
+    };
+    Ok(Planned {
+        change,
+        write: Write::Delete(subject),
+    })
 }
 
 fn users_of_connection(snapshot: &Snapshot, workspace: WorkspaceId, name: &str) -> Vec<String> {
-    let endpoints = snapshot.endpoints(workspace).filter(|endpoint| endpoint.connection().is_some_and(|(_, connection)| connection == name)).map(|endpoint| format!("Endpoint `{}`", endpoint.name()));
+    let endpoints = snapshot
+        .endpoints(workspace)
+        .filter(|endpoint| endpoint.connection().is_some_and(|(_, connection)| connection == name))
+        .map(|endpoint| format!("Endpoint `{}`", endpoint.name()));
     let workflows = snapshot
         .workflows(workspace)
-        .filter(|workflow| workflow.published.as_ref().is_some_and(|version| version.plan.call_sites().iter().any(|site| site.connection.as_deref() == Some(name))))
+        .filter(|workflow| {
+            workflow.published.as_ref().is_some_and(|version| {
+                version
+                    .plan
+                    .call_sites()
+                    .iter()
+                    .any(|site| site.connection.as_deref() == Some(name))
+            })
+        })
         .map(|workflow| format!("Workflow `{}`", workflow.row.name));
     endpoints.chain(workflows).collect()
 }
 
 fn unknown_connector(core: &Core, name: &str, reader: &mut Reader<'_>) {
     let meant = nearest(name, core.registry.iter().map(|connector| connector.name()));
-    let known = || format!("known connectors: {}", core.registry.iter().map(|connector| connector.name()).collect::<Vec<_>>().join(", "));
-    reader.problem("/connector", "unknown_connector", format!("there is no connector `{name}`"), meant.or_else(|| Some(known())));
+    let known = || {
+        format!(
+            "known connectors: {}",
+            core.registry
+                .iter()
+                .map(|connector| connector.name())
+                .collect::<Vec<_>>()
+                .join(", ")
+        )
+    };
+    reader.problem(
+        "/connector",
+        "unknown_connector",
+        format!("there is no connector `{name}`"),
+        meant.or_else(|| Some(known())),
+    );
 }
 
 pub(super) fn connection_document(name: &str, connector: &str, config: &Value) -> Value {
@@ -294,10 +533,22 @@ pub(super) fn connection_document(name: &str, connector: &str, config: &Value) -
 
 pub(super) fn endpoint_document(endpoint: &Endpoint) -> Value {
     let allow: Vec<String> = endpoint.allow().iter().map(ToString::to_string).collect();
-    endpoint_parts(endpoint.name(), endpoint.connector().name(), endpoint.connection().map(|(_, name)| name), endpoint.verify_override(), &allow)
+    endpoint_parts(
+        endpoint.name(),
+        endpoint.connector().name(),
+        endpoint.connection().map(|(_, name)| name),
+        endpoint.verify_override(),
+        &allow,
+    )
 }
 
-fn endpoint_parts(name: &str, connector: &str, connection: Option<&str>, verify: Option<&Value>, allow: &[String]) -> Value {
+fn endpoint_parts(
+    name: &str,
+    connector: &str,
+    connection: Option<&str>,
+    verify: Option<&Value>,
+    allow: &[String],
+) -> Value {
     let mut rest = BTreeMap::from([("connector", json!(connector))]);
     if let Some(connection) = connection {
         rest.insert("connection", json!(connection));
@@ -308,19 +559,36 @@ fn endpoint_parts(name: &str, connector: &str, connection: Option<&str>, verify:
     if !allow.is_empty() {
         rest.insert("allow", json!(allow));
     }
-    ordered(Kind::Endpoint, name, rest, &["connector", "connection", "verify", "allow"])
+    ordered(
+        Kind::Endpoint,
+        name,
+        rest,
+        &["connector", "connection", "verify", "allow"],
+    )
 }
 
 pub(super) fn workflow_document(definition: &Value) -> Value {
     let mut document = serde_json::Map::new();
     document.insert("kind".to_owned(), json!(Kind::Workflow.as_str()));
     if let Value::Object(definition) = definition {
-        document.extend(definition.iter().filter(|(key, _)| *key != "kind").map(|(key, value)| (key.clone(), value.clone())));
+        document.extend(
+            definition
+                .iter()
+                .filter(|(key, _)| *key != "kind")
+                .map(|(key, value)| (key.clone(), value.clone())),
+        );
     }
     Value::Object(document)
 }
 
-fn difference(kind: Kind, name: String, before: Option<Value>, after: Value, secret: Option<&str>, write: Write) -> Planned {
+fn difference(
+    kind: Kind,
+    name: String,
+    before: Option<Value>,
+    after: Value,
+    secret: Option<&str>,
+    write: Write,
+) -> Planned {
     let action = match &before {
         None => Action::Create,
         Some(before) if *before == after && secret.is_none() => Action::Unchanged,
@@ -330,11 +598,30 @@ fn difference(kind: Kind, name: String, before: Option<Value>, after: Value, sec
         String::new()
     } else {
         let (old, new) = (before.as_ref().map(pretty).unwrap_or_default(), pretty(&after));
-        TextDiff::from_lines(&old, &new).unified_diff().context_radius(2).header("stored", "new").to_string()
+        TextDiff::from_lines(&old, &new)
+            .unified_diff()
+            .context_radius(2)
+            .header("stored", "new")
+            .to_string()
     };
     let notes = secret.map(|what| vec![format!("{what} set")]).unwrap_or_default();
-    let write = if action == Action::Unchanged { Write::Nothing } else { write };
-    Planned { change: Change { kind, name, action, id: String::new(), revision: 0, diff, notes }, write }
+    let write = if action == Action::Unchanged {
+        Write::Nothing
+    } else {
+        write
+    };
+    Planned {
+        change: Change {
+            kind,
+            name,
+            action,
+            id: String::new(),
+            revision: 0,
+            diff,
+            notes,
+        },
+        write,
+    }
 }
 
 fn pretty(value: &Value) -> String {

@@ -25,14 +25,20 @@ impl SourceDocument {
     /// A document without a text behind it.
     #[must_use]
     pub fn from_value(value: Value) -> Self {
-        SourceDocument { value, lines: None, origin: None }
+        SourceDocument {
+            value,
+            lines: None,
+            origin: None,
+        }
     }
 }
 
 impl std::fmt::Debug for SourceDocument {
     /// Documents carry secrets: only where it came from is shown.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SourceDocument").field("origin", &self.origin).finish_non_exhaustive()
+        f.debug_struct("SourceDocument")
+            .field("origin", &self.origin)
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,7 +108,12 @@ impl std::fmt::Display for ConfigProblem {
         if let (Some(kind), Some(name)) = (self.kind, &self.name) {
             write!(f, " {kind} `{name}`:")?;
         }
-        write!(f, " {}: {}", if self.pointer.is_empty() { "/" } else { &self.pointer }, self.message)?;
+        write!(
+            f,
+            " {}: {}",
+            if self.pointer.is_empty() { "/" } else { &self.pointer },
+            self.message
+        )?;
         if let Some(suggestion) = &self.suggestion {
             write!(f, " ({suggestion})")?;
         }
@@ -132,7 +143,10 @@ pub(crate) struct ConnectionDocument {
 
 impl std::fmt::Debug for ConnectionDocument {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ConnectionDocument").field("name", &self.name).field("connector", &self.connector).finish_non_exhaustive()
+        f.debug_struct("ConnectionDocument")
+            .field("name", &self.name)
+            .field("connector", &self.connector)
+            .finish_non_exhaustive()
     }
 }
 
@@ -149,7 +163,10 @@ pub(crate) struct EndpointDocument {
 
 impl std::fmt::Debug for EndpointDocument {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EndpointDocument").field("name", &self.name).field("connector", &self.connector).finish_non_exhaustive()
+        f.debug_struct("EndpointDocument")
+            .field("name", &self.name)
+            .field("connector", &self.connector)
+            .finish_non_exhaustive()
     }
 }
 
@@ -188,7 +205,13 @@ pub const MAX_ENDPOINT_SECRETS: usize = 8;
 /// # Errors
 /// All problems found.
 pub(crate) fn read(index: usize, source: &SourceDocument) -> Result<Parsed, Vec<ConfigProblem>> {
-    let mut reader = Reader { index, source, kind: None, name: None, problems: Vec::new() };
+    let mut reader = Reader {
+        index,
+        source,
+        kind: None,
+        name: None,
+        problems: Vec::new(),
+    };
     let parsed = reader.read();
     match parsed {
         Some(parsed) if reader.problems.is_empty() => Ok(parsed),
@@ -207,10 +230,22 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader that only collects problems of a document which was read before.
     pub(crate) fn of(index: usize, source: &'a SourceDocument, parsed: &Parsed) -> Self {
-        Reader { index, source, kind: Some(parsed.kind()), name: Some(parsed.name().to_owned()), problems: Vec::new() }
+        Reader {
+            index,
+            source,
+            kind: Some(parsed.kind()),
+            name: Some(parsed.name().to_owned()),
+            problems: Vec::new(),
+        }
     }
 
-    pub(crate) fn problem(&mut self, pointer: &str, code: &str, message: impl Into<String>, suggestion: Option<String>) {
+    pub(crate) fn problem(
+        &mut self,
+        pointer: &str,
+        code: &str,
+        message: impl Into<String>,
+        suggestion: Option<String>,
+    ) {
         self.problems.push(ConfigProblem {
             document: self.index,
             origin: self.source.origin.clone(),
@@ -226,7 +261,12 @@ impl<'a> Reader<'a> {
 
     fn read(&mut self) -> Option<Parsed> {
         let Value::Object(document) = &self.source.value else {
-            self.problem("", "wrong_type", "a document must be a mapping with `kind` and `name`", None);
+            self.problem(
+                "",
+                "wrong_type",
+                "a document must be a mapping with `kind` and `name`",
+                None,
+            );
             return None;
         };
         let kind = self.read_kind(document)?;
@@ -238,24 +278,45 @@ impl<'a> Reader<'a> {
             Kind::Connection => {
                 self.known_keys(document, &["kind", "name", "connector", "config", "credential"]);
                 let connector = self.required_text(document, "connector");
-                let config = document.get("config").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+                let config = document
+                    .get("config")
+                    .cloned()
+                    .unwrap_or_else(|| Value::Object(Map::new()));
                 if !config.is_object() {
                     self.problem("/config", "wrong_type", "`config` must be a mapping", None);
                 }
                 let credential = document.get("credential").filter(|value| !value.is_null()).cloned();
                 if let Some(Err(problems)) = credential.as_ref().map(Credential::parse) {
                     for problem in problems {
-                        self.problem(&format!("/credential{}", problem.pointer), problem.code, problem.message, problem.suggestion);
+                        self.problem(
+                            &format!("/credential{}", problem.pointer),
+                            problem.code,
+                            problem.message,
+                            problem.suggestion,
+                        );
                     }
                 }
-                Some(Parsed::Connection(ConnectionDocument { name, connector: connector?, config, credential }))
+                Some(Parsed::Connection(ConnectionDocument {
+                    name,
+                    connector: connector?,
+                    config,
+                    credential,
+                }))
             }
             Kind::Endpoint => {
-                self.known_keys(document, &["kind", "name", "connector", "connection", "verify", "secrets", "allow"]);
+                self.known_keys(
+                    document,
+                    &["kind", "name", "connector", "connection", "verify", "secrets", "allow"],
+                );
                 let connector = self.optional_text(document, "connector");
                 let connection = self.optional_text(document, "connection");
                 if connector.is_none() && connection.is_none() {
-                    self.problem("", "missing", "an endpoint needs a `connector` or a `connection`", Some("name the connector whose webhooks arrive here".to_owned()));
+                    self.problem(
+                        "",
+                        "missing",
+                        "an endpoint needs a `connector` or a `connection`",
+                        Some("name the connector whose webhooks arrive here".to_owned()),
+                    );
                 }
                 let verify = document.get("verify").filter(|value| !value.is_null()).cloned();
                 if let Some(Err(problems)) = verify.as_ref().map(|value| Verifier::compile(value, "/verify")) {
@@ -265,25 +326,45 @@ impl<'a> Reader<'a> {
                 }
                 let secrets = self.read_secrets(document);
                 let allow = self.read_allow(document);
-                Some(Parsed::Endpoint(EndpointDocument { name, connector, connection, verify, secrets, allow }))
+                Some(Parsed::Endpoint(EndpointDocument {
+                    name,
+                    connector,
+                    connection,
+                    verify,
+                    secrets,
+                    allow,
+                }))
             }
             Kind::Workflow => {
                 let mut definition = document.clone();
                 definition.shift_remove("kind");
-                Some(Parsed::Workflow(WorkflowDocument { name, definition: Value::Object(definition) }))
+                Some(Parsed::Workflow(WorkflowDocument {
+                    name,
+                    definition: Value::Object(definition),
+                }))
             }
         }
     }
 
     fn read_kind(&mut self, document: &Map<String, Value>) -> Option<Kind> {
         let Some(text) = document.get("kind").and_then(Value::as_str) else {
-            self.problem("/kind", "missing", "`kind` is missing", Some("one of Connection, Endpoint, Workflow".to_owned()));
+            self.problem(
+                "/kind",
+                "missing",
+                "`kind` is missing",
+                Some("one of Connection, Endpoint, Workflow".to_owned()),
+            );
             return None;
         };
         let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == text);
         if kind.is_none() {
             let meant = nearest(text, Kind::ALL.iter().map(|kind| kind.as_str()));
-            self.problem("/kind", "unknown_kind", format!("there is no kind `{text}`"), meant.or_else(|| Some("one of Connection, Endpoint, Workflow".to_owned())));
+            self.problem(
+                "/kind",
+                "unknown_kind",
+                format!("there is no kind `{text}`"),
+                meant.or_else(|| Some("one of Connection, Endpoint, Workflow".to_owned())),
+            );
         }
         kind
     }
@@ -296,7 +377,9 @@ impl<'a> Reader<'a> {
         let good = !name.is_empty()
             && name.len() <= MAX_NAME_CHARACTERS
             && name.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit())
-            && name.chars().all(|character| character.is_ascii_lowercase() || character.is_ascii_digit() || "-_.".contains(character));
+            && name.chars().all(|character| {
+                character.is_ascii_lowercase() || character.is_ascii_digit() || "-_.".contains(character)
+            });
         if !good {
             self.problem("/name", "invalid_name", format!("`{name}` is not a name"), Some(format!("lower-case letters, digits, `-`, `_`, `.`; at most {MAX_NAME_CHARACTERS} characters; a letter or digit first")));
             return None;
@@ -307,8 +390,14 @@ impl<'a> Reader<'a> {
     fn known_keys(&mut self, document: &Map<String, Value>, known: &[&str]) {
         for key in document.keys() {
             if !known.contains(&key.as_str()) {
-                let suggestion = nearest(key, known.iter().copied()).or_else(|| Some(format!("known keys: {}", known.join(", "))));
-                self.problem(&format!("/{}", escape(key)), "unknown_key", format!("unknown key `{key}`"), suggestion);
+                let suggestion =
+                    nearest(key, known.iter().copied()).or_else(|| Some(format!("known keys: {}", known.join(", "))));
+                self.problem(
+                    &format!("/{}", escape(key)),
+                    "unknown_key",
+                    format!("unknown key `{key}`"),
+                    suggestion,
+                );
             }
         }
     }
@@ -326,7 +415,12 @@ impl<'a> Reader<'a> {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),
             Some(_) => {
-                self.problem(&format!("/{key}"), "wrong_type", format!("`{key}` must be a text that is not empty"), None);
+                self.problem(
+                    &format!("/{key}"),
+                    "wrong_type",
+                    format!("`{key}` must be a text that is not empty"),
+                    None,
+                );
                 None
             }
         }
@@ -342,7 +436,12 @@ impl<'a> Reader<'a> {
             }
         };
         if list.len() > MAX_ENDPOINT_SECRETS {
-            self.problem("/secrets", "too_many", format!("at most {MAX_ENDPOINT_SECRETS} secrets may be active at once"), Some("remove secrets that the provider no longer uses".to_owned()));
+            self.problem(
+                "/secrets",
+                "too_many",
+                format!("at most {MAX_ENDPOINT_SECRETS} secrets may be active at once"),
+                Some("remove secrets that the provider no longer uses".to_owned()),
+            );
         }
         let mut secrets = Vec::with_capacity(list.len());
         for (index, item) in list.iter().enumerate() {
@@ -350,8 +449,15 @@ impl<'a> Reader<'a> {
             let basic = pair.and_then(|pair| Some((pair.get("username")?.as_str()?, pair.get("password")?.as_str()?)));
             match (item.as_str(), basic) {
                 (Some(secret), _) if !secret.is_empty() => secrets.push(secret.to_owned()),
-                (_, Some((username, password))) if !username.contains(':') && !password.is_empty() => secrets.push(format!("{username}:{password}")),
-                (_, _) => self.problem(&format!("/secrets/{index}"), "wrong_type", "a secret must be a text that is not empty, or {username, password}", None),
+                (_, Some((username, password))) if !username.contains(':') && !password.is_empty() => {
+                    secrets.push(format!("{username}:{password}"))
+                }
+                (_, _) => self.problem(
+                    &format!("/secrets/{index}"),
+                    "wrong_type",
+                    "a secret must be a text that is not empty, or {username, password}",
+                    None,
+                ),
             }
         }
         Some(secrets)
@@ -370,7 +476,12 @@ impl<'a> Reader<'a> {
         for (index, item) in list.iter().enumerate() {
             match item.as_str().and_then(parse_network) {
                 Some(network) => networks.push(network.to_string()),
-                None => self.problem(&format!("/allow/{index}"), "invalid_network", format!("{item} is not a network"), Some("write an address or CIDR, such as 203.0.113.0/24".to_owned())),
+                None => self.problem(
+                    &format!("/allow/{index}"),
+                    "invalid_network",
+                    format!("{item} is not a network"),
+                    Some("write an address or CIDR, such as 203.0.113.0/24".to_owned()),
+                ),
             }
         }
         networks
@@ -384,7 +495,12 @@ impl<'a> Reader<'a> {
                 if map.len() == 1 && map.values().all(Value::is_string) {
                     for key in ["env", "file"] {
                         if map.contains_key(key) && self.kind != Some(Kind::Workflow) {
-                            self.problem(pointer, "unresolved_reference", format!("`{{ {key}: … }}` is resolved by `weir apply`, not by the server"), Some("send the value itself".to_owned()));
+                            self.problem(
+                                pointer,
+                                "unresolved_reference",
+                                format!("`{{ {key}: … }}` is resolved by `weir apply`, not by the server"),
+                                Some("send the value itself".to_owned()),
+                            );
                         }
                     }
                 }
@@ -412,7 +528,9 @@ impl<'a> Reader<'a> {
 
 /// An address or a network in CIDR notation.
 pub(crate) fn parse_network(text: &str) -> Option<ipnet::IpNet> {
-    text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(ipnet::IpNet::from))
+    text.parse()
+        .ok()
+        .or_else(|| text.parse::<std::net::IpAddr>().ok().map(ipnet::IpNet::from))
 }
 
 /// `did you mean …` for the candidate nearest to `text`.

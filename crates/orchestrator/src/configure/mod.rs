@@ -9,8 +9,8 @@ mod document;
 mod token;
 mod write;
 
-pub use document::{ConfigProblem, Kind, Lines, MAX_ENDPOINT_SECRETS, MAX_NAME_CHARACTERS, SourceDocument};
 pub(crate) use document::escape;
+pub use document::{ConfigProblem, Kind, Lines, MAX_ENDPOINT_SECRETS, MAX_NAME_CHARACTERS, SourceDocument};
 pub(crate) use write::ensure_workspace;
 
 use crate::service::Orchestrator;
@@ -30,7 +30,8 @@ pub struct Actor {
 
 impl Actor {
     fn label(&self) -> String {
-        self.token.map_or_else(|| self.name.clone(), |token| format!("token:{token}"))
+        self.token
+            .map_or_else(|| self.name.clone(), |token| format!("token:{token}"))
     }
 }
 
@@ -133,12 +134,21 @@ impl Orchestrator {
     ///
     /// # Errors
     /// See [`ApplyError`]; after any of them nothing has changed.
-    pub async fn apply(&self, workspace: WorkspaceId, actor: &Actor, documents: Vec<SourceDocument>, options: ApplyOptions) -> Result<ApplyReport, ApplyError> {
+    pub async fn apply(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        documents: Vec<SourceDocument>,
+        options: ApplyOptions,
+    ) -> Result<ApplyReport, ApplyError> {
         let _one_at_a_time = self.core.configuring.lock().await;
         let snapshot = self.snapshot();
         let planned = change::plan(&self.core, &snapshot, workspace, &documents, options.expect)?;
         if options.dry_run || planned.iter().all(|planned| planned.change.action == Action::Unchanged) {
-            return Ok(ApplyReport { changes: planned.into_iter().map(|planned| planned.change).collect(), applied: false });
+            return Ok(ApplyReport {
+                changes: planned.into_iter().map(|planned| planned.change).collect(),
+                applied: false,
+            });
         }
         let changes = self.write(workspace, actor, planned).await?;
         Ok(ApplyReport { changes, applied: true })
@@ -148,7 +158,13 @@ impl Orchestrator {
     ///
     /// # Errors
     /// See [`ApplyError`].
-    pub async fn workflow_save_draft(&self, workspace: WorkspaceId, actor: &Actor, document: SourceDocument, expect: Expect) -> Result<Change, ApplyError> {
+    pub async fn workflow_save_draft(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        document: SourceDocument,
+        expect: Expect,
+    ) -> Result<Change, ApplyError> {
         let _one_at_a_time = self.core.configuring.lock().await;
         let planned = change::plan_draft(&self.snapshot(), workspace, &document, expect)?;
         if planned.change.action == Action::Unchanged {
@@ -161,28 +177,54 @@ impl Orchestrator {
     ///
     /// # Errors
     /// [`ApplyError::NotFound`] when there is no such workflow or it has no draft; problems as for [`Orchestrator::apply`].
-    pub async fn workflow_publish(&self, workspace: WorkspaceId, actor: &Actor, name: &str, expect: Expect) -> Result<Change, ApplyError> {
+    pub async fn workflow_publish(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        name: &str,
+        expect: Expect,
+    ) -> Result<Change, ApplyError> {
         let _one_at_a_time = self.core.configuring.lock().await;
         let snapshot = self.snapshot();
-        let (_, draft) = snapshot.workflow(workspace, name).and_then(|workflow| workflow.draft.as_ref()).ok_or(ApplyError::NotFound)?;
+        let (_, draft) = snapshot
+            .workflow(workspace, name)
+            .and_then(|workflow| workflow.draft.as_ref())
+            .ok_or(ApplyError::NotFound)?;
         let mut document = draft.clone();
         if let Value::Object(map) = &mut document {
             map.insert("kind".to_owned(), json!(Kind::Workflow.as_str()));
         }
-        let planned = change::plan(&self.core, &snapshot, workspace, &[SourceDocument::from_value(document)], expect)?;
+        let planned = change::plan(
+            &self.core,
+            &snapshot,
+            workspace,
+            &[SourceDocument::from_value(document)],
+            expect,
+        )?;
         let planned = planned.into_iter().next().ok_or(ApplyError::NotFound)?;
         self.write_one(workspace, actor, planned).await
     }
 
     async fn write_one(&self, workspace: WorkspaceId, actor: &Actor, planned: Planned) -> Result<Change, ApplyError> {
-        self.write(workspace, actor, vec![planned]).await?.into_iter().next().ok_or(ApplyError::NotFound)
+        self.write(workspace, actor, vec![planned])
+            .await?
+            .into_iter()
+            .next()
+            .ok_or(ApplyError::NotFound)
     }
 
     /// Deletes a connection, endpoint or workflow. Runs of a deleted workflow that are under way come to their end.
     ///
     /// # Errors
     /// [`ApplyError::InUse`] for a connection that an endpoint or a published workflow names.
-    pub async fn delete(&self, workspace: WorkspaceId, actor: &Actor, kind: Kind, name: &str, expected_revision: Option<i64>) -> Result<(), ApplyError> {
+    pub async fn delete(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        kind: Kind,
+        name: &str,
+        expected_revision: Option<i64>,
+    ) -> Result<(), ApplyError> {
         let _one_at_a_time = self.core.configuring.lock().await;
         let planned = change::plan_delete(&self.snapshot(), workspace, kind, name, expected_revision)?;
         self.write(workspace, actor, vec![planned]).await.map(drop)
@@ -193,9 +235,16 @@ impl Orchestrator {
     #[must_use]
     pub fn export(&self, workspace: WorkspaceId) -> Vec<Value> {
         let snapshot = self.snapshot();
-        let connections = snapshot.connections(workspace).map(|(connection, _)| change::connection_document(&connection.name, connection.connector.name(), &connection.config));
-        let endpoints = snapshot.endpoints(workspace).map(|endpoint| change::endpoint_document(endpoint));
-        let workflows = snapshot.workflows(workspace).filter_map(|workflow| workflow.published.as_ref()).map(|version| change::workflow_document(&version.definition));
+        let connections = snapshot.connections(workspace).map(|(connection, _)| {
+            change::connection_document(&connection.name, connection.connector.name(), &connection.config)
+        });
+        let endpoints = snapshot
+            .endpoints(workspace)
+            .map(|endpoint| change::endpoint_document(endpoint));
+        let workflows = snapshot
+            .workflows(workspace)
+            .filter_map(|workflow| workflow.published.as_ref())
+            .map(|version| change::workflow_document(&version.definition));
         connections.chain(endpoints).chain(workflows).collect()
     }
 }

@@ -14,11 +14,27 @@ impl Orchestrator {
     ///
     /// # Errors
     /// [`ApplyError::Unavailable`].
-    pub async fn token_create(&self, workspace: WorkspaceId, actor: &Actor, name: &str, scopes: String, hash: [u8; 32], expires_at: Option<Timestamp>) -> Result<TokenId, ApplyError> {
+    pub async fn token_create(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        name: &str,
+        scopes: String,
+        hash: [u8; 32],
+        expires_at: Option<Timestamp>,
+    ) -> Result<TokenId, ApplyError> {
         let now = self.now();
         let id = TokenId::from_raw(self.core.new_id(now));
         let audit = self.token_audit(workspace, actor, "token.create", name, &scopes);
-        let row = ApiTokenRow { id, workspace, name: name.to_owned(), hash, scopes, created_at: now, expires_at };
+        let row = ApiTokenRow {
+            id,
+            workspace,
+            name: name.to_owned(),
+            hash,
+            scopes,
+            created_at: now,
+            expires_at,
+        };
         self.change_tokens(ConfigRowChange::PutToken(row), audit).await?;
         Ok(id)
     }
@@ -28,9 +44,21 @@ impl Orchestrator {
     /// # Errors
     /// [`ApplyError::NotFound`], [`ApplyError::Unavailable`].
     pub async fn token_revoke(&self, workspace: WorkspaceId, actor: &Actor, id: TokenId) -> Result<(), ApplyError> {
-        let name = self.snapshot().tokens(workspace).find(|row| row.id == id).map(|row| row.name.clone()).ok_or(ApplyError::NotFound)?;
+        let name = self
+            .snapshot()
+            .tokens(workspace)
+            .find(|row| row.id == id)
+            .map(|row| row.name.clone())
+            .ok_or(ApplyError::NotFound)?;
         let audit = self.token_audit(workspace, actor, "token.revoke", &name, "[]");
-        self.change_tokens(ConfigRowChange::Delete { workspace, subject: ConfigSubject::Token(id) }, audit).await
+        self.change_tokens(
+            ConfigRowChange::Delete {
+                workspace,
+                subject: ConfigSubject::Token(id),
+            },
+            audit,
+        )
+        .await
     }
 
     fn token_audit(&self, workspace: WorkspaceId, actor: &Actor, action: &str, name: &str, scopes: &str) -> AuditEntry {
@@ -50,8 +78,14 @@ impl Orchestrator {
 
     async fn change_tokens(&self, change: ConfigRowChange, audit: AuditEntry) -> Result<(), ApplyError> {
         let _one_at_a_time = self.core.configuring.lock().await;
-        let fact = Fact::Config(ConfigChange { changes: vec![change], expected: Vec::new(), audit: vec![audit] });
+        let fact = Fact::Config(ConfigChange {
+            changes: vec![change],
+            expected: Vec::new(),
+            audit: vec![audit],
+        });
         outcome(self.writer(), fact).await?;
-        self.reload().await.map(drop).map_err(|error| ApplyError::Unavailable(format!("the change is stored, but could not be put in force: {error}")))
+        self.reload().await.map(drop).map_err(|error| {
+            ApplyError::Unavailable(format!("the change is stored, but could not be put in force: {error}"))
+        })
     }
 }

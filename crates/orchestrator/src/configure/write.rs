@@ -8,22 +8,49 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use weir_storage::{
-    AuditEntry, ConfigChange, ConfigOutcome, ConfigRowChange, ConfigSubject, ConnectionRow, EndpointRow, ExpectedRevision, Fact, FactOutcome, RowIdentity, Store, VersionState, WorkflowRow, WorkflowVersionRow,
+    AuditEntry, ConfigChange, ConfigOutcome, ConfigRowChange, ConfigSubject, ConnectionRow, EndpointRow,
+    ExpectedRevision, Fact, FactOutcome, RowIdentity, Store, VersionState, WorkflowRow, WorkflowVersionRow,
     WorkspaceRow, Writer,
 };
-use weir_workflow_engine::{ConnectionId, EndpointId, IdGenerator, VersionId, WorkflowId, WorkspaceId};
 use weir_workflow_engine::Timestamp;
+use weir_workflow_engine::{ConnectionId, EndpointId, IdGenerator, VersionId, WorkflowId, WorkspaceId};
 
 /// Makes the workspace on the first start.
-pub(crate) async fn ensure_workspace(store: &Store, writer: &Writer, ids: &IdGenerator, now: Timestamp, name: &str) -> Result<WorkspaceId, StartError> {
+pub(crate) async fn ensure_workspace(
+    store: &Store,
+    writer: &Writer,
+    ids: &IdGenerator,
+    now: Timestamp,
+    name: &str,
+) -> Result<WorkspaceId, StartError> {
     let rows = store.config_load().await?;
     if let Some(row) = rows.workspaces.iter().find(|row| row.name == name) {
         return Ok(row.id);
     }
     let id = WorkspaceId::from_raw(ids.next_raw(now));
-    let audit = AuditEntry { id: ids.next_raw(now), workspace: id, at: now, actor: "system".to_owned(), action: "workspace.create".to_owned(), subject: name.to_owned(), client_ip: None, request_id: None, detail: "{}".to_owned() };
-    let change = ConfigChange { changes: vec![ConfigRowChange::PutWorkspace(WorkspaceRow { id, name: name.to_owned(), created_at: now })], expected: Vec::new(), audit: vec![audit] };
-    let pending = writer.submit(Fact::Config(change)).map_err(|_full| weir_storage::WriteError::Unavailable)?;
+    let audit = AuditEntry {
+        id: ids.next_raw(now),
+        workspace: id,
+        at: now,
+        actor: "system".to_owned(),
+        action: "workspace.create".to_owned(),
+        subject: name.to_owned(),
+        client_ip: None,
+        request_id: None,
+        detail: "{}".to_owned(),
+    };
+    let change = ConfigChange {
+        changes: vec![ConfigRowChange::PutWorkspace(WorkspaceRow {
+            id,
+            name: name.to_owned(),
+            created_at: now,
+        })],
+        expected: Vec::new(),
+        audit: vec![audit],
+    };
+    let pending = writer
+        .submit(Fact::Config(change))
+        .map_err(|_full| weir_storage::WriteError::Unavailable)?;
     pending.await?;
     Ok(id)
 }
@@ -31,7 +58,13 @@ pub(crate) async fn ensure_workspace(store: &Store, writer: &Writer, ids: &IdGen
 impl Core {
     /// The credential of a connection, opened to be compared. `None` when it does not open: then it counts as changed.
     pub(super) fn open_credential(&self, row: &ConnectionRow, sealed: &[u8]) -> Option<Value> {
-        open_json(&self.secrets, &RowIdentity::connection(row.workspace, row.id), sealed, || row.name.clone()).ok()
+        open_json(
+            &self.secrets,
+            &RowIdentity::connection(row.workspace, row.id),
+            sealed,
+            || row.name.clone(),
+        )
+        .ok()
     }
 
     fn seal(&self, identity: &RowIdentity, value: &Value) -> Result<Vec<u8>, ApplyError> {
@@ -42,10 +75,22 @@ impl Core {
 
 impl Orchestrator {
     /// Writes planned changes in one transaction and reloads. The caller holds the configuration lock.
-    pub(super) async fn write(&self, workspace: WorkspaceId, actor: &Actor, planned: Vec<Planned>) -> Result<Vec<Change>, ApplyError> {
+    pub(super) async fn write(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        planned: Vec<Planned>,
+    ) -> Result<Vec<Change>, ApplyError> {
         let now = self.clock().now();
         let snapshot = self.snapshot();
-        let mut rows = Rows { core: &self.core, snapshot: &snapshot, workspace, now, change: ConfigChange::default(), connections: Vec::new() };
+        let mut rows = Rows {
+            core: &self.core,
+            snapshot: &snapshot,
+            workspace,
+            now,
+            change: ConfigChange::default(),
+            connections: Vec::new(),
+        };
         let mut changes = Vec::with_capacity(planned.len());
         for Planned { mut change, write } in planned {
             rows.expect_unchanged(&change);
@@ -58,15 +103,30 @@ impl Orchestrator {
             changes.push(change);
         }
         if let Some(current_revision) = outcome(self.writer(), Fact::Config(rows.change)).await? {
-            let (kind, name) = changes.first().map_or((Kind::Workflow, String::new()), |change| (change.kind, change.name.clone()));
-            return Err(ApplyError::Conflict { kind, name, current_revision });
+            let (kind, name) = changes.first().map_or((Kind::Workflow, String::new()), |change| {
+                (change.kind, change.name.clone())
+            });
+            return Err(ApplyError::Conflict {
+                kind,
+                name,
+                current_revision,
+            });
         }
-        let fresh = self.reload().await.map_err(|error| ApplyError::Unavailable(format!("the change is stored, but could not be put in force: {error}")))?;
+        let fresh = self.reload().await.map_err(|error| {
+            ApplyError::Unavailable(format!("the change is stored, but could not be put in force: {error}"))
+        })?;
         for change in &mut changes {
             let revision = match change.kind {
-                Kind::Connection => fresh.connection_row(workspace, &change.name).map(|(_, row)| row.revision),
-                Kind::Endpoint => fresh.endpoints(workspace).find(|endpoint| endpoint.name() == change.name).map(|endpoint| endpoint.revision()),
-                Kind::Workflow => fresh.workflow(workspace, &change.name).map(|workflow| workflow.row.revision),
+                Kind::Connection => fresh
+                    .connection_row(workspace, &change.name)
+                    .map(|(_, row)| row.revision),
+                Kind::Endpoint => fresh
+                    .endpoints(workspace)
+                    .find(|endpoint| endpoint.name() == change.name)
+                    .map(|endpoint| endpoint.revision()),
+                Kind::Workflow => fresh
+                    .workflow(workspace, &change.name)
+                    .map(|workflow| workflow.row.revision),
             };
             change.revision = revision.unwrap_or(change.revision);
         }
@@ -79,8 +139,17 @@ impl Orchestrator {
         if !self.core.look_at_revision.try_take(self.clock().now()) {
             return None;
         }
-        let revision = self.core.store.config_revision().await.ok()?;
-        if revision == self.snapshot().revision() { None } else { self.reload().await.ok() }
+        // Connections of the database belong to the runtime that the process was started on; webhooks are taken on others.
+        let this = self.clone();
+        let looked = self.core.runtime.spawn(async move {
+            let revision = this.core.store.config_revision().await.ok()?;
+            if revision == this.snapshot().revision() {
+                None
+            } else {
+                this.reload().await.ok()
+            }
+        });
+        looked.await.ok().flatten()
     }
 
     /// Reads the configuration again and puts it in force.
@@ -89,7 +158,8 @@ impl Orchestrator {
     /// The stored configuration cannot be read; the one in force stays.
     pub(crate) async fn reload(&self) -> Result<Arc<Snapshot>, crate::snapshot::SnapshotError> {
         let before = self.snapshot();
-        let fresh = Arc::new(Snapshot::load(&self.core.store, &self.core.secrets, &self.core.registry, Some(&before)).await?);
+        let fresh =
+            Arc::new(Snapshot::load(&self.core.store, &self.core.secrets, &self.core.registry, Some(&before)).await?);
         self.core.snapshot.store(Arc::clone(&fresh));
         Ok(fresh)
     }
@@ -97,8 +167,13 @@ impl Orchestrator {
 
 /// Waits for a change of configuration. `Some`: another revision was there, and nothing was written.
 pub(super) async fn outcome(writer: &Writer, fact: Fact) -> Result<Option<Option<i64>>, ApplyError> {
-    let pending = writer.submit(fact).map_err(|full| ApplyError::Unavailable(full.to_string()))?;
-    match pending.await.map_err(|error| ApplyError::Unavailable(error.to_string()))? {
+    let pending = writer
+        .submit(fact)
+        .map_err(|full| ApplyError::Unavailable(full.to_string()))?;
+    match pending
+        .await
+        .map_err(|error| ApplyError::Unavailable(error.to_string()))?
+    {
         FactOutcome::Config(ConfigOutcome::Applied { .. }) => Ok(None),
         FactOutcome::Config(ConfigOutcome::Conflict { current, .. }) => Ok(Some(current)),
         other => Err(ApplyError::Unavailable(format!("the writer answered with {other:?}"))),
@@ -118,12 +193,26 @@ struct Rows<'a> {
 impl Rows<'_> {
     fn expect_unchanged(&mut self, change: &Change) {
         let subject = match change.kind {
-            Kind::Connection => self.snapshot.connection_row(self.workspace, &change.name).map(|(_, row)| ConfigSubject::Connection(row.id)),
-            Kind::Endpoint => self.snapshot.endpoints(self.workspace).find(|endpoint| endpoint.name() == change.name).map(|endpoint| ConfigSubject::Endpoint(endpoint.id())),
-            Kind::Workflow => self.snapshot.workflow(self.workspace, &change.name).map(|workflow| ConfigSubject::Workflow(workflow.row.id)),
+            Kind::Connection => self
+                .snapshot
+                .connection_row(self.workspace, &change.name)
+                .map(|(_, row)| ConfigSubject::Connection(row.id)),
+            Kind::Endpoint => self
+                .snapshot
+                .endpoints(self.workspace)
+                .find(|endpoint| endpoint.name() == change.name)
+                .map(|endpoint| ConfigSubject::Endpoint(endpoint.id())),
+            Kind::Workflow => self
+                .snapshot
+                .workflow(self.workspace, &change.name)
+                .map(|workflow| ConfigSubject::Workflow(workflow.row.id)),
         };
         if let Some(subject) = subject {
-            self.change.expected.push(ExpectedRevision { workspace: self.workspace, subject, revision: Some(change.revision) });
+            self.change.expected.push(ExpectedRevision {
+                workspace: self.workspace,
+                subject,
+                revision: Some(change.revision),
+            });
         }
     }
 
@@ -157,7 +246,10 @@ impl Rows<'_> {
                 Ok(None)
             }
             Write::Connection(document) => {
-                let stored = self.snapshot.connection_row(workspace, &document.name).map(|(_, row)| row);
+                let stored = self
+                    .snapshot
+                    .connection_row(workspace, &document.name)
+                    .map(|(_, row)| row);
                 let id = stored.map_or_else(|| ConnectionId::from_raw(self.core.new_id(now)), |row| row.id);
                 let credential = match &document.credential {
                     Some(value) => Some(self.core.seal(&RowIdentity::connection(workspace, id), value)?),
@@ -178,14 +270,21 @@ impl Rows<'_> {
                 Ok(Some(id.to_string()))
             }
             Write::Endpoint { document, connector } => {
-                let stored = self.snapshot.endpoints(workspace).find(|endpoint| endpoint.name() == document.name);
+                let stored = self
+                    .snapshot
+                    .endpoints(workspace)
+                    .find(|endpoint| endpoint.name() == document.name);
                 let id = stored.map_or_else(|| EndpointId::from_raw(self.core.new_id(now)), |endpoint| endpoint.id());
                 let secrets = match &document.secrets {
                     Some(list) => Some(self.core.seal(&RowIdentity::endpoint(workspace, id), &json!(list))?),
                     None => stored.and_then(|endpoint| endpoint.sealed_secrets()),
                 };
                 let connection = document.connection.as_ref().and_then(|name| {
-                    let new = self.connections.iter().find(|(known, _)| known == name).map(|(_, id)| *id);
+                    let new = self
+                        .connections
+                        .iter()
+                        .find(|(known, _)| known == name)
+                        .map(|(_, id)| *id);
                     new.or_else(|| self.snapshot.connection_row(workspace, name).map(|(_, row)| row.id))
                 });
                 self.change.changes.push(ConfigRowChange::PutEndpoint(EndpointRow {
@@ -204,22 +303,48 @@ impl Rows<'_> {
                 Ok(Some(id.to_string()))
             }
             Write::Publish { document, resolution } => {
-                let resolution = serde_json::to_string(&resolution).map_err(|error| ApplyError::Unavailable(error.to_string()))?;
-                Ok(Some(self.put_version(change, &document.name, &document.definition, resolution, VersionState::Published)))
+                let resolution =
+                    serde_json::to_string(&resolution).map_err(|error| ApplyError::Unavailable(error.to_string()))?;
+                Ok(Some(self.put_version(
+                    change,
+                    &document.name,
+                    &document.definition,
+                    resolution,
+                    VersionState::Published,
+                )))
             }
-            Write::Draft(document) => Ok(Some(self.put_version(change, &document.name, &document.definition, "null".to_owned(), VersionState::Draft))),
+            Write::Draft(document) => Ok(Some(self.put_version(
+                change,
+                &document.name,
+                &document.definition,
+                "null".to_owned(),
+                VersionState::Draft,
+            ))),
         }
     }
 
     /// A published version is new each time; a draft is written over until it is published.
-    fn put_version(&mut self, _change: &Change, name: &str, definition: &Value, resolution: String, state: VersionState) -> String {
+    fn put_version(
+        &mut self,
+        _change: &Change,
+        name: &str,
+        definition: &Value,
+        resolution: String,
+        state: VersionState,
+    ) -> String {
         let (workspace, now) = (self.workspace, self.now);
         let stored = self.snapshot.workflow(workspace, name);
-        let workflow = stored.map_or_else(|| WorkflowId::from_raw(self.core.new_id(now)), |workflow| workflow.row.id);
+        let workflow = stored.map_or_else(
+            || WorkflowId::from_raw(self.core.new_id(now)),
+            |workflow| workflow.row.id,
+        );
         let draft = stored.and_then(|workflow| Some((workflow.row.draft_version?, workflow.draft.as_ref()?.0)));
         let (id, number) = match draft {
             Some(draft) => draft,
-            None => (VersionId::from_raw(self.core.new_id(now)), stored.map_or(1, |workflow| workflow.last_number() + 1)),
+            None => (
+                VersionId::from_raw(self.core.new_id(now)),
+                stored.map_or(1, |workflow| workflow.last_number() + 1),
+            ),
         };
         let text = definition.to_string();
         let checksum = hex::encode(Sha256::digest(text.as_bytes()));
@@ -229,13 +354,29 @@ impl Rows<'_> {
             workspace,
             name: name.to_owned(),
             paused: stored.is_some_and(|workflow| workflow.row.paused),
-            published_version: if state == VersionState::Published { Some(id) } else { stored.and_then(|workflow| workflow.row.published_version) },
+            published_version: if state == VersionState::Published {
+                Some(id)
+            } else {
+                stored.and_then(|workflow| workflow.row.published_version)
+            },
             draft_version: (state == VersionState::Draft).then_some(id),
             revision: 0,
             created_at: now,
             updated_at: now,
         }));
-        self.change.changes.push(ConfigRowChange::PutVersion(WorkflowVersionRow { id, workspace, workflow, number, state, definition: text, resolution, checksum, created_at: now }));
+        self.change
+            .changes
+            .push(ConfigRowChange::PutVersion(WorkflowVersionRow {
+                id,
+                workspace,
+                workflow,
+                number,
+                state,
+                definition: text,
+                resolution,
+                checksum,
+                created_at: now,
+            }));
         workflow.to_string()
     }
 }

@@ -67,9 +67,7 @@ impl CredentialError {
                 message: format!("token endpoint: {refused}"),
                 transient: false,
             },
-            kind => {
-                CredentialError::transient(format!("no answer from the token endpoint: {kind}"))
-            }
+            kind => CredentialError::transient(format!("no answer from the token endpoint: {kind}")),
         }
     }
 }
@@ -93,12 +91,7 @@ pub(crate) async fn authorise(
 ) -> Result<Option<Arc<AccessToken>>, CredentialError> {
     let credential = connection.credential.as_ref().unwrap_or(&Credential::None);
     let Some(scheme) = connection.connector.scheme_for(credential) else {
-        let offered: Vec<&str> = connection
-            .connector
-            .auth()
-            .iter()
-            .map(AuthScheme::as_str)
-            .collect();
+        let offered: Vec<&str> = connection.connector.auth().iter().map(AuthScheme::as_str).collect();
         return Err(CredentialError::permanent(format!(
             "connector {} needs a credential of kind {}, the connection has {}",
             connection.connector.name(),
@@ -113,8 +106,7 @@ pub(crate) async fn authorise(
         Applied::Complete => Ok(None),
         Applied::NeedsToken => {
             // Boxed: the compiler does not see that the future of a closure over references can be sent.
-            let fetch =
-                || -> BoxFuture<'_, _> { Box::pin(fetch(connection, credential, scheme, via)) };
+            let fetch = || -> BoxFuture<'_, _> { Box::pin(fetch(connection, credential, scheme, via)) };
             let token = connection.token.get(|| via.clock.now(), fetch).await?;
             credential
                 .apply_token(token.secret(), request)
@@ -131,15 +123,11 @@ async fn fetch(
     via: &TokenRequests<'_>,
 ) -> Result<AccessToken, CredentialError> {
     match scheme {
-        AuthScheme::OAuth2ClientCredentials(scheme) => {
-            oauth2_client::fetch(connection, credential, scheme, via).await
+        AuthScheme::OAuth2ClientCredentials(scheme) => oauth2_client::fetch(connection, credential, scheme, via).await,
+        AuthScheme::ServiceAccountJwt(scheme) => service_account::fetch(connection, credential, scheme, via).await,
+        AuthScheme::None | AuthScheme::Bearer | AuthScheme::ApiKey(_) | AuthScheme::Basic => {
+            Err(CredentialError::permanent("this kind of credential has no token"))
         }
-        AuthScheme::ServiceAccountJwt(scheme) => {
-            service_account::fetch(connection, credential, scheme, via).await
-        }
-        AuthScheme::None | AuthScheme::Bearer | AuthScheme::ApiKey(_) | AuthScheme::Basic => Err(
-            CredentialError::permanent("this kind of credential has no token"),
-        ),
     }
 }
 

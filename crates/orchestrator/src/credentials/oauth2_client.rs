@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use oauth2::basic::BasicClient;
 use oauth2::{
-    AsyncHttpClient, AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse,
-    RequestTokenError, Scope, TokenResponse, TokenUrl,
+    AsyncHttpClient, AuthType, ClientId, ClientSecret, HttpRequest, HttpResponse, RequestTokenError, Scope,
+    TokenResponse, TokenUrl,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
@@ -31,20 +31,14 @@ pub(super) async fn fetch(
         client_secret,
     } = credential
     else {
-        return Err(CredentialError::permanent(
-            "the connection has no OAuth2 client",
-        ));
+        return Err(CredentialError::permanent("the connection has no OAuth2 client"));
     };
     // The scheme knows where the endpoint is; what it would send is left to the `oauth2` crate.
     let described = scheme
-        .token_request(
-            &connection.config,
-            connection.connector.config_defaults(),
-            credential,
-        )
+        .token_request(&connection.config, connection.connector.config_defaults(), credential)
         .map_err(|error| CredentialError::permanent(error.to_string()))?;
-    let token_url = TokenUrl::new(described.url)
-        .map_err(|_error| CredentialError::permanent("the token URL is not valid"))?;
+    let token_url =
+        TokenUrl::new(described.url).map_err(|_error| CredentialError::permanent("the token URL is not valid"))?;
     let client = BasicClient::new(ClientId::new(client_id.clone()))
         .set_client_secret(ClientSecret::new(client_secret.expose_secret().to_owned()))
         .set_token_uri(token_url)
@@ -64,18 +58,13 @@ pub(super) async fn fetch(
         deadline: via.deadline,
         connector: Arc::clone(&connection.connector),
     };
-    let answer = request
-        .request_async(&endpoint)
-        .await
-        .map_err(|error| match error {
-            RequestTokenError::Request(error) => error,
-            // Cannot be reached with the answer made below; its text could quote the token, so it stays out.
-            RequestTokenError::ServerResponse(_)
-            | RequestTokenError::Parse(..)
-            | RequestTokenError::Other(_) => {
-                CredentialError::permanent("the answer of the token endpoint is not understood")
-            }
-        })?;
+    let answer = request.request_async(&endpoint).await.map_err(|error| match error {
+        RequestTokenError::Request(error) => error,
+        // Cannot be reached with the answer made below; its text could quote the token, so it stays out.
+        RequestTokenError::ServerResponse(_) | RequestTokenError::Parse(..) | RequestTokenError::Other(_) => {
+            CredentialError::permanent("the answer of the token endpoint is not understood")
+        }
+    })?;
     let lifetime = answer
         .expires_in()
         .unwrap_or_else(|| Duration::from_secs(scheme.default_expires_in_s));
@@ -105,20 +94,15 @@ impl TokenEndpoint {
     /// Sends the token request and reads the answer leniently: real endpoints leave out `token_type` or send the
     /// lifetime as text, so the answer is handed on in the form that the RFC asks for.
     async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, CredentialError> {
-        let scheme = self
-            .connector
-            .auth()
-            .iter()
-            .find_map(|scheme| match scheme {
-                AuthScheme::OAuth2ClientCredentials(scheme) => Some(scheme),
-                AuthScheme::None
-                | AuthScheme::Bearer
-                | AuthScheme::ApiKey(_)
-                | AuthScheme::Basic
-                | AuthScheme::ServiceAccountJwt(_) => None,
-            });
-        let scheme = scheme
-            .ok_or_else(|| CredentialError::permanent("the connector has no OAuth2 scheme"))?;
+        let scheme = self.connector.auth().iter().find_map(|scheme| match scheme {
+            AuthScheme::OAuth2ClientCredentials(scheme) => Some(scheme),
+            AuthScheme::None
+            | AuthScheme::Bearer
+            | AuthScheme::ApiKey(_)
+            | AuthScheme::Basic
+            | AuthScheme::ServiceAccountJwt(_) => None,
+        });
+        let scheme = scheme.ok_or_else(|| CredentialError::permanent("the connector has no OAuth2 scheme"))?;
         let via = TokenRequests {
             http: &self.http,
             clock: &self.clock,

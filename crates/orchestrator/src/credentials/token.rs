@@ -105,18 +105,13 @@ impl TokenCache {
     /// Forgets `rejected`, unless somebody has replaced it already.
     pub(crate) fn forget(&self, rejected: &Arc<AccessToken>) {
         let current = self.current.load();
-        if current
-            .as_ref()
-            .is_some_and(|token| Arc::ptr_eq(token, rejected))
-        {
+        if current.as_ref().is_some_and(|token| Arc::ptr_eq(token, rejected)) {
             self.current.compare_and_swap(&current, None);
         }
     }
 
     fn fresh(&self, now: Timestamp) -> Option<Arc<AccessToken>> {
-        self.current
-            .load_full()
-            .filter(|token| now < token.stale_at)
+        self.current.load_full().filter(|token| now < token.stale_at)
     }
 }
 
@@ -169,50 +164,25 @@ mod tests {
     async fn a_token_is_replaced_before_it_expires_and_when_rejected() {
         let cache = TokenCache::default();
         let get = |now: i64, name: &'static str| {
-            let fetch = move || async move {
-                Ok(AccessToken::new(
-                    name.into(),
-                    at(now),
-                    Duration::from_secs(3600),
-                ))
-            };
+            let fetch = move || async move { Ok(AccessToken::new(name.into(), at(now), Duration::from_secs(3600))) };
             cache.get(move || at(now), fetch)
         };
         let first = get(0, "first").await.unwrap();
         assert_eq!(
-            get(3_539_999, "second")
-                .await
-                .unwrap()
-                .secret()
-                .expose_secret(),
+            get(3_539_999, "second").await.unwrap().secret().expose_secret(),
             "first"
         );
         assert_eq!(
-            get(3_540_000, "second")
-                .await
-                .unwrap()
-                .secret()
-                .expose_secret(),
+            get(3_540_000, "second").await.unwrap().secret().expose_secret(),
             "second"
         );
         cache.forget(&first);
         assert_eq!(
-            get(3_540_001, "third")
-                .await
-                .unwrap()
-                .secret()
-                .expose_secret(),
+            get(3_540_001, "third").await.unwrap().secret().expose_secret(),
             "second"
         );
         let second = get(3_540_001, "third").await.unwrap();
         cache.forget(&second);
-        assert_eq!(
-            get(3_540_001, "third")
-                .await
-                .unwrap()
-                .secret()
-                .expose_secret(),
-            "third"
-        );
+        assert_eq!(get(3_540_001, "third").await.unwrap().secret().expose_secret(), "third");
     }
 }

@@ -13,21 +13,41 @@ use tracing::Span;
 use weir_connector_sdk::{Identified, InboundRequest};
 use weir_storage::{AcceptOutcome, Accepted, Dedupe, EventRow, Fact, FactOutcome, NewRun, Pending, WriteError};
 use weir_workflow_engine::Document;
-use weir_workflow_engine::{Event, EventRef, EventSource};
-use weir_workflow_engine::{ConnectionId, EndpointId, EventId, RunId, WorkspaceId};
-use weir_workflow_engine::{RunHead, RunState};
 use weir_workflow_engine::Timestamp;
+use weir_workflow_engine::{ConnectionId, EndpointId, EventId, RunId, WorkspaceId};
+use weir_workflow_engine::{Event, EventRef, EventSource};
+use weir_workflow_engine::{RunHead, RunState};
 
 impl Orchestrator {
     /// Identifies, routes and persists a request whose signature is right.
-    pub(super) async fn take(&self, endpoint: &Arc<Endpoint>, delivery: &Delivery<'_>, request: &InboundRequest<'_>, body: &Bytes, now: Timestamp) -> Result<Reply, IngestProblem> {
+    pub(super) async fn take(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        delivery: &Delivery<'_>,
+        request: &InboundRequest<'_>,
+        body: &Bytes,
+        now: Timestamp,
+    ) -> Result<Reply, IngestProblem> {
         let connector = endpoint.connector();
         let Some(webhook) = connector.webhook() else {
-            return Err(IngestProblem::new(IngestCode::BodyInvalid, format!("the connector `{}` takes no webhooks", connector.name())));
+            return Err(IngestProblem::new(
+                IngestCode::BodyInvalid,
+                format!("the connector `{}` takes no webhooks", connector.name()),
+            ));
         };
         let json = webhook.json_body(request).map_err(|error| {
-            let detail = format!("the body is not what connector `{}` describes: {error}", connector.name());
-            self.note_refusal(endpoint, delivery, request.client_ip.unwrap_or(delivery.peer), "body_invalid", &detail, body);
+            let detail = format!(
+                "the body is not what connector `{}` describes: {error}",
+                connector.name()
+            );
+            self.note_refusal(
+                endpoint,
+                delivery,
+                request.client_ip.unwrap_or(delivery.peer),
+                "body_invalid",
+                &detail,
+                body,
+            );
             IngestProblem::new(IngestCode::BodyInvalid, detail)
         })?;
         // The event's body is the JSON in the request; for a form that is not the request's body.
@@ -37,21 +57,47 @@ impl Orchestrator {
         };
         let document = Document::parse(&raw).map_err(|error| {
             let detail = format!("the body is not usable JSON: {error}");
-            self.note_refusal(endpoint, delivery, request.client_ip.unwrap_or(delivery.peer), "body_invalid", &detail, body);
+            self.note_refusal(
+                endpoint,
+                delivery,
+                request.client_ip.unwrap_or(delivery.peer),
+                "body_invalid",
+                &detail,
+                body,
+            );
             IngestProblem::new(IngestCode::BodyInvalid, detail)
         })?;
         if let Some(reply) = webhook.handshake(request, Some(document.value())) {
             metrics::counter!("weir_webhooks_handshakes_total").increment(1);
-            return Ok(Reply { status: reply.status, headers: reply.headers, body: reply.body });
+            return Ok(Reply {
+                status: reply.status,
+                headers: reply.headers,
+                body: reply.body,
+            });
         }
         let units = webhook.identify(request, document.value()).map_err(|error| {
-            let detail = format!("the body is not what connector `{}` describes: {error}", connector.name());
-            self.note_refusal(endpoint, delivery, request.client_ip.unwrap_or(delivery.peer), "body_invalid", &detail, body);
+            let detail = format!(
+                "the body is not what connector `{}` describes: {error}",
+                connector.name()
+            );
+            self.note_refusal(
+                endpoint,
+                delivery,
+                request.client_ip.unwrap_or(delivery.peer),
+                "body_invalid",
+                &detail,
+                body,
+            );
             IngestProblem::new(IngestCode::BodyInvalid, detail)
         })?;
         let headers = event_headers(connector.header_allow(), &delivery.headers);
-        let sent = delivery.headers.iter().find(|(name, _)| name == "traceparent").map(|(_, value)| value.clone());
+        let sent = delivery
+            .headers
+            .iter()
+            .find(|(name, _)| name == "traceparent")
+            .map(|(_, value)| value.clone());
         let traceparent = crate::trace::traceparent(&Span::current()).or(sent);
+        self.runs().hold_intake().await;
         let mut pending = Vec::with_capacity(units.len());
         for unit in units {
             if unit.ignored {
@@ -66,26 +112,53 @@ impl Orchestrator {
                 endpoint: Some((endpoint.id(), endpoint.name())),
                 source: EventSource::Endpoint,
             };
-            let dedupe = Dedupe { scope: format!("endpoint/{}", endpoint.name()), key: unit.dedupe_key.clone(), anchored_at: unit.time_unix_ms.map(Timestamp::from_unix_ms) };
-            let arrival = Arrival { door, unit, document: &document, raw: &raw, headers: &headers, traceparent: traceparent.clone(), now };
+            let dedupe = Dedupe {
+                scope: format!("endpoint/{}", endpoint.name()),
+                key: unit.dedupe_key.clone(),
+                anchored_at: unit.time_unix_ms.map(Timestamp::from_unix_ms),
+            };
+            let arrival = Arrival {
+                door,
+                unit,
+                document: &document,
+                raw: &raw,
+                headers: &headers,
+                traceparent: traceparent.clone(),
+                now,
+            };
             pending.push(self.submit(arrival, dedupe)?);
         }
         for fact in pending {
             match fact.await {
-                Ok(FactOutcome::Accepted(AcceptOutcome::New)) => metrics::counter!("weir_events_accepted_total").increment(1),
-                Ok(FactOutcome::Accepted(AcceptOutcome::Duplicate { .. })) => metrics::counter!("weir_events_duplicate_total").increment(1),
+                Ok(FactOutcome::Accepted(AcceptOutcome::New)) => {
+                    metrics::counter!("weir_events_accepted_total").increment(1)
+                }
+                Ok(FactOutcome::Accepted(AcceptOutcome::Duplicate { .. })) => {
+                    metrics::counter!("weir_events_duplicate_total").increment(1)
+                }
                 Ok(other) => {
                     tracing::error!("the writer answered an event with {other:?}");
                     return Err(not_kept("the event could not be stored"));
                 }
                 Err(WriteError::Refused(constraint)) => {
                     let detail = format!("the event cannot be stored: {constraint}");
-                    self.note_refusal(endpoint, delivery, request.client_ip.unwrap_or(delivery.peer), "body_invalid", &detail, body);
+                    self.note_refusal(
+                        endpoint,
+                        delivery,
+                        request.client_ip.unwrap_or(delivery.peer),
+                        "body_invalid",
+                        &detail,
+                        body,
+                    );
                     return Err(IngestProblem::new(IngestCode::BodyInvalid, detail));
                 }
                 Err(WriteError::Fenced) => {
                     self.core.lose("another process took this node's place");
-                    return Err(IngestProblem::busy(IngestCode::ShuttingDown, "the server is stopping", 2));
+                    return Err(IngestProblem::busy(
+                        IngestCode::ShuttingDown,
+                        "the server is stopping",
+                        2,
+                    ));
                 }
                 Err(WriteError::Unknown) => {
                     // On disk or not: the provider sends it again, and the dedupe row knows. Runs that were committed
@@ -93,11 +166,17 @@ impl Orchestrator {
                     self.core.rescan.notify_one();
                     return Err(not_kept("the result of the commit is unknown"));
                 }
-                Err(WriteError::Stale | WriteError::Unavailable) => return Err(not_kept("the database cannot write now")),
+                Err(WriteError::Stale | WriteError::Unavailable) => {
+                    return Err(not_kept("the database cannot write now"));
+                }
             }
         }
         let ack = webhook.ack();
-        Ok(Reply { status: ack.status, headers: ack.headers.clone(), body: ack.body.clone() })
+        Ok(Reply {
+            status: ack.status,
+            headers: ack.headers.clone(),
+            body: ack.body.clone(),
+        })
     }
 
     fn submit(&self, arrival: Arrival<'_>, dedupe: Dedupe) -> Result<Pending, IngestProblem> {
@@ -106,7 +185,15 @@ impl Orchestrator {
         let workspace = row.workspace;
         let matches = route::matches(&snapshot, workspace, &accepted_event, arrival.now);
         let event = Arc::new(accepted_event);
-        let started = start_runs(&self.core, &event, &dedupe, matches, workspace, row.traceparent.as_deref(), arrival.now);
+        let started = start_runs(
+            &self.core,
+            &event,
+            &dedupe,
+            matches,
+            workspace,
+            row.traceparent.as_deref(),
+            arrival.now,
+        );
         let fact = accept_fact(&self.core, row, dedupe, started);
         self.writer().submit(fact).map_err(|full| {
             metrics::counter!("weir_webhooks_refused_total", "reason" => "queue_full").increment(1);
@@ -126,7 +213,12 @@ pub(crate) fn accept_fact(core: &Arc<Core>, event: EventRow, dedupe: Dedupe, sta
             }
         }
     });
-    Fact::Accept(Accepted { event, dedupe, runs, after_commit: Some(after_commit) })
+    Fact::Accept(Accepted {
+        event,
+        dedupe,
+        runs,
+        after_commit: Some(after_commit),
+    })
 }
 
 /// The allow-listed headers; a header that came several times keeps its values, joined as HTTP allows.
@@ -152,7 +244,15 @@ fn not_kept(detail: &str) -> IngestProblem {
 }
 
 /// The runs of a new event, each with its memory, not started yet.
-pub(crate) fn start_runs(core: &Core, event: &Arc<Event>, dedupe: &Dedupe, matches: Vec<Match>, workspace: WorkspaceId, traceparent: Option<&str>, now: Timestamp) -> Vec<ActiveRun> {
+pub(crate) fn start_runs(
+    core: &Core,
+    event: &Arc<Event>,
+    dedupe: &Dedupe,
+    matches: Vec<Match>,
+    workspace: WorkspaceId,
+    traceparent: Option<&str>,
+    now: Timestamp,
+) -> Vec<ActiveRun> {
     matches
         .into_iter()
         .map(|found| {
@@ -170,7 +270,14 @@ pub(crate) fn start_runs(core: &Core, event: &Arc<Event>, dedupe: &Dedupe, match
                 dedupe_key: dedupe.key.clone(),
                 started_at: now,
             };
-            ActiveRun { state: RunState::new(head, Arc::clone(event), &found.version.plan), version: found.version, next_seq: 0, first: First::Started, refused: found.failure, traceparent: traceparent.map(ToOwned::to_owned) }
+            ActiveRun {
+                state: RunState::new(head, Arc::clone(event), &found.version.plan),
+                version: found.version,
+                next_seq: 0,
+                first: First::Started,
+                refused: found.failure,
+                traceparent: traceparent.map(ToOwned::to_owned),
+            }
         })
         .collect()
 }
@@ -214,7 +321,15 @@ pub(crate) struct Arrival<'a> {
 impl Arrival<'_> {
     /// The event as runs see it, and its row.
     pub(crate) fn event(&self, uid: EventId) -> (Event, EventRow) {
-        let Arrival { door, unit, document, raw, headers, traceparent, now } = self;
+        let Arrival {
+            door,
+            unit,
+            document,
+            raw,
+            headers,
+            traceparent,
+            now,
+        } = self;
         let (body, bytes) = if unit.unit_pointer.is_empty() {
             ((*document).clone(), (*raw).clone())
         } else {
@@ -222,8 +337,16 @@ impl Arrival<'_> {
             let bytes = Bytes::copy_from_slice(part.raw().as_bytes());
             (part, bytes)
         };
-        let data = if unit.data_pointer.is_empty() { body.clone() } else { body.part(&unit.data_pointer).unwrap_or_else(|| body.clone()) };
-        let reference = unit.reference.as_ref().map(|(kind, id, version)| EventRef { kind: kind.clone(), id: id.clone(), version: version.clone() });
+        let data = if unit.data_pointer.is_empty() {
+            body.clone()
+        } else {
+            body.part(&unit.data_pointer).unwrap_or_else(|| body.clone())
+        };
+        let reference = unit.reference.as_ref().map(|(kind, id, version)| EventRef {
+            kind: kind.clone(),
+            id: id.clone(),
+            version: version.clone(),
+        });
         let event = Event {
             id: unit.id.clone(),
             uid,

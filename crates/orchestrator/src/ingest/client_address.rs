@@ -11,14 +11,20 @@ use std::net::IpAddr;
 /// `peer` is the address of the socket; `forwarded` are the values of all `X-Forwarded-For` headers in the order received.
 /// An entry that is no IP address ends the walk: the last address known to be true is the answer.
 #[must_use]
-pub fn client_address<'a>(peer: IpAddr, forwarded: impl DoubleEndedIterator<Item = &'a str>, trusted: &[IpNet]) -> IpAddr {
+pub fn client_address<'a>(
+    peer: IpAddr,
+    forwarded: impl DoubleEndedIterator<Item = &'a str>,
+    trusted: &[IpNet],
+) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = peer.to_canonical();
     if !is_trusted(&client) {
         return client;
     }
     for entry in forwarded.rev().flat_map(|value| value.rsplit(',')) {
-        let Some(address) = parse_entry(entry) else { return client };
+        let Some(address) = parse_entry(entry) else {
+            return client;
+        };
         client = address;
         if !is_trusted(&client) {
             return client;
@@ -45,7 +51,11 @@ mod tests {
     fn check(peer: &str, forwarded: &[&str], trusted: &[&str], expected: &str) {
         let trusted: Vec<IpNet> = trusted.iter().map(|network| network.parse().unwrap()).collect();
         let found = client_address(peer.parse().unwrap(), forwarded.iter().copied(), &trusted);
-        assert_eq!(found, expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?} {trusted:?}");
+        assert_eq!(
+            found,
+            expected.parse::<IpAddr>().unwrap(),
+            "{peer} {forwarded:?} {trusted:?}"
+        );
     }
 
     #[test]
@@ -53,9 +63,24 @@ mod tests {
         check("203.0.113.9", &["10.9.9.9"], &[], "203.0.113.9");
         check("203.0.113.9", &["10.9.9.9"], &["10.0.0.0/8"], "203.0.113.9");
         check("10.0.0.1", &["198.51.100.7"], &["10.0.0.0/8"], "198.51.100.7");
-        check("10.0.0.1", &["6.6.6.6, 198.51.100.7, 10.0.0.2"], &["10.0.0.0/8"], "198.51.100.7");
-        check("10.0.0.1", &["6.6.6.6", "198.51.100.7:4711"], &["10.0.0.0/8"], "198.51.100.7");
-        check("::ffff:10.0.0.1", &["[2001:db8::1]:443"], &["10.0.0.0/8"], "2001:db8::1");
+        check(
+            "10.0.0.1",
+            &["6.6.6.6, 198.51.100.7, 10.0.0.2"],
+            &["10.0.0.0/8"],
+            "198.51.100.7",
+        );
+        check(
+            "10.0.0.1",
+            &["6.6.6.6", "198.51.100.7:4711"],
+            &["10.0.0.0/8"],
+            "198.51.100.7",
+        );
+        check(
+            "::ffff:10.0.0.1",
+            &["[2001:db8::1]:443"],
+            &["10.0.0.0/8"],
+            "2001:db8::1",
+        );
         check("10.0.0.1", &["198.51.100.7, junk"], &["10.0.0.0/8"], "10.0.0.1");
         check("10.0.0.1", &[], &["10.0.0.0/8"], "10.0.0.1");
     }

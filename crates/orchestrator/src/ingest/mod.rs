@@ -98,12 +98,20 @@ pub enum IngestCode {
 
 impl IngestProblem {
     fn new(code: IngestCode, detail: impl Into<String>) -> Self {
-        IngestProblem { code, detail: detail.into(), retry_after_s: None }
+        IngestProblem {
+            code,
+            detail: detail.into(),
+            retry_after_s: None,
+        }
     }
 
     /// Nothing was kept; the sender should try again after `seconds`.
     fn busy(code: IngestCode, detail: impl Into<String>, seconds: u32) -> Self {
-        IngestProblem { code, detail: detail.into(), retry_after_s: Some(seconds) }
+        IngestProblem {
+            code,
+            detail: detail.into(),
+            retry_after_s: Some(seconds),
+        }
     }
 }
 
@@ -130,14 +138,25 @@ impl Orchestrator {
     /// Unknown endpoint, address not allowed, declared body too large, backlog full, shutting down.
     pub fn admit(&self, delivery: &Delivery<'_>, content_length: Option<u64>) -> Result<Admission, IngestProblem> {
         if self.is_stopping() {
-            return Err(IngestProblem::busy(IngestCode::ShuttingDown, "the server is stopping", 2));
+            return Err(IngestProblem::busy(
+                IngestCode::ShuttingDown,
+                "the server is stopping",
+                2,
+            ));
         }
         let snapshot = self.snapshot();
         let Some(endpoint) = snapshot.endpoint(&delivery.endpoint) else {
             metrics::counter!("weir_webhooks_refused_total", "reason" => "endpoint_unknown").increment(1);
-            return Err(IngestProblem::new(IngestCode::EndpointUnknown, "no endpoint has this address"));
+            return Err(IngestProblem::new(
+                IngestCode::EndpointUnknown,
+                "no endpoint has this address",
+            ));
         };
-        let forwarded = delivery.headers.iter().filter(|(name, _)| name == "x-forwarded-for").map(|(_, value)| value.as_str());
+        let forwarded = delivery
+            .headers
+            .iter()
+            .filter(|(name, _)| name == "x-forwarded-for")
+            .map(|(_, value)| value.as_str());
         let client = client_address(delivery.peer, forwarded, &self.settings().trusted_proxies);
         if !endpoint.allows(client) {
             let detail = format!("the client address {client} is not in the endpoint's allow list");
@@ -153,7 +172,11 @@ impl Orchestrator {
             let detail = format!("{} accepted runs wait for their turn", self.settings().max_backlog_runs);
             return Err(IngestProblem::busy(IngestCode::BacklogFull, detail, 5));
         }
-        Ok(Admission { endpoint: Arc::clone(endpoint), client, max_body_bytes })
+        Ok(Admission {
+            endpoint: Arc::clone(endpoint),
+            client,
+            max_body_bytes,
+        })
     }
 
     /// The answer to a body that grew past [`Admission::max_body_bytes`] while it was read.
@@ -173,13 +196,27 @@ impl Orchestrator {
     ///
     /// # Errors
     /// See [`IngestCode`]. After any error the sender may send the same request again without harm.
-    pub async fn ingest(&self, admission: Admission, delivery: Delivery<'_>, body: Bytes) -> Result<Reply, IngestProblem> {
-        let sent = delivery.headers.iter().find(|(name, _)| name == "traceparent").map(|(_, value)| value.as_str());
+    pub async fn ingest(
+        &self,
+        admission: Admission,
+        delivery: Delivery<'_>,
+        body: Bytes,
+    ) -> Result<Reply, IngestProblem> {
+        let sent = delivery
+            .headers
+            .iter()
+            .find(|(name, _)| name == "traceparent")
+            .map(|(_, value)| value.as_str());
         let span = crate::trace::webhook(admission.endpoint.name(), sent);
         self.verify_and_take(admission, delivery, body).instrument(span).await
     }
 
-    async fn verify_and_take(&self, admission: Admission, delivery: Delivery<'_>, body: Bytes) -> Result<Reply, IngestProblem> {
+    async fn verify_and_take(
+        &self,
+        admission: Admission,
+        delivery: Delivery<'_>,
+        body: Bytes,
+    ) -> Result<Reply, IngestProblem> {
         let Admission { endpoint, client, .. } = admission;
         let url = format!("{}{}", self.settings().public_url, delivery.path_and_query);
         let request = InboundRequest {
@@ -193,20 +230,33 @@ impl Orchestrator {
         // A handshake that the provider does not sign names its challenge in the query; everything else is verified first.
         let posted = delivery.method == "POST";
         if !posted || delivery.path_and_query.contains('?') {
-            let reply = endpoint.connector().webhook().and_then(|webhook| webhook.handshake(&request, None));
+            let reply = endpoint
+                .connector()
+                .webhook()
+                .and_then(|webhook| webhook.handshake(&request, None));
             if let Some(reply) = reply.filter(|reply| !reply.after_verify) {
-                return Ok(Reply { status: reply.status, headers: reply.headers, body: reply.body });
+                return Ok(Reply {
+                    status: reply.status,
+                    headers: reply.headers,
+                    body: reply.body,
+                });
             }
         }
         if !posted {
-            return Err(IngestProblem::new(IngestCode::MethodNotAllowed, "webhooks are sent with POST"));
+            return Err(IngestProblem::new(
+                IngestCode::MethodNotAllowed,
+                "webhooks are sent with POST",
+            ));
         }
         let now = self.clock().now();
         let Err(refusal) = verify(&endpoint, &request, now) else {
             return self.take(&endpoint, &delivery, &request, &body, now).await;
         };
         // A secret that was rotated a moment ago by another process may not have reached this memory yet.
-        let fresh = self.reload_if_changed().await.and_then(|snapshot| snapshot.endpoint(&EndpointRef::Id(endpoint.id())).cloned());
+        let fresh = self
+            .reload_if_changed()
+            .await
+            .and_then(|snapshot| snapshot.endpoint(&EndpointRef::Id(endpoint.id())).cloned());
         if let Some(fresh) = fresh {
             if verify(&fresh, &request, now).is_ok() {
                 return self.take(&fresh, &delivery, &request, &body, now).await;
@@ -214,7 +264,11 @@ impl Orchestrator {
         }
         let detail = refusal.to_string();
         self.note_refusal(&endpoint, &delivery, client, refusal.reason.as_str(), &detail, &body);
-        let code = if refusal.reason == RefusalReason::IpNotAllowed { IngestCode::AddressNotAllowed } else { IngestCode::SignatureRefused };
+        let code = if refusal.reason == RefusalReason::IpNotAllowed {
+            IngestCode::AddressNotAllowed
+        } else {
+            IngestCode::SignatureRefused
+        };
         Err(IngestProblem::new(code, detail))
     }
 }
@@ -223,6 +277,9 @@ impl Orchestrator {
 fn verify(endpoint: &Endpoint, request: &InboundRequest<'_>, now: Timestamp) -> Result<(), Refusal> {
     match endpoint.verifier() {
         Some(verifier) => verifier.verify(request, endpoint.secrets(), now.as_unix_ms()),
-        None => Err(Refusal { reason: RefusalReason::NoSchemeApplies, detail: "the endpoint has no verification".to_owned() }),
+        None => Err(Refusal {
+            reason: RefusalReason::NoSchemeApplies,
+            detail: "the endpoint has no verification".to_owned(),
+        }),
     }
 }

@@ -7,13 +7,14 @@ use super::Delivery;
 use crate::service::Orchestrator;
 use crate::snapshot::Endpoint;
 use bytes::Bytes;
+use secrecy::{ExposeSecret as _, SecretString};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use weir_connector_sdk::redact;
 use weir_storage::{Fact, RefusedRequest};
-use weir_workflow_engine::{EndpointId, RefusalId};
 use weir_workflow_engine::Timestamp;
+use weir_workflow_engine::{EndpointId, RefusalId};
 
 /// Most refused requests stored per endpoint and minute; the rest are only counted.
 pub(crate) const MAX_REFUSED_PER_MINUTE: u32 = 60;
@@ -40,14 +41,37 @@ impl RefusalBudget {
 
 impl Orchestrator {
     /// Counts a refusal and, inside the budget, stores it. Never waits: a refusal is not worth a place in a full queue.
-    pub(super) fn note_refusal(&self, endpoint: &Arc<Endpoint>, delivery: &Delivery<'_>, client: IpAddr, reason: &'static str, detail: &str, body: &[u8]) {
+    pub(super) fn note_refusal(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        delivery: &Delivery<'_>,
+        client: IpAddr,
+        reason: &'static str,
+        detail: &str,
+        body: &[u8],
+    ) {
         metrics::counter!("weir_webhooks_refused_total", "reason" => reason).increment(1);
         tracing::debug!(endpoint.name = %endpoint.name(), reason, "webhook refused: {detail}");
         let now = self.clock().now();
         if !self.refusal_budget().take(endpoint.id(), now) {
             return;
         }
-        let headers = redact::redact_headers(&delivery.headers, endpoint.connector().secret_names());
+        let mut names = endpoint.connector().secret_names().clone();
+        if let Some(verifier) = endpoint.verifier() {
+            let own = verifier.secret_names();
+            names.headers.extend(own.headers);
+            names.queries.extend(own.queries);
+        }
+        let mut headers = redact::redact_headers(&delivery.headers, &names);
+        for (_, value) in &mut headers {
+            if let Some(hidden) = without_secrets(value, endpoint.secrets()) {
+                *value = hidden;
+            }
+        }
+        // Bytes that are no text hold no token that a manifest could have found there.
+        let hidden = std::str::from_utf8(body)
+            .ok()
+            .and_then(|text| without_secrets(text, endpoint.secrets()));
         let refused = RefusedRequest {
             id: RefusalId::from_raw(self.core.new_id(now)),
             workspace: endpoint.workspace(),
@@ -57,12 +81,23 @@ impl Orchestrator {
             detail: detail.to_owned(),
             client_ip: Some(client.to_string()),
             headers: headers_json(headers),
-            body: Bytes::copy_from_slice(body),
+            body: hidden.map_or_else(|| Bytes::copy_from_slice(body), Bytes::from),
         };
         if self.writer().submit(Fact::Refused(refused)).is_err() {
             tracing::debug!(endpoint.name = %endpoint.name(), "refused request counted but not stored: the writer's queue is full");
         }
     }
+}
+
+/// The text with every active secret replaced; `None` when it holds none.
+fn without_secrets(text: &str, secrets: &[SecretString]) -> Option<String> {
+    let held: Vec<&str> = secrets
+        .iter()
+        .map(|secret| secret.expose_secret())
+        .filter(|secret| !secret.is_empty() && text.contains(secret))
+        .collect();
+    let hide = |text: String, secret: &&str| text.replace(*secret, redact::REDACTED);
+    (!held.is_empty()).then(|| held.iter().fold(text.to_owned(), hide))
 }
 
 /// Header names to lists of values: a duplicated header is often the reason.

@@ -10,8 +10,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use weir_connector_sdk::{Answer, AnswerBody, CallContext, Effect, HttpResponse, Operation};
 use weir_workflow_engine::{
-    CallCommand, CallFailure, CallOutcome, CallResult, Document, EffectClass, EffectCommand,
-    Origin, SendMode, Sent,
+    CallCommand, CallFailure, CallOutcome, CallResult, Document, EffectClass, EffectCommand, Origin, SendMode, Sent,
 };
 
 use super::failure::{not_settled, refused, unproven};
@@ -77,14 +76,7 @@ pub(super) async fn perform(
                 // Only the proof after a crash is lost: the call itself goes on.
                 tracing::warn!(error = %error, "cannot record an intent in the data folder");
             }
-            let outcome = send(
-                &mut session,
-                connection,
-                operation,
-                (command, effect),
-                watch,
-            )
-            .await;
+            let outcome = send(&mut session, connection, operation, (command, effect), watch).await;
             note_refusal(performer, watch, &outcome);
             (outcome, Origin::Sent)
         }
@@ -162,9 +154,7 @@ fn output_of(session: &mut Session<'_>, output: AnswerBody, response: &HttpRespo
             }
             Err(_) => {
                 session.keep_text(response);
-                Document::from_value(Value::String(
-                    String::from_utf8_lossy(&response.body).into_owned(),
-                ))
+                Document::from_value(Value::String(String::from_utf8_lossy(&response.body).into_owned()))
             }
         },
         AnswerBody::Value(value) => {
@@ -222,11 +212,7 @@ async fn gate_by_look(
         return Gate::Open;
     }
     // An earlier request may be under way at the provider until its timeout, and invisible for the settle time after that.
-    let settle = if look.consistent {
-        Duration::ZERO
-    } else {
-        look.settle
-    };
+    let settle = if look.consistent { Duration::ZERO } else { look.settle };
     let settled_at = effect.first_sent_at.plus(command.timeout).plus(settle);
     let remaining = settled_at.since(performer.clock.now());
     if !remaining.is_zero() {
@@ -290,9 +276,7 @@ async fn find(
     };
     let found = found.filter(|hit| !hit.is_null());
     if found.is_none() && more {
-        return Err(unproven(
-            "it was looked for and is not on the first page of the answer",
-        ));
+        return Err(unproven("it was looked for and is not on the first page of the answer"));
     }
     Ok(found.map(Document::from_value))
 }

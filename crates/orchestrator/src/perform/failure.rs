@@ -35,7 +35,9 @@ pub(super) fn unproven(reason: &str) -> CallFailure {
 pub(super) fn not_settled(after: Duration) -> CallFailure {
     CallFailure {
         code: "not_settled".to_owned(),
-        message: "not found yet; an earlier request may still take effect, so it is looked for again before anything is sent".to_owned(),
+        message:
+            "not found yet; an earlier request may still take effect, so it is looked for again before anything is sent"
+                .to_owned(),
         http_status: None,
         sent: Sent::Maybe,
         retry: Retry::Retryable { after: Some(after) },
@@ -59,11 +61,7 @@ pub(super) fn of_send(error: &SendError) -> CallFailure {
         code: code.to_owned(),
         message: error.kind.to_string(),
         http_status: error.status,
-        sent: if error.never_left {
-            Sent::Never
-        } else {
-            Sent::Maybe
-        },
+        sent: if error.never_left { Sent::Never } else { Sent::Maybe },
         retry,
     }
 }

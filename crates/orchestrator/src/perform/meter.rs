@@ -60,10 +60,7 @@ impl Meters {
             .cloned();
         known.unwrap_or_else(|| {
             let meter = Arc::new(self.register(operation));
-            let mut all = self
-                .by_operation
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut all = self.by_operation.write().unwrap_or_else(PoisonError::into_inner);
             all.entry(operation.to_owned()).or_insert(meter).clone()
         })
     }

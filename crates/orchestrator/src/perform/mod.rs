@@ -17,9 +17,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use thiserror::Error;
-use weir_workflow_engine::{
-    CallCommand, CallOutcome, CallResult, Origin, ReadCommand, SendMode, Timestamp,
-};
+use weir_workflow_engine::{CallCommand, CallOutcome, CallResult, Origin, ReadCommand, SendMode, Timestamp};
 
 use crate::clock::{Clock, Stopwatch};
 use crate::coalesce::{Coalescer, ReadKey, Served};
@@ -107,12 +105,7 @@ impl Performer {
     /// Performs the call of a step.
     ///
     /// Dropping the future leaves the outcome of an effect unknown, exactly as a crash does.
-    pub async fn call(
-        &self,
-        connection: &Arc<Connection>,
-        command: &CallCommand,
-        trace: &TraceContext,
-    ) -> CallResult {
+    pub async fn call(&self, connection: &Arc<Connection>, command: &CallCommand, trace: &TraceContext) -> CallResult {
         let Some(operation) = connection.connector.operation(&command.operation) else {
             return match &command.effect {
                 // Whether an earlier attempt left was the question, and it stays open.
@@ -125,9 +118,7 @@ impl Performer {
         };
         let watch = Stopwatch::start();
         let result = match &command.effect {
-            Some(effect) => {
-                effect::perform(self, connection, operation, (command, effect), trace).await
-            }
+            Some(effect) => effect::perform(self, connection, operation, (command, effect), trace).await,
             None => {
                 let wanted = read::Wanted {
                     args: &command.args,
@@ -137,10 +128,7 @@ impl Performer {
                 read::perform(self, connection, operation, &wanted, trace).await
             }
         };
-        connection
-            .meters
-            .of(operation.name())
-            .count(&result, watch.elapsed());
+        connection.meters.of(operation.name()).count(&result, watch.elapsed());
         result
     }
 
@@ -171,9 +159,8 @@ impl Performer {
             all_max: command.all_max,
             timeout: command.timeout,
         };
-        let send = || -> BoxFuture<'_, CallResult> {
-            Box::pin(read::perform(self, connection, operation, &wanted, trace))
-        };
+        let send =
+            || -> BoxFuture<'_, CallResult> { Box::pin(read::perform(self, connection, operation, &wanted, trace)) };
         let share = |result: &CallResult| result.outcome.clone();
         let result = match self.reads.read(key, accepted_at, send, share).await {
             Served::Led(result) => result,
@@ -183,18 +170,12 @@ impl Performer {
                 origin: Origin::Coalesced,
             },
         };
-        connection
-            .meters
-            .of(operation.name())
-            .count(&result, watch.elapsed());
+        connection.meters.of(operation.name()).count(&result, watch.elapsed());
         result
     }
 }
 
 fn unknown_operation(connection: &Connection, operation: &str) -> CallResult {
-    let message = format!(
-        "connector {} has no operation {operation}",
-        connection.connector.name()
-    );
+    let message = format!("connector {} has no operation {operation}", connection.connector.name());
     failure::failed(failure::refused("unknown_operation", message), Vec::new())
 }

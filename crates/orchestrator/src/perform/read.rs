@@ -76,11 +76,7 @@ async fn single(
 }
 
 /// Turns an answer into the output, and keeps the body where it belongs: as output or as text, never twice.
-fn finish(
-    session: &mut Session<'_>,
-    answer: Answer,
-    response: &HttpResponse,
-) -> Result<Document, CallFailure> {
+fn finish(session: &mut Session<'_>, answer: Answer, response: &HttpResponse) -> Result<Document, CallFailure> {
     match answer {
         Answer::Done {
             output: AnswerBody::Whole,
@@ -155,11 +151,7 @@ async fn pages(
     Ok(Document::from_value(Value::Array(items)))
 }
 
-fn context<'a>(
-    connection: &'a Connection,
-    wanted: &'a Wanted<'_>,
-    page: Option<&'a Page>,
-) -> CallContext<'a> {
+fn context<'a>(connection: &'a Connection, wanted: &'a Wanted<'_>, page: Option<&'a Page>) -> CallContext<'a> {
     CallContext {
         config: &connection.config,
         args: wanted.args.value(),

@@ -18,11 +18,7 @@ const MAX_KEPT_HEADERS: usize = 64;
 const MAX_KEPT_HEADER_BYTES: usize = 1024;
 
 /// The beginning of a record, taken before the request is handed over.
-pub(super) fn begin(
-    request: &HttpRequest,
-    secrets: &SecretNames,
-    started_at: Timestamp,
-) -> Exchange {
+pub(super) fn begin(request: &HttpRequest, secrets: &SecretNames, started_at: Timestamp) -> Exchange {
     let mut request_headers = redact::redact_headers(&request.headers, secrets);
     request_headers.truncate(MAX_KEPT_HEADERS);
     for (_, value) in &mut request_headers {
@@ -32,11 +28,7 @@ pub(super) fn begin(
         method: request.method.clone(),
         url: redact::redact_url(&request.url, secrets),
         request_headers,
-        request_body: request
-            .body
-            .as_deref()
-            .filter(|body| !body.is_empty())
-            .map(body_text),
+        request_body: request.body.as_deref().filter(|body| !body.is_empty()).map(body_text),
         status: None,
         response_headers: Vec::new(),
         response_body: ResponseBody::None,
@@ -59,10 +51,7 @@ pub(crate) fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 /// The headers of an answer as the record keeps them.
-pub(super) fn kept_headers(
-    headers: &[(String, String)],
-    secrets: &SecretNames,
-) -> Vec<(String, String)> {
+pub(super) fn kept_headers(headers: &[(String, String)], secrets: &SecretNames) -> Vec<(String, String)> {
     let kept = headers.len().min(MAX_KEPT_HEADERS);
     let mut kept = redact::redact_headers(headers.split_at(kept).0, secrets);
     for (name, value) in &mut kept {
@@ -103,10 +92,7 @@ mod tests {
 
     #[test]
     fn long_bodies_are_cut_after_redaction() {
-        let body = format!(
-            "{{\"filler\":\"{}\",\"client_secret\":\"s3cret\"}}",
-            "é".repeat(9_000)
-        );
+        let body = format!("{{\"filler\":\"{}\",\"client_secret\":\"s3cret\"}}", "é".repeat(9_000));
         let text = body_text(body.as_bytes());
         assert!(
             text.len() <= MAX_KEPT_BODY_BYTES && text.ends_with('…'),

@@ -78,9 +78,9 @@ impl<'a> Session<'a> {
     ) -> Result<HttpResponse, CallFailure> {
         let mut fresh_token = false;
         loop {
-            let mut request = operation.request(ctx).map_err(|error| {
-                refused("invalid", format!("{} at {}", error.message, error.pointer))
-            })?;
+            let mut request = operation
+                .request(ctx)
+                .map_err(|error| refused("invalid", format!("{} at {}", error.message, error.pointer)))?;
             let mut url = self.target(&request.url)?;
             let token = self.authorise(&mut request, &mut url).await?;
             let response = self.send(request, url, operation.name(), watch).await?;
@@ -130,9 +130,7 @@ impl<'a> Session<'a> {
     ) -> Result<HttpResponse, CallFailure> {
         let mut first: Option<Url> = None;
         for hop in 0.. {
-            let response = self
-                .exchange(&mut request, url.clone(), operation, watch)
-                .await?;
+            let response = self.exchange(&mut request, url.clone(), operation, watch).await?;
             let follows = matches!(watch, Watch::No)
                 && matches!(request.method.as_str(), "GET" | "HEAD")
                 && matches!(response.status, 301 | 302 | 303 | 307 | 308);
@@ -142,17 +140,11 @@ impl<'a> Session<'a> {
             if hop == MAX_REDIRECTS {
                 break;
             }
-            let mut next = url.join(location).map_err(|_error| {
-                refused(
-                    "bad_redirect",
-                    "the server redirects to something that is not a URL",
-                )
-            })?;
+            let mut next = url
+                .join(location)
+                .map_err(|_error| refused("bad_redirect", "the server redirects to something that is not a URL"))?;
             if url.scheme() == "https" && next.scheme() != "https" {
-                return Err(refused(
-                    "bad_redirect",
-                    "the server redirects from https to http",
-                ));
+                return Err(refused("bad_redirect", "the server redirects from https to http"));
             }
             if let Err(error) = self.connection.targets.check_url(&next) {
                 return Err(refused(error.code(), format!("redirect refused: {error}")));

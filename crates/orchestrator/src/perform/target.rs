@@ -55,10 +55,7 @@ impl Targets {
         let listed = connector.allowed_hosts(config);
         let any = listed.iter().any(|host| host == "*");
         // Declared hosts are https; only the connection's own `base_url` can be something else.
-        let declared = listed
-            .iter()
-            .filter(|_| !any)
-            .map(|host| format!("https://{host}"));
+        let declared = listed.iter().filter(|_| !any).map(|host| format!("https://{host}"));
         Targets {
             connector: connector.name().to_owned(),
             any,
@@ -81,10 +78,7 @@ impl Targets {
     }
 
     pub(crate) fn check_url(&self, url: &Url) -> Result<(), TargetError> {
-        let Some(host) = url
-            .host_str()
-            .filter(|_| matches!(url.scheme(), "http" | "https"))
-        else {
+        let Some(host) = url.host_str().filter(|_| matches!(url.scheme(), "http" | "https")) else {
             return Err(TargetError::Invalid);
         };
         if !url.username().is_empty() || url.password().is_some() {
@@ -93,11 +87,7 @@ impl Targets {
         if self.any || self.is_declared(url) {
             return Ok(());
         }
-        let declared: Vec<&str> = self
-            .origins
-            .iter()
-            .map(|origin| origin.host.as_str())
-            .collect();
+        let declared: Vec<&str> = self.origins.iter().map(|origin| origin.host.as_str()).collect();
         Err(TargetError::Undeclared {
             host: host.to_owned(),
             connector: self.connector.clone(),

@@ -7,9 +7,7 @@ use weir_orchestrator::perform::TraceContext;
 use weir_workflow_engine::{EffectClass, Origin, ResponseBody, Retry, SendMode, Sent};
 
 use crate::server::{Reply, Server, json as answer};
-use crate::setup::{
-    Bench, KEY_TEXT, connection, connection_with, connector, failure, output, step,
-};
+use crate::setup::{Bench, KEY_TEXT, connection, connection_with, connector, failure, output, step};
 
 const KEYED: EffectClass = EffectClass::Keyed {
     window: Duration::from_secs(86_400),
@@ -23,11 +21,7 @@ async fn a_keyed_effect_carries_key_credential_trace_and_length() {
     server.reply(answer(201, json!({ "id": 7 })));
     let bench = Bench::new();
     let credential = json!({ "bearer": { "token": "s3cret-token" } });
-    let connection = connection_with(
-        connector(),
-        json!({ "base_url": server.url() }),
-        Some(credential),
-    );
+    let connection = connection_with(connector(), json!({ "base_url": server.url() }), Some(credential));
     let command = bench.effect(
         "things.create",
         json!({ "name": "a", "password": "s3cret-word" }),
@@ -43,10 +37,7 @@ async fn a_keyed_effect_carries_key_credential_trace_and_length() {
     assert_eq!(result.origin, Origin::Sent);
 
     let seen = server.seen().pop().unwrap();
-    assert_eq!(
-        (seen.method.as_str(), seen.path.as_str()),
-        ("POST", "/things")
-    );
+    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/things"));
     assert_eq!(seen.header("authorization"), Some("Bearer s3cret-token"));
     assert_eq!(seen.header("idempotency-key"), Some(KEY_TEXT));
     assert_eq!(seen.header("traceparent"), Some(traceparent.as_str()));
@@ -60,10 +51,7 @@ async fn a_keyed_effect_carries_key_credential_trace_and_length() {
     assert_eq!(exchange.response_body, ResponseBody::Output);
     assert_eq!(exchange.response_bytes, 8);
     let kept = serde_json::to_string(exchange).unwrap();
-    assert!(
-        kept.contains("[redacted]") && kept.contains(KEY_TEXT),
-        "{kept}"
-    );
+    assert!(kept.contains("[redacted]") && kept.contains(KEY_TEXT), "{kept}");
     assert!(!kept.contains("s3cret"), "{kept}");
 }
 
@@ -71,11 +59,7 @@ async fn a_keyed_effect_carries_key_credential_trace_and_length() {
 async fn an_api_key_in_the_query_is_sent_and_not_kept() {
     let server = Server::start().await;
     let credential = json!({ "api_key": "s3cret&key" });
-    let connection = connection_with(
-        connector(),
-        json!({ "base_url": server.url() }),
-        Some(credential),
-    );
+    let connection = connection_with(connector(), json!({ "base_url": server.url() }), Some(credential));
     let result = Bench::new()
         .call(&connection, &step("things.get", json!({ "id": "1" })))
         .await;
@@ -105,9 +89,7 @@ async fn a_refused_connection_was_never_sent() {
 async fn a_name_that_does_not_resolve_was_never_sent() {
     let bench = Bench::new();
     let command = bench.effect("pay", json!({}), EffectClass::Blind, SendMode::First);
-    let result = bench
-        .call(&connection("http://nowhere.invalid"), &command)
-        .await;
+    let result = bench.call(&connection("http://nowhere.invalid"), &command).await;
     let failed = failure(&result);
     assert_eq!((failed.code.as_str(), failed.sent), ("dns", Sent::Never));
 }
@@ -136,12 +118,7 @@ async fn a_broken_connection_may_have_acted() {
         let server = Server::start().await;
         server.reply(reply);
         let bench = Bench::new();
-        let command = bench.effect(
-            "pay",
-            json!({ "amount": 1 }),
-            EffectClass::Blind,
-            SendMode::First,
-        );
+        let command = bench.effect("pay", json!({ "amount": 1 }), EffectClass::Blind, SendMode::First);
         let result = bench.call(&connection(&server.url()), &command).await;
         let failed = failure(&result);
         assert_eq!(
@@ -170,11 +147,7 @@ async fn statuses_say_what_may_be_concluded() {
         (302, None, "http_302", Sent::Never, Retry::Permanent),
     ] {
         let headers = retry_after.map(|seconds| ("retry-after", seconds.to_owned()));
-        server.reply(Reply::Answer(
-            status,
-            headers.into_iter().collect(),
-            "no".to_owned(),
-        ));
+        server.reply(Reply::Answer(status, headers.into_iter().collect(), "no".to_owned()));
         let command = bench.effect("pay", json!({}), EffectClass::Blind, SendMode::First);
         let result = bench.call(&connection, &command).await;
         let failed = failure(&result);
@@ -184,10 +157,7 @@ async fn statuses_say_what_may_be_concluded() {
             "{status}"
         );
         assert_eq!(failed.http_status, Some(status));
-        assert_eq!(
-            result.exchanges[0].response_body,
-            ResponseBody::Text("no".to_owned())
-        );
+        assert_eq!(result.exchanges[0].response_body, ResponseBody::Text("no".to_owned()));
     }
 }
 
@@ -197,10 +167,7 @@ async fn an_answer_above_the_cap_is_not_read() {
     let huge = "x".repeat(weir_orchestrator::http_client::MAX_RESPONSE_BYTES + 1);
     server.reply(Reply::Answer(200, Vec::new(), huge));
     let result = Bench::new()
-        .call(
-            &connection(&server.url()),
-            &step("things.get", json!({ "id": "1" })),
-        )
+        .call(&connection(&server.url()), &step("things.get", json!({ "id": "1" })))
         .await;
     let failed = failure(&result);
     assert_eq!(
@@ -221,24 +188,15 @@ async fn an_effect_that_answers_with_something_odd_is_done_all_the_same() {
     let bench = Bench::new();
     let connection = connection(&server.url());
     let command = bench.effect("pay", json!({}), EffectClass::Blind, SendMode::First);
-    assert_eq!(
-        output(&bench.call(&connection, &command).await),
-        json!("OK, thanks")
-    );
-    assert_eq!(
-        output(&bench.call(&connection, &command).await),
-        json!(null)
-    );
+    assert_eq!(output(&bench.call(&connection, &command).await), json!("OK, thanks"));
+    assert_eq!(output(&bench.call(&connection, &command).await), json!(null));
 }
 
 #[tokio::test]
 async fn what_cannot_be_built_is_never_sent() {
     let bench = Bench::new();
     let connection = connection("http://127.0.0.1:1");
-    for (operation, code) in [
-        ("things.get", "invalid"),
-        ("things.nope", "unknown_operation"),
-    ] {
+    for (operation, code) in [("things.get", "invalid"), ("things.nope", "unknown_operation")] {
         let result = bench.call(&connection, &step(operation, json!({}))).await;
         let failed = failure(&result);
         assert_eq!(

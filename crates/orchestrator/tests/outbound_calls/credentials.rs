@@ -8,13 +8,10 @@ use serde_json::{Value, json};
 use weir_workflow_engine::{EffectClass, Retry, SendMode, Sent};
 
 use crate::server::{Reply, Seen, Server, json as answer};
-use crate::setup::{
-    Bench, START, connection_with, connector, connector_with, failure, output, step,
-};
+use crate::setup::{Bench, START, connection_with, connector, connector_with, failure, output, step};
 
 fn oauth2(server: &Server) -> std::sync::Arc<weir_orchestrator::connection::Connection> {
-    let config =
-        json!({ "base_url": server.url(), "token_url": format!("{}/token", server.url()) });
+    let config = json!({ "base_url": server.url(), "token_url": format!("{}/token", server.url()) });
     let credential = json!({ "oauth2": { "client_id": "weir", "client_secret": "s3cret:word" } });
     connection_with(connector(), config, Some(credential))
 }
@@ -41,37 +38,20 @@ fn numbered_tokens(server: &Server, accepts: fn(&str) -> bool) {
 #[tokio::test]
 async fn fifty_calls_fetch_one_token_and_a_new_one_before_it_expires() {
     let server = Server::start().await;
-    numbered_tokens(&server, |authorization| {
-        authorization.starts_with("Bearer token-")
-    });
+    numbered_tokens(&server, |authorization| authorization.starts_with("Bearer token-"));
     let bench = Bench::new();
     let connection = oauth2(&server);
     let command = step("things.get", json!({ "id": "1" }));
     let calls = (0..50).map(|_| bench.call(&connection, &command));
     for result in futures::future::join_all(calls).await {
         assert_eq!(output(&result), json!({ "ok": true }));
-        assert_eq!(
-            result.exchanges.len(),
-            1,
-            "token requests are not part of the record"
-        );
+        assert_eq!(result.exchanges.len(), 1, "token requests are not part of the record");
         assert!(!format!("{:?}", result.exchanges).contains("token-1"));
     }
     assert_eq!(server.count("/token"), 1);
-    let asked = server
-        .seen()
-        .into_iter()
-        .find(|seen| seen.path == "/token")
-        .unwrap();
-    assert_eq!(
-        asked.header("authorization"),
-        Some("Basic d2VpcjpzM2NyZXQlM0F3b3Jk")
-    );
-    for part in [
-        "grant_type=client_credentials",
-        "scope=read+write",
-        "audience=acme",
-    ] {
+    let asked = server.seen().into_iter().find(|seen| seen.path == "/token").unwrap();
+    assert_eq!(asked.header("authorization"), Some("Basic d2VpcjpzM2NyZXQlM0F3b3Jk"));
+    for part in ["grant_type=client_credentials", "scope=read+write", "audience=acme"] {
         assert!(asked.body.contains(part), "{}", asked.body);
     }
     bench.clock.advance(Duration::from_secs(3_541));
@@ -85,20 +65,11 @@ async fn a_refused_token_is_replaced_once() {
     numbered_tokens(&server, |authorization| authorization == "Bearer token-2");
     let bench = Bench::new();
     let connection = oauth2(&server);
-    let command = bench.effect(
-        "pay",
-        json!({ "amount": 1 }),
-        EffectClass::Blind,
-        SendMode::First,
-    );
+    let command = bench.effect("pay", json!({ "amount": 1 }), EffectClass::Blind, SendMode::First);
     let result = bench.call(&connection, &command).await;
     assert_eq!(output(&result), json!({ "ok": true }));
     assert_eq!(
-        result
-            .exchanges
-            .iter()
-            .map(|e| e.status)
-            .collect::<Vec<_>>(),
+        result.exchanges.iter().map(|e| e.status).collect::<Vec<_>>(),
         [Some(401), Some(200)]
     );
 
@@ -110,11 +81,7 @@ async fn a_refused_token_is_replaced_once() {
         (failed.code.as_str(), failed.sent, failed.retry),
         ("auth", Sent::Never, Retry::Permanent)
     );
-    assert_eq!(
-        server.seen().len() - before,
-        3,
-        "two tries and one token between them"
-    );
+    assert_eq!(server.seen().len() - before, 3, "two tries and one token between them");
 }
 
 #[tokio::test]
@@ -135,16 +102,8 @@ async fn token_endpoint_failures_are_told_apart_and_never_quote_secrets() {
             "token_unavailable",
             Retry::Retryable { after: None },
         ),
-        (
-            answer(200, json!({ "hello": "s3cret" })),
-            "auth",
-            Retry::Permanent,
-        ),
-        (
-            Reply::HangUp,
-            "token_unavailable",
-            Retry::Retryable { after: None },
-        ),
+        (answer(200, json!({ "hello": "s3cret" })), "auth", Retry::Permanent),
+        (Reply::HangUp, "token_unavailable", Retry::Retryable { after: None }),
         (
             Reply::Answer(
                 302,
@@ -175,9 +134,7 @@ async fn the_token_endpoint_passes_the_egress_guard_too() {
     let config = json!({ "base_url": format!("http://localhost:{}", server.address.port()), "token_url": format!("{}/token", server.url()) });
     let credential = json!({ "oauth2": { "client_id": "weir", "client_secret": "s3cret" } });
     let connection = connection_with(connector(), config, Some(credential));
-    let result = bench
-        .call(&connection, &step("things.get", json!({ "id": "1" })))
-        .await;
+    let result = bench.call(&connection, &step("things.get", json!({ "id": "1" }))).await;
     assert_eq!(failure(&result).code, "egress_refused");
     assert!(server.seen().is_empty());
 }
@@ -187,11 +144,7 @@ fn service_account(private_key: &str) -> Value {
 }
 
 fn claims_of(seen: &Seen, algorithm: Algorithm, key: &DecodingKey) -> Value {
-    let token = seen
-        .header("authorization")
-        .unwrap()
-        .strip_prefix("Bearer ")
-        .unwrap();
+    let token = seen.header("authorization").unwrap().strip_prefix("Bearer ").unwrap();
     let mut validation = Validation::new(algorithm);
     validation.set_audience(&["acme"]);
     // The test's clock is not today's.
@@ -203,10 +156,7 @@ fn claims_of(seen: &Seen, algorithm: Algorithm, key: &DecodingKey) -> Value {
 
 #[tokio::test]
 async fn a_service_account_signs_its_own_bearer_token() {
-    let (rsa, ec) = (
-        include_str!("keys/rs256.pem"),
-        include_str!("keys/es256.pem"),
-    );
+    let (rsa, ec) = (include_str!("keys/rs256.pem"), include_str!("keys/es256.pem"));
     let rsa_public = DecodingKey::from_rsa_pem(include_bytes!("keys/rs256.pub.pem")).unwrap();
     let ec_public = DecodingKey::from_ec_pem(include_bytes!("keys/es256.pub.pem")).unwrap();
     let shared = "a shared secret of some length...";
@@ -222,18 +172,10 @@ async fn a_service_account_signs_its_own_bearer_token() {
     ] {
         let server = Server::start().await;
         let config = json!({ "base_url": server.url() });
-        let connection = connection_with(
-            connector_with(alg, ""),
-            config,
-            Some(service_account(private)),
-        );
+        let connection = connection_with(connector_with(alg, ""), config, Some(service_account(private)));
         let bench = Bench::new();
         for _ in 0..2 {
-            output(
-                &bench
-                    .call(&connection, &step("things.get", json!({ "id": "1" })))
-                    .await,
-            );
+            output(&bench.call(&connection, &step("things.get", json!({ "id": "1" }))).await);
         }
         let seen = server.seen();
         assert_eq!(
@@ -255,8 +197,7 @@ async fn a_service_account_signs_its_own_bearer_token() {
 async fn a_signed_assertion_is_exchanged_where_the_manifest_says_so() {
     let server = Server::start().await;
     numbered_tokens(&server, |authorization| authorization == "Bearer token-1");
-    let config =
-        json!({ "base_url": server.url(), "token_url": format!("{}/token", server.url()) });
+    let config = json!({ "base_url": server.url(), "token_url": format!("{}/token", server.url()) });
     let connector = connector_with("HS256", ", token_url: \"{{ config.token_url }}\"");
     let connection = connection_with(connector, config, Some(service_account("shared")));
     let bench = Bench::new();
@@ -284,8 +225,7 @@ async fn a_credential_that_does_not_fit_is_explained_without_being_shown() {
         Some(service_account("s3cret, no PEM")),
     );
     let manifest = "{connector: strict, version: 1.0.0, hosts: [\"https://a.test\"], auth: {bearer: {}}, operations: {things.get: {get: \"/things/{{ id }}\"}}}";
-    let strict =
-        std::sync::Arc::new(weir_connector_sdk::Connector::parse(manifest, &|_| None).unwrap());
+    let strict = std::sync::Arc::new(weir_connector_sdk::Connector::parse(manifest, &|_| None).unwrap());
     let missing = connection_with(strict.clone(), config.clone(), None);
     let wrong = connection_with(
         strict,
@@ -293,14 +233,9 @@ async fn a_credential_that_does_not_fit_is_explained_without_being_shown() {
         Some(json!({ "basic": { "username": "u", "password": "s3cret" } })),
     );
     for connection in [bad_key, missing, wrong] {
-        let result = bench
-            .call(&connection, &step("things.get", json!({ "id": "1" })))
-            .await;
+        let result = bench.call(&connection, &step("things.get", json!({ "id": "1" }))).await;
         let failed = failure(&result);
-        assert_eq!(
-            (failed.code.as_str(), failed.retry),
-            ("auth", Retry::Permanent)
-        );
+        assert_eq!((failed.code.as_str(), failed.retry), ("auth", Retry::Permanent));
         assert!(!failed.message.contains("s3cret"), "{}", failed.message);
     }
     assert!(server.seen().is_empty());

@@ -33,11 +33,7 @@ fn order(bench: &Bench, operation: &str, class: EffectClass, mode: SendMode) -> 
 }
 
 fn posts(server: &Server) -> usize {
-    server
-        .seen()
-        .iter()
-        .filter(|seen| seen.method == "POST")
-        .count()
+    server.seen().iter().filter(|seen| seen.method == "POST").count()
 }
 
 #[tokio::test]
@@ -63,23 +59,12 @@ async fn a_consistent_absence_sends_once_no_earlier_request_can_be_under_way() {
     let command = order(&bench, "orders.create", CONSISTENT, SendMode::LookFirst);
     let early = bench.call(&connection, &command).await;
     let failed = failure(&early);
-    assert_eq!(
-        (failed.code.as_str(), failed.sent),
-        ("not_settled", Sent::Maybe)
-    );
-    assert_eq!(
-        failed.retry,
-        Retry::Retryable {
-            after: Some(TIMEOUT)
-        }
-    );
+    assert_eq!((failed.code.as_str(), failed.sent), ("not_settled", Sent::Maybe));
+    assert_eq!(failed.retry, Retry::Retryable { after: Some(TIMEOUT) });
     assert_eq!(posts(&server), 0);
     bench.clock.advance(TIMEOUT);
     let later = bench.call(&connection, &command).await;
-    assert_eq!(
-        (output(&later), later.origin),
-        (json!({ "id": "new" }), Origin::Sent)
-    );
+    assert_eq!((output(&later), later.origin), (json!({ "id": "new" }), Origin::Sent));
     assert_eq!(posts(&server), 1);
 }
 
@@ -100,10 +85,7 @@ async fn an_inconsistent_absence_never_sends_without_proof() {
         ("unproven", Sent::Maybe)
     );
     let only = order(&bench, "orders.slow", SETTLING, SendMode::LookOnly);
-    assert_eq!(
-        failure(&bench.call(&connection, &only).await).code,
-        "unproven"
-    );
+    assert_eq!(failure(&bench.call(&connection, &only).await).code, "unproven");
     assert_eq!(posts(&server), 0);
 }
 
@@ -115,10 +97,7 @@ async fn a_look_that_fails_proves_nothing() {
     let command = order(&bench, "orders.create", CONSISTENT, SendMode::LookFirst);
     let result = bench.call(&connection(&server.url()), &command).await;
     let failed = failure(&result);
-    assert_eq!(
-        (failed.code.as_str(), failed.sent),
-        ("http_503", Sent::Maybe)
-    );
+    assert_eq!((failed.code.as_str(), failed.sent), ("http_503", Sent::Maybe));
     assert!(matches!(failed.retry, Retry::Retryable { .. }));
 }
 
@@ -146,10 +125,7 @@ async fn after_a_crash_a_blind_effect_is_sent_only_when_it_never_left() {
         server.reply(Reply::HangUp);
         let mut command = before.effect(operation, json!({}), EffectClass::Blind, SendMode::First);
         with_key(&mut command, number);
-        assert_eq!(
-            failure(&before.call(&connection, &command).await).sent,
-            Sent::Maybe
-        );
+        assert_eq!(failure(&before.call(&connection, &command).await).sent, Sent::Maybe);
         left.push(command);
     }
     let mut never_left = again(&left[0], SendMode::IfNeverSent);
@@ -158,25 +134,17 @@ async fn after_a_crash_a_blind_effect_is_sent_only_when_it_never_left() {
 
     let after = restarted(folder.path());
     for command in &left {
-        let result = after
-            .call(&connection, &again(command, SendMode::IfNeverSent))
-            .await;
+        let result = after.call(&connection, &again(command, SendMode::IfNeverSent)).await;
         assert_eq!(
             (failure(&result).code.as_str(), failure(&result).sent),
             ("unproven", Sent::Maybe)
         );
     }
     assert_eq!(server.seen().len(), 2);
-    assert_eq!(
-        output(&after.call(&connection, &never_left).await),
-        json!({})
-    );
+    assert_eq!(output(&after.call(&connection, &never_left).await), json!({}));
     assert_eq!(server.seen().len(), 3);
     // Now it has left, and that is known too.
-    assert_eq!(
-        failure(&after.call(&connection, &never_left).await).code,
-        "unproven"
-    );
+    assert_eq!(failure(&after.call(&connection, &never_left).await).code, "unproven");
 }
 
 fn with_key(command: &mut CallCommand, number: usize) {
@@ -191,23 +159,13 @@ async fn without_a_record_or_with_an_older_intent_nothing_is_proven() {
     let folder = tempfile::tempdir().unwrap();
     let bench = Bench::recording(folder.path());
     let mut command = bench.effect("pay", json!({}), EffectClass::Blind, SendMode::IfNeverSent);
-    command.effect.as_mut().unwrap().first_sent_at =
-        Timestamp::from_unix_ms(START.as_unix_ms() - 1);
-    assert_eq!(
-        failure(&bench.call(&connection, &command).await).code,
-        "unproven"
-    );
+    command.effect.as_mut().unwrap().first_sent_at = Timestamp::from_unix_ms(START.as_unix_ms() - 1);
+    assert_eq!(failure(&bench.call(&connection, &command).await).code, "unproven");
     let without = Bench::new();
     let command = without.effect("pay", json!({}), EffectClass::Blind, SendMode::IfNeverSent);
-    assert_eq!(
-        failure(&without.call(&connection, &command).await).code,
-        "unproven"
-    );
+    assert_eq!(failure(&without.call(&connection, &command).await).code, "unproven");
     let unknown = without.effect("gone", json!({}), EffectClass::Blind, SendMode::IfNeverSent);
-    assert_eq!(
-        (failure(&without.call(&connection, &unknown).await)).sent,
-        Sent::Maybe
-    );
+    assert_eq!((failure(&without.call(&connection, &unknown).await)).sent, Sent::Maybe);
     assert!(server.seen().is_empty());
 }
 
@@ -218,21 +176,11 @@ async fn a_refusal_or_a_failed_connection_leaves_the_next_attempt_provable() {
     let connection = connection(&server.url());
     let before = Bench::recording(folder.path());
     server.reply(answer(429, json!({})));
-    let command = before.effect(
-        "pay",
-        json!({ "amount": 5 }),
-        EffectClass::Blind,
-        SendMode::First,
-    );
-    assert_eq!(
-        failure(&before.call(&connection, &command).await).sent,
-        Sent::Never
-    );
+    let command = before.effect("pay", json!({ "amount": 5 }), EffectClass::Blind, SendMode::First);
+    assert_eq!(failure(&before.call(&connection, &command).await).sent, Sent::Never);
     drop(before);
     let after = restarted(folder.path());
-    let sent = after
-        .call(&connection, &again(&command, SendMode::IfNeverSent))
-        .await;
+    let sent = after.call(&connection, &again(&command, SendMode::IfNeverSent)).await;
     assert_eq!(output(&sent), json!({}));
     assert!(after.clock.now() > START);
 }

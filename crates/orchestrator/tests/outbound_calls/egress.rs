@@ -39,15 +39,9 @@ async fn a_name_can_be_allowed() {
     let server = Server::start().await;
     let bench = Bench::build(&["localhost"], None);
     let by_name = connection(&format!("http://localhost:{}", server.address.port()));
-    output(
-        &bench
-            .call(&by_name, &step("things.get", json!({ "id": "1" })))
-            .await,
-    );
+    output(&bench.call(&by_name, &step("things.get", json!({ "id": "1" }))).await);
     let by_address = connection(&server.url());
-    let result = bench
-        .call(&by_address, &step("things.get", json!({ "id": "1" })))
-        .await;
+    let result = bench.call(&by_address, &step("things.get", json!({ "id": "1" }))).await;
     assert_eq!(failure(&result).code, "egress_refused");
 }
 
@@ -64,9 +58,7 @@ async fn a_redirect_stays_within_declared_hosts_and_allowed_addresses() {
         ("http://user:word@127.0.0.1/", "invalid"),
     ] {
         server.reply(redirect(target));
-        let result = bench
-            .call(&connection, &step("things.get", json!({ "id": "1" })))
-            .await;
+        let result = bench.call(&connection, &step("things.get", json!({ "id": "1" }))).await;
         assert_eq!(failure(&result).code, code, "{target}");
     }
     assert_eq!(server.seen().len(), 5);
@@ -83,14 +75,9 @@ auth: { none: {}, bearer: {} }
 operations:
   get: { get: "/start" }
 "#;
-    let connector =
-        std::sync::Arc::new(weir_connector_sdk::Connector::parse(manifest, &|_| None).unwrap());
+    let connector = std::sync::Arc::new(weir_connector_sdk::Connector::parse(manifest, &|_| None).unwrap());
     let credential = json!({ "bearer": "s3cret" });
-    let connection = connection_with(
-        connector,
-        json!({ "base_url": server.url() }),
-        Some(credential),
-    );
+    let connection = connection_with(connector, json!({ "base_url": server.url() }), Some(credential));
     let bench = Bench::new();
     server.reply(redirect("http://192.168.0.1/admin"));
     let result = bench.call(&connection, &step("get", json!({}))).await;
@@ -100,10 +87,7 @@ operations:
     let other = Server::start().await;
     server.reply(redirect(&format!("{}/elsewhere", other.url())));
     output(&bench.call(&connection, &step("get", json!({}))).await);
-    assert_eq!(
-        server.seen()[1].header("authorization"),
-        Some("Bearer s3cret")
-    );
+    assert_eq!(server.seen()[1].header("authorization"), Some("Bearer s3cret"));
     assert_eq!(
         other.seen()[0].header("authorization"),
         None,
@@ -116,24 +100,16 @@ async fn reads_follow_redirects_with_their_credential_on_the_same_origin_and_not
     let server = Server::start().await;
     let bench = Bench::new();
     let credential = json!({ "api_key": "s3cret" });
-    let connection = connection_with(
-        connector(),
-        json!({ "base_url": server.url() }),
-        Some(credential),
-    );
+    let connection = connection_with(connector(), json!({ "base_url": server.url() }), Some(credential));
     server.reply(redirect("/things/2"));
     server.reply(answer(200, json!({ "id": 2 })));
-    let result = bench
-        .call(&connection, &step("things.get", json!({ "id": "1" })))
-        .await;
+    let result = bench.call(&connection, &step("things.get", json!({ "id": "1" }))).await;
     assert_eq!(output(&result), json!({ "id": 2 }));
     assert_eq!(server.seen()[1].path, "/things/2?acme_key=s3cret");
     assert_eq!(result.exchanges.len(), 2);
 
     server.script(|_| Some(redirect("/things/1")));
-    let result = bench
-        .call(&connection, &step("things.get", json!({ "id": "1" })))
-        .await;
+    let result = bench.call(&connection, &step("things.get", json!({ "id": "1" }))).await;
     assert_eq!(failure(&result).code, "too_many_redirects");
     assert_eq!(result.exchanges.len(), 4);
 }

@@ -24,18 +24,12 @@ async fn pages_are_followed_until_the_end_or_the_cap() {
     let bench = Bench::new();
     let connection = connection(&server.url());
     let all = bench
-        .read(
-            &connection,
-            &read_command("things.list", json!({}), Some(100)),
-        )
+        .read(&connection, &read_command("things.list", json!({}), Some(100)))
         .await;
     assert_eq!(output(&all), json!([1, 2, 3, 4, 5]));
     assert_eq!(all.exchanges.len(), 3);
     let some = bench
-        .read(
-            &connection,
-            &read_command("things.list", json!({}), Some(3)),
-        )
+        .read(&connection, &read_command("things.list", json!({}), Some(3)))
         .await;
     assert_eq!(output(&some), json!([1, 2, 3]));
     assert_eq!(some.exchanges.len(), 2);
@@ -53,18 +47,12 @@ async fn a_page_that_fails_fails_the_read_and_a_cursor_that_repeats_too() {
     let bench = Bench::new();
     let connection = connection(&server.url());
     let result = bench
-        .read(
-            &connection,
-            &read_command("things.list", json!({}), Some(9)),
-        )
+        .read(&connection, &read_command("things.list", json!({}), Some(9)))
         .await;
     assert_eq!(failure(&result).code, "http_500");
     server.script(|_| Some(answer(200, json!({ "data": [1], "next": "b" }))));
     let result = bench
-        .read(
-            &connection,
-            &read_command("things.list", json!({}), Some(9)),
-        )
+        .read(&connection, &read_command("things.list", json!({}), Some(9)))
         .await;
     assert_eq!(failure(&result).code, "paging_loop");
 }
@@ -98,19 +86,12 @@ async fn reads_share_a_request_that_was_sent_after_their_event_and_only_that() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(
-        server.seen().len(),
-        1,
-        "later events wait for the one trailing read"
-    );
+    assert_eq!(server.seen().len(), 1, "later events wait for the one trailing read");
     server.release();
     let leader = leader.await.unwrap();
     let shared = shared.await.unwrap();
     assert_eq!((leader.origin, leader.exchanges.len()), (Origin::Sent, 1));
-    assert_eq!(
-        (shared.origin, shared.exchanges.len()),
-        (Origin::Coalesced, 0)
-    );
+    assert_eq!((shared.origin, shared.exchanges.len()), (Origin::Coalesced, 0));
     assert_eq!(output(&shared), output(&leader));
     server.arrival().await;
     server.release();

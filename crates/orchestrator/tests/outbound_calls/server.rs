@@ -132,9 +132,7 @@ impl Server {
             self.state.seen.lock().unwrap().push(seen);
             self.state.arrived.add_permits(1);
             match reply.unwrap_or_else(|| json(200, serde_json::json!({}))) {
-                Reply::Answer(status, headers, body) => {
-                    answer(&mut stream, status, &headers, &body).await
-                }
+                Reply::Answer(status, headers, body) => answer(&mut stream, status, &headers, &body).await,
                 Reply::HangUp => return,
                 Reply::HangUpInside => {
                     let head = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"half\":";
@@ -157,12 +155,7 @@ impl Server {
     }
 }
 
-async fn answer(
-    stream: &mut BufReader<TcpStream>,
-    status: u16,
-    headers: &[(&str, String)],
-    body: &str,
-) {
+async fn answer(stream: &mut BufReader<TcpStream>, status: u16, headers: &[(&str, String)], body: &str) {
     let mut text = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));

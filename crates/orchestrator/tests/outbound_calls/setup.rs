@@ -12,8 +12,8 @@ use weir_orchestrator::departures::Senders;
 use weir_orchestrator::egress::EgressPolicy;
 use weir_orchestrator::perform::{Performer, PerformerOptions, TraceContext};
 use weir_workflow_engine::{
-    CallCommand, CallFailure, CallId, CallOutcome, CallResult, ConnectionId, Document, EffectClass,
-    EffectCommand, EffectKey, ReadCommand, SendMode, Timestamp, WorkspaceId,
+    CallCommand, CallFailure, CallId, CallOutcome, CallResult, ConnectionId, Document, EffectClass, EffectCommand,
+    EffectKey, ReadCommand, SendMode, Timestamp, WorkspaceId,
 };
 
 const MANIFEST: &str = r#"
@@ -57,11 +57,7 @@ pub(crate) fn connection(base_url: &str) -> Arc<Connection> {
     connection_with(connector(), json!({ "base_url": base_url }), None)
 }
 
-pub(crate) fn connection_with(
-    connector: Arc<Connector>,
-    config: Value,
-    credential: Option<Value>,
-) -> Arc<Connection> {
+pub(crate) fn connection_with(connector: Arc<Connector>, config: Value, credential: Option<Value>) -> Arc<Connection> {
     let credential = credential.map(|document| Credential::parse(&document).unwrap());
     let (id, workspace) = (ConnectionId::from_raw(1), WorkspaceId::from_raw(1));
     Arc::new(Connection::new(
@@ -106,21 +102,11 @@ impl Bench {
         Bench { clock, performer }
     }
 
-    pub(crate) async fn call(
-        &self,
-        connection: &Arc<Connection>,
-        command: &CallCommand,
-    ) -> CallResult {
-        self.performer
-            .call(connection, command, &TraceContext::default())
-            .await
+    pub(crate) async fn call(&self, connection: &Arc<Connection>, command: &CallCommand) -> CallResult {
+        self.performer.call(connection, command, &TraceContext::default()).await
     }
 
-    pub(crate) async fn read(
-        &self,
-        connection: &Arc<Connection>,
-        command: &ReadCommand,
-    ) -> CallResult {
+    pub(crate) async fn read(&self, connection: &Arc<Connection>, command: &ReadCommand) -> CallResult {
         let accepted_at = Timestamp::from_unix_ms(self.clock.now().as_unix_ms() - 1);
         self.performer
             .read(connection, command, accepted_at, &TraceContext::default())
@@ -128,13 +114,7 @@ impl Bench {
     }
 
     /// An effect that is sent for the first time now.
-    pub(crate) fn effect(
-        &self,
-        operation: &str,
-        args: Value,
-        class: EffectClass,
-        mode: SendMode,
-    ) -> CallCommand {
+    pub(crate) fn effect(&self, operation: &str, args: Value, class: EffectClass, mode: SendMode) -> CallCommand {
         CallCommand {
             class,
             effect: Some(EffectCommand {

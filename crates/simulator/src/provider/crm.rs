@@ -13,9 +13,7 @@ pub(super) fn route(method: &str, segments: &[&str]) -> Option<Route> {
     match (method, segments) {
         ("GET", ["crm", _]) => Some(Route::read(Provider::Crm, "crm.list")),
         ("GET", ["crm", _, _]) => Some(Route::read(Provider::Crm, "crm.get")),
-        ("POST" | "PUT" | "PATCH", ["crm", "deals", _]) => {
-            Some(Route::write(Provider::Crm, "crm.deals.write"))
-        }
+        ("POST" | "PUT" | "PATCH", ["crm", "deals", _]) => Some(Route::write(Provider::Crm, "crm.deals.write")),
         ("POST" | "PUT" | "PATCH", ["crm", _, _]) => Some(Route::write(Provider::Crm, "crm.write")),
         ("DELETE", ["crm", _, _]) => Some(Route::write(Provider::Crm, "crm.delete")),
         _ => None,

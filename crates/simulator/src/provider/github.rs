@@ -12,15 +12,9 @@ use crate::world::World;
 pub(super) fn route(method: &str, segments: &[&str]) -> Option<Route> {
     match (method, segments) {
         ("GET", ["user"]) => Some(Route::read(Provider::Github, "github.user.get")),
-        ("GET", ["repos", _, _, "issues"]) => {
-            Some(Route::read(Provider::Github, "github.issues.list"))
-        }
-        ("GET", ["repos", _, _, "issues", _]) => {
-            Some(Route::read(Provider::Github, "github.issues.get"))
-        }
-        ("POST", ["repos", _, _, "issues"]) => {
-            Some(Route::write(Provider::Github, "github.issues.create"))
-        }
+        ("GET", ["repos", _, _, "issues"]) => Some(Route::read(Provider::Github, "github.issues.list")),
+        ("GET", ["repos", _, _, "issues", _]) => Some(Route::read(Provider::Github, "github.issues.get")),
+        ("POST", ["repos", _, _, "issues"]) => Some(Route::write(Provider::Github, "github.issues.create")),
         _ => None,
     }
 }
@@ -50,21 +44,12 @@ pub(super) fn answer(world: &World, route: &'static str, request: &ApiRequest<'_
     }
 }
 
-fn create(
-    world: &World,
-    request: &ApiRequest<'_>,
-    collection: &str,
-    owner: &str,
-    repository: &str,
-) -> ApiAnswer {
+fn create(world: &World, request: &ApiRequest<'_>, collection: &str, owner: &str, repository: &str) -> ApiAnswer {
     let body = request.json().unwrap_or_default();
     let Some(title) = body["title"].as_str().filter(|title| !title.is_empty()) else {
         let errors = json!([{ "resource": "Issue", "code": "missing_field", "field": "title" }]);
-        return ApiAnswer::json(
-            422,
-            &json!({ "message": "Validation Failed", "errors": errors }),
-        )
-        .with_outcome(None, EffectOutcome::Refused);
+        return ApiAnswer::json(422, &json!({ "message": "Validation Failed", "errors": errors }))
+            .with_outcome(None, EffectOutcome::Refused);
     };
     let number = world.next_number();
     let created_at = crate::clock::iso(request.now_unix_ms);
@@ -81,16 +66,12 @@ fn create(
         "html_url": format!("https://github.com/{owner}/{repository}/issues/{number}"),
     });
     let identity = format!("github:{owner}/{repository}:{title}");
-    world
-        .store
-        .put(collection, &number.to_string(), issue.clone());
+    world.store.put(collection, &number.to_string(), issue.clone());
     ApiAnswer::json(201, &issue).done(Some(identity))
 }
 
 fn list(world: &World, request: &ApiRequest<'_>, collection: &str) -> ApiAnswer {
-    let state = request
-        .query_value("state")
-        .unwrap_or_else(|| "open".to_owned());
+    let state = request.query_value("state").unwrap_or_else(|| "open".to_owned());
     let since = request.query_value("since").unwrap_or_default();
     let size = request.query_number("per_page").unwrap_or(30).clamp(1, 100);
     let page = request.query_number("page").unwrap_or(1).max(1);

@@ -14,10 +14,7 @@ use crate::world::World;
 const OBJECT_TYPES: [&str; 4] = ["contacts", "companies", "deals", "line_items"];
 
 pub(super) fn route(method: &str, version: &str, rest: &[&str]) -> Option<Route> {
-    let kind = rest
-        .first()
-        .copied()
-        .filter(|kind| OBJECT_TYPES.contains(kind))?;
+    let kind = rest.first().copied().filter(|kind| OBJECT_TYPES.contains(kind))?;
     // Names follow the connector's operations.
     macro_rules! named {
         ($operation:literal) => {
@@ -31,15 +28,11 @@ pub(super) fn route(method: &str, version: &str, rest: &[&str]) -> Option<Route>
     }
     Some(match (method, version, rest) {
         ("POST", "v3", [_, "search"]) => Route::read(Provider::Hubspot, named!("search")),
-        ("POST", "v3", [_, "batch", "read"]) => {
-            Route::read(Provider::Hubspot, named!("batch_read"))
-        }
+        ("POST", "v3", [_, "batch", "read"]) => Route::read(Provider::Hubspot, named!("batch_read")),
         ("GET", "v3", [_, _]) => Route::read(Provider::Hubspot, named!("get")),
         ("POST", "v3", [_]) => Route::write(Provider::Hubspot, named!("create")),
         ("PATCH", "v3", [_, _]) => Route::write(Provider::Hubspot, named!("update")),
-        ("GET", "v4", [_, _, "associations", _]) => {
-            Route::read(Provider::Hubspot, "hubspot.associations.list")
-        }
+        ("GET", "v4", [_, _, "associations", _]) => Route::read(Provider::Hubspot, "hubspot.associations.list"),
         ("PUT", "v4", [_, _, "associations", "default", _, _]) => {
             Route::write(Provider::Hubspot, "hubspot.associations.create")
         }
@@ -108,10 +101,7 @@ fn selected(object: &Value, properties: &[String]) -> Value {
         .map(String::as_str)
         .chain(["createdate", "hs_object_id"])
     {
-        kept.insert(
-            name.to_owned(),
-            present.get(name).cloned().unwrap_or(Value::Null),
-        );
+        kept.insert(name.to_owned(), present.get(name).cloned().unwrap_or(Value::Null));
     }
     object["properties"] = Value::Object(kept);
     object
@@ -137,10 +127,7 @@ fn get(world: &World, request: &ApiRequest<'_>, kind: &str, id: &str) -> ApiAnsw
 fn batch_read(world: &World, request: &ApiRequest<'_>, kind: &str) -> ApiAnswer {
     let body = request.json().unwrap_or_default();
     let properties = texts(&body["properties"]);
-    let Some(inputs) = body["inputs"]
-        .as_array()
-        .filter(|inputs| inputs.len() <= 100)
-    else {
+    let Some(inputs) = body["inputs"].as_array().filter(|inputs| inputs.len() <= 100) else {
         return ApiAnswer::json(
             400,
             &json!({ "status": "error", "message": "inputs must be a list of at most 100", "category": "VALIDATION_ERROR" }),
@@ -151,11 +138,7 @@ fn batch_read(world: &World, request: &ApiRequest<'_>, kind: &str) -> ApiAnswer 
         .filter_map(|input| world.store.get(&collection(kind), input["id"].as_str()?))
         .map(|object| selected(&object, &properties))
         .collect();
-    let status = if results.len() == inputs.len() {
-        200
-    } else {
-        207
-    };
+    let status = if results.len() == inputs.len() { 200 } else { 207 };
     ApiAnswer::json(status, &json!({ "status": "COMPLETE", "results": results }))
 }
 
@@ -240,16 +223,11 @@ fn search(world: &World, request: &ApiRequest<'_>, kind: &str) -> ApiAnswer {
     let body = request.json().unwrap_or_default();
     let lag_ms = i64::try_from(world.behaviour().hubspot_search_lag_ms).unwrap_or(i64::MAX);
     let indexed_until = iso(request.now_unix_ms.saturating_sub(lag_ms));
-    let groups: Vec<&Value> = body["filterGroups"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .collect();
+    let groups: Vec<&Value> = body["filterGroups"].as_array().into_iter().flatten().collect();
     let query = body["query"].as_str().map(str::to_lowercase);
     let mut hits = world.store.list(&collection(kind));
     hits.retain(|object| {
-        let in_index = lag_ms == 0
-            || object["createdAt"].as_str().unwrap_or_default() <= indexed_until.as_str();
+        let in_index = lag_ms == 0 || object["createdAt"].as_str().unwrap_or_default() <= indexed_until.as_str();
         let in_groups = groups.is_empty()
             || groups.iter().any(|group| {
                 group["filters"]
@@ -258,12 +236,9 @@ fn search(world: &World, request: &ApiRequest<'_>, kind: &str) -> ApiAnswer {
                     .flatten()
                     .all(|filter| satisfies(world, kind, object, filter))
             });
-        let in_query = query.as_deref().is_none_or(|query| {
-            object["properties"]
-                .to_string()
-                .to_lowercase()
-                .contains(query)
-        });
+        let in_query = query
+            .as_deref()
+            .is_none_or(|query| object["properties"].to_string().to_lowercase().contains(query));
         in_index && in_groups && in_query
     });
     let limit = body["limit"]
@@ -298,9 +273,7 @@ fn satisfies(world: &World, kind: &str, object: &Value, filter: &Value) -> bool 
     if let Some(to) = name.strip_prefix("associations.") {
         let id = object["id"].as_str().unwrap_or_default();
         let plural = OBJECT_TYPES.iter().find(|kind| {
-            **kind == to
-                || kind.strip_suffix('s') == Some(to)
-                || (to == "company" && **kind == "companies")
+            **kind == to || kind.strip_suffix('s') == Some(to) || (to == "company" && **kind == "companies")
         });
         let Some(plural) = plural else { return false };
         let wanted = as_text(wanted);
@@ -314,9 +287,7 @@ fn satisfies(world: &World, kind: &str, object: &Value, filter: &Value) -> bool 
         "NEQ" => value != wanted,
         "HAS_PROPERTY" => !value.is_null(),
         "NOT_HAS_PROPERTY" => value.is_null(),
-        "IN" => filter["values"]
-            .as_array()
-            .is_some_and(|values| values.contains(value)),
+        "IN" => filter["values"].as_array().is_some_and(|values| values.contains(value)),
         "GTE" => as_text(value) >= as_text(wanted),
         "LTE" => !value.is_null() && as_text(value) <= as_text(wanted),
         _ => false,
@@ -324,27 +295,15 @@ fn satisfies(world: &World, kind: &str, object: &Value, filter: &Value) -> bool 
 }
 
 fn as_text(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn linked(world: &World, kind: &str, id: &str, to: &str) -> Vec<Value> {
-    let links = world
-        .store
-        .get("hubspot/associations", &format!("{kind}/{id}/{to}"));
-    links
-        .and_then(|links| links.as_array().cloned())
-        .unwrap_or_default()
+    let links = world.store.get("hubspot/associations", &format!("{kind}/{id}/{to}"));
+    links.and_then(|links| links.as_array().cloned()).unwrap_or_default()
 }
 
-fn associations(
-    world: &World,
-    request: &ApiRequest<'_>,
-    kind: &str,
-    id: &str,
-    to: &str,
-) -> ApiAnswer {
+fn associations(world: &World, request: &ApiRequest<'_>, kind: &str, id: &str, to: &str) -> ApiAnswer {
     if world.store.get(&collection(kind), id).is_none() {
         return missing(kind, id);
     }
@@ -372,10 +331,7 @@ fn associate(world: &World, kind: &str, id: &str, to: &str, to_id: &str) -> ApiA
         EffectOutcome::Repeated
     };
     let body = json!({ "status": "COMPLETE", "results": [{ "from": { "id": id }, "to": { "id": to_id } }] });
-    ApiAnswer::json(200, &body).with_outcome(
-        Some(format!("association:{kind}/{id}:{to}/{to_id}")),
-        outcome,
-    )
+    ApiAnswer::json(200, &body).with_outcome(Some(format!("association:{kind}/{id}:{to}/{to_id}")), outcome)
 }
 
 /// Stores a CRM object with HubSpot's envelope.

@@ -35,13 +35,7 @@ pub enum Provider {
 
 impl Provider {
     /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::Stripe,
-        Self::Hubspot,
-        Self::Slack,
-        Self::Github,
-        Self::Crm,
-    ];
+    pub const ALL: [Self; 5] = [Self::Stripe, Self::Hubspot, Self::Slack, Self::Github, Self::Crm];
 
     /// The provider's name, equal to its connector's where there is one.
     pub fn as_str(self) -> &'static str {
@@ -56,9 +50,7 @@ impl Provider {
 
     /// The provider with this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|provider| provider.as_str() == name)
+        Self::ALL.into_iter().find(|provider| provider.as_str() == name)
     }
 }
 
@@ -106,11 +98,7 @@ pub(crate) fn route(method: &str, segments: &[&str]) -> Option<Route> {
 }
 
 /// Refuses callers without the right key.
-pub(crate) fn refuse_stranger(
-    world: &World,
-    route: Route,
-    request: &ApiRequest<'_>,
-) -> Option<ApiAnswer> {
+pub(crate) fn refuse_stranger(world: &World, route: Route, request: &ApiRequest<'_>) -> Option<ApiAnswer> {
     let keys = &world.api_keys;
     let (known, answer) = match route.provider {
         Provider::Stripe => (
@@ -137,9 +125,7 @@ pub(crate) fn refuse_stranger(
             ApiAnswer::json(401, &json!({ "message": "Bad credentials" })),
         ),
         Provider::Crm => (
-            keys.crm
-                .as_deref()
-                .is_none_or(|key| request.bearer() == Some(key)),
+            keys.crm.as_deref().is_none_or(|key| request.bearer() == Some(key)),
             ApiAnswer::json(401, &json!({ "error": "unauthorized" })),
         ),
     };

@@ -12,9 +12,7 @@ use crate::world::World;
 
 pub(super) fn route(method: &str, name: &str) -> Option<Route> {
     match (method, name) {
-        ("POST", "chat.postMessage") => {
-            Some(Route::write(Provider::Slack, "slack.chat.postMessage"))
-        }
+        ("POST", "chat.postMessage") => Some(Route::write(Provider::Slack, "slack.chat.postMessage")),
         ("GET" | "POST", "auth.test") => Some(Route::read(Provider::Slack, "slack.auth.test")),
         _ => None,
     }
@@ -35,30 +33,25 @@ pub(super) fn answer(world: &World, route: &'static str, request: &ApiRequest<'_
     };
     let channel = message["channel"].as_str().unwrap_or_default().to_owned();
     let refuse = |error: &str| {
-        ApiAnswer::json(200, &json!({ "ok": false, "error": error }))
-            .with_outcome(None, EffectOutcome::Refused)
+        ApiAnswer::json(200, &json!({ "ok": false, "error": error })).with_outcome(None, EffectOutcome::Refused)
     };
     if channel.is_empty() || channel.trim_start_matches('#').starts_with("missing") {
         return refuse("channel_not_found");
     }
-    let has_content =
-        ["text", "blocks", "attachments"]
-            .iter()
-            .any(|field| match &message[*field] {
-                Value::String(text) => !text.is_empty(),
-                Value::Array(items) => !items.is_empty(),
-                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
-            });
+    let has_content = ["text", "blocks", "attachments"]
+        .iter()
+        .any(|field| match &message[*field] {
+            Value::String(text) => !text.is_empty(),
+            Value::Array(items) => !items.is_empty(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
+        });
     if !has_content {
         return refuse("no_text");
     }
-    let ts = format!(
-        "{}.{:06}",
-        request.now_unix_ms / 1000,
-        world.next_number() % 1_000_000
-    );
+    let ts = format!("{}.{:06}", request.now_unix_ms / 1000, world.next_number() % 1_000_000);
     let identity = format!("slack:{channel}:{}", digest(message.to_string().as_bytes()));
-    let posted = json!({ "type": "message", "user": "USIMULATOR", "team": "TSIMULATOR", "ts": ts, "text": message["text"] });
+    let posted =
+        json!({ "type": "message", "user": "USIMULATOR", "team": "TSIMULATOR", "ts": ts, "text": message["text"] });
     world.store.put(
         "slack/messages",
         &ts,

@@ -83,20 +83,13 @@ pub(super) fn answer(world: &World, route: &'static str, request: &ApiRequest<'_
         "stripe.customers.list" => {
             let email = request.query_value("email");
             list(world, request, "customers", |object| {
-                email
-                    .as_deref()
-                    .is_none_or(|email| object["email"] == email)
+                email.as_deref().is_none_or(|email| object["email"] == email)
             })
         }
         "stripe.refunds.list" => {
-            let (charge, intent) = (
-                request.query_value("charge"),
-                request.query_value("payment_intent"),
-            );
+            let (charge, intent) = (request.query_value("charge"), request.query_value("payment_intent"));
             list(world, request, "refunds", |object| {
-                charge
-                    .as_deref()
-                    .is_none_or(|charge| object["charge"] == charge)
+                charge.as_deref().is_none_or(|charge| object["charge"] == charge)
                     && intent
                         .as_deref()
                         .is_none_or(|intent| object["payment_intent"] == intent)
@@ -128,13 +121,11 @@ pub(super) fn stored(world: &World, collection: &str, id: &str) -> Option<Value>
 
 /// A stored or computed customer.
 pub(super) fn customer(world: &World, id: &str) -> Option<Value> {
-    stored(world, "customers", id)
-        .or_else(|| Customer::from_id(world.seed, id).map(Customer::object))
+    stored(world, "customers", id).or_else(|| Customer::from_id(world.seed, id).map(Customer::object))
 }
 
 fn charge(world: &World, id: &str) -> Option<Value> {
-    stored(world, "charges", id)
-        .or_else(|| Payment::from_charge_id(world.seed, id).map(Payment::charge))
+    stored(world, "charges", id).or_else(|| Payment::from_charge_id(world.seed, id).map(Payment::charge))
 }
 
 fn payment_intent(world: &World, request: &ApiRequest<'_>, id: &str) -> ApiAnswer {
@@ -142,26 +133,19 @@ fn payment_intent(world: &World, request: &ApiRequest<'_>, id: &str) -> ApiAnswe
     let expands = |field: &str| expand.iter().any(|wanted| wanted == field);
     if let Some(mut object) = stored(world, "payment_intents", id) {
         if expands("customer")
-            && let Some(full) = object["customer"]
-                .as_str()
-                .and_then(|id| customer(world, id))
+            && let Some(full) = object["customer"].as_str().and_then(|id| customer(world, id))
         {
             object["customer"] = full;
         }
         if expands("latest_charge")
-            && let Some(full) = object["latest_charge"]
-                .as_str()
-                .and_then(|id| charge(world, id))
+            && let Some(full) = object["latest_charge"].as_str().and_then(|id| charge(world, id))
         {
             object["latest_charge"] = full;
         }
         return ApiAnswer::json(200, &object);
     }
     match Payment::from_id(world.seed, id) {
-        Some(payment) => ApiAnswer::text(
-            200,
-            payment.object_text(expands("latest_charge"), expands("customer")),
-        ),
+        Some(payment) => ApiAnswer::text(200, payment.object_text(expands("latest_charge"), expands("customer"))),
         None => missing("payment_intent", id),
     }
 }
@@ -173,7 +157,8 @@ fn found(object: Option<Value>, kind: &str, id: &str) -> ApiAnswer {
 /// Stripe's 404.
 pub(super) fn missing(kind: &str, id: &str) -> ApiAnswer {
     let message = format!("No such {kind}: '{id}'");
-    let error = json!({ "code": "resource_missing", "message": message, "param": "id", "type": "invalid_request_error" });
+    let error =
+        json!({ "code": "resource_missing", "message": message, "param": "id", "type": "invalid_request_error" });
     ApiAnswer::json(404, &json!({ "error": error }))
 }
 
@@ -202,11 +187,7 @@ pub(super) fn list(
     if let Some(after) = request.query_value("starting_after") {
         let place = objects.iter().position(|object| object["id"] == after);
         let Some(place) = place else {
-            return invalid(
-                "starting_after",
-                "resource_missing",
-                "no such object to start after",
-            );
+            return invalid("starting_after", "resource_missing", "no such object to start after");
         };
         objects.drain(..=place);
     }
@@ -218,11 +199,7 @@ pub(super) fn list(
             && lt.is_none_or(|bound| at < bound)
             && wanted(object)
     });
-    let data: Vec<Value> = objects
-        .iter()
-        .take(limit)
-        .map(|object| Value::clone(object))
-        .collect();
+    let data: Vec<Value> = objects.iter().take(limit).map(|object| Value::clone(object)).collect();
     let body = json!({ "object": "list", "url": request.path, "has_more": objects.len() > limit, "data": data });
     ApiAnswer::json(200, &body)
 }
@@ -248,11 +225,7 @@ pub(super) fn identity(kind: &str, parameters: &serde_json::Map<String, Value>) 
     let metadata = parameters.get("metadata")?;
     ["line_item_id", "deal_id", "event_id", "order_id"]
         .into_iter()
-        .find_map(|key| {
-            metadata[key]
-                .as_str()
-                .map(|value| format!("{kind}:{key}:{value}"))
-        })
+        .find_map(|key| metadata[key].as_str().map(|value| format!("{kind}:{key}:{value}")))
 }
 
 fn create_customer(world: &World, request: &ApiRequest<'_>) -> ApiAnswer {
@@ -290,12 +263,7 @@ fn update_customer(world: &World, request: &ApiRequest<'_>, id: &str) -> ApiAnsw
 
 fn refund(world: &World, request: &ApiRequest<'_>) -> ApiAnswer {
     let parameters = parameters(request);
-    let text = |name: &str| {
-        parameters
-            .get(name)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    };
+    let text = |name: &str| parameters.get(name).and_then(Value::as_str).unwrap_or_default();
     let payment = Payment::from_charge_id(world.seed, text("charge"))
         .or_else(|| Payment::from_id(world.seed, text("payment_intent")));
     let charge_id = match payment {
@@ -335,9 +303,7 @@ fn refund(world: &World, request: &ApiRequest<'_>) -> ApiAnswer {
 pub(super) fn merge(object: &mut Value, parameters: serde_json::Map<String, Value>) {
     for (name, value) in parameters {
         match (object.get_mut(&name), value) {
-            (Some(Value::Object(present)), Value::Object(fields)) if name == "metadata" => {
-                present.extend(fields)
-            }
+            (Some(Value::Object(present)), Value::Object(fields)) if name == "metadata" => present.extend(fields),
             (_, value) => object[name] = value,
         }
     }

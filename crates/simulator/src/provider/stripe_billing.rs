@@ -9,17 +9,11 @@ use super::stripe::{identity, invalid, list, merge, missing, parameters, stored}
 use crate::api::{ApiAnswer, ApiRequest};
 use crate::world::World;
 
-pub(super) fn answer(
-    world: &World,
-    route: &'static str,
-    request: &ApiRequest<'_>,
-    id: &str,
-) -> ApiAnswer {
+pub(super) fn answer(world: &World, route: &'static str, request: &ApiRequest<'_>, id: &str) -> ApiAnswer {
     match route {
-        "stripe.invoices.get" => stored(world, "invoices", id).map_or_else(
-            || missing("invoice", id),
-            |object| ApiAnswer::json(200, &object),
-        ),
+        "stripe.invoices.get" => {
+            stored(world, "invoices", id).map_or_else(|| missing("invoice", id), |object| ApiAnswer::json(200, &object))
+        }
         "stripe.invoices.list" => {
             let customer = request.query_value("customer");
             let status = request.query_value("status");
@@ -27,17 +21,13 @@ pub(super) fn answer(
                 customer
                     .as_deref()
                     .is_none_or(|customer| object["customer"] == customer)
-                    && status
-                        .as_deref()
-                        .is_none_or(|status| object["status"] == status)
+                    && status.as_deref().is_none_or(|status| object["status"] == status)
             })
         }
         "stripe.invoice_items.list" => {
             let invoice = request.query_value("invoice");
             list(world, request, "invoiceitems", |object| {
-                invoice
-                    .as_deref()
-                    .is_none_or(|invoice| object["invoice"] == invoice)
+                invoice.as_deref().is_none_or(|invoice| object["invoice"] == invoice)
             })
         }
         "stripe.invoices.create" => create_invoice(world, request),
@@ -49,10 +39,7 @@ pub(super) fn answer(
 
 fn create_invoice(world: &World, request: &ApiRequest<'_>) -> ApiAnswer {
     let parameters = parameters(request);
-    let customer = parameters
-        .get("customer")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let customer = parameters.get("customer").and_then(Value::as_str).unwrap_or_default();
     if super::stripe::customer(world, customer).is_none() {
         return invalid("customer", "resource_missing", "no such customer");
     }
@@ -73,24 +60,15 @@ fn create_item(world: &World, request: &ApiRequest<'_>) -> ApiAnswer {
     let parameters = parameters(request);
     let number = |name: &str| parameters.get(name).and_then(Value::as_i64);
     let quantity = number("quantity").unwrap_or(1);
-    let Some(amount) =
-        number("amount").or_else(|| number("unit_amount").map(|unit| unit * quantity))
-    else {
-        return invalid(
-            "amount",
-            "parameter_missing",
-            "an amount or a unit_amount is needed",
-        );
+    let Some(amount) = number("amount").or_else(|| number("unit_amount").map(|unit| unit * quantity)) else {
+        return invalid("amount", "parameter_missing", "an amount or a unit_amount is needed");
     };
     let invoice = parameters
         .get("invoice")
         .and_then(Value::as_str)
         .unwrap_or_default()
         .to_owned();
-    let customer = parameters
-        .get("customer")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let customer = parameters.get("customer").and_then(Value::as_str).unwrap_or_default();
     if super::stripe::customer(world, customer).is_none() {
         return invalid("customer", "resource_missing", "no such customer");
     }
@@ -106,11 +84,7 @@ fn create_item(world: &World, request: &ApiRequest<'_>) -> ApiAnswer {
             return invalid("invoice", "resource_missing", "no such invoice");
         };
         if found["status"] != "draft" {
-            return invalid(
-                "invoice",
-                "invoice_not_editable",
-                "items can only be added to a draft",
-            );
+            return invalid("invoice", "invoice_not_editable", "items can only be added to a draft");
         }
         let line = object.clone();
         world.store.update("stripe/invoices", &invoice, |invoice| {

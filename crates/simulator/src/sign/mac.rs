@@ -63,9 +63,7 @@ impl MacScheme {
             Some("base64") => Encoding::Base64,
             Some("base64url") => Encoding::Base64Url,
             other => {
-                return Err(SignerError::Unsupported(
-                    other.unwrap_or("encoding").to_owned(),
-                ));
+                return Err(SignerError::Unsupported(other.unwrap_or("encoding").to_owned()));
             }
         };
         let place = block["sig"].as_str().ok_or(SignerError::Missing("sig"))?;
@@ -135,10 +133,7 @@ impl MacScheme {
             signature.headers.push((name, value));
         }
         let mut fields: Vec<(String, String)> = Vec::new();
-        let timestamp_field = self
-            .timestamp
-            .as_ref()
-            .and_then(|(from, _)| from.strip_prefix("sig:"));
+        let timestamp_field = self.timestamp.as_ref().and_then(|(from, _)| from.strip_prefix("sig:"));
         if let Some(field) = timestamp_field {
             fields.push((field.to_owned(), now));
         }
@@ -150,10 +145,7 @@ impl MacScheme {
         let mut signatures = Vec::with_capacity(used.len());
         for secret in used {
             let message = self.message(request, &signature.headers, &fields, secret)?;
-            signatures.push(
-                self.encoding
-                    .encode(&self.mac(&self.key_bytes(secret)?, &message)),
-            );
+            signatures.push(self.encoding.encode(&self.mac(&self.key_bytes(secret)?, &message)));
         }
         let assign = self.assign.as_deref().unwrap_or("=");
         let value = match (&self.name, &self.item) {
@@ -162,11 +154,7 @@ impl MacScheme {
                 let entries: Vec<String> = fields
                     .iter()
                     .map(|(field, value)| format!("{field}{assign}{value}"))
-                    .chain(
-                        signatures
-                            .iter()
-                            .map(|signature| format!("{name}{assign}{signature}")),
-                    )
+                    .chain(signatures.iter().map(|signature| format!("{name}{assign}{signature}")))
                     .collect();
                 entries.join(item.as_deref().unwrap_or(","))
             }
@@ -193,33 +181,15 @@ impl MacScheme {
                 "secret" => message.extend_from_slice(secret.as_bytes()),
                 "header" => {
                     let name = rest.to_lowercase();
-                    let found = request
-                        .headers
-                        .iter()
-                        .chain(added)
-                        .find(|(set, _)| *set == name);
-                    message.extend_from_slice(
-                        found
-                            .ok_or_else(|| SignerError::Part(part.clone()))?
-                            .1
-                            .as_bytes(),
-                    );
+                    let found = request.headers.iter().chain(added).find(|(set, _)| *set == name);
+                    message.extend_from_slice(found.ok_or_else(|| SignerError::Part(part.clone()))?.1.as_bytes());
                 }
                 "sig" => {
                     let found = fields.iter().find(|(field, _)| field == rest);
-                    message.extend_from_slice(
-                        found
-                            .ok_or_else(|| SignerError::Part(part.clone()))?
-                            .1
-                            .as_bytes(),
-                    );
+                    message.extend_from_slice(found.ok_or_else(|| SignerError::Part(part.clone()))?.1.as_bytes());
                 }
                 "url_decoded" => {
-                    let set = if rest.is_empty() {
-                        URL_DECODED_DEFAULT
-                    } else {
-                        rest
-                    };
+                    let set = if rest.is_empty() { URL_DECODED_DEFAULT } else { rest };
                     message.extend_from_slice(decode_some(request.url, set).as_bytes());
                 }
                 _ => return Err(SignerError::Unsupported(part.clone())),

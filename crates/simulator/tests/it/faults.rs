@@ -57,10 +57,7 @@ async fn answers_with_errors_before_or_after_the_deed() {
     assert_eq!(simulator.ledger().effects_of("event:a"), 1);
     assert_eq!(json(write(&simulator, "a")).await.0, 200);
     let summary = simulator.ledger().summary();
-    assert_eq!(
-        (summary.surplus_effects, summary.unanswered_effects),
-        (1, 1)
-    );
+    assert_eq!((summary.surplus_effects, summary.unanswered_effects), (1, 1));
     simulator.stop().await;
 }
 
@@ -85,13 +82,7 @@ async fn breaks_connections_in_three_ways() {
             executed: true,
         },
     );
-    assert!(
-        write(&simulator, "silent")
-            .send()
-            .await
-            .unwrap_err()
-            .is_timeout()
-    );
+    assert!(write(&simulator, "silent").send().await.unwrap_err().is_timeout());
     assert_eq!(simulator.ledger().effects_of("event:silent"), 1);
     assert_eq!(simulator.ledger().summary().unanswered_effects, 2);
     simulator.stop().await;
@@ -110,12 +101,7 @@ async fn a_stopped_crm_refuses_connections_while_the_others_go_on() {
     assert!(simulator.set_listening(Provider::Crm, false).await.unwrap());
     assert!(post().send().await.unwrap_err().is_connect());
     let stripe = format!("{}/v1/account", simulator.base_url_of(Provider::Stripe));
-    assert_eq!(
-        json(client().get(stripe).bearer_auth("sk_test_simulator"))
-            .await
-            .0,
-        200
-    );
+    assert_eq!(json(client().get(stripe).bearer_auth("sk_test_simulator")).await.0, 200);
     assert!(simulator.set_listening(Provider::Crm, true).await.unwrap());
     assert_eq!(json(post()).await.0, 200);
     simulator.stop().await;
@@ -125,21 +111,14 @@ async fn a_stopped_crm_refuses_connections_while_the_others_go_on() {
 async fn the_control_api_sets_and_lifts_faults() {
     let simulator = start().await;
     let faults = format!("{}/_sim/faults", simulator.base_url());
-    let rule = json!({ "direction": "api", "route": "POST /crm/*", "fault": { "kind": "status", "status": 500 }, "count": 1 });
+    let rule =
+        json!({ "direction": "api", "route": "POST /crm/*", "fault": { "kind": "status", "status": 500 }, "count": 1 });
     let (_, added) = json(client().post(&faults).json(&rule)).await;
     assert_eq!(json(write(&simulator, "a")).await.0, 500);
     assert_eq!(json(write(&simulator, "a")).await.0, 200);
     let (_, listed) = json(client().get(&faults)).await;
-    assert_eq!(
-        (&listed[0]["seen"], &listed[0]["fired"]),
-        (&json!(2), &json!(1))
-    );
-    assert_eq!(
-        json(client().delete(format!("{faults}/{}", added["id"])))
-            .await
-            .0,
-        200
-    );
+    assert_eq!((&listed[0]["seen"], &listed[0]["fired"]), (&json!(2), &json!(1)));
+    assert_eq!(json(client().delete(format!("{faults}/{}", added["id"]))).await.0, 200);
     assert_eq!(simulator.faults().list().len(), 0);
     let (status, error) = json(
         client()
@@ -150,16 +129,8 @@ async fn the_control_api_sets_and_lifts_faults() {
     assert_eq!((status, error["error"].is_string()), (400, true));
 
     let state = format!("{}/_sim/state/hubspot/contacts/77", simulator.base_url());
-    assert_eq!(
-        json(client().put(&state).json(&json!({ "id": "77" })))
-            .await
-            .0,
-        200
-    );
-    assert_eq!(
-        simulator.object("hubspot/contacts", "77"),
-        Some(json!({ "id": "77" }))
-    );
+    assert_eq!(json(client().put(&state).json(&json!({ "id": "77" }))).await.0, 200);
+    assert_eq!(simulator.object("hubspot/contacts", "77"), Some(json!({ "id": "77" })));
     assert_eq!(
         json(client().post(format!("{}/_sim/reset", simulator.base_url()))).await,
         (200, Value::Object(serde_json::Map::new()))

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use weir_connector_sdk::{Answer, AnswerBody, CallContext, Connector, Credential, HttpResponse};
-use weir_simulator::{
-    Behaviour, Deal, Direction, Fault, FaultRule, Payment, Scenario, Simulator, SimulatorOptions,
-};
+use weir_simulator::{Behaviour, Deal, Direction, Fault, FaultRule, Payment, Scenario, Simulator, SimulatorOptions};
 
 use crate::support::client;
 
@@ -24,17 +22,13 @@ impl Host {
     async fn start() -> Self {
         let simulator = Simulator::start(SimulatorOptions::default()).await.unwrap();
         let parse = |builtin: &weir_connectors::Builtin| {
-            Connector::parse(builtin.yaml, &|path| builtin.file(path).map(str::to_owned))
-                .expect("a good manifest")
+            Connector::parse(builtin.yaml, &|path| builtin.file(path).map(str::to_owned)).expect("a good manifest")
         };
         let connectors = weir_connectors::builtin()
             .iter()
             .map(|builtin| (builtin.name, parse(builtin)))
             .collect();
-        Self {
-            simulator,
-            connectors,
-        }
+        Self { simulator, connectors }
     }
 
     fn token(&self, connector: &str) -> String {
@@ -56,8 +50,7 @@ impl Host {
             .operation(operation)
             .unwrap_or_else(|| panic!("{name} has no {operation}"));
         let config = json!({ "base_url": self.simulator.base_url() });
-        let credential =
-            Credential::parse(&json!({ "bearer": { "token": self.token(name) } })).unwrap();
+        let credential = Credential::parse(&json!({ "bearer": { "token": self.token(name) } })).unwrap();
         let scheme = connector.scheme_for(&credential).unwrap();
         let mut page = None;
         let mut items = Vec::new();
@@ -131,9 +124,7 @@ impl Host {
 
     async fn failure(&self, operation: &str, args: Value) -> (String, bool) {
         match self.call(operation, args, None).await {
-            Answer::Failed {
-                code, retryable, ..
-            } => (code, retryable),
+            Answer::Failed { code, retryable, .. } => (code, retryable),
             other => panic!("{operation}: {other:?}"),
         }
     }
@@ -154,14 +145,11 @@ async fn a_payment_is_read_back_and_reaches_the_crm() {
 
     let by_email = json!({ "email": customer["email"] });
     assert_eq!(
-        host.output("hubspot.contacts.search", by_email.clone())
-            .await["total"],
+        host.output("hubspot.contacts.search", by_email.clone()).await["total"],
         0
     );
     let contact = json!({ "properties": { "email": customer["email"] } });
-    let created = host
-        .output("hubspot.contacts.create", contact.clone())
-        .await;
+    let created = host.output("hubspot.contacts.create", contact.clone()).await;
     assert_eq!(
         host.failure("hubspot.contacts.create", contact).await,
         ("conflict".to_owned(), false)
@@ -178,8 +166,7 @@ async fn a_payment_is_read_back_and_reaches_the_crm() {
     );
 
     let body = json!({ "event_id": payment.event_id(), "amount": intent["amount"] });
-    let request =
-        json!({ "method": "POST", "path": format!("/crm/deals/{}", payment.id()), "body": body });
+    let request = json!({ "method": "POST", "path": format!("/crm/deals/{}", payment.id()), "body": body });
     assert_eq!(host.output("http.request", request).await["updated"], true);
     assert_eq!(
         host.simulator
@@ -188,10 +175,7 @@ async fn a_payment_is_read_back_and_reaches_the_crm() {
         1
     );
     let message = json!({ "channel": "CSIMULATOR", "text": "paid" });
-    assert_eq!(
-        host.output("slack.chat.post_message", message).await["ok"],
-        true
-    );
+    assert_eq!(host.output("slack.chat.post_message", message).await["ok"], true);
     let lost = json!({ "channel": "missing", "text": "paid" });
     assert_eq!(
         host.failure("slack.chat.post_message", lost).await,
@@ -205,9 +189,7 @@ async fn a_won_deal_becomes_one_invoice() {
     let host = Host::start().await;
     host.simulator.happen(Scenario::DealWon, 3);
     let deal = Deal::numbered(3);
-    let found = host
-        .output("hubspot.deals.get", json!({ "id": deal.id }))
-        .await;
+    let found = host.output("hubspot.deals.get", json!({ "id": deal.id })).await;
     assert_eq!(found["properties"]["dealstage"], "closedwon");
     let links = host
         .output(
@@ -216,10 +198,7 @@ async fn a_won_deal_becomes_one_invoice() {
         )
         .await;
     let contact = host
-        .output(
-            "hubspot.contacts.get",
-            json!({ "id": links[0]["toObjectId"] }),
-        )
+        .output("hubspot.contacts.get", json!({ "id": links[0]["toObjectId"] }))
         .await;
     assert_eq!(contact["id"], deal.contact_id);
     let lines = host
@@ -227,10 +206,7 @@ async fn a_won_deal_becomes_one_invoice() {
         .await;
     assert_eq!(lines.as_array().unwrap().len(), 2);
 
-    let create = async |operation: &str, key: &str, args: Value| match host
-        .call(operation, args, Some(key))
-        .await
-    {
+    let create = async |operation: &str, key: &str, args: Value| match host.call(operation, args, Some(key)).await {
         Answer::Done {
             output: AnswerBody::Value(value),
             ..
@@ -247,27 +223,15 @@ async fn a_won_deal_becomes_one_invoice() {
     let draft = json!({ "customer": customer["id"], "collection_method": "send_invoice", "days_until_due": 14, "metadata": { "deal_id": deal.id } });
     let invoice = create("stripe.invoices.create", "k2", draft.clone()).await;
     // The same effect again, as after a crash: the same invoice.
-    assert_eq!(
-        create("stripe.invoices.create", "k2", draft).await["id"],
-        invoice["id"]
-    );
+    assert_eq!(create("stripe.invoices.create", "k2", draft).await["id"], invoice["id"]);
     for line in lines.as_array().unwrap() {
         let id = line["id"].as_str().unwrap();
         let item = json!({ "customer": customer["id"], "invoice": invoice["id"], "amount": 1450, "currency": "eur", "metadata": { "line_item_id": id } });
         create("stripe.invoice_items.create", id, item).await;
     }
-    let opened = create(
-        "stripe.invoices.finalize",
-        "k3",
-        json!({ "id": invoice["id"] }),
-    )
-    .await;
+    let opened = create("stripe.invoices.finalize", "k3", json!({ "id": invoice["id"] })).await;
     assert_eq!(
-        (
-            &opened["status"],
-            &opened["total"],
-            &opened["days_until_due"]
-        ),
+        (&opened["status"], &opened["total"], &opened["days_until_due"]),
         (&json!("open"), &json!(2900), &json!(14))
     );
     assert_eq!(host.simulator.ledger().doubled(""), []);
@@ -288,11 +252,7 @@ async fn events_that_were_never_delivered_are_found_in_the_list() {
     }
     let stripe = &host.connectors["stripe"];
     let webhook = stripe.webhook().unwrap();
-    let args = webhook
-        .recover()
-        .unwrap()
-        .args(1_767_225_600_000, None)
-        .unwrap();
+    let args = webhook.recover().unwrap().args(1_767_225_600_000, None).unwrap();
     let listed = host.output("stripe.events.list", args).await;
     let ids: Vec<String> = listed
         .as_array()
@@ -301,26 +261,15 @@ async fn events_that_were_never_delivered_are_found_in_the_list() {
         .map(|event| webhook.identify_unit(event).unwrap().dedupe_key)
         .collect();
     assert_eq!(ids.len(), 230);
-    assert_eq!(
-        ids.first().unwrap(),
-        &Payment {
-            seed: 1,
-            number: 229
-        }
-        .event_id()
-    );
+    assert_eq!(ids.first().unwrap(), &Payment { seed: 1, number: 229 }.event_id());
 
     host.simulator.happen(Scenario::IssueOpened, 1);
     for number in 0..120 {
-        let title =
-            json!({ "owner": "acme-test", "repo": "shop", "title": format!("issue {number}") });
+        let title = json!({ "owner": "acme-test", "repo": "shop", "title": format!("issue {number}") });
         host.output("github.issues.create", title).await;
     }
     let issues = host
-        .output(
-            "github.issues.list",
-            json!({ "owner": "acme-test", "repo": "shop" }),
-        )
+        .output("github.issues.list", json!({ "owner": "acme-test", "repo": "shop" }))
         .await;
     assert_eq!(issues.as_array().unwrap().len(), 121);
     host.simulator.stop().await;
@@ -344,14 +293,11 @@ async fn faults_and_wrong_keys_are_understood() {
         host.simulator.faults().add(once(fault)).unwrap();
         assert_eq!(get().await, (code.to_owned(), true));
     }
-    let missing = host
-        .failure("stripe.customers.get", json!({ "id": "cus_gone" }))
-        .await;
+    let missing = host.failure("stripe.customers.get", json!({ "id": "cus_gone" })).await;
     assert_eq!(missing, ("not_found".to_owned(), false));
     host.simulator.set_behaviour(&Behaviour::default());
     let other = json!({ "email": "a@example.test" });
-    host.call("stripe.customers.create", other, Some("same"))
-        .await;
+    host.call("stripe.customers.create", other, Some("same")).await;
     let mismatch = host
         .call(
             "stripe.customers.create",

@@ -25,12 +25,7 @@ async fn get(simulator: &Simulator, path: &str, token: &str) -> (u16, Value) {
     .await
 }
 
-async fn post_form(
-    simulator: &Simulator,
-    path: &str,
-    key: &str,
-    form: &[(&str, &str)],
-) -> (u16, Value) {
+async fn post_form(simulator: &Simulator, path: &str, key: &str, form: &[(&str, &str)]) -> (u16, Value) {
     let url = format!("{}{path}", simulator.base_url());
     json(
         client()
@@ -52,16 +47,7 @@ async fn stripe_state_goes_round_and_strangers_stay_out() {
     let (status, intent) = get(&simulator, &format!("/v1/payment_intents/{id}"), STRIPE).await;
     assert_eq!(
         (status, &intent["amount"]),
-        (
-            200,
-            &json!(
-                Payment {
-                    seed: 7,
-                    number: 42
-                }
-                .amount()
-            )
-        )
+        (200, &json!(Payment { seed: 7, number: 42 }.amount()))
     );
     let customer = intent["customer"].as_str().unwrap();
     let (_, customer) = get(&simulator, &format!("/v1/customers/{customer}"), STRIPE).await;
@@ -74,21 +60,13 @@ async fn stripe_state_goes_round_and_strangers_stay_out() {
     .await;
     assert_eq!(expanded["latest_charge"]["payment_intent"], id);
 
-    let (status, refusal) = get(
-        &simulator,
-        &format!("/v1/payment_intents/{id}"),
-        "sk_test_wrong",
-    )
-    .await;
+    let (status, refusal) = get(&simulator, &format!("/v1/payment_intents/{id}"), "sk_test_wrong").await;
     assert_eq!(
         (status, &refusal["error"]["type"]),
         (401, &json!("invalid_request_error"))
     );
     let (status, missing) = get(&simulator, "/v1/payment_intents/pi_unknown", STRIPE).await;
-    assert_eq!(
-        (status, &missing["error"]["code"]),
-        (404, &json!("resource_missing"))
-    );
+    assert_eq!((status, &missing["error"]["code"]), (404, &json!("resource_missing")));
 
     simulator.happen(Scenario::Payment, 43);
     let (_, first) = get(
@@ -119,10 +97,7 @@ async fn stripe_state_goes_round_and_strangers_stay_out() {
 async fn stripe_honours_idempotency_keys_until_told_otherwise() {
     let simulator = start().await;
     let customer = Payment { seed: 7, number: 1 }.customer().id();
-    let form = [
-        ("customer", customer.as_str()),
-        ("metadata[deal_id]", "10000001"),
-    ];
+    let form = [("customer", customer.as_str()), ("metadata[deal_id]", "10000001")];
     let (status, first) = post_form(&simulator, "/v1/invoices", "weir_a", &form).await;
     assert_eq!((status, &first["status"]), (200, &json!("draft")));
 
@@ -130,15 +105,9 @@ async fn stripe_honours_idempotency_keys_until_told_otherwise() {
     assert_eq!((status, &again["id"]), (200, &first["id"]));
     assert_eq!(simulator.objects("stripe/invoices").len(), 1);
 
-    let other = [
-        ("customer", customer.as_str()),
-        ("metadata[deal_id]", "10000002"),
-    ];
+    let other = [("customer", customer.as_str()), ("metadata[deal_id]", "10000002")];
     let (status, refusal) = post_form(&simulator, "/v1/invoices", "weir_a", &other).await;
-    assert_eq!(
-        (status, &refusal["error"]["type"]),
-        (400, &json!("idempotency_error"))
-    );
+    assert_eq!((status, &refusal["error"]["type"]), (400, &json!("idempotency_error")));
     assert_eq!(simulator.ledger().summary().doubled, []);
 
     simulator.set_behaviour(&Behaviour {
@@ -148,18 +117,10 @@ async fn stripe_honours_idempotency_keys_until_told_otherwise() {
     post_form(&simulator, "/v1/invoices", "weir_a", &form).await;
     let summary = simulator.ledger().summary();
     assert_eq!(summary.doubled[0].identity, "invoice:deal_id:10000001");
-    assert_eq!(
-        (summary.doubled[0].effects, summary.surplus_effects),
-        (2, 1)
-    );
+    assert_eq!((summary.doubled[0].effects, summary.surplus_effects), (2, 1));
     let counts = simulator.ledger().route("stripe.invoices.create");
     assert_eq!(
-        (
-            counts.requests,
-            counts.effects,
-            counts.replayed,
-            counts.refused
-        ),
+        (counts.requests, counts.effects, counts.replayed, counts.refused),
         (4, 2, 1, 1)
     );
     simulator.stop().await;
@@ -169,8 +130,7 @@ async fn stripe_honours_idempotency_keys_until_told_otherwise() {
 async fn stripe_bills_from_draft_to_open() {
     let simulator = start().await;
     let customer = Payment { seed: 7, number: 1 }.customer().id();
-    let (_, invoice) =
-        post_form(&simulator, "/v1/invoices", "k1", &[("customer", &customer)]).await;
+    let (_, invoice) = post_form(&simulator, "/v1/invoices", "k1", &[("customer", &customer)]).await;
     let id = invoice["id"].as_str().unwrap();
     let item = [
         ("customer", customer.as_str()),
@@ -178,31 +138,11 @@ async fn stripe_bills_from_draft_to_open() {
         ("amount", "1450"),
         ("description", "mug"),
     ];
-    assert_eq!(
-        post_form(&simulator, "/v1/invoiceitems", "k2", &item)
-            .await
-            .0,
-        200
-    );
-    let (_, opened) = post_form(
-        &simulator,
-        &format!("/v1/invoices/{id}/finalize"),
-        "k3",
-        &[],
-    )
-    .await;
-    assert_eq!(
-        (&opened["status"], &opened["total"]),
-        (&json!("open"), &json!(1450))
-    );
+    assert_eq!(post_form(&simulator, "/v1/invoiceitems", "k2", &item).await.0, 200);
+    let (_, opened) = post_form(&simulator, &format!("/v1/invoices/{id}/finalize"), "k3", &[]).await;
+    assert_eq!((&opened["status"], &opened["total"]), (&json!("open"), &json!(1450)));
     assert_eq!(opened["lines"]["data"][0]["description"], "mug");
-    let (status, _) = post_form(
-        &simulator,
-        &format!("/v1/invoices/{id}/finalize"),
-        "k4",
-        &[],
-    )
-    .await;
+    let (status, _) = post_form(&simulator, &format!("/v1/invoices/{id}/finalize"), "k4", &[]).await;
     assert_eq!(status, 400);
 
     let charge = Payment { seed: 7, number: 1 }.charge_id();
@@ -233,10 +173,7 @@ async fn hubspot_has_a_won_deal_with_all_that_hangs_on_it() {
     );
     let (_, found) = get(&simulator, &path, token).await;
     assert_eq!(found["properties"]["dealstage"], "closedwon");
-    assert_eq!(
-        found["associations"]["contacts"]["results"][0]["id"],
-        deal.contact_id
-    );
+    assert_eq!(found["associations"]["contacts"]["results"][0]["id"], deal.contact_id);
     let (_, links) = get(
         &simulator,
         &format!("/crm/v4/objects/deals/{}/associations/line_items", deal.id),
@@ -260,15 +197,11 @@ async fn hubspot_has_a_won_deal_with_all_that_hangs_on_it() {
         ..Behaviour::default()
     });
     assert_eq!(
-        json(client().post(&contacts).bearer_auth(token).json(&contact))
-            .await
-            .0,
+        json(client().post(&contacts).bearer_auth(token).json(&contact)).await.0,
         201
     );
     assert_eq!(
-        json(client().post(&contacts).bearer_auth(token).json(&contact))
-            .await
-            .0,
+        json(client().post(&contacts).bearer_auth(token).json(&contact)).await.0,
         409
     );
     let by_email = json!({ "filterGroups": [{ "filters": [{ "propertyName": "email", "operator": "EQ", "value": "new@example.test" }] }] });
@@ -306,13 +239,7 @@ async fn slack_and_github_answer_in_their_own_way() {
     };
     assert_eq!(post("CSIMULATOR").await.1["ok"], true);
     assert_eq!(post("missing").await.1["error"], "channel_not_found");
-    let (status, stranger) = json(
-        client()
-            .post(&slack)
-            .bearer_auth("xoxb-wrong")
-            .json(&json!({})),
-    )
-    .await;
+    let (status, stranger) = json(client().post(&slack).bearer_auth("xoxb-wrong").json(&json!({}))).await;
     assert_eq!((status, &stranger["error"]), (200, &json!("invalid_auth")));
 
     let issues = format!("{}/repos/acme-test/shop/issues", simulator.base_url());
@@ -333,10 +260,7 @@ async fn slack_and_github_answer_in_their_own_way() {
         .await
         .unwrap();
     let link = page.headers()["link"].to_str().unwrap().to_owned();
-    assert!(
-        link.contains("page=2") && link.contains("rel=\"next\""),
-        "{link}"
-    );
+    assert!(link.contains("page=2") && link.contains("rel=\"next\""), "{link}");
     simulator.stop().await;
 }
 
@@ -346,23 +270,12 @@ async fn crm_counts_an_event_that_changed_it_twice() {
     let url = format!("{}/crm/deals/pi_1", simulator.base_url());
     let body = json!({ "event_id": "evt_1", "amount": 5 });
     assert_eq!(
-        json(
-            client()
-                .post(&url)
-                .header("idempotency-key", "a")
-                .json(&body)
-        )
-        .await
-        .0,
+        json(client().post(&url).header("idempotency-key", "a").json(&body))
+            .await
+            .0,
         200
     );
-    json(
-        client()
-            .post(&url)
-            .header("idempotency-key", "a")
-            .json(&body),
-    )
-    .await;
+    json(client().post(&url).header("idempotency-key", "a").json(&body)).await;
     assert_eq!(simulator.ledger().effects_of("event:evt_1"), 1);
     json(client().post(&url).json(&body)).await;
     assert_eq!(simulator.ledger().doubled("event:")[0].effects, 2);

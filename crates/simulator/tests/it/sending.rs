@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use weir_simulator::{
-    Delivery, Direction, Fault, FaultRule, Forge, RetryPolicy, Scenario, SendError, Simulator,
-    SimulatorOptions, StreamOptions,
+    Delivery, Direction, Fault, FaultRule, Forge, RetryPolicy, Scenario, SendError, Simulator, SimulatorOptions,
+    StreamOptions,
 };
 
 use crate::support::Receiver;
@@ -40,11 +40,7 @@ async fn every_scenario_is_accepted_and_every_forgery_refused() {
         let url = format!("{}?from=a%3Ab%2Fc&keep=%20", receiver.url);
         let genuine = simulator.delivery(scenario, 1, &url, &[SECRET]);
         let outcome = simulator.send(&genuine).await.unwrap();
-        assert!(
-            outcome.acknowledged,
-            "{scenario:?}: {:?}",
-            receiver.received()
-        );
+        assert!(outcome.acknowledged, "{scenario:?}: {:?}", receiver.received());
         for forge in Forge::ALL {
             let forged = Delivery {
                 forge: Some(forge),
@@ -68,11 +64,7 @@ async fn every_scenario_is_accepted_and_every_forgery_refused() {
     }
     let summary = simulator.deliveries().summary();
     assert_eq!(
-        (
-            summary.acknowledged,
-            summary.forged_refused,
-            summary.forged_accepted
-        ),
+        (summary.acknowledged, summary.forged_refused, summary.forged_accepted),
         (5, 19, 1)
     );
     simulator.stop().await;
@@ -108,11 +100,7 @@ async fn retries_as_often_as_its_policy_says() {
         ..simulator.delivery(Scenario::Payment, 1, &receiver.url, &[SECRET])
     };
     let outcome = simulator.send(&delivery).await.unwrap();
-    let statuses: Vec<Option<u16>> = outcome
-        .attempts
-        .iter()
-        .map(|attempt| attempt.status)
-        .collect();
+    let statuses: Vec<Option<u16>> = outcome.attempts.iter().map(|attempt| attempt.status).collect();
     assert_eq!(statuses, [Some(500), Some(503), Some(200)]);
     assert!(outcome.acknowledged);
 
@@ -158,12 +146,7 @@ async fn loses_doubles_and_abandons_deliveries_on_demand() {
         [None, Some(200)]
     );
     let bodies = receiver.received();
-    let of = |id: &str| {
-        bodies
-            .iter()
-            .filter(|received| received.body.contains(id))
-            .count()
-    };
+    let of = |id: &str| bodies.iter().filter(|received| received.body.contains(id)).count();
     assert_eq!((of(&dropped.id), of(&doubled.id)), (0, 3));
     assert!(of(&abandoned.id) >= 1);
     // A lost webhook is still in the provider's list of events, for sweeps to find.
@@ -211,10 +194,7 @@ async fn a_stream_is_complete_and_its_balance_shows_what_is_missing() {
         retry: Some(QUICK),
     };
     let status = simulator.stream(options.clone()).unwrap().finished().await;
-    assert_eq!(
-        (status.happened, status.finished, status.done),
-        (40, 40, true)
-    );
+    assert_eq!((status.happened, status.finished, status.done), (40, 40, true));
     let ids: BTreeSet<String> = receiver
         .received()
         .iter()
@@ -230,11 +210,7 @@ async fn a_stream_is_complete_and_its_balance_shows_what_is_missing() {
     assert_eq!(simulator.deliveries().summary().forged_refused, 4);
     let balance = simulator.balance();
     assert_eq!(
-        (
-            balance.acknowledged,
-            balance.completed,
-            balance.missing_count
-        ),
+        (balance.acknowledged, balance.completed, balance.missing_count),
         (40, 0, 40)
     );
 
@@ -242,10 +218,7 @@ async fn a_stream_is_complete_and_its_balance_shows_what_is_missing() {
         url: "http://192.0.2.1/hooks".to_owned(),
         ..options
     };
-    assert!(matches!(
-        simulator.stream(remote),
-        Err(SendError::Destination(_))
-    ));
+    assert!(matches!(simulator.stream(remote), Err(SendError::Destination(_))));
     receiver.stop().await;
     simulator.stop().await;
 }

@@ -41,8 +41,7 @@ impl Receiver {
     pub(crate) fn start(connector: &str, secret: &str) -> Self {
         let builtin = weir_connectors::find(connector).expect("a built-in connector");
         let connector =
-            Connector::parse(builtin.yaml, &|path| builtin.file(path).map(str::to_owned))
-                .expect("a good manifest");
+            Connector::parse(builtin.yaml, &|path| builtin.file(path).map(str::to_owned)).expect("a good manifest");
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!(
             "http://127.0.0.1:{}/hooks/main/test",
@@ -56,17 +55,13 @@ impl Receiver {
             answers: Mutex::default(),
         });
         let data = web::Data::from(Arc::clone(&state));
-        let server = HttpServer::new(move || {
-            App::new()
-                .app_data(data.clone())
-                .default_service(web::to(receive))
-        })
-        .workers(1)
-        .shutdown_timeout(1)
-        .disable_signals()
-        .listen(listener)
-        .unwrap()
-        .run();
+        let server = HttpServer::new(move || App::new().app_data(data.clone()).default_service(web::to(receive)))
+            .workers(1)
+            .shutdown_timeout(1)
+            .disable_signals()
+            .listen(listener)
+            .unwrap()
+            .run();
         let handle = server.handle();
         tokio::spawn(server);
         Self { url, state, handle }
@@ -90,12 +85,7 @@ async fn receive(state: web::Data<State>, request: HttpRequest, body: web::Bytes
     let headers: Vec<(String, String)> = request
         .headers()
         .iter()
-        .map(|(name, value)| {
-            (
-                name.as_str().to_owned(),
-                value.to_str().unwrap_or_default().to_owned(),
-            )
-        })
+        .map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap_or_default().to_owned()))
         .collect();
     let context = BTreeMap::new();
     // The URL that was called, with its query as it was written.
@@ -113,10 +103,7 @@ async fn receive(state: web::Data<State>, request: HttpRequest, body: web::Bytes
     let verifier = state.connector.webhook().expect("a way in").verifier();
     let verdict = verifier.verify(&inbound, &[state.secret.clone().into()], now);
     state.received.lock().unwrap().push(Received {
-        refused: verdict
-            .as_ref()
-            .err()
-            .map(|refusal| refusal.reason.as_str().to_owned()),
+        refused: verdict.as_ref().err().map(|refusal| refusal.reason.as_str().to_owned()),
         body: String::from_utf8(body.to_vec()).unwrap(),
         headers: headers.into_iter().collect(),
     });
