@@ -1,6 +1,6 @@
 # Everything a person or a machine does with this repository. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint fmt advisories bench
+.PHONY: help run test check lint fmt advisories bench crash
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,3 +25,6 @@ advisories: ## known vulnerabilities in dependencies (fetches the RustSec databa
 
 bench: ## measure weir against the bare program (see scripts/bench.sh for settings)
 	@scripts/bench.sh $(ARGS)
+
+crash: ## kill weir and PostgreSQL under load, prove that nothing is lost or doubled (see scripts/crash.sh)
+	@scripts/crash.sh $(ARGS)

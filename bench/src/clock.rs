@@ -14,9 +14,7 @@ impl Clock {
     /// A clock that reads 1 now; 0 is free to mean "never".
     #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
     pub fn start() -> Self {
-        Self {
-            began: Instant::now(),
-        }
+        Self { began: Instant::now() }
     }
 
     /// Nanoseconds since the start, at least 1.
@@ -31,13 +29,8 @@ pub fn nanoseconds(duration: Duration) -> u64 {
 }
 
 /// Milliseconds since 1970.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a benchmark signs with the real time"
-)]
+#[expect(clippy::disallowed_methods, reason = "a benchmark signs with the real time")]
 pub fn unix_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

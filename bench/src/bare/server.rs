@@ -82,8 +82,7 @@ pub(crate) fn serve(arguments: &Arguments, store: Store) -> anyhow::Result<()> {
         .bind((Ipv4Addr::LOCALHOST, port))
         .with_context(|| format!("cannot listen on port {port}"))?;
         if let Some(file) = pid_file {
-            std::fs::write(&file, std::process::id().to_string())
-                .context("cannot write the pid file")?;
+            std::fs::write(&file, std::process::id().to_string()).context("cannot write the pid file")?;
         }
         Ok(server.run().await?)
     })
@@ -169,13 +168,7 @@ async fn steps(bare: &Bare, flow: i64, thin: Thin) -> anyhow::Result<()> {
     put_step(bare, flow, 2, status, &written).await
 }
 
-async fn put_step(
-    bare: &Bare,
-    flow: i64,
-    number: i64,
-    status: reqwest::StatusCode,
-    body: &[u8],
-) -> anyhow::Result<()> {
+async fn put_step(bare: &Bare, flow: i64, number: i64, status: reqwest::StatusCode, body: &[u8]) -> anyhow::Result<()> {
     let row = step::Model {
         id: flow * STEPS_PER_FLOW + number,
         status: i32::from(status.as_u16()),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use sea_orm::{
-    ConnectionTrait as _, DatabaseConnection, DbErr, EntityTrait as _, SqlxPostgresConnector,
-    SqlxSqliteConnector, TransactionTrait as _,
+    ConnectionTrait as _, DatabaseConnection, DbErr, EntityTrait as _, SqlxPostgresConnector, SqlxSqliteConnector,
+    TransactionTrait as _,
 };
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -54,10 +54,7 @@ impl Store {
             .send(Job { row, done })
             .await
             .map_err(|_closed| anyhow!("the writer has ended"))?;
-        committed
-            .await?
-            .then_some(())
-            .context("the row was not committed")
+        committed.await?.then_some(()).context("the row was not committed")
     }
 }
 
@@ -105,9 +102,7 @@ async fn connect(url: &str) -> anyhow::Result<(DatabaseConnection, u32)> {
         database.execute_unprepared(SQLITE_TABLES).await?;
         Ok((database, 1))
     } else {
-        let options = url
-            .parse::<PgConnectOptions>()?
-            .options([("synchronous_commit", "on")]);
+        let options = url.parse::<PgConnectOptions>()?.options([("synchronous_commit", "on")]);
         let pool = PgPoolOptions::new()
             .max_connections(POSTGRES_WRITERS)
             .connect_with(options)
@@ -121,8 +116,7 @@ async fn connect(url: &str) -> anyhow::Result<(DatabaseConnection, u32)> {
 async fn write_all(database: DatabaseConnection, queue: Arc<Mutex<mpsc::Receiver<Job>>>) {
     let mut jobs = Vec::with_capacity(MAX_BATCH);
     while queue.lock().await.recv_many(&mut jobs, MAX_BATCH).await > 0 {
-        let (mut events, mut steps, mut callers) =
-            (Vec::new(), Vec::new(), Vec::with_capacity(jobs.len()));
+        let (mut events, mut steps, mut callers) = (Vec::new(), Vec::new(), Vec::with_capacity(jobs.len()));
         for Job { row, done } in jobs.drain(..) {
             callers.push(done);
             match row {

@@ -119,8 +119,7 @@ impl Book {
         let Some(number) = self.ids.flow_of(payment_intent) else {
             return;
         };
-        let right = serde_json::from_slice::<Deal>(body)
-            .is_ok_and(|deal| deal == Deal::expected(&self.ids, number));
+        let right = serde_json::from_slice::<Deal>(body).is_ok_and(|deal| deal == Deal::expected(&self.ids, number));
         let mut pages = self.open();
         if !right {
             pages.counts.wrong_bodies += 1;

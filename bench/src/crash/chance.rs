@@ -3,7 +3,7 @@
 //! What the operating system does between two of these numbers cannot be repeated, so a seed narrows a failure down;
 //! it does not replay it to the instruction.
 
-/// A stream of numbers (SplitMix64; Steele, Lea, Flood 2014).
+/// A stream of numbers (`SplitMix64`; Steele, Lea, Flood 2014).
 #[derive(Debug, Clone)]
 pub(crate) struct Chance {
     state: u64,

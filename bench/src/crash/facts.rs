@@ -100,8 +100,7 @@ impl Facts {
                     let from = PathBuf::from(name);
                     if from.exists() {
                         let to = copy.join(format!("weir.db{suffix}"));
-                        std::fs::copy(&from, to)
-                            .with_context(|| format!("cannot copy {}", from.display()))?;
+                        std::fs::copy(&from, to).with_context(|| format!("cannot copy {}", from.display()))?;
                     }
                 }
                 let pool = sqlite(copy.join("weir.db"), false).await?;
@@ -185,9 +184,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("weir-crash-facts-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("weir.db");
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .create_if_missing(true);
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
         let pool = SqlitePoolOptions::new().connect_with(options).await.unwrap();
         let script = "CREATE TABLE event (id INTEGER PRIMARY KEY, external_id TEXT);
             CREATE TABLE run (id INTEGER PRIMARY KEY, event_id INTEGER, status INTEGER, error_code TEXT, started_at INTEGER, finished_at INTEGER);

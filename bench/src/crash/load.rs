@@ -21,8 +21,10 @@ const HOOK: &str = "/hooks/main/bench";
 pub(crate) const SECRET: &str = "whsec_test";
 /// How long a sender waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Pause after a failed connection or a refusal.
+/// Pause after a failed connection.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Pause after a refusal: while the database is down they would only make the redelivery longer.
+const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 /// How often an event is redelivered until it gets a 2xx, and the pause between.
 const REDELIVERIES: u32 = 40;
 const REDELIVERY_PAUSE: Duration = Duration::from_millis(250);
@@ -36,12 +38,7 @@ pub(crate) struct Load {
 
 impl Load {
     /// Starts `connections` senders; they stop by themselves at `max_flows` events in the book.
-    pub(crate) fn start(
-        book: &Arc<Book>,
-        address: SocketAddr,
-        connections: u32,
-        max_flows: usize,
-    ) -> Self {
+    pub(crate) fn start(book: &Arc<Book>, address: SocketAddr, connections: u32, max_flows: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut senders = JoinSet::new();
         for _ in 0..connections {
@@ -87,19 +84,14 @@ async fn deliver(
         let (answer, kept) = send(book, address, connection, number).await;
         book.answered(number, answer);
         if answer != Answer::Accepted {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(REFUSED_PAUSE).await;
         }
         return kept;
     }
 }
 
 /// Sends the events `numbers` again, at most `connections` at a time, each until it is accepted.
-pub(crate) async fn redeliver(
-    book: &Arc<Book>,
-    address: SocketAddr,
-    connections: u32,
-    numbers: Vec<usize>,
-) {
+pub(crate) async fn redeliver(book: &Arc<Book>, address: SocketAddr, connections: u32, numbers: Vec<usize>) {
     let queue = Arc::new(std::sync::Mutex::new(numbers));
     let mut senders = JoinSet::new();
     for _ in 0..connections {

@@ -43,8 +43,7 @@ impl Installation {
     /// An installation in `folder` that listens on a port which was free a moment ago.
     pub(crate) fn new(weir: &Path, database_url: String, folder: PathBuf) -> anyhow::Result<Self> {
         let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make {}", folder.display()))?;
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(Self {
             weir: weir.to_owned(),
             database_url,

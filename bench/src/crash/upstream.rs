@@ -57,11 +57,7 @@ pub(crate) async fn serve(listener: TcpListener, book: Arc<Book>, chance: Chance
 }
 
 /// Serves one connection; an error means that a request or an answer was cut off.
-async fn connection(
-    mut stream: TcpStream,
-    book: &Arc<Book>,
-    mut chance: Chance,
-) -> std::io::Result<()> {
+async fn connection(mut stream: TcpStream, book: &Arc<Book>, mut chance: Chance) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut input = Vec::with_capacity(4096);
     loop {
@@ -80,11 +76,7 @@ async fn connection(
 }
 
 /// The next request, or `None` when the peer ended the connection between two.
-async fn read_request(
-    stream: &mut TcpStream,
-    input: &mut Vec<u8>,
-    book: &Book,
-) -> std::io::Result<Option<Request>> {
+async fn read_request(stream: &mut TcpStream, input: &mut Vec<u8>, book: &Book) -> std::io::Result<Option<Request>> {
     let head = loop {
         if let Some(head) = parse_head(input) {
             break head;
@@ -111,10 +103,7 @@ async fn read_request(
     let rest = input.split_off(whole);
     let body = input.split_off(head.bytes);
     *input = rest;
-    Ok(Some(Request {
-        body,
-        ..head.request
-    }))
+    Ok(Some(Request { body, ..head.request }))
 }
 
 /// `None` as long as the head is incomplete.
@@ -144,11 +133,7 @@ fn parse_head(input: &[u8]) -> Option<Head> {
     })
 }
 
-async fn answer(
-    request: Request,
-    book: &Arc<Book>,
-    chance: &mut Chance,
-) -> (&'static str, Vec<u8>) {
+async fn answer(request: Request, book: &Arc<Book>, chance: &mut Chance) -> (&'static str, Vec<u8>) {
     let path = request.path.split('?').next().unwrap_or_default();
     if let Some(id) = path.strip_prefix("/v1/payment_intents/") {
         tokio::time::sleep(READ_DELAY).await;
@@ -217,10 +202,8 @@ mod tests {
 
     #[test]
     fn the_key_and_the_length_are_read() {
-        let head = parse_head(
-            b"POST /crm/deals/pi_1 HTTP/1.1\r\nIdempotency-Key: k\r\nContent-Length: 3\r\n\r\nabc",
-        )
-        .unwrap();
+        let head =
+            parse_head(b"POST /crm/deals/pi_1 HTTP/1.1\r\nIdempotency-Key: k\r\nContent-Length: 3\r\n\r\nabc").unwrap();
         assert_eq!((head.body_bytes, head.request.key.as_deref()), (3, Some("k")));
         assert!(parse_head(b"POST / HTTP/1.1\r\n").is_none());
     }

@@ -97,13 +97,9 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(url: &str) -> Result<Self, String> {
-        let rest = url
-            .strip_prefix("http://")
-            .ok_or("must start with http://")?;
+        let rest = url.strip_prefix("http://").ok_or("must start with http://")?;
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let address: SocketAddr = authority
-            .parse()
-            .map_err(|error| format!("{authority}: {error}"))?;
+        let address: SocketAddr = authority.parse().map_err(|error| format!("{authority}: {error}"))?;
         if !address.ip().is_loopback() {
             return Err(format!("{} is not a loopback address", address.ip()));
         }

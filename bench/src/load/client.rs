@@ -104,9 +104,10 @@ fn parse_head(input: &[u8]) -> Result<Option<Head>> {
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
         let value = value.trim();
         if name.eq_ignore_ascii_case("content-length") {
-            body = Some(Body::Sized(value.parse().map_err(
-                |_ignored: std::num::ParseIntError| invalid("content-length"),
-            )?));
+            body =
+                Some(Body::Sized(value.parse().map_err(
+                    |_ignored: std::num::ParseIntError| invalid("content-length"),
+                )?));
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
             body = Some(Body::Chunked);
         } else if name.eq_ignore_ascii_case("connection") {
@@ -128,18 +129,12 @@ mod tests {
 
     #[test]
     fn reads_status_length_and_close() {
-        let head = parse_head(
-            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno",
-        )
-        .unwrap()
-        .unwrap();
+        let head = parse_head(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+            .unwrap()
+            .unwrap();
         assert_eq!((head.status, head.close), (503, true));
         assert!(matches!(head.body, Body::Sized(2)));
-        assert!(
-            parse_head(b"HTTP/1.1 200 OK\r\nContent-Le")
-                .unwrap()
-                .is_none()
-        );
+        assert!(parse_head(b"HTTP/1.1 200 OK\r\nContent-Le").unwrap().is_none());
         assert!(parse_head(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
         assert!(parse_head(b"SSH-2.0-x\r\n\r\n").is_err());
     }

@@ -43,10 +43,7 @@ pub(crate) struct Measured {
     pub drained: bool,
 }
 
-pub(crate) async fn measure(
-    record: &Arc<Record>,
-    arguments: &Arc<Arguments>,
-) -> anyhow::Result<Measured> {
+pub(crate) async fn measure(record: &Arc<Record>, arguments: &Arc<Arguments>) -> anyhow::Result<Measured> {
     ensure!(
         arguments.rate > 0.0 && arguments.rate <= 200_000.0,
         "--rate must be between 0 and 200000"
@@ -60,12 +57,7 @@ pub(crate) async fn measure(
     let to = from + nanoseconds(arguments.duration());
     record.stop_at.store(to, Relaxed);
 
-    let window = tokio::spawn(watch_window(
-        Arc::clone(record),
-        Arc::clone(arguments),
-        from,
-        to,
-    ));
+    let window = tokio::spawn(watch_window(Arc::clone(record), Arc::clone(arguments), from, to));
     let run = arguments
         .run
         .clone()
@@ -91,12 +83,7 @@ pub(crate) async fn measure(
 }
 
 /// Reads CPU at both ends of the window and memory in between.
-async fn watch_window(
-    record: Arc<Record>,
-    arguments: Arc<Arguments>,
-    from: u64,
-    to: u64,
-) -> Measured {
+async fn watch_window(record: Arc<Record>, arguments: Arc<Arguments>, from: u64, to: u64) -> Measured {
     let cpu = |file: Option<&std::path::Path>| process::tree_usage(file).map(|usage| usage.cpu_s);
     let read = || {
         (
@@ -105,9 +92,7 @@ async fn watch_window(
             process::own_cpu_s(),
         )
     };
-    let difference = |before: Option<f64>, after: Option<f64>| {
-        Some(after? - before?).filter(|seconds| *seconds >= 0.0)
-    };
+    let difference = |before: Option<f64>, after: Option<f64>| Some(after? - before?).filter(|seconds| *seconds >= 0.0);
     sleep_until(&record, from).await;
     let before = read();
     let mut samples = Vec::new();
@@ -248,14 +233,11 @@ async fn open_loop(record: &Arc<Record>, arguments: &Arc<Arguments>) -> anyhow::
     while let Some(due) = due_receiver.recv().await {
         let permit = Arc::clone(&gate).acquire_owned().await?;
         let Some(number) = record.take() else { break };
-        let (record, arguments, kept) =
-            (Arc::clone(record), Arc::clone(arguments), Arc::clone(&kept));
+        let (record, arguments, kept) = (Arc::clone(record), Arc::clone(arguments), Arc::clone(&kept));
         tokio::spawn(async move {
             let connection = kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let connection = send(&record, &arguments, connection, number, due).await;
-            kept.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend(connection);
+            kept.lock().unwrap_or_else(PoisonError::into_inner).extend(connection);
             drop(permit);
         });
     }
@@ -304,9 +286,7 @@ async fn cold_start(record: &Arc<Record>, arguments: &Arc<Arguments>) -> anyhow:
         .clone()
         .context("cold-start needs --run, the command that starts the server")?;
     let began = record.clock.now_ns();
-    record
-        .stop_at
-        .store(began + nanoseconds(arguments.duration()), Relaxed);
+    record.stop_at.store(began + nanoseconds(arguments.duration()), Relaxed);
     let started = tokio::spawn(async move { shell(&command).await });
     let mut kept = None;
     while record.completed.load(Relaxed) == 0 {

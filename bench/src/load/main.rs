@@ -35,9 +35,7 @@ fn main() -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on upstream port {}", arguments.upstream_port))?;
     upstream::start(listener, Arc::clone(&record), &arguments)?;
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let measured = runtime.block_on(generator::measure(&record, &arguments))?;
     let report = report::report(&record, &arguments, &measured);
     writeln!(std::io::stdout(), "{report}")?;

@@ -18,13 +18,7 @@ pub(crate) struct Usage {
 
 /// The id in the first line of `file`.
 pub(crate) fn read_pid(file: &Path) -> Option<u32> {
-    fs::read_to_string(file)
-        .ok()?
-        .lines()
-        .next()?
-        .trim()
-        .parse()
-        .ok()
+    fs::read_to_string(file).ok()?.lines().next()?.trim().parse().ok()
 }
 
 /// Usage of the tree under the process named in `pid_file`; `None` when there is no such process.
@@ -33,11 +27,7 @@ pub(crate) fn tree_usage(pid_file: Option<&Path>) -> Option<Usage> {
     stat(root)?;
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
         if let Some(stat) = stat(pid) {

@@ -100,9 +100,7 @@ impl Record {
 
     /// All flows whose webhook was taken.
     pub(crate) fn taken(&self) -> &[Flow] {
-        self.flows
-            .get(..self.next.load(Relaxed))
-            .unwrap_or(&self.flows)
+        self.flows.get(..self.next.load(Relaxed)).unwrap_or(&self.flows)
     }
 
     pub(crate) fn flow(&self, number: usize) -> Option<&Flow> {
@@ -135,13 +133,7 @@ impl Record {
     }
 
     /// A write to the CRM. With `honour_keys` a repeat that bears the first write's key changes nothing.
-    pub(crate) fn written(
-        &self,
-        payment_intent: &str,
-        body: &[u8],
-        key: Option<&str>,
-        honour_keys: bool,
-    ) {
+    pub(crate) fn written(&self, payment_intent: &str, body: &[u8], key: Option<&str>, honour_keys: bool) {
         let Some((number, flow)) = self
             .ids
             .flow_of(payment_intent)
@@ -150,8 +142,7 @@ impl Record {
             self.foreign_calls.fetch_add(1, Relaxed);
             return;
         };
-        let right = serde_json::from_slice::<Deal>(body)
-            .is_ok_and(|deal| deal == Deal::expected(&self.ids, number));
+        let right = serde_json::from_slice::<Deal>(body).is_ok_and(|deal| deal == Deal::expected(&self.ids, number));
         if !right {
             self.wrong_bodies.fetch_add(1, Relaxed);
             return;
@@ -180,10 +171,7 @@ impl Record {
     /// Whether every accepted webhook has reached the CRM.
     pub(crate) fn complete(&self) -> bool {
         self.completed.load(Relaxed) >= self.accepted.load(Relaxed)
-            && self
-                .taken()
-                .iter()
-                .all(|flow| !flow.accepted() || flow.completed())
+            && self.taken().iter().all(|flow| !flow.accepted() || flow.completed())
     }
 }
 
@@ -212,16 +200,10 @@ mod tests {
         let record = Record::new(1);
         write(&record, Some("a"), true);
         write(&record, Some("a"), true);
-        assert_eq!(
-            (writes(&record), record.keyed_repeats.load(Relaxed)),
-            (1, 1)
-        );
+        assert_eq!((writes(&record), record.keyed_repeats.load(Relaxed)), (1, 1));
         write(&record, Some("b"), true);
         write(&record, None, true);
-        assert_eq!(
-            (writes(&record), record.keyless_writes.load(Relaxed)),
-            (3, 1)
-        );
+        assert_eq!((writes(&record), record.keyless_writes.load(Relaxed)), (3, 1));
     }
 
     #[test]
@@ -249,10 +231,7 @@ mod tests {
     #[test]
     fn complete_means_each_accepted_webhook_was_written() {
         let record = Record::new(2);
-        assert_eq!(
-            (record.take(), record.take(), record.take()),
-            (Some(0), Some(1), None)
-        );
+        assert_eq!((record.take(), record.take(), record.take()), (Some(0), Some(1), None));
         record.answered(0, Ok(200));
         assert!(!record.complete());
         write(&record, None, false);

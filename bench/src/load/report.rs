@@ -72,10 +72,7 @@ impl Totals {
             flow.gets.load(Relaxed),
             flow.first_write.load(Relaxed),
         );
-        *self
-            .answers
-            .entry(answer_name(flow.answer.load(Relaxed)))
-            .or_default() += 1;
+        *self.answers.entry(answer_name(flow.answer.load(Relaxed))).or_default() += 1;
         if inside(due) {
             self.late.push(sent.saturating_sub(due));
         }
@@ -106,11 +103,7 @@ pub(crate) fn report(record: &Record, arguments: &Arguments, measured: &Measured
     for flow in record.taken() {
         totals.add(flow, measured, arguments.ack_only);
     }
-    let window_s = seconds(
-        measured
-            .window_to_ns
-            .saturating_sub(measured.window_from_ns),
-    );
+    let window_s = seconds(measured.window_to_ns.saturating_sub(measured.window_from_ns));
     let per_second = |count: u64| round(count_f64(count) / window_s.max(1e-9));
     let flows_in_window = if arguments.ack_only {
         totals.accepted_in_window
@@ -165,8 +158,7 @@ pub(crate) fn report(record: &Record, arguments: &Arguments, measured: &Measured
 }
 
 fn memory(measured: &Measured) -> Value {
-    let peak =
-        |value: fn(&Usage) -> f64| round(measured.samples.iter().map(value).fold(0.0, f64::max));
+    let peak = |value: fn(&Usage) -> f64| round(measured.samples.iter().map(value).fold(0.0, f64::max));
     json!({
         "idle_rss_mb": measured.idle.map(|usage| round(usage.rss_mb)),
         "idle_pss_mb": measured.idle.map(|usage| round(usage.pss_mb)),

@@ -23,11 +23,7 @@ struct Upstream {
 }
 
 /// Serves `listener` from a thread of its own until the process ends.
-pub(crate) fn start(
-    listener: TcpListener,
-    record: Arc<Record>,
-    arguments: &Arguments,
-) -> anyhow::Result<()> {
+pub(crate) fn start(listener: TcpListener, record: Arc<Record>, arguments: &Arguments) -> anyhow::Result<()> {
     let upstream = Data::new(Upstream {
         record,
         get_delay: Duration::from_millis(arguments.get_delay_ms),
@@ -67,17 +63,10 @@ async fn payment_intent(upstream: Data<Upstream>, id: Path<String>) -> HttpRespo
     let held_us = (upstream.record.clock.now_ns() - began) / 1000;
     upstream.record.held_us.fetch_add(held_us, Relaxed);
     upstream.record.held.fetch_add(1, Relaxed);
-    HttpResponse::Ok()
-        .content_type("application/json")
-        .body(body)
+    HttpResponse::Ok().content_type("application/json").body(body)
 }
 
-async fn deal(
-    upstream: Data<Upstream>,
-    request: HttpRequest,
-    id: Path<String>,
-    body: Bytes,
-) -> HttpResponse {
+async fn deal(upstream: Data<Upstream>, request: HttpRequest, id: Path<String>, body: Bytes) -> HttpResponse {
     let key = request
         .headers()
         .get("idempotency-key")

@@ -1,5 +1,8 @@
 //! The command line: every command, its options and its help. Parsing only; `config` decides what serving settings mean.
-#![expect(clippy::doc_markdown, reason = "these comments are the help texts of the command line")]
+#![expect(
+    clippy::doc_markdown,
+    reason = "these comments are the help texts of the command line"
+)]
 
 use crate::config::SettingsSource;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -102,7 +105,12 @@ pub(crate) struct ServeArguments {
 /// Which server, as whom.
 #[derive(Debug, Args, Clone, Default)]
 pub(crate) struct ServerArguments {
-    #[arg(long, env = "WEIR_URL", value_name = "URL", help = "Address of the server. Default: http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        env = "WEIR_URL",
+        value_name = "URL",
+        help = "Address of the server. Default: http://127.0.0.1:8080"
+    )]
     pub(crate) url: Option<String>,
     /// API token. Prefer the environment: flags can be seen by other users of the machine.
     #[arg(long, env = "WEIR_TOKEN", value_name = "TOKEN", hide_env_values = true)]
@@ -115,7 +123,7 @@ pub(crate) struct DemoArguments {
     pub(crate) command: Option<DemoCommand>,
     #[command(flatten)]
     pub(crate) folder: DemoFolder,
-    /// Events per second that each simulated provider sends.
+    /// Payments per second; deals are won half as often.
     #[arg(long, default_value_t = 1.0, value_name = "PER_SECOND")]
     pub(crate) rate: f64,
     /// Stop after so many seconds; for scripts. Default: run until Ctrl-C.

@@ -23,7 +23,10 @@ const DEFAULT_SHUTDOWN_GRACE_S: u64 = 10;
 const SUGGESTION_LIKENESS: f64 = 0.75;
 
 /// The settings as they were given, unchecked. Each field: meaning, default, unit.
-#[expect(clippy::doc_markdown, reason = "these comments are the help texts of the command line")]
+#[expect(
+    clippy::doc_markdown,
+    reason = "these comments are the help texts of the command line"
+)]
 #[derive(Debug, Default, Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct SettingsSource {
@@ -171,7 +174,7 @@ fn parse_file(text: &str, path: &Path) -> anyhow::Result<SettingsSource> {
     let table: toml::Table =
         toml::from_str(text).map_err(|error| Failure::usage(format!("{} is not TOML: {error}", path.display())))?;
     let names = SettingsSource::names();
-    for key in table.keys().filter(|key| !names.contains(key)) {
+    if let Some(key) = table.keys().find(|key| !names.contains(key)) {
         let failure = Failure::usage(format!("{}: there is no setting `{key}`", path.display()));
         return Err(match suggestion(key, names.iter().map(String::as_str)) {
             Some(name) => failure.fix(format!("did you mean `{name}`?")),

@@ -58,13 +58,15 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let telemetry = telemetry::start(config.log.as_deref(), config.log_format, &LogTarget::StandardError)?;
     let render_metrics = telemetry::start_metrics()?;
+    // Before anybody can know of this process: from then on it is stopped politely.
+    let stop = stop_signal()?;
     let started = start(&config, render_metrics).await?;
     if let Some(folder) = &config.data_folder {
         folder.announce(&started.url)?;
     }
     say_first_words(&config, &started);
     tracing::info!(url = %started.url, version = env!("CARGO_PKG_VERSION"), "listening on {}", started.url);
-    let outcome = run(started, stop_signal()?).await;
+    let outcome = run(started, stop).await;
     if let Some(folder) = &config.data_folder {
         folder.withdraw();
     }

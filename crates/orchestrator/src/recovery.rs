@@ -312,10 +312,10 @@ async fn heartbeat(core: Arc<Core>) {
                         Err(error) => tracing::warn!("runs of a node that is gone cannot be claimed yet: {error}"),
                     }
                 }
-                if reply.due > 0 {
-                    if let Err(error) = load_due(&core, now.plus(TIMER_HORIZON)).await {
-                        tracing::warn!("due runs cannot be listed, trying again: {error}");
-                    }
+                if reply.due > 0
+                    && let Err(error) = load_due(&core, now.plus(TIMER_HORIZON)).await
+                {
+                    tracing::warn!("due runs cannot be listed, trying again: {error}");
                 }
                 if reply.config_revision != core.snapshot.load().revision() {
                     let orchestrator = Orchestrator {

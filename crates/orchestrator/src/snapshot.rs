@@ -3,27 +3,29 @@
 //! A snapshot is made from the rows of one revision. What did not change is carried over from the one before, so
 //! that tokens and connection pools survive a change elsewhere.
 
+mod open;
+
+pub(crate) use open::open_json;
+
 use crate::configure::catalogue::effect_class;
 use crate::connection::Connection;
 use crate::ingest::EndpointRef;
 use crate::registry::Registry;
 use ipnet::IpNet;
+use open::{open_connection, open_endpoint, open_workflow};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use weir_connector_sdk::{Connector, Credential, Verifier};
+use weir_connector_sdk::{Connector, Verifier};
 use weir_storage::{
-    ApiTokenRow, ConfigRows, ConnectionRow, EndpointRow, ReadError, RowIdentity, SecretBox, Store, VersionState,
-    WorkflowRow, WorkflowVersionRow,
+    ApiTokenRow, ConfigRows, ConnectionRow, EndpointRow, ReadError, SecretBox, Store, WorkflowRow, WorkflowVersionRow,
 };
-use weir_workflow_engine::EffectClass;
-use weir_workflow_engine::Environment;
-use weir_workflow_engine::Plan;
-use weir_workflow_engine::Timestamp;
-use weir_workflow_engine::{ConnectionId, EndpointId, VersionId, WorkflowId, WorkspaceId};
-use weir_workflow_engine::{Definition, Resolution, Trigger};
+use weir_workflow_engine::{
+    ConnectionId, Definition, EffectClass, EndpointId, Environment, Plan, Resolution, Timestamp, Trigger, VersionId,
+    WorkflowId, WorkspaceId,
+};
 
 /// Why the stored configuration cannot be used. Names rows, never secrets.
 #[derive(Debug, thiserror::Error)]
@@ -312,16 +314,15 @@ impl Snapshot {
             let Some(tenant) = tenants.get_mut(&workflow.row.workspace) else {
                 continue;
             };
-            if let (Some(version), false) = (&workflow.published, workflow.row.paused) {
-                if let Trigger::Event { event, .. } = version.plan.trigger() {
-                    if let Some((connector, kind)) = event.split_once('.') {
-                        let kinds = tenant.listeners.entry(connector.to_owned()).or_default();
-                        kinds
-                            .entry(kind.to_owned())
-                            .or_default()
-                            .push((Arc::clone(&workflow), Arc::clone(version)));
-                    }
-                }
+            if let (Some(version), false) = (&workflow.published, workflow.row.paused)
+                && let Trigger::Event { event, .. } = version.plan.trigger()
+                && let Some((connector, kind)) = event.split_once('.')
+            {
+                let kinds = tenant.listeners.entry(connector.to_owned()).or_default();
+                kinds
+                    .entry(kind.to_owned())
+                    .or_default()
+                    .push((Arc::clone(&workflow), Arc::clone(version)));
             }
             tenant.workflows.insert(workflow.row.name.clone(), workflow);
         }
@@ -503,139 +504,6 @@ impl Snapshot {
         pinned.insert(id, Arc::clone(&version));
         Ok(version)
     }
-}
-
-fn open_connection(
-    row: &ConnectionRow,
-    connector: &Arc<Connector>,
-    secrets: &SecretBox,
-) -> Result<Connection, SnapshotError> {
-    let name = || format!("connection `{}`", row.name);
-    let config: Value = serde_json::from_str(&row.config).map_err(|error| SnapshotError::Corrupt {
-        row: name(),
-        reason: error.to_string(),
-    })?;
-    let credential = match &row.credential {
-        None => None,
-        Some(sealed) => {
-            let document = open_json(secrets, &RowIdentity::connection(row.workspace, row.id), sealed, name)?;
-            let parsed = Credential::parse(&document).map_err(|_problems| SnapshotError::Corrupt {
-                row: name(),
-                reason: "its credential is not understood".to_owned(),
-            })?;
-            Some(parsed)
-        }
-    };
-    Ok(Connection::new(
-        row.id,
-        row.workspace,
-        row.name.clone(),
-        Arc::clone(connector),
-        config,
-        credential,
-        None,
-    ))
-}
-
-fn open_endpoint(
-    row: EndpointRow,
-    connector: &Arc<Connector>,
-    connection_names: &HashMap<ConnectionId, String>,
-    secrets: &SecretBox,
-) -> Result<Endpoint, SnapshotError> {
-    let name = || format!("endpoint `{}`", row.name);
-    let corrupt = |reason: String| SnapshotError::Corrupt { row: name(), reason };
-    let verify: Option<Value> = row
-        .verify
-        .as_deref()
-        .map(serde_json::from_str)
-        .transpose()
-        .map_err(|error| corrupt(error.to_string()))?;
-    let own_verifier = verify
-        .as_ref()
-        .map(|value| Verifier::compile(value, "/verify"))
-        .transpose()
-        .map_err(|_problems| corrupt("its verification is not understood".to_owned()))?;
-    let allow: Vec<String> = serde_json::from_str(&row.allow).map_err(|error| corrupt(error.to_string()))?;
-    let allow = allow
-        .iter()
-        .map(|network| network.parse())
-        .collect::<Result<Vec<IpNet>, _>>()
-        .map_err(|error| corrupt(error.to_string()))?;
-    let opened: Vec<String> = match &row.secrets {
-        None => Vec::new(),
-        Some(sealed) => serde_json::from_value(open_json(
-            secrets,
-            &RowIdentity::endpoint(row.workspace, row.id),
-            sealed,
-            name,
-        )?)
-        .map_err(|_error| corrupt("its secrets are not a list of texts".to_owned()))?,
-    };
-    let connection = row
-        .connection
-        .and_then(|id| connection_names.get(&id).map(|name| (id, name.clone())));
-    Ok(Endpoint {
-        connector: Arc::clone(connector),
-        connection,
-        verify,
-        own_verifier,
-        secrets: opened.into_iter().map(SecretString::from).collect(),
-        allow,
-        context: BTreeMap::new(),
-        row,
-    })
-}
-
-fn open_workflow(
-    row: WorkflowRow,
-    versions: &HashMap<VersionId, WorkflowVersionRow>,
-    before: Option<&Snapshot>,
-) -> Result<Workflow, SnapshotError> {
-    let published = match row.published_version.and_then(|id| versions.get(&id)) {
-        None => None,
-        Some(version) => {
-            let kept = before
-                .and_then(|before| before.workflow(row.workspace, &row.name))
-                .and_then(|old| old.published.as_ref())
-                .filter(|old| old.id == version.id);
-            Some(match kept {
-                Some(kept) => Arc::clone(kept),
-                None => Arc::new(Version::compile(version)?),
-            })
-        }
-    };
-    let draft = match row
-        .draft_version
-        .and_then(|id| versions.get(&id))
-        .filter(|version| version.state == VersionState::Draft)
-    {
-        None => None,
-        Some(version) => {
-            let document = serde_json::from_str(&version.definition).map_err(|error| SnapshotError::Corrupt {
-                row: format!("workflow version {}", version.id),
-                reason: error.to_string(),
-            })?;
-            Some((version.number, document))
-        }
-    };
-    Ok(Workflow { row, published, draft })
-}
-
-/// Opens a sealed JSON value. The error names the row; what was inside is never part of it.
-pub(crate) fn open_json(
-    secrets: &SecretBox,
-    identity: &RowIdentity,
-    sealed: &[u8],
-    row: impl Fn() -> String,
-) -> Result<Value, SnapshotError> {
-    let opened = secrets
-        .open(identity, sealed)
-        .map_err(|source| SnapshotError::Secret { row: row(), source })?;
-    serde_json::from_slice(opened.expose_secret()).map_err(|_error| SnapshotError::Corrupt {
-        row: row(),
-        reason: "the opened secret is not JSON".to_owned(),
-    })
 }
 
 /// What the engine may ask about connections while it decides.

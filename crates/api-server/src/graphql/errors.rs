@@ -5,12 +5,13 @@
 
 use crate::problem::{Code, Problem, docs_path};
 use async_graphql::extensions::{
-    Extension, ExtensionContext, ExtensionFactory, NextExecute, NextParseQuery, NextValidation,
+    Extension, ExtensionContext, ExtensionFactory, NextExecute, NextParseQuery, NextResolve, NextValidation,
+    ResolveInfo,
 };
 use async_graphql::parser::types::ExecutableDocument;
-use async_graphql::{Response, ServerError, ServerResult, ValidationResult, Variables, async_trait};
-use std::sync::Arc;
+use async_graphql::{Response, ServerError, ServerResult, ValidationResult, Value, Variables, async_trait};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What resolvers return.
 pub(crate) type ApiResult<T> = Result<T, ApiError>;
@@ -80,9 +81,15 @@ pub(crate) fn server_error(problem: &Problem) -> ServerError {
     error
 }
 
-/// How far a request came. Shared between the handler and [`StageWatch`].
+/// How far a request came, and the errors that ended at a nullable field. Shared between the handler and [`StageWatch`].
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Stage(Arc<AtomicU8>);
+pub(crate) struct Stage(Arc<Progress>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    stage: AtomicU8,
+    caught: Mutex<Vec<ServerError>>,
+}
 
 const PARSING: u8 = 0;
 const VALIDATING: u8 = 1;
@@ -91,17 +98,21 @@ const EXECUTING: u8 = 3;
 
 impl Stage {
     fn reach(&self, stage: u8) {
-        self.0.store(stage, Ordering::Relaxed);
+        self.0.stage.store(stage, Ordering::Relaxed);
+    }
+
+    fn catch(&self, error: ServerError) {
+        self.0.caught.lock().unwrap_or_else(PoisonError::into_inner).push(error);
     }
 
     /// Whether a resolver may have run.
     pub(crate) fn executed(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == EXECUTING
+        self.0.stage.load(Ordering::Relaxed) == EXECUTING
     }
 
     /// The code of errors that carry none. While executing, only arguments fail without a code of ours.
     fn code(&self) -> Code {
-        match self.0.load(Ordering::Relaxed) {
+        match self.0.stage.load(Ordering::Relaxed) {
             PARSING => Code::ParseFailed,
             VALIDATING => Code::ValidationFailed,
             CHOOSING => Code::BadRequest,
@@ -109,8 +120,9 @@ impl Stage {
         }
     }
 
-    /// Gives every error a code.
-    pub(crate) fn add_codes(&self, errors: &mut [ServerError]) {
+    /// Adds the errors that ended at a nullable field, and gives every error a code.
+    pub(crate) fn complete(&self, errors: &mut Vec<ServerError>) {
+        errors.append(&mut self.0.caught.lock().unwrap_or_else(PoisonError::into_inner));
         for error in errors {
             let coded = error
                 .extensions
@@ -123,7 +135,7 @@ impl Stage {
     }
 }
 
-/// Notes the stage of each request.
+/// Notes the stage of each request, and catches errors where the schema allows null.
 pub(crate) struct StageWatch;
 
 impl ExtensionFactory for StageWatch {
@@ -160,6 +172,24 @@ impl Extension for StageWatch {
         let result = next.run(ctx).await?;
         reach(ctx, CHOOSING);
         Ok(result)
+    }
+
+    /// The library lets an error of a nullable field's own resolver take the parent along; the specification wants null
+    /// at that field, and the rest of the page to stay.
+    async fn resolve(
+        &self,
+        ctx: &ExtensionContext<'_>,
+        info: ResolveInfo<'_>,
+        next: NextResolve<'_>,
+    ) -> ServerResult<Option<Value>> {
+        let nullable = !info.return_type.ends_with('!');
+        match (next.run(ctx, info).await, ctx.data_opt::<Stage>()) {
+            (Err(error), Some(stage)) if nullable => {
+                stage.catch(error);
+                Ok(None)
+            }
+            (outcome, _) => outcome,
+        }
     }
 
     async fn execute(

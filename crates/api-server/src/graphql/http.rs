@@ -143,10 +143,13 @@ fn from_query_string(query_string: &str) -> Result<Asked, Problem> {
             .filter(|text| !text.is_empty())
             .map_or(serde_json::Value::Null, |text| text.as_str().into())
     };
-    if query_string.len() > limits::MAX_BODY_BYTES {
+    if query_string.len() > limits::MAX_QUERY_STRING_BYTES {
         return Err(Problem::new(
             Code::BodyTooLarge,
-            format!("the query string is larger than {} bytes", limits::MAX_BODY_BYTES),
+            format!(
+                "the query string is larger than {} bytes",
+                limits::MAX_QUERY_STRING_BYTES
+            ),
         ));
     }
     asked(
@@ -247,7 +250,7 @@ fn prepare(asked: Asked, by_get: bool) -> Result<Prepared, Problem> {
 }
 
 fn executed(media: MediaType, mut response: Response, stage: &Stage) -> HttpResponse {
-    stage.add_codes(&mut response.errors);
+    stage.complete(&mut response.errors);
     let status = match (stage.executed(), media) {
         (true, _) | (false, MediaType::Json) => 200,
         (false, MediaType::GraphqlResponse) => NOT_EXECUTED_STATUS,

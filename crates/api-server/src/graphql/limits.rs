@@ -8,8 +8,10 @@ use async_graphql::parser::types::{ExecutableDocument, OperationDefinition, Oper
 use async_graphql::{Value, Variables};
 use std::collections::HashMap;
 
-/// Largest request body, bytes: far above any hand-written document.
-pub(crate) const MAX_BODY_BYTES: usize = 256 * 1024;
+/// Largest request body, bytes: a whole set of configuration documents in one call. Read only after authentication.
+pub(crate) const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+/// Longest query string of a GET. Headers of other servers end far below it.
+pub(crate) const MAX_QUERY_STRING_BYTES: usize = 256 * 1024;
 /// Most lexical tokens in a document; bounds parser and validator.
 pub(crate) const MAX_TOKENS: usize = 5_000;
 /// Deepest nesting of brackets of any kind; keeps the recursive parser's stack small.

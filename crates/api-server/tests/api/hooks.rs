@@ -2,7 +2,7 @@
 
 use crate::support::{ENDPOINT_SECRET, TestServer, note_workflow, orders_endpoint};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use weir_orchestrator::Settings;
 
@@ -206,6 +206,32 @@ async fn a_sender_that_goes_away_loses_nothing() {
         );
     }
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_under_way_is_finished_before_the_server_stops() {
+    let server = TestServer::start().await;
+    server.apply(&[orders_endpoint(), note_workflow()]).await;
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "POST /hooks/main/orders HTTP/1.1\r\nhost: test\r\nx-token: {ENDPOINT_SECRET}\r\nexpect: 100-continue\r\n\
+         content-length: {}\r\n\r\n",
+        ORDER.len()
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    // The server has read the head when it asks for the body.
+    let mut interim = [0; 25];
+    socket.read_exact(&mut interim).await.unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let (address, stopping) = (server.address, tokio::spawn(server.stop()));
+    while TcpStream::connect(address).await.is_ok() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    socket.write_all(ORDER.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 2"), "{answer}");
+    stopping.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -116,6 +116,55 @@ async fn a_run_is_started_told_and_replayed_without_doing_it_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_field_without_permission_is_null_and_the_page_stays() {
+    let shop = FakeShop::start().await;
+    let server = TestServer::start().await;
+    server.apply(&[shop_connection(&shop.url), post_workflow()]).await;
+    let started = server
+        .query(
+            START,
+            json!({ "input": { "workflow": "post-order", "input": { "order": "o" } } }),
+        )
+        .await;
+    let id = started["runStart"]["run"]["id"].as_str().unwrap().to_owned();
+    server.finished(&id).await;
+    let create = "mutation($input: TokenCreateInput!) { tokenCreate(input: $input) { valueOnce } }";
+    let input = json!({ "input": { "name": "watcher", "permissions": ["RUN_READ"] } });
+    let token = server.query(create, input).await["tokenCreate"]["valueOnce"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+
+    let query = "query($id: ID!) { run(id: $id) { status workflow { name } event { type body { text } } steps { path output attempts { exchanges { status requestBody curl } } } } }";
+    let answer = server.raw_query(&token, query, json!({ "id": id })).await;
+    let run = &answer["data"]["run"];
+    assert_eq!(
+        (&run["status"], &run["workflow"], &run["event"]["body"]),
+        (&json!("SUCCEEDED"), &Value::Null, &Value::Null)
+    );
+    let step = &run["steps"][0];
+    assert_eq!((&step["path"], &step["output"]), (&json!("send"), &Value::Null));
+    let exchange = &step["attempts"][0]["exchanges"][0];
+    assert_eq!(exchange, &json!({ "status": 200, "requestBody": null, "curl": null }));
+    let errors = answer["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), 5, "{errors:#?}");
+    assert!(
+        errors
+            .iter()
+            .all(|error| error["extensions"]["code"] == "FORBIDDEN" && error["path"].is_array())
+    );
+    // Where nothing nullable is left, the error takes its parent along, as the specification says.
+    let whole = server
+        .raw_query(&token, "{ viewer { name } connections { name } }", json!({}))
+        .await;
+    assert_eq!(
+        (&whole["data"], &whole["errors"][0]["path"]),
+        (&Value::Null, &json!(["connections"]))
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_are_paged_and_filtered() {
     let server = TestServer::start().await;
     server.apply(&[orders_endpoint(), note_workflow()]).await;
@@ -235,6 +284,13 @@ async fn no_answer_holds_a_secret() {
         .finished(started["runStart"]["run"]["id"].as_str().unwrap())
         .await;
 
+    let create = "mutation($input: TokenCreateInput!) { tokenCreate(input: $input) { valueOnce } }";
+    let input = json!({ "input": { "name": "ci", "permissions": ["RUN_READ"] } });
+    let made = server.query(create, input).await["tokenCreate"]["valueOnce"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+
     let schema = server.query("{ __schema { types { name kind fields { name args { name type { kind } } type { kind name ofType { kind name ofType { kind name ofType { kind name } } } } } } } }", json!({})).await;
     let types = schema["__schema"]["types"].as_array().unwrap().clone();
     let roots = [
@@ -269,6 +325,7 @@ async fn no_answer_holds_a_secret() {
             ENDPOINT_SECRET,
             "another-s3cret-never-shown",
             crate::support::ADMIN,
+            made.as_str(),
         ] {
             assert!(!text.contains(secret), "{root} shows a secret");
         }

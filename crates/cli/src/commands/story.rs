@@ -171,8 +171,7 @@ impl Run {
         self.steps
             .iter()
             .filter_map(|step| Some((step, step.attempts.last()?)))
-            .filter(|(_, attempt)| attempt.next_at.is_some())
-            .next_back()
+            .rfind(|(_, attempt)| attempt.next_at.is_some())
     }
 }
 

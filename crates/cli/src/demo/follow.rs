@@ -17,8 +17,10 @@ use std::time::Duration;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Runs read at a time; more than start between two looks at the highest rate shown in full.
 const PAGE: u32 = 100;
-/// Unfinished runs that are asked for one by one at each look; the rest has its turn at later looks.
-const ASKED_PER_LOOK: usize = 50;
+/// Unfinished runs looked at together; older ones have their turn when these have finished.
+const OPEN_MAX: u32 = 500;
+/// Waiting runs told per look, so that a CRM that is away does not flood the terminal at once.
+const TOLD_PER_LOOK: usize = 5;
 /// Failed looks in a row before the demo gives up.
 const FAILURES_MAX: u32 = 25;
 
@@ -37,14 +39,15 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Starts after everything that is finished by now; what is under way is followed.
+    /// Starts after everything that had finished when this process began; what was under way is followed.
     pub(crate) async fn start(client: &Client, began: DateTime<Utc>) -> anyhow::Result<Self> {
-        let newest = runs::read(client, &[], None, 1).await?.pop().map(|run| run.id);
-        let open: BTreeSet<String> = runs::read(client, &["RUNNING", "WAITING"], None, PAGE)
-            .await?
+        let recent = runs::read(client, &[], None, PAGE).await?;
+        let unfinished = runs::read(client, &["RUNNING", "WAITING"], None, OPEN_MAX).await?;
+        let newest = recent.first().map(|run| run.id.clone());
+        let since = recent
             .into_iter()
-            .map(|run| run.id)
-            .collect();
+            .filter(|run| run.finished_at.is_none_or(|finished| finished >= began));
+        let open = since.chain(unfinished).map(|run| run.id).collect();
         Ok(Follower {
             client: client.clone(),
             style: Style::stdout(),
@@ -90,52 +93,73 @@ impl Follower {
     }
 
     async fn look(&mut self) -> anyhow::Result<()> {
-        let mut asked = 0;
-        for id in self.open.clone() {
-            if asked == ASKED_PER_LOOK {
-                break;
+        for listed in runs::read(&self.client, &[], None, PAGE).await?.into_iter().rev() {
+            if self.newest.as_ref().is_none_or(|newest| listed.id > *newest) {
+                self.newest = Some(listed.id.clone());
+                self.open.insert(listed.id);
             }
-            asked += 1;
-            let run = show::load(&self.client, &id, false).await?;
-            self.meet(&run);
         }
-        let newest = runs::read(&self.client, &[], None, PAGE).await?;
-        for listed in newest.iter().rev() {
-            if self.newest.as_ref().is_some_and(|newest| listed.id <= *newest) {
-                continue;
+        if self.open.is_empty() {
+            return Ok(());
+        }
+        // Read after the newest runs: what is followed and not among these has finished.
+        let unfinished = runs::read(&self.client, &["RUNNING", "WAITING"], None, OPEN_MAX).await?;
+        let is_cut = u32::try_from(unfinished.len()).unwrap_or(u32::MAX) >= OPEN_MAX;
+        let oldest = unfinished.last().map(|run| run.id.clone()).filter(|_| is_cut);
+        let still: BTreeSet<&str> = unfinished.iter().map(|run| run.id.as_str()).collect();
+        let listed = |id: &String| oldest.as_ref().is_none_or(|oldest| id >= oldest);
+        let finished: Vec<String> = self
+            .open
+            .iter()
+            .filter(|id| !still.contains(id.as_str()) && listed(id))
+            .cloned()
+            .collect();
+        let mut stories = Vec::new();
+        for id in finished {
+            let run = show::load(&self.client, &id, false).await?;
+            // It may have changed between two states while they were asked for one after the other.
+            if run.is_finished() {
+                stories.push(run);
             }
-            self.newest = Some(listed.id.clone());
-            let run = show::load(&self.client, &listed.id, false).await?;
-            self.meet(&run);
+        }
+        stories.sort_by_key(|run| run.finished_at);
+        for run in stories {
+            self.open.remove(&run.id);
+            self.told_waiting.remove(&run.id);
+            output::line(self.finished_line(&run));
+        }
+        let waiting = unfinished.iter().rev().filter(|run| run.status == "WAITING");
+        let untold: Vec<&Run> = waiting
+            .filter(|run| !self.told_waiting.contains(&run.id))
+            .take(TOLD_PER_LOOK)
+            .collect();
+        for run in untold {
+            let story = show::load(&self.client, &run.id, false).await?;
+            if self.tell_waiting(&story) {
+                self.told_waiting.insert(run.id.clone());
+            }
         }
         Ok(())
     }
 
-    /// Tells what is new about a run.
-    fn meet(&mut self, run: &Run) {
-        if run.is_finished() {
-            self.open.remove(&run.id);
-            self.told_waiting.remove(&run.id);
-            output::line(self.finished_line(run));
-            return;
-        }
-        self.open.insert(run.id.clone());
-        if let Some((step, attempt)) = run.waiting()
-            && let Some(next) = attempt.next_at
-            && self.told_waiting.insert(run.id.clone())
-        {
-            let error = attempt.error.as_deref().unwrap_or("no answer");
-            output::line(format!(
-                "{}  {}  {:<15}  {}  {}: {error}; try {} at {}",
-                self.style.dim(story::clock(attempt.at)),
-                self.style.yellow("waits    "),
-                run.workflow_name(),
-                run.id,
-                step.label,
-                attempt.number + 1,
-                story::clock(next),
-            ));
-        }
+    /// Tells what a run waits for; false when it does not wait any more.
+    fn tell_waiting(&self, run: &Run) -> bool {
+        let Some((step, attempt)) = run.waiting() else {
+            return false;
+        };
+        let Some(next) = attempt.next_at else { return false };
+        output::line(format!(
+            "{}  {}  {:<15}  {}  {}: {}; try {} at {}",
+            self.style.dim(story::clock(attempt.at)),
+            self.style.yellow("waits    "),
+            run.workflow_name(),
+            run.id,
+            step.label,
+            attempt.error.as_deref().unwrap_or("no answer"),
+            attempt.number + 1,
+            story::clock(next),
+        ));
+        true
     }
 
     fn finished_line(&self, run: &Run) -> String {

@@ -77,15 +77,12 @@ pub(crate) fn print(folder: &DemoFolder, client: &Client, providers: &Providers)
 
 /// A shell line that signs a Stripe event the way Stripe does, at the moment it is run.
 fn signed_webhook(folder: &DemoFolder, url: &str) -> anyhow::Result<String> {
-    let payment = weir_simulator::Payment {
-        seed: folder.identity()?.seed,
-        number: 7,
-    };
+    // A payment of its own each second, with a number that the streams never reach: twelve digits behind the seed.
+    let seed = folder.identity()?.seed;
     let secret = folder.flows().join("local/stripe-webhook-secret");
     Ok(format!(
-        "  T=$(date +%s); E='{{\"id\":\"evt_by_hand_'$T'\",\"type\":\"payment_intent.succeeded\",\"created\":'$T',\"data\":{{\"object\":{{\"id\":\"{}\",\"object\":\"payment_intent\"}}}}}}'\n  \
+        "  T=$(date +%s); E='{{\"id\":\"evt_by_hand_'$T'\",\"type\":\"payment_intent.succeeded\",\"created\":'$T',\"data\":{{\"object\":{{\"id\":\"pi_sim{seed:08x}90'$T'\",\"object\":\"payment_intent\"}}}}}}'\n  \
          curl -si {url}/hooks/main/stripe -d \"$E\" -H \"Stripe-Signature: t=$T,v1=$(printf '%s.%s' $T \"$E\" | openssl dgst -sha256 -hmac \"$(cat {})\" -r | cut -d' ' -f1)\"",
-        payment.id(),
         secret.display()
     ))
 }

@@ -3,6 +3,9 @@
 use crate::support::{SOON, Server, eventually, http, stderr, stdout, weir};
 use crate::upstream::Upstream;
 use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 fn documents(upstream: &str) -> String {
     format!(
@@ -181,9 +184,60 @@ async fn the_first_start_shows_a_token_and_a_stop_is_clean() {
         .output()
         .unwrap();
     assert_eq!(health.status.code(), Some(1));
-    // No token was given in the folder of this one: it makes one, shows it, and never again.
+    assert!(
+        !server.log().contains("WEIR_TOKEN="),
+        "a token that was given was shown:\n{}",
+        server.log()
+    );
+
+    // Without WEIR_ADMIN_TOKEN the first start makes one and shows it; later starts keep it to themselves.
     let folder = tempfile::tempdir().unwrap();
-    let shown = weir(folder.path()).args(["doctor"]).output().unwrap();
-    assert!(shown.status.success(), "{}", stdout(&shown));
+    let doctor = weir(folder.path()).arg("doctor").output().unwrap();
+    assert!(doctor.status.success(), "{}", stdout(&doctor));
     assert!(!folder.path().join("weir-data").exists(), "the doctor made a folder");
+    let first = started_and_stopped(folder.path()).await;
+    let token = first
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("WEIR_TOKEN="))
+        .unwrap_or_else(|| panic!("{first}"));
+    let kept = folder.path().join("weir-data/admin.token");
+    assert_eq!(std::fs::read_to_string(&kept).unwrap().trim(), token);
+    assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!started_and_stopped(folder.path()).await.contains(token));
+    let doctor = weir(folder.path()).arg("doctor").output().unwrap();
+    assert!(
+        doctor.status.success() && stdout(&doctor).contains("the master key fits"),
+        "{}",
+        stdout(&doctor)
+    );
+
+    // A token that is set to nothing is a mistake, not a choice.
+    let empty = weir(folder.path())
+        .arg("serve")
+        .env("WEIR_ADMIN_TOKEN", "")
+        .output()
+        .unwrap();
+    assert_eq!(empty.status.code(), Some(2), "{}", stderr(&empty));
+}
+
+/// Starts `weir serve` with nothing set but its port, stops it politely, and gives what it wrote.
+async fn started_and_stopped(folder: &Path) -> String {
+    let mut command = weir(folder);
+    let child = command
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid_file = folder.join("weir-data/weir.pid");
+    let pid = child.id().to_string();
+    eventually("the server runs", SOON, async || {
+        std::fs::read_to_string(&pid_file)
+            .ok()
+            .filter(|text| text.trim() == pid)
+    })
+    .await;
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    stderr(&output)
 }

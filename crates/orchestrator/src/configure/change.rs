@@ -2,12 +2,13 @@
 
 use super::catalogue::Prospect;
 use super::document::{self, ConnectionDocument, EndpointDocument, Parsed, Reader, WorkflowDocument, nearest};
-use super::{Action, ApplyError, Change, ConfigProblem, Expect, Kind, MAX_DOCUMENTS, SourceDocument, ordered};
+use super::render::{connection_document, endpoint_document, endpoint_parts, pretty, workflow_document};
+use super::{Action, ApplyError, Change, ConfigProblem, Expect, Kind, MAX_DOCUMENTS, SourceDocument};
 use crate::service::Core;
-use crate::snapshot::{Endpoint, Snapshot};
-use serde_json::{Value, json};
+use crate::snapshot::Snapshot;
+use serde_json::Value;
 use similar::TextDiff;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use weir_connector_sdk::{Credential, Verifier};
 use weir_storage::ConfigSubject;
 use weir_workflow_engine::Plan;
@@ -186,33 +187,32 @@ fn plan_connection(
             problem.suggestion,
         );
     }
-    if let Some(credential) = &document.credential {
-        if let Ok(parsed) = Credential::parse(credential) {
-            if connector.scheme_for(&parsed).is_none() {
-                let known: Vec<&str> = connector.auth().iter().map(|scheme| scheme.as_str()).collect();
-                reader.problem(
-                    "/credential",
-                    "wrong_scheme",
-                    format!(
-                        "connector `{}` does not authenticate with `{}`",
-                        connector.name(),
-                        parsed.kind()
-                    ),
-                    Some(format!("it takes: {}", known.join(", "))),
-                );
-            }
-        }
+    if let Some(credential) = &document.credential
+        && let Ok(parsed) = Credential::parse(credential)
+        && connector.scheme_for(&parsed).is_none()
+    {
+        let known: Vec<&str> = connector.auth().iter().map(|scheme| scheme.as_str()).collect();
+        reader.problem(
+            "/credential",
+            "wrong_scheme",
+            format!(
+                "connector `{}` does not authenticate with `{}`",
+                connector.name(),
+                parsed.kind()
+            ),
+            Some(format!("it takes: {}", known.join(", "))),
+        );
     }
     let stored = snapshot.connection_row(workspace, &document.name);
-    if let Some((_, row)) = stored {
-        if row.connector != document.connector {
-            reader.problem(
-                "/connector",
-                "immutable",
-                format!("connection `{}` is of connector `{}`", document.name, row.connector),
-                Some("delete the connection first, or choose another name".to_owned()),
-            );
-        }
+    if let Some((_, row)) = stored
+        && row.connector != document.connector
+    {
+        reader.problem(
+            "/connector",
+            "immutable",
+            format!("connection `{}` is of connector `{}`", document.name, row.connector),
+            Some("delete the connection first, or choose another name".to_owned()),
+        );
     }
     let before = stored.map(|(connection, row)| connection_document(&row.name, &row.connector, &connection.config));
     let after = connection_document(&document.name, &document.connector, &document.config);
@@ -257,15 +257,15 @@ fn plan_endpoint(
             }
         },
     };
-    if let (Some(implied), Some(named)) = (&implied, &document.connector) {
-        if implied != named {
-            reader.problem(
-                "/connector",
-                "mismatch",
-                format!("the connection is of connector `{implied}`, not `{named}`"),
-                Some("leave `connector` out".to_owned()),
-            );
-        }
+    if let (Some(implied), Some(named)) = (&implied, &document.connector)
+        && implied != named
+    {
+        reader.problem(
+            "/connector",
+            "mismatch",
+            format!("the connection is of connector `{implied}`, not `{named}`"),
+            Some("leave `connector` out".to_owned()),
+        );
     }
     let name = implied.or_else(|| document.connector.clone())?;
     let Some(connector) = prospect.registry.get(&name) else {
@@ -317,19 +317,19 @@ fn plan_endpoint(
         }
         Some(_) => {}
     }
-    if let Some(endpoint) = stored {
-        if endpoint.connector().name() != name {
-            reader.problem(
-                "/connector",
-                "immutable",
-                format!(
-                    "endpoint `{}` is of connector `{}`",
-                    document.name,
-                    endpoint.connector().name()
-                ),
-                Some("delete the endpoint first, or choose another name".to_owned()),
-            );
-        }
+    if let Some(endpoint) = stored
+        && endpoint.connector().name() != name
+    {
+        reader.problem(
+            "/connector",
+            "immutable",
+            format!(
+                "endpoint `{}` is of connector `{}`",
+                document.name,
+                endpoint.connector().name()
+            ),
+            Some("delete the endpoint first, or choose another name".to_owned()),
+        );
     }
     let secret_changed = match (&document.secrets, stored) {
         (None, _) => false,
@@ -523,64 +523,6 @@ fn unknown_connector(core: &Core, name: &str, reader: &mut Reader<'_>) {
     );
 }
 
-pub(super) fn connection_document(name: &str, connector: &str, config: &Value) -> Value {
-    let mut rest = BTreeMap::from([("connector", json!(connector))]);
-    if config.as_object().is_some_and(|config| !config.is_empty()) {
-        rest.insert("config", config.clone());
-    }
-    ordered(Kind::Connection, name, rest, &["connector", "config"])
-}
-
-pub(super) fn endpoint_document(endpoint: &Endpoint) -> Value {
-    let allow: Vec<String> = endpoint.allow().iter().map(ToString::to_string).collect();
-    endpoint_parts(
-        endpoint.name(),
-        endpoint.connector().name(),
-        endpoint.connection().map(|(_, name)| name),
-        endpoint.verify_override(),
-        &allow,
-    )
-}
-
-fn endpoint_parts(
-    name: &str,
-    connector: &str,
-    connection: Option<&str>,
-    verify: Option<&Value>,
-    allow: &[String],
-) -> Value {
-    let mut rest = BTreeMap::from([("connector", json!(connector))]);
-    if let Some(connection) = connection {
-        rest.insert("connection", json!(connection));
-    }
-    if let Some(verify) = verify {
-        rest.insert("verify", verify.clone());
-    }
-    if !allow.is_empty() {
-        rest.insert("allow", json!(allow));
-    }
-    ordered(
-        Kind::Endpoint,
-        name,
-        rest,
-        &["connector", "connection", "verify", "allow"],
-    )
-}
-
-pub(super) fn workflow_document(definition: &Value) -> Value {
-    let mut document = serde_json::Map::new();
-    document.insert("kind".to_owned(), json!(Kind::Workflow.as_str()));
-    if let Value::Object(definition) = definition {
-        document.extend(
-            definition
-                .iter()
-                .filter(|(key, _)| *key != "kind")
-                .map(|(key, value)| (key.clone(), value.clone())),
-        );
-    }
-    Value::Object(document)
-}
-
 fn difference(
     kind: Kind,
     name: String,
@@ -622,10 +564,4 @@ fn difference(
         },
         write,
     }
-}
-
-fn pretty(value: &Value) -> String {
-    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
-    text.push('\n');
-    text
 }

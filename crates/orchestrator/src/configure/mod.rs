@@ -6,6 +6,7 @@
 pub(crate) mod catalogue;
 mod change;
 mod document;
+mod render;
 mod token;
 mod write;
 
@@ -236,15 +237,15 @@ impl Orchestrator {
     pub fn export(&self, workspace: WorkspaceId) -> Vec<Value> {
         let snapshot = self.snapshot();
         let connections = snapshot.connections(workspace).map(|(connection, _)| {
-            change::connection_document(&connection.name, connection.connector.name(), &connection.config)
+            render::connection_document(&connection.name, connection.connector.name(), &connection.config)
         });
         let endpoints = snapshot
             .endpoints(workspace)
-            .map(|endpoint| change::endpoint_document(endpoint));
+            .map(|endpoint| render::endpoint_document(endpoint));
         let workflows = snapshot
             .workflows(workspace)
             .filter_map(|workflow| workflow.published.as_ref())
-            .map(|version| change::workflow_document(&version.definition));
+            .map(|version| render::workflow_document(&version.definition));
         connections.chain(endpoints).chain(workflows).collect()
     }
 }

@@ -257,10 +257,10 @@ impl Orchestrator {
             .reload_if_changed()
             .await
             .and_then(|snapshot| snapshot.endpoint(&EndpointRef::Id(endpoint.id())).cloned());
-        if let Some(fresh) = fresh {
-            if verify(&fresh, &request, now).is_ok() {
-                return self.take(&fresh, &delivery, &request, &body, now).await;
-            }
+        if let Some(fresh) = fresh
+            && verify(&fresh, &request, now).is_ok()
+        {
+            return self.take(&fresh, &delivery, &request, &body, now).await;
         }
         let detail = refusal.to_string();
         self.note_refusal(&endpoint, &delivery, client, refusal.reason.as_str(), &detail, &body);

@@ -101,7 +101,7 @@ async fn receive(state: web::Data<State>, request: HttpRequest, body: web::Bytes
     };
     let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
     let verifier = state.connector.webhook().expect("a way in").verifier();
-    let verdict = verifier.verify(&inbound, &[state.secret.clone().into()], now);
+    let verdict = verifier.unwrap().verify(&inbound, &[state.secret.clone().into()], now);
     state.received.lock().unwrap().push(Received {
         refused: verdict.as_ref().err().map(|refusal| refusal.reason.as_str().to_owned()),
         body: String::from_utf8(body.to_vec()).unwrap(),

@@ -116,7 +116,7 @@ impl Endpoint {
     }
 
     /// How many requests were refused in the last 24 hours, by reason. Needs `RUN_READ`.
-    async fn refused(&self, ctx: &Context<'_>) -> ApiResult<Vec<RefusedCount>> {
+    async fn refused(&self, ctx: &Context<'_>) -> ApiResult<Option<Vec<RefusedCount>>> {
         let mut by_reason: BTreeMap<&str, RefusedCount> = BTreeMap::new();
         for hourly in Caller::of(ctx)
             .refused_counts()
@@ -132,7 +132,7 @@ impl Endpoint {
             });
             total.count.0 += hourly.count;
         }
-        Ok(by_reason.into_values().collect())
+        Ok(Some(by_reason.into_values().collect()))
     }
 
     /// Raised by each change; pass it as `expectedRevision`.

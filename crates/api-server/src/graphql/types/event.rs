@@ -189,13 +189,13 @@ impl Event {
     }
 
     /// Its runs, replays included, oldest first.
-    async fn runs(&self, ctx: &Context<'_>) -> ApiResult<Vec<Run>> {
+    async fn runs(&self, ctx: &Context<'_>) -> ApiResult<Option<Vec<Run>>> {
         let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
         let rows = store
             .event_runs(workspace, self.summary.id)
             .await
             .map_err(|error| ApiError::internal("reading an event's runs", &error))?;
-        Ok(rows.into_iter().map(Run::from_row).collect())
+        Ok(Some(rows.into_iter().map(Run::from_row).collect()))
     }
 }
 

@@ -1,4 +1,6 @@
 //! HTTP exchanges as they are shown, with the command line that repeats the request.
+//!
+//! Fields that need a permission of their own are nullable: without it they are null, and the rest of the page stays.
 
 use super::super::caller::Caller;
 use super::super::errors::ApiResult;
@@ -31,9 +33,9 @@ impl Exchange {
     }
 
     /// Headers of the request, secret values redacted. Needs `PAYLOAD_READ`.
-    async fn request_headers(&self, ctx: &Context<'_>) -> ApiResult<Vec<Header>> {
+    async fn request_headers(&self, ctx: &Context<'_>) -> ApiResult<Option<Vec<Header>>> {
         Caller::of(ctx).may(Permission::PayloadRead)?;
-        Ok(header::list(&self.recorded.request_headers))
+        Ok(Some(header::list(&self.recorded.request_headers)))
     }
 
     /// Body of the request, redacted, at most 16 KiB. Needs `PAYLOAD_READ`.
@@ -48,9 +50,9 @@ impl Exchange {
     }
 
     /// Headers of the answer, secret values redacted. Needs `PAYLOAD_READ`.
-    async fn response_headers(&self, ctx: &Context<'_>) -> ApiResult<Vec<Header>> {
+    async fn response_headers(&self, ctx: &Context<'_>) -> ApiResult<Option<Vec<Header>>> {
         Caller::of(ctx).may(Permission::PayloadRead)?;
-        Ok(header::list(&self.recorded.response_headers))
+        Ok(Some(header::list(&self.recorded.response_headers)))
     }
 
     /// Body of the answer, redacted. Needs `PAYLOAD_READ`.
@@ -84,9 +86,9 @@ impl Exchange {
     }
 
     /// A `curl` command that makes the same request; fill in what is redacted. Needs `PAYLOAD_READ`.
-    async fn curl(&self, ctx: &Context<'_>) -> ApiResult<String> {
+    async fn curl(&self, ctx: &Context<'_>) -> ApiResult<Option<String>> {
         Caller::of(ctx).may(Permission::PayloadRead)?;
-        Ok(curl(&self.recorded))
+        Ok(Some(curl(&self.recorded)))
     }
 }
 

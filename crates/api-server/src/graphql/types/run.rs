@@ -113,13 +113,11 @@ impl Run {
         }
     }
 
-    /// What happened, step by step, in the order in which it happened; steps not reached yet come last.
-    async fn steps(&self, ctx: &Context<'_>) -> ApiResult<Vec<Step>> {
-        Ok(self
-            .story(ctx)
-            .await?
-            .map(|story| story.steps.iter().cloned().map(Step).collect())
-            .unwrap_or_default())
+    /// What happened, step by step, in the order in which it happened; steps not reached yet come last. Null: the run is
+    /// no longer kept.
+    async fn steps(&self, ctx: &Context<'_>) -> ApiResult<Option<Vec<Step>>> {
+        let story = self.story(ctx).await?;
+        Ok(story.map(|story| story.steps.iter().cloned().map(Step).collect()))
     }
 }
 

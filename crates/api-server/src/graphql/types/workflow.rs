@@ -65,13 +65,13 @@ impl Workflow {
     }
 
     /// Every version, newest first, at most 100.
-    async fn versions(&self, ctx: &Context<'_>) -> ApiResult<Vec<WorkflowVersion>> {
+    async fn versions(&self, ctx: &Context<'_>) -> ApiResult<Option<Vec<WorkflowVersion>>> {
         let (store, workspace) = Caller::of(ctx).read(Permission::ConfigRead)?;
         let page = store
             .version_page(workspace, self.0.row.id, None, 100)
             .await
             .map_err(|error| ApiError::internal("reading versions", &error))?;
-        Ok(page.rows.into_iter().map(WorkflowVersion).collect())
+        Ok(Some(page.rows.into_iter().map(WorkflowVersion).collect()))
     }
 
     /// What starts the published version. Null: it has never been published.

@@ -1,0 +1,70 @@
+//! Stored things as the documents that people write; also what diffs are made of. Secrets never appear.
+
+use super::{Kind, ordered};
+use crate::snapshot::Endpoint;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+pub(super) fn connection_document(name: &str, connector: &str, config: &Value) -> Value {
+    let mut rest = BTreeMap::from([("connector", json!(connector))]);
+    if config.as_object().is_some_and(|config| !config.is_empty()) {
+        rest.insert("config", config.clone());
+    }
+    ordered(Kind::Connection, name, rest, &["connector", "config"])
+}
+
+pub(super) fn endpoint_document(endpoint: &Endpoint) -> Value {
+    let allow: Vec<String> = endpoint.allow().iter().map(ToString::to_string).collect();
+    endpoint_parts(
+        endpoint.name(),
+        endpoint.connector().name(),
+        endpoint.connection().map(|(_, name)| name),
+        endpoint.verify_override(),
+        &allow,
+    )
+}
+
+pub(super) fn endpoint_parts(
+    name: &str,
+    connector: &str,
+    connection: Option<&str>,
+    verify: Option<&Value>,
+    allow: &[String],
+) -> Value {
+    let mut rest = BTreeMap::from([("connector", json!(connector))]);
+    if let Some(connection) = connection {
+        rest.insert("connection", json!(connection));
+    }
+    if let Some(verify) = verify {
+        rest.insert("verify", verify.clone());
+    }
+    if !allow.is_empty() {
+        rest.insert("allow", json!(allow));
+    }
+    ordered(
+        Kind::Endpoint,
+        name,
+        rest,
+        &["connector", "connection", "verify", "allow"],
+    )
+}
+
+pub(super) fn workflow_document(definition: &Value) -> Value {
+    let mut document = serde_json::Map::new();
+    document.insert("kind".to_owned(), json!(Kind::Workflow.as_str()));
+    if let Value::Object(definition) = definition {
+        document.extend(
+            definition
+                .iter()
+                .filter(|(key, _)| *key != "kind")
+                .map(|(key, value)| (key.clone(), value.clone())),
+        );
+    }
+    Value::Object(document)
+}
+
+pub(super) fn pretty(value: &Value) -> String {
+    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+    text.push('\n');
+    text
+}
