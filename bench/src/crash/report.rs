@@ -20,7 +20,7 @@ pub(crate) fn round(round: &Round) -> anyhow::Result<()> {
         .first_old_run_ms
         .map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
     say(&format!(
-        "{:<8} {:<7} #{:<2} {:<8} after {:>4} ms: {:>5} accepted, {:>4} open, {:>3} left; ready {}, first old run {first_old}, \
+        "{:<8} {:<7} #{:<2} {:<8} after {:>4} ms: {:>5} accepted, {:>4} open, {:>3} left; ready {} ms, first old run {first_old}, \
          done {:.1} s; lost {}, doubled {}, unknown {}, repeats {}, redelivered {} … {}",
         round.database,
         round.mode.name(),
@@ -30,7 +30,7 @@ pub(crate) fn round(round: &Round) -> anyhow::Result<()> {
         tally.accepted,
         disk.open_at_kill,
         disk.left_uncommitted,
-        round.ready_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")),
+        round.ready_ms,
         round.drain_ms as f64 / 1e3,
         tally.lost - tally.lost_but_reported,
         tally.doubled,

@@ -66,8 +66,8 @@ pub(crate) struct Round {
     pub number: u32,
     pub blow: Blow,
     pub load_ms: u64,
-    /// From the start command until webhooks were accepted again; `None` when weir was not restarted.
-    pub ready_ms: Option<u64>,
+    /// From the start command (weir's, or PostgreSQL's when weir went on) until weir said that it was ready.
+    pub ready_ms: u64,
     /// From the start command to the end of the first run that was open at the kill; `None` when there was none, and
     /// when weir went on: then runs end whenever their answers come.
     pub first_old_run_ms: Option<i64>,
@@ -110,7 +110,7 @@ pub(crate) async fn play(
         server = stage.installation.start()?;
         server.ready().await?;
     }
-    let ready_ms = (blow != Blow::Database).then(|| elapsed_ms(&clock, struck.started_ns));
+    let ready_ms = elapsed_ms(&clock, struck.started_ns);
     tokio::time::sleep(Duration::from_millis(arguments.load_after_ms)).await;
     load.stop().await;
 

@@ -39,7 +39,7 @@ const KIND_REFUSED: u32 = 3;
 pub enum Senders {
     /// Nobody: the store is locked by this process, so a missing record is proof.
     ThisProcessOnly,
-    /// Other nodes too. Each intent is recorded when it arrives here, and proof needs that record:
+    /// Other nodes too. Each intent is recorded before it is committed, and proof needs that record:
     /// an intent this recorder never met may have been sent by another node.
     Several,
 }
@@ -118,7 +118,8 @@ struct Index {
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Seen {
-    intended: bool,
+    /// `first_sent_at` of the latest intent that was about to be committed here.
+    intended_at: Option<Timestamp>,
     departed: bool,
 }
 
@@ -194,7 +195,9 @@ impl Departures {
         })
     }
 
-    /// Notes that the intent reached this recorder. Free when this process is the only sender.
+    /// Notes an intent that this process is about to commit. Free when it is the only sender.
+    ///
+    /// Before the commit, not after it: an intent that is on disk without this note could be another node's.
     ///
     /// # Errors
     /// The record could not be written; proof after a crash is then impossible, sending is still allowed.
@@ -239,7 +242,8 @@ impl Departures {
         if departure.first_sent_at <= index.complete_after {
             return Proof::Unproven("the record of departures begins after this attempt");
         }
-        if self.senders == Senders::Several && !seen.intended {
+        // An intent with the same key and another time was decided by another node.
+        if self.senders == Senders::Several && seen.intended_at != Some(departure.first_sent_at) {
             return Proof::Unproven("another node may have sent it");
         }
         Proof::NeverLeft
@@ -334,7 +338,7 @@ impl Index {
             let (kind, departure) = decode_record(record);
             let seen = self.seen.entry(departure.key).or_default();
             match kind {
-                KIND_INTENDED => seen.intended = true,
+                KIND_INTENDED => seen.intended_at = Some(departure.first_sent_at),
                 KIND_REFUSED => seen.departed = false,
                 // Also a kind this version does not know: it must not read as "never left".
                 _ => seen.departed = true,

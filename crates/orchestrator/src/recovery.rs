@@ -11,7 +11,10 @@ use crate::snapshot::{Snapshot, SnapshotError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use weir_storage::{EventRow, Fact, FactOutcome, Heartbeat, Prune, RunStatus, RunUpdate, StoredRun, WriteError};
+use tokio::sync::mpsc;
+use weir_storage::{
+    EventRow, Fact, FactOutcome, Heartbeat, HeartbeatReply, Prune, RunStatus, RunUpdate, StoredRun, WriteError,
+};
 use weir_workflow_engine::{Document, Event, EventRef, RunHead, RunId, RunState, Timestamp, WorkspaceId, decode};
 
 /// Time between heartbeats. The lease lasts five of them.
@@ -91,7 +94,9 @@ async fn scan_open(core: &Arc<Core>) -> Result<(), weir_storage::ReadError> {
 /// Starts the loops; they end when the process stops.
 pub(crate) fn spawn_loops(core: &Arc<Core>) {
     core.loops.spawn(feed(Arc::clone(core)));
-    core.loops.spawn(heartbeat(Arc::clone(core)));
+    let (beats, heard) = mpsc::channel(1);
+    core.loops.spawn(heartbeat(Arc::clone(core), beats));
+    core.loops.spawn(chores(Arc::clone(core), heard));
     core.loops.spawn(prune(Arc::clone(core)));
     core.runs.wake.notify_one();
 }
@@ -275,21 +280,58 @@ pub(crate) fn restore_event(snapshot: &Snapshot, row: &EventRow) -> Result<Event
     })
 }
 
-/// Renews the lease once a second; the answer says what else there is to do.
-async fn heartbeat(core: Arc<Core>) {
+/// What the heartbeat found, and scans that were asked for. Not in the heartbeat's own loop: while the database is away a
+/// read waits as long as a lease lasts.
+async fn chores(core: Arc<Core>, mut beats: mpsc::Receiver<HeartbeatReply>) {
+    loop {
+        tokio::select! {
+            reply = beats.recv() => match reply {
+                Some(reply) => attend(&core, reply).await,
+                None => return,
+            },
+            () = core.rescan.notified() => {
+                if let Err(error) = scan_open(&core).await {
+                    tracing::warn!("the scan for open runs failed, it is made again: {error}");
+                    tokio::time::sleep(READ_RETRY).await;
+                    core.rescan.notify_one();
+                }
+            }
+            () = core.stopping.cancelled() => return,
+        }
+    }
+}
+
+async fn attend(core: &Arc<Core>, reply: HeartbeatReply) {
+    if reply.unclaimed > 0 {
+        match claim(core).await {
+            Ok(0) => {}
+            Ok(claimed) => {
+                tracing::info!(runs = claimed, "took over {claimed} runs of a node that is gone");
+                core.rescan.notify_one();
+            }
+            Err(error) => tracing::warn!("runs of a node that is gone cannot be claimed yet: {error}"),
+        }
+    }
+    if reply.due > 0
+        && let Err(error) = load_due(core, core.clock.now().plus(TIMER_HORIZON)).await
+    {
+        tracing::warn!("due runs cannot be listed, trying again: {error}");
+    }
+    if reply.config_revision != core.snapshot.load().revision() {
+        let orchestrator = Orchestrator { core: Arc::clone(core) };
+        if let Err(error) = orchestrator.reload().await {
+            tracing::error!("the changed configuration cannot be loaded: {error}");
+        }
+    }
+}
+
+/// Renews the lease once a second; what the answer says is left to [`chores`].
+async fn heartbeat(core: Arc<Core>, beats: mpsc::Sender<HeartbeatReply>) {
     let mut ticks = tokio::time::interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
-            () = core.rescan.notified() => {
-                if let Err(error) = scan_open(&core).await {
-                    tracing::warn!("the scan for open runs failed, it is made again: {error}");
-                    core.rescan.notify_one();
-                    tokio::time::sleep(READ_RETRY).await;
-                }
-                continue;
-            }
             () = core.halted.cancelled() => return,
         }
         let now = core.clock.now();
@@ -302,28 +344,9 @@ async fn heartbeat(core: Arc<Core>) {
         };
         match pending.await {
             Ok(FactOutcome::Heartbeat(reply)) => {
-                if reply.unclaimed > 0 {
-                    match claim(&core).await {
-                        Ok(claimed) if claimed > 0 => {
-                            tracing::info!(runs = claimed, "took over {claimed} runs of a node that is gone");
-                            core.rescan.notify_one();
-                        }
-                        Ok(_) => {}
-                        Err(error) => tracing::warn!("runs of a node that is gone cannot be claimed yet: {error}"),
-                    }
-                }
-                if reply.due > 0
-                    && let Err(error) = load_due(&core, now.plus(TIMER_HORIZON)).await
-                {
-                    tracing::warn!("due runs cannot be listed, trying again: {error}");
-                }
-                if reply.config_revision != core.snapshot.load().revision() {
-                    let orchestrator = Orchestrator {
-                        core: Arc::clone(&core),
-                    };
-                    if let Err(error) = orchestrator.reload().await {
-                        tracing::error!("the changed configuration cannot be loaded: {error}");
-                    }
+                // Chores that are still busy hear the same again in a second.
+                if beats.try_send(reply).is_err() {
+                    tracing::debug!("the chores of an earlier heartbeat are not done yet");
                 }
                 gauges(&core);
             }

@@ -328,6 +328,9 @@ async fn drive(core: &Arc<Core>, mut run: ActiveRun) -> Ended {
         }
         let waits_only = decision.status == Status::Waiting && calls.is_empty() && decision.commands.is_empty();
         let over = !matches!(decision.status, Status::Running | Status::Waiting);
+        if leaves {
+            core.performer.intend(&decision.commands);
+        }
         if leaves || waits_only || over {
             let update = if over {
                 Some(final_update(&decision.status, now))

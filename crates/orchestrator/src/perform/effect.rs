@@ -10,7 +10,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 use weir_connector_sdk::{Answer, AnswerBody, CallContext, Effect, HttpResponse, Operation};
 use weir_workflow_engine::{
-    CallCommand, CallFailure, CallOutcome, CallResult, Document, EffectClass, EffectCommand, Origin, SendMode, Sent,
+    CallCommand, CallFailure, CallOutcome, CallResult, Command, Document, EffectClass, EffectCommand, Origin, SendMode,
+    Sent,
 };
 
 use super::failure::{not_settled, refused, unproven};
@@ -70,12 +71,6 @@ pub(super) async fn perform(
         Gate::Closed(failure) => (CallOutcome::Failed(failure), Origin::Sent),
         Gate::Open => {
             let watch = watch(command.class, departure);
-            if let (Watch::File(departure), Some(log)) = (watch, &performer.departures)
-                && let Err(error) = log.intended(&departure, performer.clock.now())
-            {
-                // Only the proof after a crash is lost: the call itself goes on.
-                tracing::warn!(error = %error, "cannot record an intent in the data folder");
-            }
             let outcome = send(&mut session, connection, operation, (command, effect), watch).await;
             note_refusal(performer, watch, &outcome);
             (outcome, Origin::Sent)
@@ -85,6 +80,23 @@ pub(super) async fn perform(
         outcome,
         exchanges: session.into_exchanges(),
         origin,
+    }
+}
+
+/// Notes the intents among `commands` that a crash would leave open. To be called before they are committed.
+pub(super) fn intend(performer: &Performer, commands: &[Command]) {
+    let Some(log) = &performer.departures else { return };
+    for command in commands {
+        let Command::Call(call) = command else { continue };
+        let Some(effect) = call.effect.as_ref().filter(|effect| effect.mode == SendMode::First) else {
+            continue;
+        };
+        if let Watch::File(departure) = watch(call.class, Departure::new(&effect.key, effect.first_sent_at))
+            && let Err(error) = log.intended(&departure, performer.clock.now())
+        {
+            // Only the proof after a crash is lost: the call itself goes on.
+            tracing::warn!(error = %error, "cannot record an intent in the data folder");
+        }
     }
 }
 

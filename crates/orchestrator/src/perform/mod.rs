@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use thiserror::Error;
-use weir_workflow_engine::{CallCommand, CallOutcome, CallResult, Origin, ReadCommand, SendMode, Timestamp};
+use weir_workflow_engine::{CallCommand, CallOutcome, CallResult, Command, Origin, ReadCommand, SendMode, Timestamp};
 
 use crate::clock::{Clock, Stopwatch};
 use crate::coalesce::{Coalescer, ReadKey, Served};
@@ -100,6 +100,12 @@ impl Performer {
             clock: options.clock,
             departures,
         })
+    }
+
+    /// Notes the effects among `commands` that are about to be committed, so that a crash right after the commit can be
+    /// told from a request that left. Costs nothing for keyed and repeatable effects.
+    pub fn intend(&self, commands: &[Command]) {
+        effect::intend(self, commands);
     }
 
     /// Performs the call of a step.
