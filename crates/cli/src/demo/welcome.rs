@@ -23,7 +23,11 @@ pub(crate) fn print(folder: &DemoFolder, client: &Client, providers: &Providers)
     say("server", format!("{url}   (browser: {url}/graphiql)"));
     say(
         "token",
-        format!("in {}; `weir` commands typed here find it", token.display()),
+        // The demo's own, for simulated providers on this machine: it is meant to be pasted into GraphiQL.
+        format!(
+            "{}   (`weir` commands typed here find it by themselves)",
+            std::fs::read_to_string(&token)?.trim()
+        ),
     );
     for flow in FLOW_FILES {
         say("flow", folder.flows().join(flow).display().to_string());
