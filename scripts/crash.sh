@@ -41,7 +41,7 @@ finish() {
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
-postgres_start
+postgres_start fsync=on
 
 # weir-crash stops and starts the cluster by this script: as its owner, with the settings it was started with.
 control=$SCRATCH/postgres

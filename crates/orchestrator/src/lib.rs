@@ -1,6 +1,6 @@
 //! Runs the world: the only crate that joins engine, storage, connectors, time and network.
 //!
-//! Data goes one way: [`ingest`] verifies and persists, [`route`] finds the workflows in memory, [`runner`] drives runs,
+//! Data goes one way: [`ingest`] verifies and persists, `route` finds the workflows in memory, `runner` drives runs,
 //! [`perform`] calls out. [`configure`] and [`control`] are the doors for people; they change facts, never a run's memory.
 //! Nothing here knows HTTP servers or GraphQL.
 

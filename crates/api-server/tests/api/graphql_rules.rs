@@ -339,7 +339,7 @@ async fn large_and_explosive_requests_are_refused_at_once() {
         "COST_EXCEEDED"
     );
 
-    let large = json!({ "query": "{ viewer { name } }", "variables": { "x": "x".repeat(300_000) } }).to_string();
+    let large = json!({ "query": "{ viewer { name } }", "variables": { "x": "x".repeat(5_000_000) } }).to_string();
     let post = || {
         server
             .http
