@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_connector_sdk::{Identified, InboundRequest};
-use weir_storage::{AcceptOutcome, Dedupe, EventRow, Fact, FactOutcome, ReadError, RunRow};
+use weir_storage::{AcceptOutcome, Dedupe, EventRow, Fact, FactOutcome, ReadError, RunRow, RunStatus};
 use weir_workflow_engine::{
     Document, Ending, Entry, EventId, EventSource, Ledger, Problem, ReplayPreview, RunHead, RunId, RunState, StoryStep,
     Timestamp, Trigger, WorkspaceId, decode, preview, story,
@@ -220,6 +220,8 @@ impl Orchestrator {
         run: RunId,
         confirm: &str,
     ) -> Result<RunId, ControlError> {
+        // One after the other: what the second would do depends on what the first does.
+        let _one_at_a_time = self.core.replaying.lock().await;
         let (prepared, active) = self.prepare(workspace, run).await?;
         if prepared.confirm != confirm {
             return Err(ControlError::PreviewChanged(Box::new(prepared)));
@@ -253,12 +255,19 @@ impl Orchestrator {
             .run_load(workspace, run)
             .await?
             .ok_or(ControlError::NotFound)?;
-        if matches!(
-            stored.status,
-            weir_storage::RunStatus::Running | weir_storage::RunStatus::Waiting
-        ) {
+        if matches!(stored.status, RunStatus::Running | RunStatus::Waiting) {
             return Err(ControlError::NotReplayable {
                 why: "it is not over yet".to_owned(),
+            });
+        }
+        let family = self.core.store.event_runs(workspace, stored.event_id).await?;
+        let family: Vec<&RunRow> = family.iter().filter(|other| other.root_id == stored.root_id).collect();
+        let open = family
+            .iter()
+            .find(|other| matches!(other.status, RunStatus::Running | RunStatus::Waiting));
+        if let Some(open) = open {
+            return Err(ControlError::NotReplayable {
+                why: format!("{} of the same event is not over yet", open.id),
             });
         }
         let event_row = self.core.store.event_load(workspace, stored.event_id).await?;
@@ -295,7 +304,7 @@ impl Orchestrator {
             &snapshot.surroundings(workspace),
             now,
         );
-        let confirm = confirmation(&shown, run);
+        let confirm = confirmation(&shown, run, family.len());
         let state = RunState::new(head, event, &version.plan).with_ledger(ledger);
         let active = ActiveRun {
             state,
@@ -411,9 +420,9 @@ fn plain_unit(kind: &str, uid: EventId) -> Identified {
     }
 }
 
-/// What was shown, in one word: changes when anything shown changes.
-fn confirmation(preview: &ReplayPreview, run: RunId) -> String {
-    let digest = Sha256::digest(format!("{run} {preview:?}").as_bytes());
+/// What was shown, in one word: changes when anything shown changes, and with every replay, so that it is good for one.
+fn confirmation(preview: &ReplayPreview, run: RunId, family: usize) -> String {
+    let digest = Sha256::digest(format!("{run} {family} {preview:?}").as_bytes());
     hex::encode(digest.get(..8).unwrap_or_default())
 }
 

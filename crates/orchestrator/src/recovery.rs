@@ -23,8 +23,12 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const TIMER_HORIZON: Duration = Duration::from_secs(60);
 /// How long the loop looks away while memory is full; a run that ends wakes it earlier.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
+/// Time between two looks for open runs that no task drives.
+const SCAN_EVERY: Duration = Duration::from_secs(5);
 /// Ids read per statement when open runs are taken back.
 const SCAN_PAGE: u32 = 1024;
+/// Runs that get their timers per heartbeat, above what a node can start in a second.
+const DUE_PAGE: u32 = 10_000;
 /// Runs loaded per statement.
 const LOAD_BATCH: usize = 128;
 /// Pause after a failed read before the same is tried again.
@@ -283,12 +287,17 @@ pub(crate) fn restore_event(snapshot: &Snapshot, row: &EventRow) -> Result<Event
 /// What the heartbeat found, and scans that were asked for. Not in the heartbeat's own loop: while the database is away a
 /// read waits as long as a lease lasts.
 async fn chores(core: Arc<Core>, mut beats: mpsc::Receiver<HeartbeatReply>) {
+    let mut rounds = tokio::time::interval(SCAN_EVERY);
+    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             reply = beats.recv() => match reply {
                 Some(reply) => attend(&core, reply).await,
                 None => return,
             },
+            // Also without being asked: a commit whose answer was lost may come through long after the question, in a
+            // session of the database that outlived its connection.
+            _ = rounds.tick() => core.rescan.notify_one(),
             () = core.rescan.notified() => {
                 if let Err(error) = scan_open(&core).await {
                     tracing::warn!("the scan for open runs failed, it is made again: {error}");
@@ -361,7 +370,7 @@ async fn heartbeat(core: Arc<Core>, beats: mpsc::Sender<HeartbeatReply>) {
 }
 
 async fn load_due(core: &Core, until: Timestamp) -> Result<(), weir_storage::ReadError> {
-    for (run, due) in core.store.run_due_ids(&core.node, until, SCAN_PAGE).await? {
+    for (run, due) in core.store.run_due_ids(&core.node, until, DUE_PAGE).await? {
         if !core.runs.is_active(run) {
             core.runs.set_timer(due, run);
         }

@@ -9,7 +9,7 @@ use crate::snapshot::Version;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -63,13 +63,20 @@ pub(crate) struct Runs {
     bytes: AtomicUsize,
     /// Runs that a task drives, with the time their event was accepted.
     active: Mutex<HashMap<RunId, Timestamp>>,
-    backlog: Mutex<VecDeque<RunId>>,
+    backlog: Mutex<Backlog>,
     backlog_len: AtomicUsize,
     timers: Mutex<BTreeSet<(Timestamp, RunId)>>,
     /// Signalled when there is room for the backlog or an earlier timer.
     pub(crate) wake: Notify,
     /// Signalled when a run leaves memory: an acknowledgement may be waiting for that.
     left: Notify,
+}
+
+/// Runs left on disk, each once.
+#[derive(Debug, Default)]
+struct Backlog {
+    queue: VecDeque<RunId>,
+    known: HashSet<RunId>,
 }
 
 impl Runs {
@@ -168,19 +175,24 @@ impl Runs {
         lock(&self.active).contains_key(&run)
     }
 
-    /// Leaves a run on disk until there is room.
+    /// Leaves a run on disk until there is room. Once is enough.
     pub(crate) fn leave_on_disk(&self, run: RunId) {
         let mut backlog = lock(&self.backlog);
-        backlog.push_back(run);
-        self.backlog_len.store(backlog.len(), Ordering::Relaxed);
+        if backlog.known.insert(run) {
+            backlog.queue.push_back(run);
+        }
+        self.backlog_len.store(backlog.queue.len(), Ordering::Relaxed);
     }
 
     /// The oldest runs left on disk, at most `limit`.
     pub(crate) fn take_backlog(&self, limit: usize) -> Vec<RunId> {
         let mut backlog = lock(&self.backlog);
-        let count = limit.min(backlog.len());
-        let taken = backlog.drain(..count).collect();
-        self.backlog_len.store(backlog.len(), Ordering::Relaxed);
+        let count = limit.min(backlog.queue.len());
+        let taken: Vec<RunId> = backlog.queue.drain(..count).collect();
+        for run in &taken {
+            backlog.known.remove(run);
+        }
+        self.backlog_len.store(backlog.queue.len(), Ordering::Relaxed);
         taken
     }
 
@@ -456,7 +468,7 @@ fn final_update(status: &Status, now: Timestamp) -> RunUpdate {
     let (status, error_code, error_step) = match status {
         Status::Succeeded | Status::Running | Status::Waiting => (RunStatus::Succeeded, None, None),
         Status::Canceled => (RunStatus::Canceled, None, None),
-        Status::Failed { code, step, .. } => (RunStatus::Failed, Some(code.clone()), step.clone()),
+        Status::Failed { code, step, .. } => (RunStatus::Failed, Some(code.clone()), step.as_deref().map(storable)),
     };
     RunUpdate {
         status,
@@ -465,6 +477,11 @@ fn final_update(status: &Status, now: Timestamp) -> RunUpdate {
         error_code,
         error_step,
     }
+}
+
+/// Text as both databases take it: PostgreSQL has no NUL in texts.
+pub(crate) fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 fn waiting_update(due: Option<Timestamp>) -> RunUpdate {
@@ -556,7 +573,19 @@ async fn commit(
             Err(WriteError::Stale) => return Committed::Reload,
             Err(WriteError::Fenced) => return Committed::Stop,
             Err(WriteError::Refused(constraint)) => {
-                tracing::error!(run.id = %run.state.head().id, "journal row refused by the database: {constraint:?}");
+                // The same would be refused for ever: the run becomes a dead letter instead of a task that never ends.
+                let head = run.state.head();
+                tracing::error!(run.id = %head.id, "journal row refused by the database: {constraint}");
+                let update = RunUpdate {
+                    status: RunStatus::Failed,
+                    due_at: None,
+                    finished_at: Some(now),
+                    error_code: Some("not_storable".to_owned()),
+                    error_step: None,
+                };
+                if let Err(error) = commit_update(core, head.workspace, head.id, update).await {
+                    tracing::error!(run.id = %head.id, "the run's failure cannot be stored: {error}");
+                }
                 return Committed::Stop;
             }
         }

@@ -3,7 +3,7 @@
 use crate::clock::Clock;
 use crate::departures::Senders;
 use crate::egress::{EgressConfigError, EgressPolicy};
-use crate::ingest::RefusalBudget;
+use crate::ingest::{IntakeLoad, RefusalBudget};
 use crate::perform::{Performer, PerformerOptions};
 use crate::registry::Registry;
 use crate::runner::{ActiveRun, Runs};
@@ -90,8 +90,11 @@ pub(crate) struct Core {
     pub(crate) performer: Performer,
     pub(crate) runs: Runs,
     pub(crate) refusals: RefusalBudget,
+    pub(crate) intake: IntakeLoad,
     /// Bounds how often bad signatures make us look for a newer configuration.
     pub(crate) look_at_revision: OncePerSecond,
+    /// One replay is started at a time.
+    pub(crate) replaying: tokio::sync::Mutex<()>,
     /// One change of configuration at a time.
     pub(crate) configuring: tokio::sync::Mutex<()>,
     /// No new work; work under way may come to its end.
@@ -231,7 +234,9 @@ impl Orchestrator {
             ids,
             performer,
             refusals: RefusalBudget::default(),
+            intake: IntakeLoad::default(),
             look_at_revision: OncePerSecond::default(),
+            replaying: tokio::sync::Mutex::new(()),
             configuring: tokio::sync::Mutex::new(()),
             stopping: CancellationToken::new(),
             halted: CancellationToken::new(),

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use weir_simulator::{Simulator, SimulatorOptions};
 
 fn documents(upstream: &str) -> String {
     format!(
@@ -124,6 +125,57 @@ async fn a_run_is_started_once_and_replayed_without_repeating() {
         story.contains(&format!("of {id}")) && story.contains("answered"),
         "{story}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_confirmation_starts_one_replay() {
+    let server = Server::start().await;
+    let crm = Simulator::start(SimulatorOptions::default()).await.unwrap();
+    // No keys, and a body that this CRM refuses: the effect is blind, and each attempt is a request.
+    let documents = documents(&crm.base_url())
+        .replace(", idempotency: { header: Idempotency-Key }", "")
+        .replace(
+            "path: /notes, body: { text: '{{ event.data.text }}' }",
+            "path: /crm/notes/1, body: [1]",
+        );
+    server.apply(&documents);
+    let started = server.weir(&["run", "start", "note", "--input", "{\"text\":\"x\"}"]);
+    let id = stdout(&started).trim().to_owned();
+    let failed = async || (!server.runs(&["--status", "failed"]).is_empty()).then_some(());
+    eventually("the run fails", SOON, failed).await;
+    let requests = || crm.ledger().summary().routes["crm.write"].requests;
+    assert_eq!(requests(), 1);
+
+    let ask = async |query: &str, variables: Value| -> Value {
+        let answer = http()
+            .post(format!("{}/graphql", server.url))
+            .bearer_auth(&server.token)
+            .json(&json!({ "query": query, "variables": variables }))
+            .send()
+            .await
+            .unwrap();
+        answer.json().await.unwrap()
+    };
+    let preview = ask(
+        "query($id: ID!) { replayPreview(runId: $id) { confirm } }",
+        json!({ "id": id }),
+    )
+    .await;
+    let confirm = &preview["data"]["replayPreview"]["confirm"];
+    assert!(confirm.is_string(), "{preview}");
+    let replay = "mutation($input: RunReplayInput!) { runReplay(input: $input) { run { id } userErrors { code } } }";
+    let input = json!({ "input": { "runId": id, "confirm": confirm } });
+    let answers = futures::future::join_all((0..6).map(|_| ask(replay, input.clone()))).await;
+    let accepted = answers
+        .iter()
+        .filter(|answer| answer["data"]["runReplay"]["run"].is_object())
+        .count();
+    assert_eq!(accepted, 1, "{answers:#?}");
+    eventually("the replay fails as well", SOON, async || {
+        (server.runs(&["--status", "failed"]).len() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(requests(), 2, "the blind effect was sent once more, not six times");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use super::{Delivery, IngestCode, IngestProblem, Reply};
 use crate::route::{self, Match};
-use crate::runner::{self, ActiveRun, First};
+use crate::runner::{self, ActiveRun, First, storable};
 use crate::service::{Core, Orchestrator};
 use crate::snapshot::Endpoint;
 use bytes::Bytes;
@@ -114,7 +114,7 @@ impl Orchestrator {
             };
             let dedupe = Dedupe {
                 scope: format!("endpoint/{}", endpoint.name()),
-                key: unit.dedupe_key.clone(),
+                key: storable(&unit.dedupe_key),
                 anchored_at: unit.time_unix_ms.map(Timestamp::from_unix_ms),
             };
             let arrival = Arrival {
@@ -343,18 +343,18 @@ impl Arrival<'_> {
             body.part(&unit.data_pointer).unwrap_or_else(|| body.clone())
         };
         let reference = unit.reference.as_ref().map(|(kind, id, version)| EventRef {
-            kind: kind.clone(),
-            id: id.clone(),
-            version: version.clone(),
+            kind: storable(kind),
+            id: storable(id),
+            version: version.as_deref().map(storable),
         });
         let event = Event {
-            id: unit.id.clone(),
+            id: storable(&unit.id),
             uid,
-            kind: unit.kind.clone(),
+            kind: storable(&unit.kind),
             time: unit.time_unix_ms.map(Timestamp::from_unix_ms),
             received_at: *now,
             source: door.source,
-            account: unit.account.clone(),
+            account: unit.account.as_deref().map(storable),
             reference,
             headers: (*headers).clone(),
             body,

@@ -5,11 +5,14 @@
 
 pub(crate) mod accept;
 mod client_address;
+mod load;
 mod refusals;
 
 pub use client_address::client_address;
+pub(crate) use load::IntakeLoad;
 pub(crate) use refusals::RefusalBudget;
 
+use crate::clock::Stopwatch;
 use crate::service::Orchestrator;
 use crate::snapshot::Endpoint;
 use bytes::Bytes;
@@ -208,7 +211,18 @@ impl Orchestrator {
             .find(|(name, _)| name == "traceparent")
             .map(|(_, value)| value.as_str());
         let span = crate::trace::webhook(admission.endpoint.name(), sent);
-        self.verify_and_take(admission, delivery, body).instrument(span).await
+        let Some(_place) = self.core.intake.enter() else {
+            metrics::counter!("weir_webhooks_refused_total", "reason" => "overloaded").increment(1);
+            return Err(IngestProblem::busy(
+                IngestCode::QueueFull,
+                "more webhooks arrive than can be stored in time",
+                1,
+            ));
+        };
+        let watch = Stopwatch::start();
+        let answer = self.verify_and_take(admission, delivery, body).instrument(span).await;
+        self.core.intake.answered(watch.elapsed());
+        answer
     }
 
     async fn verify_and_take(
