@@ -378,7 +378,9 @@ class Benchmark:
         lost = doubled = unknown = unexplained = 0
         for _ in range(REPEATS):
             with Weir("sqlite", crm_keys=crm_keys) as weir:
-                restart = f"kill -9 $(cat {weir.pid_file}); sh {weir.start_script}"
+                # The port and the lock are free only when the process is gone, a moment after the signal.
+                gone = "for i in $(seq 500); do kill -0 $p 2>/dev/null || break; sleep 0.01; done"
+                restart = f"p=$(cat {weir.pid_file}); kill -9 $p; {gone}; sh {weir.start_script}"
                 report = self.runs.load(
                     weir, label, warm_up_s=1, duration_s=30, run=restart, run_at_s=8, drain_idle_s=20, crm_keys=crm_keys
                 )

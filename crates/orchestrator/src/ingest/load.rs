@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Requests under way below which nothing is shed.
-const ALWAYS_TAKEN: usize = 64;
+const ALWAYS_TAKEN: usize = 32;
 /// Average time to an acknowledgement above which more than [`ALWAYS_TAKEN`] requests are not taken on.
-const TOO_SLOW: Duration = Duration::from_millis(50);
+const TOO_SLOW: Duration = Duration::from_millis(25);
 /// Weight of one answer in the average: the last eight count.
 const WEIGHT: u64 = 8;
 
