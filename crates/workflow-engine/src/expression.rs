@@ -4,6 +4,7 @@
 //! sees the values that it names, never a context with everything in it. An expression that is a plain path is not
 //! compiled at all: it is a pointer into a document. Nothing here can loop without fuel, reach a secret, or write.
 
+mod budget;
 mod render;
 mod scan;
 mod template;

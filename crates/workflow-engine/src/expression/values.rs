@@ -47,6 +47,7 @@ pub(super) fn evaluate(
         found => from_json(found.into_value()),
     };
     let slots = Slots(uses.iter().map(slot).collect());
+    super::budget::refill();
     let result = compiled
         .eval(minijinja::Value::from_object(slots))
         .map_err(|error| explain(&error))?;

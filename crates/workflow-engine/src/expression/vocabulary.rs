@@ -105,6 +105,7 @@ pub(super) fn environment() -> &'static Environment<'static> {
         environment.set_fuel(Some(FUEL_PER_EVALUATION));
         environment.set_recursion_limit(64);
         environment.set_debug(false);
+        super::budget::install(&mut environment);
         environment.add_filter("default", default);
         environment.add_filter("d", default);
         environment.add_filter("date", date);
