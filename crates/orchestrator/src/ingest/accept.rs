@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tracing::Span;
-use weir_connector_sdk::{Identified, InboundRequest};
+use weir_connector_sdk::{Identified, IdentifyError, InboundRequest};
 use weir_storage::{AcceptOutcome, Accepted, Dedupe, EventRow, Fact, FactOutcome, NewRun, Pending, WriteError};
 use weir_workflow_engine::Document;
 use weir_workflow_engine::Timestamp;
@@ -35,38 +35,25 @@ impl Orchestrator {
                 format!("the connector `{}` takes no webhooks", connector.name()),
             ));
         };
-        let json = webhook.json_body(request).map_err(|error| {
-            let detail = format!(
+        let invalid = |detail: String| {
+            let client = request.client_ip.unwrap_or(delivery.peer);
+            self.note_refusal(endpoint, delivery, client, "body_invalid", &detail, body);
+            IngestProblem::new(IngestCode::BodyInvalid, detail)
+        };
+        let misfit = |error: IdentifyError| {
+            invalid(format!(
                 "the body is not what connector `{}` describes: {error}",
                 connector.name()
-            );
-            self.note_refusal(
-                endpoint,
-                delivery,
-                request.client_ip.unwrap_or(delivery.peer),
-                "body_invalid",
-                &detail,
-                body,
-            );
-            IngestProblem::new(IngestCode::BodyInvalid, detail)
-        })?;
+            ))
+        };
+        let json = webhook.json_body(request).map_err(misfit)?;
         // The event's body is the JSON in the request; for a form that is not the request's body.
         let raw = match json {
             Cow::Borrowed(bytes) if bytes.len() == body.len() => body.clone(),
             other => Bytes::copy_from_slice(&other),
         };
-        let document = Document::parse(&raw).map_err(|error| {
-            let detail = format!("the body is not usable JSON: {error}");
-            self.note_refusal(
-                endpoint,
-                delivery,
-                request.client_ip.unwrap_or(delivery.peer),
-                "body_invalid",
-                &detail,
-                body,
-            );
-            IngestProblem::new(IngestCode::BodyInvalid, detail)
-        })?;
+        let document =
+            Document::parse(&raw).map_err(|error| invalid(format!("the body is not usable JSON: {error}")))?;
         if let Some(reply) = webhook.handshake(request, Some(document.value())) {
             metrics::counter!("weir_webhooks_handshakes_total").increment(1);
             return Ok(Reply {
@@ -75,21 +62,7 @@ impl Orchestrator {
                 body: reply.body,
             });
         }
-        let units = webhook.identify(request, document.value()).map_err(|error| {
-            let detail = format!(
-                "the body is not what connector `{}` describes: {error}",
-                connector.name()
-            );
-            self.note_refusal(
-                endpoint,
-                delivery,
-                request.client_ip.unwrap_or(delivery.peer),
-                "body_invalid",
-                &detail,
-                body,
-            );
-            IngestProblem::new(IngestCode::BodyInvalid, detail)
-        })?;
+        let units = webhook.identify(request, document.value()).map_err(misfit)?;
         let headers = event_headers(connector.header_allow(), &delivery.headers);
         let sent = delivery
             .headers
@@ -141,16 +114,9 @@ impl Orchestrator {
                     return Err(not_kept("the event could not be stored"));
                 }
                 Err(WriteError::Refused(constraint)) => {
-                    let detail = format!("the event cannot be stored: {constraint}");
-                    self.note_refusal(
-                        endpoint,
-                        delivery,
-                        request.client_ip.unwrap_or(delivery.peer),
-                        "body_invalid",
-                        &detail,
-                        body,
-                    );
-                    return Err(IngestProblem::new(IngestCode::BodyInvalid, detail));
+                    // The database's own words are for the log, not for strangers.
+                    tracing::warn!(endpoint.name = %endpoint.name(), "an event cannot be stored: {constraint}");
+                    return Err(invalid("the event holds a value that cannot be stored".to_owned()));
                 }
                 Err(WriteError::Fenced) => {
                     self.core.lose("another process took this node's place");
