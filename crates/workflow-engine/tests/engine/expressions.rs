@@ -297,14 +297,3 @@ fn an_item_is_seen_by_all_its_names_from_inside_only() {
         .collect();
     assert_eq!(lines, [json!("a:a0=1,a1=2"), json!("b:")]);
 }
-
-#[test]
-fn zz_probe() {
-    let Ok(text) = std::env::var("PROBE") else { return };
-    let got = evaluate(&text, json!({ "s": "x".repeat(60_000) }));
-    let mut got = format!("{got:?}");
-    got.truncate(150);
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status.lines().find(|l| l.starts_with("VmHWM")).unwrap();
-    println!("PROBED {text} => {got} {peak}");
-}
