@@ -291,12 +291,20 @@ fn expressions_compute_keep_types_and_name_what_is_missing() {
         "`cuont` is not an argument of shout (did you mean `count`?)"
     );
 
-    let endless = "connector: e\nversion: 1.0.0\nhosts: [\"https://e.test\"]\nauth: { none: {} }\noperations: { x: { get: /x, query: { q: \"{{ 'a' * 1000000 * n }}\" } } }\n";
-    let connector = Connector::parse(endless, &|_| None).unwrap();
-    let error = connector
+    let load = |query: &str| {
+        let text = format!(
+            "connector: e\nversion: 1.0.0\nhosts: [\"https://e.test\"]\nauth: {{ none: {{}} }}\noperations: {{ x: {{ get: /x, query: {{ q: \"{{{{ {query} }}}}\" }} }} }}\n"
+        );
+        Connector::parse(&text, &|_| None)
+    };
+    let grows = load(&format!("n{}", " | replace('x', 'xxxxxxxxxxxxxxxxxxxx')".repeat(12))).unwrap();
+    let error = grows
         .operation("x")
         .unwrap()
-        .request(&ctx(&json!({ "n": 100_000 }), None))
+        .request(&ctx(&json!({ "n": "x" }), None))
         .unwrap_err();
     assert!(error.message.contains("fuel"), "{error}");
+    let repeats = load("([n] * 1000000) | join").unwrap_err();
+    assert!(repeats[0].to_string().contains("multiplies"), "{}", repeats[0]);
+    assert!(load("n | default('2 * 3')").is_ok());
 }

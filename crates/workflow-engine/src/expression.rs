@@ -4,10 +4,11 @@
 //! sees the values that it names, never a context with everything in it. An expression that is a plain path is not
 //! compiled at all: it is a pointer into a document. Nothing here can loop without fuel, reach a secret, or write.
 
-mod budget;
+mod product;
 mod render;
 mod scan;
 mod template;
+mod token;
 mod values;
 mod vocabulary;
 
@@ -24,12 +25,16 @@ pub(crate) use self::template::Template;
 use crate::document::PathPart;
 use crate::problem::Problem;
 
-/// Fuel of one evaluation: about one unit per instruction and per 64 bytes of text. A useful expression needs tens.
-pub const FUEL_PER_EVALUATION: u64 = 100_000;
+/// Fuel of one evaluation: about one unit per instruction, per 64 bytes of text and per 4 bytes of text made from lists
+/// and objects. A useful expression needs tens; printing a document of [`MAX_OUTPUT_BYTES`] needs most of it.
+pub const FUEL_PER_EVALUATION: u64 = 400_000;
 /// The longest expression or template text in bytes; longer ones are programs and belong elsewhere.
 pub const MAX_EXPRESSION_BYTES: usize = 4096;
 /// The largest JSON text that one step may compute from expressions, in bytes.
 pub const MAX_OUTPUT_BYTES: usize = 1024 * 1024;
+
+/// What one evaluation may read, in bytes of JSON, counted at each place where the expression names it.
+pub const MAX_READ_BYTES: usize = 8 * 1024 * 1024;
 
 /// Where an expression finds the names that it uses.
 pub(crate) trait Scope {
@@ -96,7 +101,7 @@ impl Expression {
         let Scan { uses, rewritten } = scan::scan(source, pointer)?;
         let kind = match &rewritten {
             None => Kind::Path,
-            Some(rewritten) => match vocabulary::environment().compile_expression_owned(rewritten.clone()) {
+            Some(rewritten) => match vocabulary::environment().compile_expression_owned(product::guard(rewritten)) {
                 Ok(compiled) => Kind::Compiled(Arc::new(compiled)),
                 Err(error) => {
                     return Err(Problem::new(

@@ -38,7 +38,9 @@ pub use definition::{
 pub use document::{Document, DocumentError, MAX_JSON_DEPTH, PathPart};
 pub use effect::{EffectClass, EffectKey, RequestDigest};
 pub use event::{Event, EventRef, EventSource};
-pub use expression::{Expression, ExpressionError, FUEL_PER_EVALUATION, MAX_EXPRESSION_BYTES, MAX_OUTPUT_BYTES};
+pub use expression::{
+    Expression, ExpressionError, FUEL_PER_EVALUATION, MAX_EXPRESSION_BYTES, MAX_OUTPUT_BYTES, MAX_READ_BYTES,
+};
 pub use id::{
     ConnectionId, EndpointId, EventId, IdError, IdGenerator, NODE_SLOTS, RefusalId, RunId, TokenId, VersionId,
     WorkflowId, WorkspaceId,

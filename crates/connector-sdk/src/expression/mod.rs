@@ -169,6 +169,11 @@ impl Expression {
         if let Some(terms) = Cursor::new(source).terms() {
             return Ok(Self::Condition(terms));
         }
+        if has_product(source) {
+            return Err(format!(
+                "`{source}` multiplies; manifests describe requests, compute in the workflow instead"
+            ));
+        }
         let expression = ENVIRONMENT
             .compile_expression_owned(source.to_owned())
             .map_err(|error| {
@@ -246,6 +251,25 @@ impl Expression {
         }
         self.evaluate(scope).map(|value| truthy(&value))
     }
+}
+
+/// Whether `*` stands outside of texts. The library also repeats texts and lists with it, lazily and without end: a
+/// few bytes of manifest and one argument would print a value that fits no memory.
+fn has_product(source: &str) -> bool {
+    let mut quote = None;
+    let mut characters = source.chars();
+    while let Some(character) = characters.next() {
+        match (quote, character) {
+            (Some(_), '\\') => {
+                characters.next();
+            }
+            (Some(open), close) if open == close => quote = None,
+            (None, '"' | '\'') => quote = Some(character),
+            (None, '*') => return true,
+            (Some(_) | None, _) => {}
+        }
+    }
+    false
 }
 
 fn jinja_error(error: &minijinja::Error, roots: &[String], scope: &Scope<'_>) -> ExpressionError {

@@ -29,6 +29,19 @@ impl Found<'_> {
         }
     }
 
+    /// How many bytes of JSON it is.
+    pub(super) fn json_bytes(&self) -> usize {
+        match self {
+            Self::Raw(text) | Self::Text(text) => text.len(),
+            Self::Owned(value) => {
+                let mut counter = Counter(0);
+                write!(counter, "{value}").expect("counting never fails");
+                counter.0
+            }
+            Self::Missing => 0,
+        }
+    }
+
     /// Appends the value as JSON.
     pub(crate) fn write_json(&self, out: &mut String) {
         match self {
@@ -61,6 +74,16 @@ impl Found<'_> {
             Self::Owned(Value::String(text)) => write_escaped(text, out),
             Self::Owned(value) => write_escaped(&value.to_string(), out),
         }
+        Ok(())
+    }
+}
+
+/// Counts what is written to it.
+struct Counter(usize);
+
+impl std::fmt::Write for Counter {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0 += text.len();
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! Expressions have no local names (there are no statements and no comprehensions), so a scan over the tokens sees
 //! exactly the paths that the compiled form will read.
 
+use super::token::{KEYWORDS, Kind, plain_text, tokens};
 use super::vocabulary;
 use crate::document::PathPart;
 use crate::problem::{Problem, nearest};
@@ -56,100 +57,6 @@ pub(super) fn missing(path: &str) -> String {
 /// The name of the slot with this number.
 pub(super) fn slot(number: usize) -> String {
     format!("slot{number}")
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Name,
-    Number,
-    Text,
-    Sign,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Token<'t> {
-    kind: Kind,
-    text: &'t str,
-    start: usize,
-}
-
-impl Token<'_> {
-    fn end(&self) -> usize {
-        self.start + self.text.len()
-    }
-
-    fn is(&self, sign: &str) -> bool {
-        self.kind == Kind::Sign && self.text == sign
-    }
-}
-
-const KEYWORDS: [&str; 12] = [
-    "and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "True", "False",
-];
-
-fn tokens(source: &str) -> Vec<Token<'_>> {
-    let bytes = source.as_bytes();
-    let mut tokens = Vec::new();
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let start = at;
-        let run = |from: usize, accept: fn(&u8) -> bool| {
-            from + bytes
-                .get(from..)
-                .unwrap_or_default()
-                .iter()
-                .take_while(|byte| accept(byte))
-                .count()
-        };
-        let kind = match byte {
-            b' ' | b'\t' | b'\n' | b'\r' => {
-                at += 1;
-                continue;
-            }
-            b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => {
-                at = run(at, |byte| {
-                    byte.is_ascii_alphanumeric() || *byte == b'_' || *byte >= 0x80
-                });
-                Kind::Name
-            }
-            b'0'..=b'9' => {
-                at = run(at, |byte| byte.is_ascii_alphanumeric() || *byte == b'_');
-                let fraction = bytes.get(at) == Some(&b'.') && bytes.get(at + 1).is_some_and(u8::is_ascii_digit);
-                if fraction {
-                    at = run(at + 1, |byte| byte.is_ascii_alphanumeric() || *byte == b'_');
-                }
-                Kind::Number
-            }
-            quote @ (b'"' | b'\'') => {
-                at += 1;
-                while let Some(byte) = bytes.get(at) {
-                    at += if *byte == b'\\' { 2 } else { 1 };
-                    if byte == quote {
-                        break;
-                    }
-                }
-                Kind::Text
-            }
-            _ => {
-                let double = ["==", "!=", "<=", ">=", "//", "**"];
-                let is_double = source.get(at..at + 2).is_some_and(|pair| double.contains(&pair));
-                at += if is_double { 2 } else { 1 };
-                Kind::Sign
-            }
-        };
-        at = at.min(bytes.len());
-        let Some(text) = source.get(start..at) else {
-            break;
-        };
-        tokens.push(Token { kind, text, start });
-    }
-    tokens
-}
-
-/// The text of a string token without quotes; `None` when it has escapes, which no plain path needs.
-fn plain_text<'t>(token: &Token<'t>) -> Option<&'t str> {
-    let inside = token.text.get(1..token.text.len().checked_sub(1)?)?;
-    (!inside.contains('\\')).then_some(inside)
 }
 
 /// Scans an expression whose syntax was checked.

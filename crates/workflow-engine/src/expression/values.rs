@@ -8,7 +8,7 @@ use minijinja::{Error, ErrorKind};
 use serde_json::{Map, Value};
 
 use super::scan::{Use, missing};
-use super::{FUEL_PER_EVALUATION, MAX_OUTPUT_BYTES, Scope};
+use super::{FUEL_PER_EVALUATION, MAX_OUTPUT_BYTES, MAX_READ_BYTES, Scope};
 
 /// The values of the slots of one evaluation.
 struct Slots(Vec<minijinja::Value>);
@@ -40,14 +40,26 @@ pub(super) fn evaluate(
     uses: &[Use],
     scope: &dyn Scope,
 ) -> Result<Value, String> {
-    let slot = |used: &Use| match scope.find(&used.root, &used.parts) {
+    // A list written with the same long text in it a thousand times is one pointer a thousand times, until it is printed.
+    let mut read_bytes = 0_usize;
+    let mut slot = |used: &Use| match scope.find(&used.root, &used.parts) {
         super::Found::Missing if used.guarded => minijinja::Value::UNDEFINED,
         // Only an expression that really reads the slot fails: the other side of an `if` may be missing.
         super::Found::Missing => Error::new(ErrorKind::UndefinedError, missing(&used.text())).into(),
-        found => from_json(found.into_value()),
+        found => {
+            read_bytes = read_bytes.saturating_add(found.json_bytes());
+            match read_bytes > MAX_READ_BYTES {
+                true => minijinja::Value::UNDEFINED,
+                false => from_json(found.into_value()),
+            }
+        }
     };
-    let slots = Slots(uses.iter().map(slot).collect());
-    super::budget::refill();
+    let slots = Slots(uses.iter().map(&mut slot).collect());
+    if read_bytes > MAX_READ_BYTES {
+        return Err(format!(
+            "reads {read_bytes} bytes; one evaluation may read {MAX_READ_BYTES}"
+        ));
+    }
     let result = compiled
         .eval(minijinja::Value::from_object(slots))
         .map_err(|error| explain(&error))?;

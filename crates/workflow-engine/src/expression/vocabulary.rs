@@ -6,11 +6,11 @@ use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use minijinja::value::{Rest, Value};
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
+use minijinja::value::{Kwargs, Rest, Value, ValueOrKwargs};
+use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior};
 use sha2::{Digest as _, Sha256};
 
-use super::FUEL_PER_EVALUATION;
+use super::{FUEL_PER_EVALUATION, product};
 use crate::problem::Problem;
 
 /// The filters: `value | filter`.
@@ -84,6 +84,9 @@ pub(super) const TESTS: [&str; 17] = [
 /// The functions.
 pub(super) const FUNCTIONS: [&str; 2] = ["decimal_amount", "money"];
 
+/// What one unit of fuel pays for in the library (`Environment::set_fuel`).
+const BYTES_PER_FUEL: usize = 64;
+
 /// Filters of the library that are not offered: they print for machines of the library, or trust their input.
 const REMOVED_FILTERS: [&str; 12] = [
     "safe", "escape", "e", "attr", "batch", "slice", "indent", "groupby", "chain", "zip", "pprint", "format",
@@ -105,7 +108,8 @@ pub(super) fn environment() -> &'static Environment<'static> {
         environment.set_fuel(Some(FUEL_PER_EVALUATION));
         environment.set_recursion_limit(64);
         environment.set_debug(false);
-        super::budget::install(&mut environment);
+        environment.add_filter("map", map);
+        environment.add_function(product::NAME, product::product);
         environment.add_filter("default", default);
         environment.add_filter("d", default);
         environment.add_filter("date", date);
@@ -158,6 +162,28 @@ fn default(value: &Value, arguments: Rest<Value>) -> Result<Value, Error> {
         _ if value.is_undefined() || value.is_none() || falsy && !value.is_true() => Ok(other()),
         _ => Ok(value.clone()),
     }
+}
+
+/// The library's `map`; what it puts in for absent attributes is paid for at each place.
+fn map(state: &mut State<'_, '_>, value: Value, arguments: Rest<ValueOrKwargs>) -> Result<Vec<Value>, Error> {
+    let named = |argument: &ValueOrKwargs| Kwargs::try_from(Value::clone(argument)).ok();
+    let default = arguments
+        .iter()
+        .find_map(named)
+        .and_then(|named| named.get::<Option<Value>>("default").ok().flatten());
+    if let Some(default) = default {
+        if default.as_object().is_some() {
+            return Err(invalid(
+                "`default` of `map` can be a text, a number, true, false or null",
+            ));
+        }
+        let bytes = default
+            .as_str()
+            .map_or(0, str::len)
+            .saturating_mul(value.len().unwrap_or(0));
+        state.consume_fuel(u64::try_from(bytes / BYTES_PER_FUEL).unwrap_or(u64::MAX))?;
+    }
+    minijinja::filters::map(state, value, arguments)
 }
 
 fn moment(value: &Value) -> Result<chrono::DateTime<chrono::Utc>, Error> {
