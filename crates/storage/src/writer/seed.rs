@@ -24,6 +24,8 @@ pub(crate) const PAGE_BYTES: u32 = 8192;
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long connecting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How long an earlier session may take to end, in milliseconds; as long as its statements may wait for locks.
+const SESSION_END_MS: i64 = 2_000;
 
 /// How to connect to the database.
 #[derive(Clone, Debug)]
@@ -100,8 +102,29 @@ async fn connect_postgres(
         .await?;
     if let Some(node) = node {
         name_session(&mut connection, node).await?;
+        end_own_sessions(&mut connection, node).await?;
     }
     Ok(connection)
+}
+
+/// Ends what is left of this node's earlier session, and waits until it is gone: a commit that was in the wire when
+/// that was lost must not land after somebody has looked whether it did.
+async fn end_own_sessions(connection: &mut PgConnection, node: &NodeIdentity) -> Result<(), sqlx::Error> {
+    let query = sqlx::query_scalar::<_, i64>(
+        "SELECT count(*) FILTER (WHERE NOT pg_terminate_backend(pid, $2)) FROM pg_stat_activity \
+         WHERE application_name = $1 AND usename = current_user AND pid <> pg_backend_pid()",
+    );
+    let left = query
+        .bind(control::session_name(node.incarnation))
+        .bind(SESSION_END_MS)
+        .fetch_one(connection)
+        .await?;
+    match left {
+        0 => Ok(()),
+        _ => Err(sqlx::Error::Protocol(
+            "the node's earlier session is still there".to_owned(),
+        )),
+    }
 }
 
 async fn name_session(connection: &mut PgConnection, node: &NodeIdentity) -> Result<(), sqlx::Error> {

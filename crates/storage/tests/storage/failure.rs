@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use weir_storage::{AcceptOutcome, Database, DatabaseOptions, Fact, FactOutcome, OpenError, WriteError, WriterHealth};
 
+use crate::proxy::Proxy;
 use crate::support::{Bed, Node, WORKSPACE, at, noise};
 
 const NEW: FactOutcome = FactOutcome::Accepted(AcceptOutcome::New);
@@ -35,6 +36,42 @@ async fn lost_connection(bed: &Bed) {
     let anchored = || Fact::Accept(bed.accepted_at("3", at(0), Some(at(0))));
     assert_eq!(node.write(anchored()).await, Err(WriteError::Unknown));
     assert_eq!(node.write(anchored()).await, Ok(NEW));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_was_in_the_wire_never_lands_after_the_writer_is_back() {
+    Bed::postgres().await.run(commit_in_the_wire).await;
+}
+
+async fn commit_in_the_wire(bed: &Bed) {
+    let proxy = Proxy::before(&bed.url).await;
+    let (store, seed) = Database::open(&proxy.url, DatabaseOptions::default()).await.unwrap();
+    let node = bed.start(store, seed, "a").await;
+    let anchored = |key: &str| Fact::Accept(bed.accepted_at(key, at(0), Some(at(0))));
+    assert_eq!(node.write(anchored("1")).await, Ok(NEW));
+    proxy.cut();
+    assert_eq!(node.write(anchored("2")).await, Err(WriteError::Unknown));
+    // Whoever looks now must see the last word, so the old session has to be over by then.
+    assert_eq!(node.write(anchored("3")).await, Ok(NEW));
+    let events = "SELECT count(*) FROM event";
+    assert_eq!(bed.number(events).await, 2);
+    proxy.deliver().await;
+    until_alone(bed).await;
+    assert_eq!(bed.number(events).await, 2, "the look was not the last word");
+    assert_eq!(node.write(anchored("2")).await, Ok(NEW));
+}
+
+/// Until the server has one writer's session only.
+async fn until_alone(bed: &Bed) {
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'weir writer%' AND datname = current_database()";
+    let waiting = async {
+        while bed.number(sessions).await != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting)
+        .await
+        .expect("the old session ends");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
