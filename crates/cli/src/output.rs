@@ -1,10 +1,16 @@
 //! The only place that writes to the terminal. A closed pipe (`weir runs | head`) ends output quietly, never the process with a panic.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 
-/// Writes one line to standard output.
+/// Writes lines to standard output for people: what providers wrote cannot steer the terminal.
 pub(crate) fn line(text: impl Display) {
+    document(printable(&text.to_string()));
+}
+
+/// Writes a document to standard output as it is, for programs: JSON or YAML, which have escapes of their own.
+pub(crate) fn document(text: impl Display) {
     let mut out = std::io::stdout().lock();
     // The reader has gone away: there is nobody left to tell.
     let _closed = writeln!(out, "{text}").and_then(|()| out.flush());
@@ -12,7 +18,47 @@ pub(crate) fn line(text: impl Display) {
 
 /// Writes one line to standard error, for remarks that must not end up in a pipe.
 pub(crate) fn remark(text: impl Display) {
-    let _closed = writeln!(std::io::stderr().lock(), "{text}");
+    let _closed = writeln!(std::io::stderr().lock(), "{}", printable(&text.to_string()));
+}
+
+/// The colour codes of [`Style`], and the end of each.
+const COLOURS: [&str; 7] = ["0", "1", "2", "31", "32", "33", "36"];
+
+/// Whether a character moves the cursor, rings, or turns the direction of what follows.
+fn steers(character: char) -> bool {
+    let is_line = matches!(character, '\n' | '\t');
+    let is_bidi =
+        matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !is_line && (character.is_control() || is_bidi || matches!(character, '\u{2028}' | '\u{2029}'))
+}
+
+/// The text with every character that would steer a terminal written as `\u{…}`; our own colours stay.
+fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some(at) = rest.find(steers) {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        let colour = from.strip_prefix("\u{1b}[").and_then(|code| code.split_once('m'));
+        match (colour, from.chars().next()) {
+            (Some((code, after)), _) if COLOURS.contains(&code) => {
+                out.push_str("\u{1b}[");
+                out.push_str(code);
+                out.push('m');
+                rest = after;
+            }
+            (_, Some(character)) => {
+                out.extend(character.escape_unicode());
+                rest = from.get(character.len_utf8()..).unwrap_or_default();
+            }
+            (_, None) => rest = "",
+        }
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
 }
 
 /// Writes `label: text` to standard error, the following lines indented.
@@ -124,5 +170,23 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) {
     line(style.dim(render(&mut heading.iter().copied())));
     for row in rows {
         line(render(&mut row.iter().map(String::as_str)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_cannot_steer_the_terminal() {
+        let check = |text: &str, expected: &str| assert_eq!(printable(text), expected, "{text:?}");
+        check("evt_1\tümläut 日本\nnext", "evt_1\tümläut 日本\nnext");
+        check("\u{1b}]0;title\u{7}", "\\u{1b}]0;title\\u{7}");
+        check("\u{1b}[2J\u{1b}[8mhidden", "\\u{1b}[2J\\u{1b}[8mhidden");
+        check("paid\rfailed", "paid\\u{d}failed");
+        check("a\u{202e}b\u{2066}c\u{9b}d", "a\\u{202e}b\\u{2066}c\\u{9b}d");
+        check("half \u{1b}[31", "half \\u{1b}[31");
+        let red = Style { coloured: true }.red("failed");
+        assert_eq!(printable(&red), red);
     }
 }

@@ -14,6 +14,7 @@ pub mod departures;
 pub mod egress;
 pub mod http_client;
 pub mod ingest;
+mod panics;
 pub mod perform;
 mod recovery;
 pub mod registry;

@@ -5,7 +5,7 @@
 //! look for work that memory knows. Idling costs one statement a second.
 
 use crate::route;
-use crate::runner::{self, ActiveRun, First};
+use crate::runner::{self, ActiveRun, First, Refused};
 use crate::service::{Core, Orchestrator, StartError};
 use crate::snapshot::{Snapshot, SnapshotError};
 use std::collections::BTreeMap;
@@ -219,10 +219,12 @@ async fn wake_up(core: &Core, snapshot: &Snapshot, stored: StoredRun) -> Result<
     };
     // A run that has not begun may have been kept only because its `where` could not be evaluated.
     let begins = first == First::Started && row.replay_of.is_none() && event.row.endpoint.is_some();
-    let refused = if begins {
+    let refused = if core.panics.gave_up(row.id) {
+        Some(Refused::by_panics())
+    } else if begins {
         route::filter(snapshot, row.workspace, &version, state.event(), core.clock.now())
             .err()
-            .map(|error| error.to_string())
+            .map(|error| Refused::by_filter(&error))
     } else {
         None
     };

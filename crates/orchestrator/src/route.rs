@@ -13,7 +13,7 @@ pub(crate) struct Match {
     /// Its published version, to which the run is pinned.
     pub(crate) version: Arc<Version>,
     /// Set when `where` could not be evaluated: the run is kept as a dead letter instead of being skipped silently.
-    pub(crate) failure: Option<String>,
+    pub(crate) failure: Option<ExpressionError>,
 }
 
 /// The runs that `event` starts in workspace `workspace`, in order of the workflows' names.
@@ -30,7 +30,7 @@ pub(crate) fn matches(snapshot: &Snapshot, workspace: WorkspaceId, event: &Event
         let failure = match self::filter(snapshot, workspace, version, event, now) {
             Ok(true) => None,
             Ok(false) => continue,
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some(error),
         };
         found.push(Match {
             workflow: Arc::clone(workflow),

@@ -37,11 +37,41 @@ pub(crate) struct ActiveRun {
     /// Sequence number of the next journal row.
     pub(crate) next_seq: i32,
     pub(crate) first: First,
-    /// Why the run must not start: its trigger's `where` could not be evaluated. It becomes a dead letter, since
-    /// skipping it silently could lose what somebody waits for.
-    pub(crate) refused: Option<String>,
+    /// Why the run must not go on. It becomes a dead letter, since skipping it silently could lose what somebody
+    /// waits for.
+    pub(crate) refused: Option<Refused>,
     /// Trace context of the webhook, if it sent one.
     pub(crate) traceparent: Option<String>,
+}
+
+/// Why a run ends without being driven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// Stable code.
+    pub(crate) code: &'static str,
+    /// For people.
+    pub(crate) message: String,
+}
+
+impl Refused {
+    /// The trigger's `where` could not be evaluated.
+    pub(crate) fn by_filter(error: &weir_workflow_engine::ExpressionError) -> Self {
+        Refused {
+            code: "where_failed",
+            message: error.to_string(),
+        }
+    }
+
+    /// Its task panicked too often.
+    pub(crate) fn by_panics() -> Self {
+        Refused {
+            code: crate::panics::INTERNAL_ERROR,
+            message: format!(
+                "driving the run failed {} times by a fault of this program; its log says where",
+                crate::panics::MAX_PANICS
+            ),
+        }
+    }
 }
 
 /// What makes a run move when its task starts.
@@ -249,8 +279,14 @@ pub(crate) fn launch(core: &Arc<Core>, run: ActiveRun) {
             bytes,
         };
         let span = crate::trace::run(run.state.head(), run.traceparent.as_deref());
-        let ended = drive(&task_core, run).instrument(span).await;
+        let ended = crate::panics::caught(drive(&task_core, run).instrument(span)).await;
         drop(place);
+        let ended = ended.unwrap_or_else(|panic| {
+            let count = task_core.panics.note(id);
+            metrics::counter!("weir_run_panics_total").increment(1);
+            tracing::error!(run.id = %id, count, "the task of run {id} panicked: {panic}");
+            Ended::Reload
+        });
         match ended {
             Ended::Parked { due } => task_core.runs.set_timer(due, id),
             Ended::Reload => task_core.runs.leave_on_disk(id),
@@ -294,8 +330,8 @@ async fn drive(core: &Arc<Core>, mut run: ActiveRun) -> Ended {
         First::Started => NextInput::Started,
         First::Recovered => NextInput::Recovered,
     };
-    if let Some(message) = run.refused.take() {
-        return refuse(core, run, &message).await;
+    if let Some(refused) = run.refused.take() {
+        return refuse(core, run, &refused).await;
     }
     let trace = TraceContext {
         traceparent: run.traceparent.clone(),
@@ -372,17 +408,17 @@ async fn drive(core: &Arc<Core>, mut run: ActiveRun) -> Ended {
     }
 }
 
-/// Ends a run before its first step.
-async fn refuse(core: &Arc<Core>, mut run: ActiveRun, message: &str) -> Ended {
+/// Ends a run that must not be driven.
+async fn refuse(core: &Arc<Core>, mut run: ActiveRun, refused: &Refused) -> Ended {
     let now = core.clock.now();
     let ending = Ending::Failed {
-        code: "where_failed".into(),
-        message: message.into(),
+        code: refused.code.into(),
+        message: refused.message.as_str().into(),
         step: None,
     };
     let status = Status::Failed {
-        code: "where_failed".to_owned(),
-        message: message.to_owned(),
+        code: refused.code.to_owned(),
+        message: refused.message.clone(),
         step: None,
     };
     let mut entries = vec![Entry::Finished(Finished { ending, at: now })];

@@ -88,6 +88,8 @@ pub(crate) struct Core {
     pub(crate) node: NodeIdentity,
     pub(crate) ids: IdGenerator,
     pub(crate) performer: Performer,
+    /// Runs whose task panicked.
+    pub(crate) panics: crate::panics::Panics,
     pub(crate) runs: Runs,
     pub(crate) refusals: RefusalBudget,
     pub(crate) intake: IntakeLoad,
@@ -157,6 +159,7 @@ impl Core {
             Status::Canceled => "canceled",
             Status::Running | Status::Waiting => return,
         };
+        self.panics.forget(run.state.head().id);
         metrics::counter!("weir_runs_finished_total", "outcome" => outcome).increment(1);
         let since_accept = now.since(run.state.event().received_at);
         metrics::histogram!("weir_run_duration_seconds").record(since_accept.as_secs_f64());
@@ -218,6 +221,7 @@ impl Orchestrator {
             user_agent: concat!("weir/", env!("CARGO_PKG_VERSION")).to_owned(),
         })?;
         let core = Arc::new(Core {
+            panics: crate::panics::Panics::default(),
             runs: Runs::new(
                 settings.max_runs_in_memory,
                 settings.max_run_bytes_in_memory,

@@ -21,7 +21,7 @@ pub(crate) async fn run(server: &ServerArguments) -> anyhow::Result<ExitCode> {
         .iter()
         .map(|document| serde_saphyr::to_string(document).context("could not write a document as YAML"))
         .collect::<anyhow::Result<_>>()?;
-    output::line(
+    output::document(
         texts
             .iter()
             .map(|text| text.trim_end())

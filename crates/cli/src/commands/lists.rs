@@ -55,7 +55,7 @@ pub(crate) async fn read<T: DeserializeOwned>(client: &Client, list: &List<'_>, 
 /// Prints each value as one line of JSON.
 pub(crate) fn print_json<T: Serialize>(values: &[T]) -> anyhow::Result<()> {
     for value in values {
-        output::line(serde_json::to_string(value)?);
+        output::document(serde_json::to_string(value)?);
     }
     Ok(())
 }

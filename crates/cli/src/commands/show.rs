@@ -24,7 +24,7 @@ pub(crate) async fn run(server: &ServerArguments, id: &str, options: Options) ->
     let client = Client::find(server)?;
     let run = load(&client, id, options.bodies).await?;
     if options.json {
-        output::line(serde_json::to_string_pretty(&run)?);
+        output::document(serde_json::to_string_pretty(&run)?);
     } else {
         output::line(story::tell(&run, Style::stdout()));
     }

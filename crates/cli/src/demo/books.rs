@@ -80,7 +80,7 @@ pub(crate) async fn run(folder: &DemoFolder, json: bool) -> anyhow::Result<ExitC
         None => kept(folder)?,
     };
     if json {
-        output::line(serde_json::to_string_pretty(&books)?);
+        output::document(serde_json::to_string_pretty(&books)?);
     } else {
         print(&books);
     }

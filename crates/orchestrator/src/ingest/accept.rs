@@ -2,7 +2,7 @@
 
 use super::{Delivery, IngestCode, IngestProblem, Reply};
 use crate::route::{self, Match};
-use crate::runner::{self, ActiveRun, First, storable};
+use crate::runner::{self, ActiveRun, First, Refused, storable};
 use crate::service::{Core, Orchestrator};
 use crate::snapshot::Endpoint;
 use bytes::Bytes;
@@ -241,7 +241,7 @@ pub(crate) fn start_runs(
                 version: found.version,
                 next_seq: 0,
                 first: First::Started,
-                refused: found.failure,
+                refused: found.failure.as_ref().map(Refused::by_filter),
                 traceparent: traceparent.map(ToOwned::to_owned),
             }
         })
