@@ -130,10 +130,10 @@ impl<'t> Rewriter<'t> {
             Kind::Name => match token.text {
                 "and" | "or" | "in" | "if" | "else" => true,
                 // `is not odd` is one test.
-                "not" => !self
+                "not" => self
                     .tokens
                     .get(self.at.wrapping_sub(1))
-                    .is_some_and(|before| before.text == "is"),
+                    .is_none_or(|before| before.text != "is"),
                 _ => false,
             },
             Kind::Number | Kind::Text => false,
