@@ -106,6 +106,8 @@ pub(crate) struct Core {
     /// The runtime that the orchestrator was started on.
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) tasks: TaskTracker,
+    /// The writer's task alone: it outlives all others.
+    writing: TaskTracker,
     pub(crate) loops: TaskTracker,
     /// Asks for a scan "mine, open, not in memory": a commit may have gone through unseen.
     pub(crate) rescan: tokio::sync::Notify,
@@ -209,7 +211,8 @@ impl Orchestrator {
         };
         let ids = IdGenerator::new(node.slot, node.id_high_water);
         let (writer, writer_task) = writer.start(node.clone(), WriterLimits::default());
-        tokio::spawn(writer_task.run());
+        let writing = TaskTracker::new();
+        writing.spawn(writer_task.run());
         let workspace =
             crate::configure::ensure_workspace(&store, &writer, &ids, clock.now(), DEFAULT_WORKSPACE).await?;
         let snapshot = Snapshot::load(&store, &secrets, &connectors, None).await?;
@@ -246,6 +249,7 @@ impl Orchestrator {
             halted: CancellationToken::new(),
             runtime: tokio::runtime::Handle::current(),
             tasks: TaskTracker::new(),
+            writing,
             loops: TaskTracker::new(),
             rescan: tokio::sync::Notify::new(),
             lost: OnceLock::new(),
@@ -278,10 +282,14 @@ impl Orchestrator {
             due_before: self.core.clock.now(),
         };
         let flushed = async {
-            match self.core.writer.submit(Fact::Heartbeat(last)) {
+            let last = match self.core.writer.submit(Fact::Heartbeat(last)) {
                 Ok(pending) => pending.await.map(drop),
                 Err(_full) => Err(WriteError::Unavailable),
-            }
+            };
+            self.core.writer.close();
+            self.core.writing.close();
+            self.core.writing.wait().await;
+            last
         };
         match tokio::time::timeout(FLUSH_LIMIT, flushed).await {
             Ok(Ok(())) => {}

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 pub use dedupe::DEDUPE_DAYS;
@@ -70,6 +70,7 @@ pub(crate) struct Shared {
     facts: AtomicUsize,
     bytes: AtomicUsize,
     fenced: AtomicBool,
+    closing: Notify,
     failing: Mutex<Option<(Instant, String)>>,
     /// Refused requests since the last slice of their retention: a flood of them must not fill the disk before it.
     refused_details: AtomicI64,
@@ -166,6 +167,7 @@ impl Writer {
             facts: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             fenced: AtomicBool::new(false),
+            closing: Notify::new(),
             failing: Mutex::new(None),
             refused_details: AtomicI64::new(0),
             counters: Counters::default(),
@@ -243,6 +245,12 @@ impl Writer {
             })));
         }
         Ok(Pending(State::Waiting(receiver)))
+    }
+
+    /// Shuts the door: what is queued is still written, then the task ends. What comes later is answered with
+    /// [`WriteError::Unavailable`].
+    pub fn close(&self) {
+        self.shared.closing.notify_one();
     }
 
     /// What waits for its commit, or is in it: facts and bytes.

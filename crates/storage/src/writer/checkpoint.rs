@@ -25,6 +25,8 @@ const QUIET: Duration = Duration::from_secs(20);
 const REST: Duration = Duration::from_millis(100);
 /// How long the writer waits for readers of the old log.
 const READER_WAIT: Duration = Duration::from_millis(50);
+/// How long the end of the writer waits for readers and for a pass that is under way.
+const FOLD_WAIT: Duration = Duration::from_secs(2);
 
 /// The writer's side.
 #[derive(Debug)]
@@ -79,6 +81,17 @@ impl Checkpoints {
         if let Err(error) = restarted {
             tracing::warn!(%error, "the write-ahead log could not be started again");
         }
+    }
+}
+
+/// Empties the log at the end of a clean stop, so that the file alone is the whole database: it can be copied, and the
+/// next start reads no log. What a reader still holds stays in the log, which is just as safe.
+pub(crate) fn fold_in(connection: &mut Connection) {
+    let folded = connection
+        .busy_timeout(FOLD_WAIT)
+        .and_then(|()| pass(connection, "PRAGMA wal_checkpoint(TRUNCATE)"));
+    if let Err(error) = folded {
+        tracing::warn!(%error, "the write-ahead log stays beside the database");
     }
 }
 

@@ -99,6 +99,9 @@ impl WriterTask {
         let thread = std::thread::Builder::new().name("weir-writer".to_owned());
         let spawned = thread.spawn(move || {
             let end = runtime.block_on(self.serve());
+            if let Some(Connection::Sqlite(connection)) = &mut self.connection {
+                super::checkpoint::fold_in(connection);
+            }
             // The file is let go before anybody hears of the end.
             drop(self);
             // The task that waited may be gone; the work is done either way.
@@ -115,15 +118,24 @@ impl WriterTask {
         let most = self.shared.limits.max_batch.max(1);
         let mut items = Vec::with_capacity(most);
         loop {
-            let received = match self.next_connect {
-                None => self.receiver.recv_many(&mut items, most).await,
-                Some(at) => tokio::select! {
-                    received = self.receiver.recv_many(&mut items, most) => received,
-                    () = tokio::time::sleep_until(at) => {
-                        self.connect().await;
-                        continue;
-                    }
-                },
+            let connect_at = self.next_connect;
+            let connect = async {
+                match connect_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let received = tokio::select! {
+                biased;
+                received = self.receiver.recv_many(&mut items, most) => received,
+                () = connect => {
+                    self.connect().await;
+                    continue;
+                }
+                () = self.shared.closing.notified() => {
+                    self.receiver.close();
+                    continue;
+                }
             };
             if received == 0 {
                 return WriterEnd::Closed;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::future::join_all;
-use weir_storage::{AcceptOutcome, Constraint, Fact, FactOutcome, WriteError, WriterHealth, WriterLimits};
+use weir_storage::{AcceptOutcome, Constraint, Fact, FactOutcome, WriteError, WriterEnd, WriterHealth, WriterLimits};
 use weir_workflow_engine::EventId;
 
 use crate::support::{Bed, WORKSPACE, at, both_databases, commit, noise};
@@ -16,6 +16,7 @@ both_databases!(
     a_bad_fact_fails_alone,
     the_queue_is_bounded,
     an_abandoned_fact_is_written,
+    a_closed_door_writes_what_is_queued,
 );
 
 const NEW: FactOutcome = FactOutcome::Accepted(AcceptOutcome::New);
@@ -235,4 +236,24 @@ async fn an_abandoned_fact_is_written(bed: &Bed) {
     drop(node.submit(Fact::Accept(accepted)));
     assert_eq!(node.write(Fact::Accept(bed.accepted("after"))).await, Ok(NEW));
     assert!(node.store.event_load(WORKSPACE, id).await.unwrap().is_some());
+}
+
+async fn a_closed_door_writes_what_is_queued(bed: &Bed) {
+    let node = bed.node("a").await;
+    let queued: Vec<_> = (0..300)
+        .map(|n| node.submit(Fact::Accept(bed.accepted(&format!("key {n}")))))
+        .collect();
+    node.writer.close();
+    assert_eq!(node.task.await.unwrap(), WriterEnd::Closed);
+    for pending in queued {
+        assert_eq!(pending.await, Ok(NEW));
+    }
+    let late = node.writer.submit(Fact::Accept(bed.accepted("late"))).unwrap();
+    assert_eq!(late.await, Err(WriteError::Unavailable));
+    // The file alone is the whole database then.
+    if let Some(path) = bed.url.strip_prefix("sqlite://") {
+        let log = std::fs::metadata(format!("{path}-wal")).map_or(0, |log| log.len());
+        assert_eq!(log, 0, "the write-ahead log was left behind");
+    }
+    assert_eq!(bed.number("SELECT count(*) FROM event").await, 300);
 }
