@@ -172,8 +172,10 @@ def check_compose(port):
 def run_build_stage(stage, target):
     """Runs the build stage in a copy of what it copies; gives the path of the binary.
 
-    The profile is the one that the tests have just compiled, and the target folder is theirs: the command line is
-    otherwise the Dockerfile's. What it would miss in the image, it misses here.
+    The profile is the one that the tests have just compiled, and the target folder is theirs, so that what comes from
+    elsewhere is not compiled again; the command line is otherwise the Dockerfile's. Our own crates get a setting that
+    tells them apart: cargo takes two copies of a workspace for the same, and would neither compile this one nor notice
+    later that the other has changed. What the copy would miss in the image, it misses here.
     """
     context = target / "container" / "source"
     output = target / "container" / "out"
@@ -191,6 +193,9 @@ def run_build_stage(stage, target):
                 shutil.copytree(ROOT / source, to, ignore=skip)
             else:
                 shutil.copy2(ROOT / source, to / source)
+    own = (tomllib.loads(manifest.read_text())["package"]["name"] for manifest in context.rglob("Cargo.toml") if manifest.parent != context)
+    (context / ".cargo").mkdir()
+    (context / ".cargo/config.toml").write_text("".join(f"[profile.dev.package.{name}]\ndebug = false\n" for name in own))
     for arguments in stage.all("RUN"):
         command = re.sub(r"--mount=\S+ ", "", arguments)
         command = PROFILE.sub("--profile dev", command).replace(" target/dist/", f" {target}/debug/").replace("/out/", f"{output}/")

@@ -173,17 +173,19 @@ pub(crate) async fn open_database(config: &Config) -> anyhow::Result<(Store, Wri
     Database::open(&config.database_url, DatabaseOptions::default())
         .await
         .map_err(|error| {
-            let locked = matches!(error, OpenError::Locked { .. });
-            let failure = Failure::new("could not open the database");
-            let failure = match (locked, config.backend) {
-                (true, _) => failure.fix("stop the other process, or give this one another folder (WEIR_DATABASE_URL)"),
-                (false, Backend::Sqlite) => {
-                    failure.fix("check the path in WEIR_DATABASE_URL and the permissions of its folder")
+            let fix = match (&error, config.backend) {
+                (OpenError::Locked { .. }, _) => {
+                    "stop the other process, or give this one another folder (WEIR_DATABASE_URL)"
                 }
-                (false, Backend::PostgreSql) => {
-                    failure.fix("check host, database, user and password in WEIR_DATABASE_URL")
+                (OpenError::Unreachable { .. }, _) => "start PostgreSQL, or check host and port in WEIR_DATABASE_URL",
+                (OpenError::Denied { .. }, _) => "check user and password in WEIR_DATABASE_URL",
+                (OpenError::NoDatabase { .. }, _) => {
+                    "create it (createdb), or check the name at the end of WEIR_DATABASE_URL"
                 }
+                (_, Backend::Sqlite) => "check the path in WEIR_DATABASE_URL and the permissions of its folder",
+                (_, Backend::PostgreSql) => "check WEIR_DATABASE_URL",
             };
+            let failure = Failure::new("could not open the database").fix(fix);
             anyhow::Error::new(error).context(failure)
         })
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use sea_orm::{DatabaseConnection, SqlxPostgresConnector, SqlxSqliteConnector};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Executor};
+use sqlx::{ConnectOptions, Connection, Executor};
 use weir_migrations::{Migrator, MigratorTrait};
 
 use crate::error::OpenError;
@@ -185,6 +185,7 @@ async fn open_postgres(url: &str, options: DatabaseOptions) -> Result<(Store, Wr
         .application_name("weir")
         .statement_cache_capacity(256)
         .disable_statement_logging();
+    knock(&connect).await?;
     migrate_postgres(&connect).await?;
     let pool = PgPoolOptions::new()
         .max_connections(options.read_connections.max(1))
@@ -207,6 +208,45 @@ async fn open_postgres(url: &str, options: DatabaseOptions) -> Result<(Store, Wr
         ),
         seed,
     ))
+}
+
+/// Connects once without a pool, which would say no more than that its time is over.
+async fn knock(options: &PgConnectOptions) -> Result<(), OpenError> {
+    let server = || match options.get_socket() {
+        Some(folder) => folder.display().to_string(),
+        None => format!("{}:{}", options.get_host(), options.get_port()),
+    };
+    let unreachable = |source: Box<dyn std::error::Error + Send + Sync>| OpenError::Unreachable {
+        server: server(),
+        source,
+    };
+    let error = match tokio::time::timeout(ACQUIRE_LIMIT, options.connect()).await {
+        Ok(Ok(connection)) => return connection.close().await.map_err(OpenError::Connect),
+        Ok(Err(error)) => error,
+        Err(_) => {
+            let silence = format!("no answer within {} s", ACQUIRE_LIMIT.as_secs());
+            return Err(unreachable(silence.into()));
+        }
+    };
+    let refusal = match error {
+        sqlx::Error::Database(refusal) => refusal,
+        sqlx::Error::Io(error) => return Err(unreachable(error.into())),
+        error @ sqlx::Error::Tls(_) => return Err(unreachable(error.into())),
+        error => return Err(OpenError::Connect(error)),
+    };
+    let user = options.get_username();
+    Err(match refusal.code().as_deref() {
+        Some(code) if code.starts_with("28") => OpenError::Denied {
+            server: server(),
+            user: user.to_owned(),
+            reason: refusal.message().to_owned(),
+        },
+        Some("3D000") => OpenError::NoDatabase {
+            server: server(),
+            database: options.get_database().unwrap_or(user).to_owned(),
+        },
+        _ => OpenError::Connect(sqlx::Error::Database(refusal)),
+    })
 }
 
 async fn migrate_postgres(options: &PgConnectOptions) -> Result<(), OpenError> {

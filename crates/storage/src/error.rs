@@ -28,7 +28,34 @@ pub enum OpenError {
         /// The lock file.
         path: PathBuf,
     },
-    /// The database cannot be reached.
+    /// Nothing answers as PostgreSQL at the address.
+    #[error("cannot reach PostgreSQL at {server}")]
+    Unreachable {
+        /// Host and port, or the folder of the socket.
+        server: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// PostgreSQL answers, and turns this user away (SQLSTATE class 28).
+    #[error("PostgreSQL at {server} does not let the user {user:?} in: {reason}")]
+    Denied {
+        /// Host and port, or the folder of the socket.
+        server: String,
+        /// Who asked.
+        user: String,
+        /// The server's words.
+        reason: String,
+    },
+    /// PostgreSQL has no database of this name (SQLSTATE `3D000`).
+    #[error("PostgreSQL at {server} has no database {database:?}")]
+    NoDatabase {
+        /// Host and port, or the folder of the socket.
+        server: String,
+        /// The name.
+        database: String,
+    },
+    /// The database answers, and cannot be used.
     #[error("cannot connect to the database")]
     Connect(#[source] sqlx::Error),
     /// The schema could not be brought up to date.

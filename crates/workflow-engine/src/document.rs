@@ -30,14 +30,26 @@ pub enum PathPart {
 
 /// Bytes that are not a JSON document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not JSON at line {line}, column {column}: {reason}")]
+#[error("{reason}, at line {line}, column {column}")]
 pub struct DocumentError {
-    /// Line of the fault, from 1; 0 when there is no place.
+    /// Line of the fault, from 1.
     pub line: usize,
-    /// Column of the fault in bytes, from 1; 0 when there is no place.
+    /// Column of the fault in bytes, from 1.
     pub column: usize,
     /// What is wrong there.
     pub reason: String,
+}
+
+impl DocumentError {
+    /// A fault at the byte `place` of `text`.
+    fn at(text: &[u8], place: usize, reason: String) -> Self {
+        let before = text.get(..place).unwrap_or_default();
+        Self {
+            line: before.split(|byte| *byte == b'\n').count(),
+            column: before.rsplit(|byte| *byte == b'\n').next().map_or(0, <[u8]>::len) + 1,
+            reason,
+        }
+    }
 }
 
 /// A JSON document: immutable, cheap to clone, parsed into a tree at most once and only on demand.
@@ -62,39 +74,35 @@ impl Document {
         let text = match std::str::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => {
-                let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
-                let line = before.split(|byte| *byte == b'\n').count();
-                let column = before.rsplit(|byte| *byte == b'\n').next().map_or(0, <[u8]>::len) + 1;
-                return Err(DocumentError {
-                    line,
-                    column,
-                    reason: "not UTF-8".to_owned(),
-                });
+                return Err(DocumentError::at(
+                    bytes,
+                    error.valid_up_to(),
+                    "the text is not UTF-8".to_owned(),
+                ));
             }
         };
         match serde_json::from_str::<&RawValue>(text) {
             Ok(raw) => Self::from_raw(raw.to_owned()),
             Err(error) => {
                 let reason = error.to_string();
-                let reason = reason.split(" at line ").next().unwrap_or_default().to_owned();
+                let reason = reason.split(" at line ").next().unwrap_or_default();
                 Err(DocumentError {
                     line: error.line(),
                     column: error.column(),
-                    reason,
+                    reason: format!("the text is not JSON: {reason}"),
                 })
             }
         }
     }
 
     fn from_raw(raw: Box<RawValue>) -> Result<Self, DocumentError> {
-        let brackets = raw.get().bytes().filter(|byte| matches!(byte, b'{' | b'[')).count();
-        if brackets > MAX_JSON_DEPTH && index::depth(raw.get()) > MAX_JSON_DEPTH {
-            let reason = format!("nested deeper than {MAX_JSON_DEPTH}");
-            return Err(DocumentError {
-                line: 0,
-                column: 0,
-                reason,
-            });
+        let text = raw.get();
+        let brackets = text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count();
+        if brackets > MAX_JSON_DEPTH
+            && let Some(place) = index::too_deep(text, MAX_JSON_DEPTH)
+        {
+            let reason = format!("arrays and objects are nested deeper than {MAX_JSON_DEPTH}");
+            return Err(DocumentError::at(text.as_bytes(), place, reason));
         }
         Ok(Self::whole(Arc::from(raw), OnceLock::new()))
     }
@@ -304,7 +312,12 @@ mod tests {
         assert!(Document::parse(b"").is_err());
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
         assert!(Document::parse(nested(MAX_JSON_DEPTH).as_bytes()).is_ok());
-        assert!(Document::parse(nested(MAX_JSON_DEPTH + 1).as_bytes()).is_err());
+        let error = Document::parse(format!("{{\n \"a\": {}}}", nested(MAX_JSON_DEPTH)).as_bytes()).unwrap_err();
+        let place = format!("at line 2, column {}", 6 + MAX_JSON_DEPTH - 1);
+        assert_eq!(
+            error.to_string(),
+            format!("arrays and objects are nested deeper than {MAX_JSON_DEPTH}, {place}")
+        );
         assert!(Document::parse(format!("[{}]", vec!["[]"; 500].join(",")).as_bytes()).is_ok());
     }
 

@@ -192,7 +192,16 @@ async fn from_body(request: &HttpRequest, payload: &mut web::Payload) -> Result<
             "batches are not supported: send one request at a time",
         )),
         Ok(_) => Err(Problem::new(Code::BadRequest, "the body is not a JSON object")),
-        Err(error) => Err(Problem::new(Code::BadRequest, format!("the body is not JSON: {error}"))),
+        Err(error) => Err(Problem::new(Code::BadRequest, not_json(&error))),
+    }
+}
+
+/// Why a text could not be read; the parser calls its limit of 128 levels by a name that only its authors know.
+fn not_json(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.strip_prefix("recursion limit exceeded") {
+        Some(place) => format!("the body's arrays and objects are nested deeper than 127{place}"),
+        None => format!("the body is not JSON: {text}"),
     }
 }
 
@@ -308,4 +317,22 @@ fn harden(answer: &mut HttpResponse) {
 
 fn header(request: &HttpRequest, name: HeaderName) -> Option<&str> {
     request.headers().get(name).and_then(|value| value.to_str().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::not_json;
+
+    #[test]
+    fn a_limit_of_the_parser_is_said_in_words() {
+        let reason = |text: &str| not_json(&serde_json::from_str::<serde_json::Value>(text).unwrap_err());
+        assert_eq!(
+            reason(&"[".repeat(200)),
+            "the body's arrays and objects are nested deeper than 127 at line 1 column 128"
+        );
+        assert_eq!(
+            reason("{"),
+            "the body is not JSON: EOF while parsing an object at line 1 column 1"
+        );
+    }
 }

@@ -317,7 +317,7 @@ pub(crate) struct EventFilter {
     #[graphql(name = "type")]
     kind: Option<String>,
     /// Of this connector.
-    connector_name: Option<String>,
+    connector: Option<String>,
     /// That came in by this endpoint.
     endpoint_id: Option<ID>,
     /// About the object with this id at the provider.
@@ -334,7 +334,7 @@ impl EventFilter {
     fn parse(self) -> ApiResult<StoredEventFilter> {
         Ok(StoredEventFilter {
             kind: self.kind,
-            connector: self.connector_name,
+            connector: self.connector,
             endpoint: self.endpoint_id.as_ref().map(parse_id).transpose()?,
             ref_id: self.reference_id,
             external_id: self.external_id,

@@ -11,7 +11,7 @@ async fn connections_and_endpoints_round_trip() {
     let create = format!(
         "mutation($input: ConnectionCreateInput!) {{ connectionCreate(input: $input) {{ connection {{ id name connectorName config hasCredential revision connector {{ title }} }} {ERRORS} }} }}"
     );
-    let input = json!({ "name": "shop", "connectorName": "http", "config": { "base_url": "https://shop.test" }, "credential": { "bearer": { "token": CREDENTIAL } } });
+    let input = json!({ "name": "shop", "connector": "http", "config": { "base_url": "https://shop.test" }, "credential": { "bearer": { "token": CREDENTIAL } } });
     let created = server.query(&create, json!({ "input": input })).await["connectionCreate"].clone();
     assert_eq!(created["userErrors"], json!([]));
     let shop = &created["connection"];
@@ -29,7 +29,7 @@ async fn connections_and_endpoints_round_trip() {
         (&twice[0]["__typename"], &twice[0]["code"], &twice[0]["path"]),
         (&json!("ConflictError"), &json!("TAKEN"), &json!(["input", "name"]))
     );
-    let wrong = json!({ "name": "Bad Name", "connectorName": "nope", "config": { "base_url": 7 } });
+    let wrong = json!({ "name": "Bad Name", "connector": "nope", "config": { "base_url": 7 } });
     let wrong = server.query(&create, json!({ "input": wrong })).await["connectionCreate"].clone();
     assert_eq!(wrong["connection"], Value::Null);
     assert_eq!(
@@ -73,7 +73,7 @@ async fn connections_and_endpoints_round_trip() {
     let create = format!(
         "mutation($input: EndpointCreateInput!) {{ endpointCreate(input: $input) {{ endpoint {{ id url secretCount allow revision verification {{ source definition }} connection {{ name }} }} {ERRORS} }} }}"
     );
-    let input = json!({ "name": "orders", "connectorName": "generic", "verify": { "token": { "at": "header:X-Token" } }, "secrets": [ENDPOINT_SECRET, "older"], "allow": ["10.0.0.0/8"] });
+    let input = json!({ "name": "orders", "connector": "generic", "verify": { "token": { "at": "header:X-Token" } }, "secrets": [ENDPOINT_SECRET, "older"], "allow": ["10.0.0.0/8"] });
     let created = server.query(&create, json!({ "input": input })).await["endpointCreate"].clone();
     assert_eq!(created["userErrors"], json!([]));
     let orders = &created["endpoint"];
@@ -85,7 +85,7 @@ async fn connections_and_endpoints_round_trip() {
         ),
         (&json!(2), &json!(["10.0.0.0/8"]), &json!("ENDPOINT"))
     );
-    let unverified = json!({ "name": "open", "connectorName": "generic", "secrets": [] });
+    let unverified = json!({ "name": "open", "connector": "generic", "secrets": [] });
     let unverified = server.query(&create, json!({ "input": unverified })).await["endpointCreate"].clone();
     assert!(
         unverified["endpoint"].is_null() || unverified["endpoint"]["verification"]["source"] == "CONNECTOR",
@@ -398,7 +398,7 @@ async fn tokens_allow_what_they_say_and_end_when_revoked() {
         ),
         (
             "mutation($input: ConnectionCreateInput!) { connectionCreate(input: $input) { userErrors { message } } }",
-            json!({ "input": { "name": "x", "connectorName": "http" } }),
+            json!({ "input": { "name": "x", "connector": "http" } }),
         ),
         // Nobody gives what they do not have.
         (
@@ -424,7 +424,7 @@ async fn tokens_allow_what_they_say_and_end_when_revoked() {
         .to_owned();
     let with_secret = "mutation($input: ConnectionCreateInput!) { connectionCreate(input: $input) { connection { id } userErrors { message } } }";
     let input =
-        json!({ "input": { "name": "two", "connectorName": "http", "credential": { "bearer": { "token": "x" } } } });
+        json!({ "input": { "name": "two", "connector": "http", "credential": { "bearer": { "token": "x" } } } });
     assert_eq!(
         code(&server.raw_query(&writer, with_secret, input).await).as_deref(),
         Some("FORBIDDEN")

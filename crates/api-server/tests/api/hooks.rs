@@ -95,6 +95,7 @@ async fn refusals_say_what_is_wrong_and_what_to_do() {
         "not_json",
         shown(server.hook(path, ENDPOINT_SECRET, "{oops").await).await
     );
+    insta::assert_json_snapshot!("empty", shown(server.hook(path, ENDPOINT_SECRET, "").await).await);
     insta::assert_json_snapshot!(
         "too_large_declared",
         shown(server.hook(path, ENDPOINT_SECRET, "x".repeat(4097)).await).await
@@ -139,7 +140,7 @@ async fn refusals_say_what_is_wrong_and_what_to_do() {
     // Refusals are stored behind the answer, never before it.
     server
         .until("{ refusedRequests(first: 100) { nodes { id } } }", |data| {
-            data["refusedRequests"]["nodes"].as_array().unwrap().len() == 5
+            data["refusedRequests"]["nodes"].as_array().unwrap().len() == 6
         })
         .await;
     let refused = server.query("{ refusedRequests(first: 100) { nodes { reason detail clientIp endpoint { name } headers { name value } body { text size } } } endpoint(name: \"orders\") { refused { reason count } } }", json!({})).await;

@@ -1,7 +1,7 @@
 //! What strangers and mistaken people send: a clear answer each, nothing stored half, the process alive.
 
 use crate::support::{
-    SOON, Server, eventually, now_unix_s, payment_event, post, stderr, stdout, stripe_signature, weir,
+    SOON, Server, eventually, needed, now_unix_s, payment_event, post, stderr, stdout, stripe_signature, weir,
 };
 use serde_json::json;
 use std::net::TcpListener;
@@ -86,16 +86,16 @@ async fn bodies_that_cannot_be_read_are_refused() {
     let nested = format!("{}1{}", "[".repeat(200), "]".repeat(200));
     let deep = format!("{{\"id\":\"evt_deep\",\"type\":\"x\",\"data\":{nested}}}");
     let cases: Vec<(&str, Vec<u8>)> = vec![
-        ("not JSON", b"amount=1&currency=eur".to_vec()),
-        ("200 deep", deep.into_bytes()),
-        ("not UTF-8", b"{\"id\":\"evt_\xff\"}".to_vec()),
-        ("empty", Vec::new()),
+        ("not JSON: expected value, at line 1", b"amount=1&currency=eur".to_vec()),
+        ("deeper than 128, at line 1, column 162", deep.into_bytes()),
+        ("not UTF-8, at line 1, column 12", b"{\"id\":\"evt_\xff\"}".to_vec()),
+        ("no type where", Vec::new()),
     ];
-    for (name, body) in cases {
+    for (reason, body) in cases {
         let signature = stripe_signature(SECRET, &body, now_unix_s());
         let answer = server.hook("stripe", &[("stripe-signature", &signature)], body).await;
         let detail = answer.problem(400, "BODY_INVALID");
-        assert!(!detail.is_empty(), "{name}");
+        assert!(detail.contains(reason), "{reason}: {detail}");
     }
     let large = "x".repeat(10 * 1024 * 1024);
     server
@@ -326,12 +326,36 @@ fn settings_that_mean_nothing_are_refused() {
         "{}",
         stderr(&output)
     );
-    let folder = tempfile::tempdir().unwrap();
-    let output = weir(folder.path())
-        .arg("serve")
-        .env("WEIR_DATABASE_URL", "postgres://nobody:hunter2@127.0.0.1:1/none")
-        .output()
-        .unwrap();
-    assert_ne!(output.status.code(), Some(0));
-    assert!(!stderr(&output).contains("hunter2"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_database_that_cannot_be_used_is_named_with_the_cause() {
+    let server = needed("WEIR_TEST_POSTGRES_URL");
+    let (before, _) = server.rsplit_once('/').unwrap();
+    let (_, address) = before.rsplit_once('@').unwrap();
+    let cases = [
+        (
+            "postgres://nobody:hunter2@127.0.0.1:1/none".to_owned(),
+            "cannot reach PostgreSQL at 127.0.0.1:1: Connection refused",
+            "host and port",
+        ),
+        (
+            format!("postgres://nobody:hunter2@{address}/postgres"),
+            "does not let the user \"nobody\" in",
+            "user and password",
+        ),
+        (format!("{before}/none"), "has no database \"none\"", "createdb"),
+    ];
+    for (url, cause, fix) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let output = weir(folder.path())
+            .arg("serve")
+            .env("WEIR_DATABASE_URL", &url)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let complaint = stderr(&output);
+        assert!(complaint.contains(cause) && complaint.contains(fix), "{complaint}");
+        assert!(!complaint.contains("hunter2"), "{complaint}");
+    }
 }

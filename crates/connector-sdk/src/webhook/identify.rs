@@ -224,6 +224,14 @@ impl Identify {
             (Some(key), _) if key.len() <= MAX_TEXT_BYTES => key,
             (Some(key), _) => hash(&[key.as_bytes()]),
             (None, Some(id)) => id.clone(),
+            // Two requests without any content would be the same event.
+            (None, None) if seen.request.is_some_and(|request| request.body.is_empty()) => {
+                return Err(IdentifyError::new(
+                    unit_pointer,
+                    "the body is empty and no header names the event: send a JSON body, or an id where \
+                     `identify.id` looks",
+                ));
+            }
             (None, None) => content_key(&kind, reference.as_ref(), time_unix_ms, seen),
         };
         let id_from_provider = provider_id.is_some();

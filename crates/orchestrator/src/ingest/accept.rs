@@ -52,8 +52,7 @@ impl Orchestrator {
             Cow::Borrowed(bytes) if bytes.len() == body.len() => body.clone(),
             other => Bytes::copy_from_slice(&other),
         };
-        let document =
-            Document::parse(&raw).map_err(|error| invalid(format!("the body is not usable JSON: {error}")))?;
+        let document = Document::parse(&raw).map_err(|error| invalid(format!("the body cannot be read: {error}")))?;
         if let Some(reply) = webhook.handshake(request, Some(document.value())) {
             metrics::counter!("weir_webhooks_handshakes_total").increment(1);
             return Ok(Reply {

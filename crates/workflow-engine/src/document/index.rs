@@ -43,23 +43,25 @@ fn string_end(bytes: &[u8], open: usize) -> usize {
     bytes.len()
 }
 
-/// How deeply the arrays and objects of `text` are nested.
-pub(super) fn depth(text: &str) -> usize {
+/// Where arrays and objects of `text` are first nested deeper than `limit`: the position of the bracket, in bytes.
+pub(super) fn too_deep(text: &str, limit: usize) -> Option<usize> {
     let bytes = text.as_bytes();
-    let (mut at, mut open, mut deepest) = (0, 0_usize, 0);
+    let (mut at, mut open) = (0, 0_usize);
     while let Some(byte) = bytes.get(at) {
         match byte {
             b'"' => at = string_end(bytes, at),
             b'{' | b'[' => {
                 open += 1;
-                deepest = deepest.max(open);
+                if open > limit {
+                    return Some(at);
+                }
             }
             b'}' | b']' => open = open.saturating_sub(1),
             _ => {}
         }
         at += 1;
     }
-    deepest
+    None
 }
 
 impl Index {

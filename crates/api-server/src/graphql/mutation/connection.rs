@@ -24,7 +24,7 @@ impl ConnectionMutations {
         #[graphql(desc = "The new connection.")] input: ConnectionCreateInput,
     ) -> ApiResult<ConnectionPayload> {
         let fields = [
-            ("connector", Some(input.connector_name.into())),
+            ("connector", Some(input.connector.into())),
             ("config", input.config.map(|config| config.0)),
             ("credential", input.credential.map(|credential| credential.0)),
         ];
@@ -96,7 +96,7 @@ pub(crate) struct ConnectionCreateInput {
     /// Its name, unique in the workspace: lower-case letters, digits, `-`, `_`, `.`.
     name: String,
     /// Name of its connector.
-    connector_name: String,
+    connector: String,
     /// Its settings, as the connector's `configSchema` says.
     config: Option<Json>,
     /// Its credential, such as `{bearer: {token: "…"}}` or `{api_key: {key: "…"}}`. Stored encrypted, never shown again.

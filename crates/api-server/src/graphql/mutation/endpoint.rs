@@ -25,7 +25,7 @@ impl EndpointMutations {
         #[graphql(desc = "The new endpoint.")] input: EndpointCreateInput,
     ) -> ApiResult<EndpointPayload> {
         let fields = [
-            ("connector", input.connector_name.map(Value::from)),
+            ("connector", input.connector.map(Value::from)),
             ("connection", input.connection.map(Value::from)),
             ("verify", input.verify.map(|verify| verify.0)),
             ("secrets", input.secrets.map(secret_list)),
@@ -123,7 +123,7 @@ pub(crate) struct EndpointCreateInput {
     /// Its name, unique in the workspace: lower-case letters, digits, `-`, `_`, `.`.
     name: String,
     /// Name of the connector whose webhooks arrive here. May be left out when `connection` is given.
-    connector_name: Option<String>,
+    connector: Option<String>,
     /// Name of the connection that its events belong to.
     connection: Option<String>,
     /// Verification in the vocabulary of manifests; replaces the connector's.
