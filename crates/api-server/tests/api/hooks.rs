@@ -165,7 +165,7 @@ async fn refusals_say_what_is_wrong_and_what_to_do() {
         .iter()
         .map(|count| count["count"].as_u64().unwrap())
         .sum();
-    assert_eq!(counted, 4, "{refused:#}");
+    assert_eq!(counted, 5, "{refused:#}");
     server.stop().await;
 }
 
