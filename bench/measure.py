@@ -5,11 +5,13 @@ hits both; ratios are medians over such pairs. Standard library only.
 """
 
 import base64
+import contextlib
 import json
 import os
 import secrets
 import shlex
 import signal
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -113,11 +115,15 @@ class Server:
             time.sleep(0.02)
 
     def disk_bytes(self):
-        """Size of the store; for SQLite after a stop, which moves the log into the file."""
+        """Size of the store; for SQLite without its log, whose size says only when it was last copied back."""
         if self.database == "postgres":
             psql(self.database_name, "CHECKPOINT")
             return int(psql(self.database_name, "SELECT pg_database_size(current_database())"))
-        return sum(file.stat().st_size for file in self.folder.glob("store.db*"))
+        file = self.folder / "store.db"
+        if not self.alive():
+            with contextlib.closing(sqlite3.connect(file)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return file.stat().st_size
 
     def remove(self):
         self.stop(signal.SIGKILL)

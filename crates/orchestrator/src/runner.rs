@@ -26,7 +26,7 @@ const COMMIT_RETRY_FIRST: Duration = Duration::from_millis(5);
 /// Longest pause between two such offers.
 const COMMIT_RETRY_MAX: Duration = Duration::from_secs(2);
 /// Longest time that an acknowledgement is held back while memory is half full. Providers wait for seconds.
-const INTAKE_PATIENCE: Duration = Duration::from_millis(40);
+const INTAKE_PATIENCE: Duration = Duration::from_millis(20);
 /// Below this share of the memory bound, runs left on disk are loaded again.
 const REFILL_BELOW_PERCENT: usize = 50;
 

@@ -138,9 +138,10 @@ impl HydratedUses {
 
     fn collect(&mut self, steps: &[Step]) {
         for step in steps {
-            let key = match &step.action {
-                Action::ForEach(each) => each.key.as_ref(),
-                Action::Call(_) | Action::If { .. } | Action::Set { .. } | Action::Stop { .. } => None,
+            let key = if let Action::ForEach(each) = &step.action {
+                each.key.as_ref()
+            } else {
+                None
             };
             for used in step
                 .expressions()

@@ -18,8 +18,10 @@ use crate::problem::Problem;
 
 /// How many steps a workflow may have, nested ones included: the state of a run is walked on every outcome.
 pub const MAX_STEPS: usize = 500;
-/// How deeply `if` and `for_each` may be nested: code that walks steps recurses.
+/// How deeply steps may be nested: code that walks steps recurses.
 pub const MAX_STEP_DEPTH: usize = 8;
+/// How many cases a `switch` may have.
+pub const MAX_CASES: usize = 100;
 /// The largest `concurrency` of a `for_each`: more would starve other runs of their connection's budget.
 pub const MAX_CONCURRENCY: u32 = 32;
 /// The longest `timeout` of a workflow: 90 days, the longest that journals are sure to be kept.
@@ -95,11 +97,13 @@ pub(crate) enum Action {
         then: Vec<Step>,
         otherwise: Vec<Step>,
     },
+    Switch(Switch),
     Set {
         values: Template,
         names: Vec<String>,
     },
     ForEach(ForEach),
+    Sleep(Sleep),
     Stop {
         status: crate::journal::StopStatus,
         reason: Template,
@@ -113,8 +117,13 @@ impl Step {
         match &self.action {
             Action::Call(call) => found.extend(call.with.expressions()),
             Action::If { condition, .. } => found.push(condition),
+            Action::Switch(switch) => match &switch.choice {
+                Choice::Value(value) => found.push(value),
+                Choice::Conditions(conditions) => found.extend(conditions),
+            },
             Action::Set { values, .. } => found.extend(values.expressions()),
             Action::ForEach(each) => found.push(&each.list),
+            Action::Sleep(sleep) => found.extend(sleep.value.expressions()),
             Action::Stop { reason, .. } => found.extend(reason.expressions()),
         }
         found
@@ -123,11 +132,61 @@ impl Step {
     /// The blocks of steps inside this one.
     pub(crate) fn blocks(&self) -> Vec<&[Step]> {
         match &self.action {
-            Action::If { then, otherwise, .. } => vec![then, otherwise],
             Action::ForEach(each) => vec![&each.steps],
-            Action::Call(_) | Action::Set { .. } | Action::Stop { .. } => Vec::new(),
+            other => other.branches().into_iter().map(|(_, steps)| steps).collect(),
         }
     }
+}
+
+impl Action {
+    /// The blocks that share the frame of the step, each with its label in paths.
+    pub(crate) fn branches(&self) -> Vec<(&str, &[Step])> {
+        match self {
+            Self::If { then, otherwise, .. } => vec![("then", then), ("else", otherwise)],
+            Self::Switch(switch) => {
+                let cases = switch
+                    .cases
+                    .iter()
+                    .map(|case| (case.label.as_str(), case.steps.as_slice()));
+                cases.chain([(DEFAULT_CASE, switch.default.as_slice())]).collect()
+            }
+            Self::Call(_) | Self::Set { .. } | Self::ForEach(_) | Self::Sleep(_) | Self::Stop { .. } => Vec::new(),
+        }
+    }
+}
+
+/// The label of the steps for which no case holds.
+pub(crate) const DEFAULT_CASE: &str = "default";
+
+/// The label of the case for a value, from the value's text.
+pub(crate) fn case_label(text: &str) -> String {
+    crate::effect::path_text(text, &Value::from(text))
+}
+
+/// A `switch` step.
+#[derive(Clone, Debug)]
+pub(crate) struct Switch {
+    pub(crate) choice: Choice,
+    pub(crate) cases: Vec<Case>,
+    /// Empty when there is none.
+    pub(crate) default: Vec<Step>,
+}
+
+/// One case of a `switch`.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    /// What it is called in paths.
+    pub(crate) label: String,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// How a `switch` chooses among its cases.
+#[derive(Clone, Debug)]
+pub(crate) enum Choice {
+    /// The case that is called like this value.
+    Value(Expression),
+    /// The first case whose condition is true; as many as there are cases.
+    Conditions(Vec<Expression>),
 }
 
 /// A `call` step.
@@ -153,6 +212,22 @@ pub(crate) struct ForEach {
     pub(crate) key: Option<Expression>,
     pub(crate) concurrency: u32,
     pub(crate) steps: Vec<Step>,
+}
+
+/// A `sleep` step.
+#[derive(Clone, Debug)]
+pub(crate) struct Sleep {
+    pub(crate) how: SleepHow,
+    pub(crate) value: Template,
+}
+
+/// What the value of a `sleep` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SleepHow {
+    /// How long it lasts.
+    For,
+    /// When it ends.
+    Until,
 }
 
 /// How often and when a failed call is tried again.

@@ -308,12 +308,15 @@ mod tests {
     fn refuses_what_is_not_json_with_its_place() {
         let error = Document::parse(b"{\n  \"a\": }").unwrap_err();
         assert_eq!((error.line, error.column), (2, 8));
-        assert_eq!(Document::parse(b"[1]\n\xff").unwrap_err().reason, "not UTF-8");
+        assert_eq!(
+            Document::parse(b"[1]\n\xff").unwrap_err().reason,
+            "the text is not UTF-8"
+        );
         assert!(Document::parse(b"").is_err());
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
         assert!(Document::parse(nested(MAX_JSON_DEPTH).as_bytes()).is_ok());
         let error = Document::parse(format!("{{\n \"a\": {}}}", nested(MAX_JSON_DEPTH)).as_bytes()).unwrap_err();
-        let place = format!("at line 2, column {}", 6 + MAX_JSON_DEPTH - 1);
+        let place = format!("at line 2, column {}", 6 + MAX_JSON_DEPTH);
         assert_eq!(
             error.to_string(),
             format!("arrays and objects are nested deeper than {MAX_JSON_DEPTH}, {place}")

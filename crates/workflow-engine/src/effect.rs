@@ -169,6 +169,18 @@ pub(crate) fn fingerprint(value: &Value) -> String {
     hex::encode(full.first_chunk::<8>().unwrap_or(&[0; 8]))
 }
 
+/// The longest text that stands in paths as it is; longer ones are hashed.
+const MAX_PATH_TEXT_BYTES: usize = 64;
+
+/// A value's text as it stands in paths: short plain ones as they are, anything else by the value's hash.
+pub(crate) fn path_text(text: &str, value: &Value) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b':' | b'@');
+    match !text.is_empty() && text.len() <= MAX_PATH_TEXT_BYTES && text.bytes().all(plain) {
+        true => text.to_owned(),
+        false => format!("~{}", fingerprint(value)),
+    }
+}
+
 impl fmt::Display for EffectKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "weir_{}", hex::encode(self.0))

@@ -94,6 +94,8 @@ pub fn journal(entries: &[Entry]) -> Vec<Violation> {
             | Entry::Branch(_)
             | Entry::Set(_)
             | Entry::Items(_)
+            | Entry::Slept(_)
+            | Entry::Woke(_)
             | Entry::Stopped(_)
             | Entry::StepFailed(_)
             | Entry::CancelAsked(_)

@@ -146,6 +146,8 @@ impl Ledger {
             | Entry::Branch(_)
             | Entry::Set(_)
             | Entry::Items(_)
+            | Entry::Slept(_)
+            | Entry::Woke(_)
             | Entry::Stopped(_)
             | Entry::StepFailed(_)
             | Entry::CancelAsked(_)

@@ -32,8 +32,8 @@ pub use catalogue::{Catalogue, EventTypeInfo, HydrateMode, OperationInfo, ReadIn
 pub use check::{CallResolution, Resolution, check};
 pub use command::{CallCommand, CallId, Command, EffectCommand, ReadCommand, SendMode};
 pub use definition::{
-    DEFAULT_CALL_TIMEOUT, Definition, MAX_CALL_TIMEOUT, MAX_CONCURRENCY, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES,
-    MAX_WORKFLOW_TIMEOUT, Trigger,
+    DEFAULT_CALL_TIMEOUT, Definition, MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY, MAX_STEP_DEPTH, MAX_STEPS,
+    MAX_TRIES, MAX_WORKFLOW_TIMEOUT, Trigger,
 };
 pub use document::{Document, DocumentError, MAX_JSON_DEPTH, PathPart};
 pub use effect::{EffectClass, EffectKey, RequestDigest};
@@ -48,7 +48,8 @@ pub use id::{
 pub use journal::{
     Abandoned, Answered, Attempt, AttemptOutcome, BranchSide, BranchTaken, CancelAsked, EffectEnd, Ending, Entry,
     Exchanges, Finished, Intent, Issued, Item, ItemsTaken, JournalError, Postponed, ReadSkipped, SetDone, Skipped,
-    StepFailed, StopStatus, Stopped, Target, TimedOut, UnknownEffect, VERSION as JOURNAL_VERSION, decode, encode,
+    Slept, StepFailed, StopStatus, Stopped, Target, TimedOut, UnknownEffect, VERSION as JOURNAL_VERSION, Woke, decode,
+    encode,
 };
 pub use ledger::{EffectRecord, EffectState, Ledger};
 pub use plan::{CallSite, Plan, TriggerScope};
@@ -56,6 +57,8 @@ pub use preview::{PreviewEffect, PreviewRead, ReplayPreview, preview};
 pub use problem::Problem;
 pub use reads::{MAX_READS, PlannedRead, read_order};
 pub use result::{CallFailure, CallOutcome, CallResult, Exchange, Origin, ResponseBody, Retry, Sent};
-pub use run::{Decision, EngineError, Environment, Input, MAX_ITEMS, OpenEffect, RunHead, RunState, Status, decide};
+pub use run::{
+    Decision, EngineError, Environment, Input, MAX_ITEMS, MAX_SLEEP, OpenEffect, RunHead, RunState, Status, decide,
+};
 pub use story::{StoryAttempt, StoryEffect, StoryStep, story};
 pub use time::{Timestamp, TimestampError};

@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::catalogue::HydrateMode;
 use crate::check::{CallResolution, Resolution};
-use crate::definition::{Action, Call, Definition, RetryPolicy, Step, Trigger};
+use crate::definition::{Action, Call, Choice, Definition, RetryPolicy, Sleep, Step, Trigger};
 use crate::event::Event;
 use crate::expression::{Expression, ExpressionError, Template};
-use crate::journal::{BranchSide, StopStatus};
+use crate::journal::StopStatus;
 use crate::problem::Problem;
 use crate::reads::{self, PlannedRead};
 use crate::run::TriggerNames;
@@ -50,8 +50,18 @@ pub(crate) type NodeId = usize;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Parent {
     Workflow,
-    Branch(NodeId, BranchSide),
+    /// A block of the step, by its number.
+    Block(NodeId, usize),
+    /// The steps of a loop, for each of its items.
     Loop(NodeId),
+}
+
+/// Steps that stand in another one, such as those of `then`.
+#[derive(Debug)]
+pub(crate) struct Block {
+    /// What it is called in paths; free of `.`, `[` and `]`.
+    pub(crate) label: Arc<str>,
+    pub(crate) steps: Vec<NodeId>,
 }
 
 /// One step of a plan.
@@ -68,21 +78,25 @@ pub(crate) struct Node {
     pub(crate) slot: usize,
     pub(crate) when: Option<Expression>,
     pub(crate) task: Task,
+    /// The blocks inside it, those of a loop not included.
+    pub(crate) blocks: Vec<Block>,
 }
 
 /// What a step does, ready to run.
 #[derive(Debug)]
 pub(crate) enum Task {
     Call(CallTask),
+    /// The blocks are `then` and `else`.
     If {
         condition: Expression,
-        then: Vec<NodeId>,
-        otherwise: Vec<NodeId>,
     },
+    /// The blocks are the cases in their order, and the default as the last.
+    Switch(Choice),
     Set {
         values: Template,
     },
     ForEach(LoopTask),
+    Sleep(Sleep),
     Stop {
         status: StopStatus,
         reason: Template,
@@ -111,15 +125,38 @@ pub(crate) struct LoopTask {
     pub(crate) slots: usize,
 }
 
+impl Task {
+    pub(crate) fn call(&self) -> Option<&CallTask> {
+        if let Self::Call(call) = self { Some(call) } else { None }
+    }
+
+    pub(crate) fn for_each(&self) -> Option<&LoopTask> {
+        if let Self::ForEach(each) = self {
+            Some(each)
+        } else {
+            None
+        }
+    }
+}
+
 impl Node {
     pub(crate) fn kind(&self) -> &'static str {
         match self.task {
             Task::Call(_) => "call",
             Task::If { .. } => "if",
+            Task::Switch(_) => "switch",
             Task::Set { .. } => "set",
             Task::ForEach(_) => "for_each",
+            Task::Sleep(_) => "sleep",
             Task::Stop { .. } => "stop",
         }
+    }
+
+    /// The number of the block with this label, if there are steps in it.
+    pub(crate) fn block(&self, label: &str) -> Option<usize> {
+        self.blocks
+            .iter()
+            .position(|block| &*block.label == label && !block.steps.is_empty())
     }
 }
 
@@ -230,15 +267,15 @@ impl Plan {
 
     /// Every place where the workflow calls out, in the order of the document.
     pub fn call_sites(&self) -> Vec<CallSite> {
-        let site = |node: &Node| match &node.task {
-            Task::Call(call) => Some(CallSite {
+        let site = |node: &Node| {
+            let call = node.task.call()?;
+            Some(CallSite {
                 step: node.id.to_string(),
                 pointer: node.pointer.clone(),
                 connection: call.connection.as_deref().map(str::to_owned),
                 connector: call.connector.to_string(),
                 operation: call.operation.to_string(),
-            }),
-            Task::If { .. } | Task::Set { .. } | Task::ForEach(_) | Task::Stop { .. } => None,
+            })
         };
         self.program.nodes.iter().filter_map(site).collect()
     }
@@ -270,29 +307,41 @@ impl Builder<'_> {
                     status: StopStatus::Failed,
                     reason: Template::default(),
                 },
+                blocks: Vec::new(),
             });
             *slots += 1;
-            let task = self.task(step, at, loops, slots);
+            let blocks = self.blocks(step, at, loops, slots);
+            let task = self.task(step, at, loops);
             if let Some(node) = self.program.nodes.get_mut(at) {
                 node.task = task;
+                node.blocks = blocks;
             }
             block.push(at);
         }
         block
     }
 
-    fn task(&mut self, step: &Step, at: NodeId, loops: &[NodeId], slots: &mut usize) -> Task {
+    /// The blocks of a step that share its frame.
+    fn blocks(&mut self, step: &Step, at: NodeId, loops: &[NodeId], slots: &mut usize) -> Vec<Block> {
+        let mut blocks = Vec::new();
+        for (label, steps) in step.action.branches() {
+            let parent = Parent::Block(at, blocks.len());
+            let steps = self.block(steps, parent, loops, slots);
+            blocks.push(Block {
+                label: Arc::from(label),
+                steps,
+            });
+        }
+        blocks
+    }
+
+    fn task(&mut self, step: &Step, at: NodeId, loops: &[NodeId]) -> Task {
         match &step.action {
             Action::Call(call) => Task::Call(self.call(step, call)),
-            Action::If {
-                condition,
-                then,
-                otherwise,
-            } => Task::If {
+            Action::If { condition, .. } => Task::If {
                 condition: condition.clone(),
-                then: self.block(then, Parent::Branch(at, BranchSide::Then), loops, slots),
-                otherwise: self.block(otherwise, Parent::Branch(at, BranchSide::Else), loops, slots),
             },
+            Action::Switch(switch) => Task::Switch(switch.choice.clone()),
             Action::Set { values, .. } => Task::Set { values: values.clone() },
             Action::ForEach(each) => {
                 let mut inside = loops.to_vec();
@@ -308,6 +357,7 @@ impl Builder<'_> {
                     slots,
                 })
             }
+            Action::Sleep(sleep) => Task::Sleep(sleep.clone()),
             Action::Stop { status, reason } => Task::Stop {
                 status: *status,
                 reason: reason.clone(),

@@ -80,19 +80,28 @@ pub fn preview(
         pending: VecDeque::new(),
         preview: ReplayPreview::default(),
     };
+    let mut now = now;
     rehearsal.step(Input::Started, environment, now);
-    while let Some(command) = rehearsal.pending.pop_front() {
-        let Some(result) = rehearsal.answer(&command) else {
-            continue;
+    loop {
+        while let Some(command) = rehearsal.pending.pop_front() {
+            let Some(result) = rehearsal.answer(&command) else {
+                continue;
+            };
+            rehearsal.step(
+                Input::Outcome {
+                    call: command.call(),
+                    result: &result,
+                },
+                environment,
+                now,
+            );
+        }
+        // Nobody waits for a sleep in a rehearsal.
+        let Some(wakes) = rehearsal.run.first_wake() else {
+            break;
         };
-        rehearsal.step(
-            Input::Outcome {
-                call: command.call(),
-                result: &result,
-            },
-            environment,
-            now,
-        );
+        now = now.max(wakes);
+        rehearsal.step(Input::Due, environment, now);
     }
     rehearsal.finish()
 }

@@ -8,6 +8,7 @@ mod decide;
 mod fold;
 mod retry;
 mod scope;
+pub(crate) mod sleep;
 mod state;
 mod walk;
 
@@ -15,6 +16,7 @@ use serde_json::Value;
 
 pub use self::decide::decide;
 pub(crate) use self::scope::{EVENT_MEMBERS, STEP_ROOTS, TRIGGER_ROOTS, TriggerNames};
+pub use self::sleep::MAX_SLEEP;
 pub use self::state::{OpenEffect, RunHead, RunState};
 use crate::command::{CallId, Command};
 use crate::effect::EffectClass;

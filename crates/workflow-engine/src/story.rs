@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 
 use crate::command::CallId;
+use crate::definition::Choice;
 use crate::document::Document;
 use crate::effect::EffectKey;
-use crate::journal::{AttemptOutcome, BranchSide, EffectEnd, Entry, Target};
+use crate::journal::{AttemptOutcome, EffectEnd, Entry, Target};
 use crate::ledger::EffectState;
 use crate::plan::{NodeId, Plan, Program, Task};
 use crate::result::{Exchange, Origin};
@@ -18,7 +19,7 @@ use crate::time::Timestamp;
 pub struct StoryStep {
     /// Path of the step, `hydrate.<read>` for a read.
     pub path: String,
-    /// `read`, `call`, `if`, `set`, `for_each` or `stop`.
+    /// `read`, `call`, `if`, `switch`, `set`, `for_each`, `sleep` or `stop`.
     pub kind: &'static str,
     /// What it is, in a few words: the operation, the branch taken, the number of items.
     pub label: String,
@@ -32,7 +33,7 @@ pub struct StoryStep {
     pub attempts: Vec<StoryAttempt>,
     /// Its effect, for calls that have one.
     pub effect: Option<StoryEffect>,
-    /// Its output; not repeated for `if` and `for_each`.
+    /// Its output; not repeated for steps with steps inside.
     pub output: Option<Document>,
     /// Why it failed, waits, or was left out.
     pub note: Option<String>,
@@ -119,9 +120,12 @@ impl Teller<'_> {
                 let node = program.nodes.get(*node)?;
                 let label = match &node.task {
                     Task::Call(call) => format!("{}.{}", call.connector, call.operation),
-                    Task::If { condition, .. } => condition.source().to_owned(),
+                    Task::If { condition } => condition.source().to_owned(),
+                    Task::Switch(Choice::Value(value)) => value.source().to_owned(),
                     Task::ForEach(each) => each.list.source().to_owned(),
-                    Task::Set { .. } | Task::Stop { .. } => String::new(),
+                    Task::Switch(Choice::Conditions(_)) | Task::Set { .. } | Task::Sleep(_) | Task::Stop { .. } => {
+                        String::new()
+                    }
                 };
                 Some((node.kind(), label))
             }
@@ -262,11 +266,7 @@ impl Teller<'_> {
             }
             Entry::Branch(branch) => {
                 let step = self.through(&step_of(&branch.step), "if", "succeeded", at);
-                let taken = match branch.taken {
-                    BranchSide::Then => "then",
-                    BranchSide::Else => "else",
-                    BranchSide::None => "neither",
-                };
+                let taken = branch.taken.label().unwrap_or("nowhere");
                 step.label = if step.label.is_empty() {
                     taken.to_owned()
                 } else {
@@ -285,6 +285,14 @@ impl Teller<'_> {
                 } else {
                     format!("{}: {count} {noun}", step.label)
                 };
+            }
+            Entry::Slept(slept) => {
+                let step = self.step(&step_of(&slept.step), "sleep", at);
+                step.status = "waiting";
+                step.label = format!("until {}", slept.until);
+            }
+            Entry::Woke(woke) => {
+                self.through(&step_of(&woke.step), "sleep", "succeeded", at);
             }
             Entry::Stopped(stopped) => {
                 let step = self.through(&step_of(&stopped.step), "stop", "succeeded", at);
@@ -373,7 +381,7 @@ impl Teller<'_> {
             let Some(outer) = self
                 .steps
                 .get(position)
-                .filter(|step| matches!(step.kind, "if" | "for_each"))
+                .filter(|step| matches!(step.kind, "if" | "switch" | "for_each"))
             else {
                 continue;
             };
@@ -415,12 +423,12 @@ impl Teller<'_> {
             let is_told = self.by_path.contains_key(&path);
             if !is_told {
                 self.step(&of, node.kind(), Timestamp::from_unix_ms(0)).started_at = None;
-            } else if let Task::If { then, otherwise, .. } = &node.task {
-                for (block, side) in [(then, "then"), (otherwise, "else")] {
-                    let inside = format!("{path}.{side}.");
-                    if self.by_path.keys().any(|told| told.starts_with(&inside)) {
-                        self.pending(program, block, &inside);
-                    }
+                continue;
+            }
+            for block in &node.blocks {
+                let inside = format!("{path}.{}.", block.label);
+                if self.by_path.keys().any(|told| told.starts_with(&inside)) {
+                    self.pending(program, &block.steps, &inside);
                 }
             }
         }

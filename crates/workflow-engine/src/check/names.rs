@@ -106,12 +106,15 @@ impl<'a> Names<'a> {
 
     fn inside(&mut self, step: &'a Step) {
         match &step.action {
-            Action::If { then, otherwise, .. } => {
+            // One of the blocks is taken, or none.
+            Action::If { .. } | Action::Switch(_) => {
                 let before = self.known.clone();
-                self.block(then);
-                let mut after = std::mem::replace(&mut self.known, before.clone());
-                self.block(otherwise);
-                after.append(&mut self.known);
+                let mut after = before.clone();
+                for block in step.blocks() {
+                    self.known.clone_from(&before);
+                    self.block(block);
+                    after.append(&mut self.known);
+                }
                 for (id, known) in &mut after {
                     if !before.contains_key(id) && *known == Known::Surely {
                         *known = Known::Perhaps;
@@ -135,7 +138,7 @@ impl<'a> Names<'a> {
                     self.loops.entry(id).or_insert(&step.id);
                 }
             }
-            Action::Call(_) | Action::Set { .. } | Action::Stop { .. } => {}
+            Action::Call(_) | Action::Set { .. } | Action::Sleep(_) | Action::Stop { .. } => {}
         }
     }
 
@@ -149,7 +152,9 @@ impl<'a> Names<'a> {
                     .and_then(|info| info.output_schema)
                     .map_or(Shape::Open, Shape::Schema)
             }
-            Action::If { .. } | Action::ForEach(_) | Action::Stop { .. } => Shape::Open,
+            Action::If { .. } | Action::Switch(_) | Action::ForEach(_) | Action::Sleep(_) | Action::Stop { .. } => {
+                Shape::Open
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{MAX_CONCURRENCY, MAX_TRIES};
+use super::{DEFAULT_CASE, MAX_CASES, MAX_CONCURRENCY, MAX_TRIES};
 
 pub(super) fn workflow() -> Value {
     json!({
@@ -75,6 +75,34 @@ pub(super) fn workflow() -> Value {
                         "then": { "$ref": "#/$defs/steps" },
                         "else": { "$ref": "#/$defs/steps" },
                     }), &["if", "then"]),
+                    step("switch", json!({
+                        "switch": {
+                            "oneOf": [
+                                { "$ref": "#/$defs/expression", "description": "A text, number or boolean that chooses among `cases`." },
+                                {
+                                    "type": "array",
+                                    "minItems": 1,
+                                    "maxItems": MAX_CASES,
+                                    "description": "The first whose `when` is true.",
+                                    "items": {
+                                        "type": "object",
+                                        "additionalProperties": false,
+                                        "required": ["when", "do"],
+                                        "properties": { "when": { "$ref": "#/$defs/expression" }, "do": { "$ref": "#/$defs/steps" } },
+                                    },
+                                },
+                            ],
+                        },
+                        "cases": {
+                            "type": "object",
+                            "minProperties": 1,
+                            "maxProperties": MAX_CASES,
+                            "propertyNames": { "not": { "const": DEFAULT_CASE } },
+                            "additionalProperties": { "$ref": "#/$defs/steps" },
+                            "description": "Values and their steps.",
+                        },
+                        "default": { "$ref": "#/$defs/steps", "description": "When no case holds." },
+                    }), &["switch"]),
                     step("set", json!({ "set": { "type": "object", "description": "Names and values; the output of the step." } }), &["set"]),
                     step("for_each", json!({
                         "for_each": { "$ref": "#/$defs/expression", "description": "A list." },
@@ -83,6 +111,24 @@ pub(super) fn workflow() -> Value {
                         "concurrency": { "type": "integer", "minimum": 1, "maximum": MAX_CONCURRENCY, "default": 1 },
                         "do": { "$ref": "#/$defs/steps" },
                     }), &["for_each", "do"]),
+                    step("sleep", json!({
+                        "sleep": {
+                            "oneOf": [
+                                { "type": "string", "description": "How long: a span, or {{ }} that gives one." },
+                                { "type": "number", "minimum": 0, "description": "How many seconds." },
+                                {
+                                    "type": "object",
+                                    "additionalProperties": false,
+                                    "minProperties": 1,
+                                    "maxProperties": 1,
+                                    "properties": {
+                                        "for": { "type": ["string", "number"], "description": "A span or a number of seconds." },
+                                        "until": { "type": ["string", "integer"], "description": "RFC 3339, or seconds since 1970." },
+                                    },
+                                },
+                            ],
+                        },
+                    }), &["sleep"]),
                     step("stop", json!({
                         "stop": {
                             "type": "object",

@@ -6,16 +6,17 @@ use serde_json::{Value, json};
 
 use super::fields::{Fields, wrong_type};
 use super::{
-    Action, Call, DEFAULT_CALL_TIMEOUT, ForEach, MAX_CALL_TIMEOUT, MAX_CONCURRENCY, MAX_STEP_DEPTH, MAX_STEPS,
-    MAX_TRIES, MAX_WORKFLOW_TIMEOUT, RetryPolicy, Step,
+    Action, Call, Case, Choice, DEFAULT_CALL_TIMEOUT, DEFAULT_CASE, ForEach, MAX_CALL_TIMEOUT, MAX_CASES,
+    MAX_CONCURRENCY, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WORKFLOW_TIMEOUT, RetryPolicy, Sleep, SleepHow, Step,
+    Switch, case_label,
 };
-use crate::expression::Template;
+use crate::expression::{Expression, Template};
 use crate::journal::StopStatus;
 use crate::problem::{Problem, child};
-use crate::run::STEP_ROOTS;
+use crate::run::{STEP_ROOTS, sleep};
 
 /// The keys that say what a step does, and the keys that may stand beside them.
-const KINDS: [(&str, &[&str]); 5] = [
+const KINDS: [(&str, &[&str]); 7] = [
     (
         "call",
         &[
@@ -30,11 +31,13 @@ const KINDS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("if", &["id", "when", "if", "then", "else"]),
+    ("switch", &["id", "when", "switch", "cases", "default"]),
     ("set", &["id", "when", "set"]),
     (
         "for_each",
         &["id", "when", "for_each", "as", "key", "concurrency", "do"],
     ),
+    ("sleep", &["id", "when", "sleep"]),
     ("stop", &["id", "when", "stop"]),
 ];
 /// The longest id of a step in bytes: ids are part of paths, paths of keys and of every journal.
@@ -128,8 +131,10 @@ impl<'p> Steps<'p> {
         let action = match kind {
             "call" => self.call(&fields).map(Action::Call),
             "if" => self.branches(&fields, depth),
+            "switch" => self.switch(&fields, depth).map(Action::Switch),
             "set" => self.set(&fields),
             "for_each" => self.for_each(&fields, depth).map(Action::ForEach),
+            "sleep" => self.sleep(&fields).map(Action::Sleep),
             _ => self.stop(&fields),
         };
         Some(Step {
@@ -265,6 +270,76 @@ impl<'p> Steps<'p> {
         })
     }
 
+    /// `switch: "{{ … }}"` with `cases` by value, or `switch` as a list of conditions.
+    fn switch(&mut self, fields: &Fields<'_>, depth: usize) -> Option<Switch> {
+        let (choice, cases) = match fields.get("switch")? {
+            Value::Array(list) => {
+                if fields.has("cases") {
+                    let message = "a `switch` that lists its conditions has no `cases` beside them";
+                    self.problems
+                        .push(Problem::new(fields.at("cases"), "unknown_key", message));
+                }
+                let (conditions, cases) = self.conditions(list, &fields.at("switch"), depth)?;
+                (Choice::Conditions(conditions), cases)
+            }
+            _ => {
+                let value = fields.expression("switch", self.problems);
+                let cases = fields.required("cases", self.problems)?;
+                (Choice::Value(value?), self.cases(cases, &fields.at("cases"), depth)?)
+            }
+        };
+        let default = fields
+            .get("default")
+            .map(|steps| self.block(steps, &fields.at("default"), depth + 1));
+        if cases.is_empty() || cases.len() > MAX_CASES {
+            let message = format!("a `switch` has 1 to {MAX_CASES} cases, this one has {}", cases.len());
+            self.problems
+                .push(Problem::new(&fields.pointer, "out_of_bounds", message));
+        }
+        Some(Switch {
+            choice,
+            cases,
+            default: default.unwrap_or_default(),
+        })
+    }
+
+    fn cases(&mut self, cases: &Value, pointer: &str, depth: usize) -> Option<Vec<Case>> {
+        let Value::Object(map) = cases else {
+            let wanted = "an object of values and their steps";
+            self.problems.push(wrong_type(pointer, wanted, cases));
+            return None;
+        };
+        let mut parsed = Vec::with_capacity(map.len());
+        for (value, steps) in map {
+            let place = child(pointer, value);
+            if value == DEFAULT_CASE {
+                let message = "the steps for every other value stand in `default` beside `cases`";
+                self.problems.push(Problem::new(&place, "bad_case", message));
+            }
+            parsed.push(Case {
+                label: case_label(value),
+                steps: self.block(steps, &place, depth + 1),
+            });
+        }
+        Some(parsed)
+    }
+
+    fn conditions(&mut self, list: &[Value], pointer: &str, depth: usize) -> Option<(Vec<Expression>, Vec<Case>)> {
+        let (mut conditions, mut cases) = (Vec::new(), Vec::new());
+        for (number, case) in list.iter().enumerate() {
+            let fields = Fields::new(case, child(pointer, number), &["when", "do"], self.problems)?;
+            fields.required("when", self.problems);
+            conditions.extend(fields.expression("when", self.problems));
+            if let Some(steps) = fields.required("do", self.problems) {
+                cases.push(Case {
+                    label: (number + 1).to_string(),
+                    steps: self.block(steps, &fields.at("do"), depth + 1),
+                });
+            }
+        }
+        (conditions.len() == list.len() && cases.len() == list.len()).then_some((conditions, cases))
+    }
+
     fn set(&mut self, fields: &Fields<'_>) -> Option<Action> {
         match fields.get("set")? {
             values @ Value::Object(map) => {
@@ -302,6 +377,38 @@ impl<'p> Steps<'p> {
             concurrency,
             steps: steps?,
         })
+    }
+
+    /// `sleep: 5m`, `sleep: { for: … }` or `sleep: { until: … }`.
+    fn sleep(&mut self, fields: &Fields<'_>) -> Option<Sleep> {
+        let place = fields.at("sleep");
+        let (how, value, place) = match fields.get("sleep")? {
+            Value::Object(_) => {
+                let inside = Fields::new(fields.get("sleep")?, place, &["for", "until"], self.problems)?;
+                match (inside.get("for"), inside.get("until")) {
+                    (Some(value), None) => (SleepHow::For, value, inside.at("for")),
+                    (None, Some(value)) => (SleepHow::Until, value, inside.at("until")),
+                    (Some(_), Some(_)) | (None, None) => {
+                        let message = "a `sleep` has either `for` or `until`";
+                        self.problems.push(Problem::new(&inside.pointer, "bad_sleep", message));
+                        return None;
+                    }
+                }
+            }
+            value => (SleepHow::For, value, place),
+        };
+        let template = self.template(value, &place)?;
+        if template.expressions().next().is_none() {
+            let checked = match how {
+                SleepHow::For => sleep::span(value).map(drop),
+                SleepHow::Until => sleep::moment(value).map(drop),
+            };
+            if let Err(message) = checked {
+                self.problems.push(Problem::new(place, "bad_sleep", message));
+                return None;
+            }
+        }
+        Some(Sleep { how, value: template })
     }
 
     fn stop(&mut self, fields: &Fields<'_>) -> Option<Action> {

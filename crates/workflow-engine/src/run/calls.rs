@@ -28,10 +28,7 @@ const NO_WAY_TO_KNOW: &str = "it may have been sent by an earlier run, and the p
 
 impl Walk<'_> {
     fn task(&self, place: &Place) -> Option<&CallTask> {
-        match &self.program.nodes.get(place.node)?.task {
-            Task::Call(task) => Some(task),
-            Task::If { .. } | Task::Set { .. } | Task::ForEach(_) | Task::Stop { .. } => None,
-        }
+        self.program.nodes.get(place.node)?.task.call()
     }
 
     /// Begins the call of a step, or answers it from the ledger. `again`: the number of the call that goes on, when

@@ -8,9 +8,9 @@ use super::state::{Closed, Frame, ItemState, Loop, OpenCall, Owner, Phase, Place
 use crate::command::{CallId, SendMode};
 use crate::document::Document;
 use crate::journal::{
-    Abandoned, Attempt, AttemptOutcome, BranchSide, EffectEnd, Ending, Entry, Intent, Issued, Item, StopStatus, Target,
+    Abandoned, Attempt, AttemptOutcome, EffectEnd, Ending, Entry, Intent, Issued, Item, StopStatus, Target,
 };
-use crate::plan::{Parent, Task};
+use crate::plan::Parent;
 use crate::result::{CallFailure, Sent};
 use crate::time::Timestamp;
 
@@ -56,19 +56,33 @@ impl RunState {
             Entry::ReadSkipped(skipped) => self.settle_read(&skipped.name, ReadState::Null),
             Entry::Skipped(skipped) => self.close_path(&skipped.step, Closed::plain(Verdict::Skipped, None)),
             Entry::Branch(branch) => {
-                let taken = branch.taken;
-                match taken {
-                    BranchSide::None => {
-                        let closed = Closed::plain(Verdict::Done, Some(Document::null()));
-                        self.close_path(&branch.step, closed);
-                    }
-                    BranchSide::Then | BranchSide::Else => self.set_slot(&branch.step, |_| Slot::Branch(taken)),
+                let Some(label) = branch.taken.label() else {
+                    let closed = Closed::plain(Verdict::Done, Some(Document::null()));
+                    return self.close_path(&branch.step, closed);
+                };
+                let place = self.place(&branch.step);
+                let node = place.as_ref().and_then(|place| self.program.0.nodes.get(place.node));
+                match (&place, node.and_then(|node| node.block(label))) {
+                    (Some(place), Some(block)) => self.put_slot(place, |_| Slot::Inside(block)),
+                    (None, _) | (_, None) => self.note_foreign(&Target::Step(Arc::clone(&branch.step))),
                 }
             }
             Entry::Set(set) => {
                 self.close_path(&set.step, Closed::plain(Verdict::Done, Some(set.output.clone())));
             }
             Entry::Items(items) => self.fold_items(&items.step, &items.items),
+            Entry::Slept(slept) => match self.place(&slept.step) {
+                Some(place) => {
+                    self.put_slot(&place, |_| Slot::Asleep(slept.until));
+                    self.sleeps.insert((slept.until, place));
+                }
+                None => self.note_foreign(&Target::Step(Arc::clone(&slept.step))),
+            },
+            Entry::Woke(woke) => {
+                let place = self.place(&woke.step);
+                self.sleeps.retain(|(_, asleep)| Some(asleep) != place.as_ref());
+                self.close_path(&woke.step, Closed::plain(Verdict::Done, Some(Document::null())));
+            }
             Entry::Stopped(stopped) => {
                 let ending = match stopped.status {
                     StopStatus::Succeeded => Ending::Succeeded,
@@ -113,6 +127,7 @@ impl RunState {
             }
             Entry::Finished(finished) => {
                 self.calls.clear();
+                self.sleeps.clear();
                 self.finished = Some(finished.ending.clone());
             }
         }
@@ -292,12 +307,9 @@ impl RunState {
     }
 
     fn fold_items(&mut self, step: &Arc<str>, items: &[Item]) {
-        let slots = self
-            .place(step)
-            .and_then(|place| match &self.program.0.nodes.get(place.node)?.task {
-                Task::ForEach(each) => Some(each.slots),
-                Task::Call(_) | Task::If { .. } | Task::Set { .. } | Task::Stop { .. } => None,
-            });
+        let place = self.place(step);
+        let node = place.as_ref().and_then(|place| self.program.0.nodes.get(place.node));
+        let slots = node.and_then(|node| node.task.for_each()).map(|each| each.slots);
         let Some(slots) = slots else {
             return self.note_foreign(&Target::Step(Arc::clone(step)));
         };
@@ -422,7 +434,7 @@ impl RunState {
         let output = output.unwrap_or_else(Document::null);
         match parent {
             Parent::Workflow => {}
-            Parent::Branch(node, _) => {
+            Parent::Block(node, _) => {
                 self.close(
                     Place {
                         node,
@@ -471,13 +483,19 @@ impl RunState {
         CallId(self.next_call)
     }
 
+    /// When the first step that sleeps wakes up. Nobody does any more in a run that ends.
+    pub(crate) fn first_wake(&self) -> Option<Timestamp> {
+        let wakes = self.sleeps.first().map(|(until, _)| *until);
+        wakes.filter(|_| self.ending.is_none())
+    }
+
     /// The earliest moment at which something waits to go on.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         let wait = |call: &OpenCall| match call.phase {
             Phase::Wait { until, .. } => Some(until),
             Phase::Flight => None,
         };
-        self.calls.values().filter_map(wait).min()
+        self.calls.values().filter_map(wait).chain(self.first_wake()).min()
     }
 }
 

@@ -300,7 +300,7 @@ impl<'a> RunScope<'a> {
         let slot = self.program.nodes.get(node)?.slot;
         match self.run.frame(loops, items)?.slots.get(slot)? {
             Slot::Closed(closed) => Some(closed),
-            Slot::Pending | Slot::Open | Slot::Branch(_) | Slot::Loop(_) => None,
+            Slot::Pending | Slot::Open | Slot::Asleep(_) | Slot::Inside(_) | Slot::Loop(_) => None,
         }
     }
 

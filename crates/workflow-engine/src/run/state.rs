@@ -1,6 +1,6 @@
 //! What a run knows. Changed by [`RunState::fold`] alone, cheap to clone, never written anywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::command::{CallId, SendMode};
@@ -8,7 +8,7 @@ use crate::document::Document;
 use crate::effect::{EffectClass, EffectKey};
 use crate::event::Event;
 use crate::id::{RunId, VersionId, WorkflowId, WorkspaceId};
-use crate::journal::{BranchSide, Ending, Exchanges, Intent, Target};
+use crate::journal::{Ending, Exchanges, Intent, Target};
 use crate::ledger::Ledger;
 use crate::plan::{NodeId, Parent, Plan, Program};
 use crate::result::Origin;
@@ -68,6 +68,8 @@ pub struct RunState {
     pub(super) frame: Frame,
     pub(super) calls: BTreeMap<CallId, OpenCall>,
     pub(super) next_call: u32,
+    /// The steps that sleep, and until when.
+    pub(super) sleeps: BTreeSet<(Timestamp, Place)>,
     /// How the run is going to end once the effects on their way are back.
     pub(super) ending: Option<Ending>,
     /// The step whose effect nobody knows about.
@@ -122,8 +124,10 @@ pub(super) enum Slot {
     Pending,
     /// A call is open.
     Open,
-    /// An `if` that went this way and is not through.
-    Branch(BranchSide),
+    /// A `sleep`, until then.
+    Asleep(Timestamp),
+    /// A step that is in this one of its blocks and not through.
+    Inside(usize),
     /// A `for_each` that is not through.
     Loop(Arc<Loop>),
     Closed(Arc<Closed>),
@@ -180,7 +184,7 @@ impl Closed {
 }
 
 /// Which instance of a step: the step and the item of each loop around it.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Place {
     pub(super) node: NodeId,
     pub(super) items: Vec<usize>,
@@ -232,6 +236,7 @@ impl RunState {
             frame: Frame::new(program.slots),
             calls: BTreeMap::new(),
             next_call: 0,
+            sleeps: BTreeSet::new(),
             ending: None,
             unknown: None,
             finished: None,
@@ -265,10 +270,15 @@ impl RunState {
                 message: message.to_string(),
                 step: step.as_deref().map(str::to_owned),
             },
-            None if !self.calls.is_empty() && self.calls.values().all(|call| call.phase != Phase::Flight) => {
-                Status::Waiting
+            None => {
+                let waits = !self.calls.is_empty() || !self.sleeps.is_empty();
+                let flies = self.calls.values().any(|call| call.phase == Phase::Flight);
+                if waits && !flies {
+                    Status::Waiting
+                } else {
+                    Status::Running
+                }
             }
-            None => Status::Running,
         }
     }
 
@@ -325,9 +335,17 @@ impl RunState {
         };
         match node.parent {
             Parent::Workflow => {}
-            Parent::Branch(parent, side) => {
+            Parent::Block(parent, number) => {
                 self.write_path(parent, items, path);
-                path.push_str(if side == BranchSide::Then { ".then." } else { ".else." });
+                let block = self
+                    .program
+                    .0
+                    .nodes
+                    .get(parent)
+                    .and_then(|node| node.blocks.get(number));
+                path.push('.');
+                path.push_str(block.map_or("", |block| &block.label));
+                path.push('.');
             }
             Parent::Loop(parent) => {
                 let (outer, last) = match items.split_last() {

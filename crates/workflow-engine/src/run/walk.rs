@@ -7,21 +7,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::scope::{ReadNames, RunScope};
+use super::sleep::{self, MAX_SLEEP};
 use super::state::{Place, ReadState, RunState, Slot};
 use super::{Environment, MAX_ITEMS};
 use crate::command::{CallId, Command};
+use crate::definition::{Choice, DEFAULT_CASE, Sleep, SleepHow};
 use crate::document::{self, Document};
-use crate::effect::fingerprint;
+use crate::effect::{fingerprint, path_text};
 use crate::expression::{Expression, ExpressionError, Found};
 use crate::journal::{
-    BranchSide, BranchTaken, Ending, Entry, Finished, Item, ItemsTaken, ReadSkipped, SetDone, Skipped, StepFailed,
-    Stopped, Target,
+    BranchSide, BranchTaken, Ending, Entry, Finished, Item, ItemsTaken, ReadSkipped, SetDone, Skipped, Slept,
+    StepFailed, Stopped, Target, Woke,
 };
-use crate::plan::{LoopTask, NodeId, Program, Task};
+use crate::plan::{Block, LoopTask, Node, NodeId, Program, Task};
 use crate::time::Timestamp;
-
-/// The longest item key that is used as it is in paths; longer ones are hashed.
-const MAX_KEY_BYTES: usize = 64;
 
 /// A decision in the making.
 pub(super) struct Walk<'a> {
@@ -180,15 +179,22 @@ impl<'a> Walk<'a> {
             let Some(slot) = self.run.slot(&place).cloned() else {
                 return false;
             };
-            let Some(task) = self.program.nodes.get(*node).map(|node| &node.task) else {
+            let Some(node) = self.program.nodes.get(*node) else {
                 return false;
             };
-            let through = match (slot, task) {
+            let through = match (slot, &node.task) {
                 (Slot::Closed(_), _) => true,
-                (Slot::Branch(BranchSide::Then), Task::If { then, .. }) => self.block(then, items),
-                (Slot::Branch(_), Task::If { otherwise, .. }) => self.block(otherwise, items),
+                (Slot::Inside(number), _) => match node.blocks.get(number) {
+                    Some(inside) => self.block(&inside.steps, items),
+                    None => false,
+                },
                 (Slot::Loop(_), Task::ForEach(each)) => self.items(&place, each, items),
-                (Slot::Pending | Slot::Open | Slot::Branch(_) | Slot::Loop(_), _) => false,
+                (Slot::Asleep(until), _) if until <= self.now => {
+                    let step = self.run.path(&place);
+                    self.push(Entry::Woke(Woke { step }));
+                    true
+                }
+                (Slot::Pending | Slot::Open | Slot::Asleep(_) | Slot::Loop(_), _) => false,
             };
             if !through || self.is_over() {
                 return false;
@@ -243,12 +249,10 @@ impl<'a> Walk<'a> {
                 step: Arc::clone(&path),
             })),
             (Ok(true), Task::Call(call)) => return self.start_call(place, &path, call, None),
-            (
-                Ok(true),
-                Task::If {
-                    condition, otherwise, ..
-                },
-            ) => self.branch(place, &path, condition, otherwise),
+            (Ok(true), Task::If { condition }) => self.branch(place, condition).map(|taken| branch(&path, node, taken)),
+            (Ok(true), Task::Switch(choice)) => self
+                .choose(place, choice, &node.blocks)
+                .map(|taken| branch(&path, node, taken)),
             (Ok(true), Task::Set { values }) => match values.render(&self.scope(place)) {
                 Ok(output) => Ok(Entry::Set(SetDone {
                     step: Arc::clone(&path),
@@ -256,6 +260,12 @@ impl<'a> Walk<'a> {
                 })),
                 Err(error) => Err(error.into()),
             },
+            (Ok(true), Task::Sleep(sleep)) => self.sleep(place, sleep).map(|until| {
+                Entry::Slept(Slept {
+                    step: Arc::clone(&path),
+                    until,
+                })
+            }),
             (Ok(true), Task::ForEach(each)) => self.list(place, &path, each),
             (Ok(true), Task::Stop { status, reason }) => match reason.render(&self.scope(place)) {
                 Ok(reason) => {
@@ -278,22 +288,68 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn branch(
-        &self,
-        place: &Place,
-        path: &Arc<str>,
-        condition: &Expression,
-        otherwise: &[NodeId],
-    ) -> Result<Entry, Fault> {
-        let taken = match condition.truth(&self.scope(place))? {
+    fn branch(&self, place: &Place, condition: &Expression) -> Result<BranchSide, Fault> {
+        Ok(match condition.truth(&self.scope(place))? {
             true => BranchSide::Then,
-            false if otherwise.is_empty() => BranchSide::None,
             false => BranchSide::Else,
+        })
+    }
+
+    fn choose(&self, place: &Place, choice: &Choice, cases: &[Block]) -> Result<BranchSide, Fault> {
+        let scope = self.scope(place);
+        let label = match choice {
+            Choice::Conditions(conditions) => {
+                let mut holds = None;
+                for (condition, case) in conditions.iter().zip(cases) {
+                    if condition.truth(&scope)? {
+                        holds = Some(Arc::clone(&case.label));
+                        break;
+                    }
+                }
+                holds
+            }
+            Choice::Value(value) => {
+                let found = value.value(&scope)?;
+                let text = match &found {
+                    serde_json::Value::Null => None,
+                    serde_json::Value::String(text) => Some(text.clone()),
+                    serde_json::Value::Number(number) => Some(number.to_string()),
+                    serde_json::Value::Bool(flag) => Some(flag.to_string()),
+                    serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
+                        let what = if found.is_array() { "a list" } else { "an object" };
+                        return Err(Fault {
+                            code: "not_a_case",
+                            message: format!(
+                                "`{}` is {what}; a case is a text, a number or a boolean",
+                                value.source()
+                            ),
+                        });
+                    }
+                };
+                let label = text.map(|text| crate::definition::case_label(&text));
+                let case = cases.iter().find(|case| Some(&*case.label) == label.as_deref());
+                case.map(|case| Arc::clone(&case.label))
+            }
         };
-        Ok(Entry::Branch(BranchTaken {
-            step: Arc::clone(path),
-            taken,
-        }))
+        Ok(BranchSide::Case(label.unwrap_or_else(|| Arc::from(DEFAULT_CASE))))
+    }
+
+    /// Until when a step sleeps.
+    fn sleep(&self, place: &Place, sleep: &Sleep) -> Result<Timestamp, Fault> {
+        let value = sleep.value.render(&self.scope(place))?;
+        let bad = |message| Fault {
+            code: "bad_sleep",
+            message,
+        };
+        let until = match sleep.how {
+            SleepHow::For => self.now.plus(sleep::span(value.value()).map_err(bad)?),
+            SleepHow::Until => sleep::moment(value.value()).map_err(bad)?,
+        };
+        if until > self.now.plus(MAX_SLEEP) {
+            let limit = crate::duration::print(MAX_SLEEP);
+            return Err(bad(format!("{until} is more than {limit} away")));
+        }
+        Ok(until)
     }
 
     fn list(&self, place: &Place, path: &Arc<str>, each: &LoopTask) -> Result<Entry, Fault> {
@@ -367,16 +423,20 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// The entry for a choice; what leads to a block without steps leads nowhere.
+fn branch(path: &Arc<str>, node: &Node, taken: BranchSide) -> Entry {
+    let leads = taken.label().and_then(|label| node.block(label)).is_some();
+    Entry::Branch(BranchTaken {
+        step: Arc::clone(path),
+        taken: if leads { taken } else { BranchSide::None },
+    })
+}
+
 /// An item's key as it stands in paths: short plain keys as they are, anything else by its hash.
 fn path_key(key: &serde_json::Value) -> String {
-    let text = match key {
-        serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Number(number) => number.to_string(),
-        other => return fingerprint(other),
-    };
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b':' | b'@');
-    match !text.is_empty() && text.len() <= MAX_KEY_BYTES && text.bytes().all(plain) {
-        true => text,
-        false => format!("~{}", fingerprint(key)),
+    match key {
+        serde_json::Value::String(text) => path_text(text, key),
+        serde_json::Value::Number(number) => path_text(&number.to_string(), key),
+        other => fingerprint(other),
     }
 }

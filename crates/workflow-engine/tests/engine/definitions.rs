@@ -73,15 +73,19 @@ fn the_document_itself() {
     );
 }
 
+const KINDS: &str = "call, if, switch, set, for_each, sleep, stop";
+
 #[test]
 fn the_shape_of_steps() {
     wrong(
-        "  - { id: a, sleep: 5m }",
-        "/steps/0: this step does nothing that is supported; it needs one of: call, if, set, for_each, stop",
+        "  - { id: a, snooze: 5m }",
+        &format!("/steps/0: this step does nothing that is supported; it needs one of: {KINDS}"),
     );
     wrong(
         "  - { id: a, foreach: x, do: [] }",
-        "/steps/0: this step does nothing that is supported; it needs one of: call, if, set, for_each, stop (did you mean `for_each`?)",
+        &format!(
+            "/steps/0: this step does nothing that is supported; it needs one of: {KINDS} (did you mean `for_each`?)"
+        ),
     );
     wrong(
         "  - { id: a, set: { b: 1 }, stop: {} }",
@@ -333,8 +337,10 @@ fn the_published_schema_says_what_the_parser_takes() {
     let bodies = [
         ("call", "call: a.b"),
         ("if", "if: \"{{ event }}\", then: []"),
+        ("switch", "switch: \"{{ event }}\", cases: {}"),
         ("set", "set: {}"),
         ("for_each", "for_each: \"{{ event }}\", do: []"),
+        ("sleep", "sleep: 1s"),
         ("stop", "stop: {}"),
     ];
     for (at, (kind, body)) in bodies.iter().enumerate() {

@@ -5,6 +5,7 @@
     reason = "in tests a panic is the report; helpers are tests too"
 )]
 
+mod choices;
 mod definitions;
 mod effects;
 mod expressions;
@@ -12,5 +13,6 @@ mod flow;
 mod hydration;
 mod properties;
 mod replay;
+mod sleeping;
 mod support;
 mod telling;

@@ -156,10 +156,14 @@ named_enum! {
         Call = "call",
         /// A choice between two branches.
         If = "if",
+        /// A choice among cases.
+        Switch = "switch",
         /// Values that later steps use.
         Set = "set",
         /// Steps for each item of a list.
         ForEach = "for_each",
+        /// A pause.
+        Sleep = "sleep",
         /// The end of the run.
         Stop = "stop",
     }
@@ -172,7 +176,7 @@ named_enum! {
         Pending = "pending",
         /// Under way.
         Running = "running",
-        /// Between two tries.
+        /// Between two tries, or asleep.
         Waiting = "waiting",
         /// Done.
         Succeeded = "succeeded",
