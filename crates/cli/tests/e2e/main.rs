@@ -17,6 +17,8 @@ mod localstripe;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod timers;
+#[cfg(test)]
 mod tracing;
 #[cfg(test)]
 mod upstream;
