@@ -61,9 +61,12 @@ pub fn check(definition: &Definition, catalogue: &dyn Catalogue) -> Result<Resol
             ..problem
         }));
     }
-    calls::resolve(&definition.steps, catalogue, &mut resolution, &mut problems);
+    for steps in [&definition.steps, &definition.on_failure] {
+        calls::resolve(steps, catalogue, &mut resolution, &mut problems);
+    }
     let mut names = Names::new(definition, &resolution, catalogue, &mut problems);
     names.block(&definition.steps);
+    names.on_failure(&definition.on_failure);
     if problems.is_empty() {
         Ok(resolution)
     } else {
@@ -170,6 +173,7 @@ impl HydratedUses {
 pub(crate) fn hydrated_uses(definition: &Definition) -> HydratedUses {
     let mut uses = HydratedUses::default();
     uses.collect(&definition.steps);
+    uses.collect(&definition.on_failure);
     uses
 }
 

@@ -40,6 +40,8 @@ pub struct Definition {
     pub(crate) description: Option<String>,
     pub(crate) trigger: Trigger,
     pub(crate) steps: Vec<Step>,
+    /// What is done when the run has failed; empty when nothing is.
+    pub(crate) on_failure: Vec<Step>,
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -104,6 +106,7 @@ pub(crate) enum Action {
     },
     ForEach(ForEach),
     Sleep(Sleep),
+    Try(Try),
     Stop {
         status: crate::journal::StopStatus,
         reason: Template,
@@ -125,6 +128,7 @@ impl Step {
             Action::ForEach(each) => found.push(&each.list),
             Action::Sleep(sleep) => found.extend(sleep.value.expressions()),
             Action::Stop { reason, .. } => found.extend(reason.expressions()),
+            Action::Try(_) => {}
         }
         found
     }
@@ -150,6 +154,15 @@ impl Action {
                     .map(|case| (case.label.as_str(), case.steps.as_slice()));
                 cases.chain([(DEFAULT_CASE, switch.default.as_slice())]).collect()
             }
+            Self::Call(Call {
+                on_error: OnError::Steps(steps),
+                ..
+            }) => vec![("on_error", steps)],
+            Self::Try(guarded) => vec![
+                ("try", &guarded.steps),
+                ("catch", &guarded.catch),
+                ("finally", &guarded.finally),
+            ],
             Self::Call(_) | Self::Set { .. } | Self::ForEach(_) | Self::Sleep(_) | Self::Stop { .. } => Vec::new(),
         }
     }
@@ -200,8 +213,26 @@ pub(crate) struct Call {
     pub(crate) arguments: Vec<String>,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Duration,
-    /// `on_error: continue`.
-    pub(crate) continues: bool,
+    pub(crate) on_error: OnError,
+}
+
+/// What follows when a call failed for good.
+#[derive(Clone, Debug)]
+pub(crate) enum OnError {
+    /// The failure goes to whatever catches it around the step.
+    Fail,
+    /// The run goes on.
+    Continue,
+    /// These steps, then the run goes on.
+    Steps(Vec<Step>),
+}
+
+/// A `try` step: at least one of `catch` and `finally` is not empty.
+#[derive(Clone, Debug)]
+pub(crate) struct Try {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) catch: Vec<Step>,
+    pub(crate) finally: Vec<Step>,
 }
 
 /// A `for_each` step.

@@ -96,6 +96,8 @@ pub fn journal(entries: &[Entry]) -> Vec<Violation> {
             | Entry::Items(_)
             | Entry::Slept(_)
             | Entry::Woke(_)
+            | Entry::Caught(_)
+            | Entry::FailureTaken(_)
             | Entry::Stopped(_)
             | Entry::StepFailed(_)
             | Entry::CancelAsked(_)

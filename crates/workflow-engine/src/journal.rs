@@ -56,6 +56,10 @@ pub enum Entry {
     Slept(Slept),
     /// A `sleep` is over.
     Woke(Woke),
+    /// A failure was caught, and what was open beside it has come to an end.
+    Caught(Caught),
+    /// The run failed, and the steps of `on_failure` begin.
+    FailureTaken(FailureTaken),
     /// A `stop` was reached.
     Stopped(Stopped),
     /// A step failed without a call being the cause, or for good.
@@ -365,6 +369,20 @@ pub struct Slept {
 pub struct Woke {
     /// Path of the step.
     pub step: Arc<str>,
+}
+
+/// A failure was caught.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caught {
+    /// Path of the step that catches it.
+    pub step: Arc<str>,
+}
+
+/// The steps of `on_failure` begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureTaken {
+    /// How the run ends when they are through.
+    pub ending: Ending,
 }
 
 /// How a `stop` ends the run.

@@ -148,6 +148,8 @@ impl Ledger {
             | Entry::Items(_)
             | Entry::Slept(_)
             | Entry::Woke(_)
+            | Entry::Caught(_)
+            | Entry::FailureTaken(_)
             | Entry::Stopped(_)
             | Entry::StepFailed(_)
             | Entry::CancelAsked(_)

@@ -46,10 +46,10 @@ pub use id::{
     WorkflowId, WorkspaceId,
 };
 pub use journal::{
-    Abandoned, Answered, Attempt, AttemptOutcome, BranchSide, BranchTaken, CancelAsked, EffectEnd, Ending, Entry,
-    Exchanges, Finished, Intent, Issued, Item, ItemsTaken, JournalError, Postponed, ReadSkipped, SetDone, Skipped,
-    Slept, StepFailed, StopStatus, Stopped, Target, TimedOut, UnknownEffect, VERSION as JOURNAL_VERSION, Woke, decode,
-    encode,
+    Abandoned, Answered, Attempt, AttemptOutcome, BranchSide, BranchTaken, CancelAsked, Caught, EffectEnd, Ending,
+    Entry, Exchanges, FailureTaken, Finished, Intent, Issued, Item, ItemsTaken, JournalError, Postponed, ReadSkipped,
+    SetDone, Skipped, Slept, StepFailed, StopStatus, Stopped, Target, TimedOut, UnknownEffect,
+    VERSION as JOURNAL_VERSION, Woke, decode, encode,
 };
 pub use ledger::{EffectRecord, EffectState, Ledger};
 pub use plan::{CallSite, Plan, TriggerScope};

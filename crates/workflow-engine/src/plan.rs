@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::catalogue::HydrateMode;
 use crate::check::{CallResolution, Resolution};
-use crate::definition::{Action, Call, Choice, Definition, RetryPolicy, Sleep, Step, Trigger};
+use crate::definition::{Action, Call, Choice, Definition, OnError, RetryPolicy, Sleep, Step, Trigger};
 use crate::event::Event;
 use crate::expression::{Expression, ExpressionError, Template};
 use crate::journal::StopStatus;
@@ -50,6 +50,8 @@ pub(crate) type NodeId = usize;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Parent {
     Workflow,
+    /// The steps for a run that failed.
+    OnFailure,
     /// A block of the step, by its number.
     Block(NodeId, usize),
     /// The steps of a loop, for each of its items.
@@ -97,6 +99,8 @@ pub(crate) enum Task {
     },
     ForEach(LoopTask),
     Sleep(Sleep),
+    /// The blocks are `try`, `catch` and `finally`; of the last two one may be empty.
+    Try,
     Stop {
         status: StopStatus,
         reason: Template,
@@ -111,6 +115,7 @@ pub(crate) struct CallTask {
     pub(crate) with: Template,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Duration,
+    /// Whether the run goes on when it failed. The only block, if there is one, is what is done then.
     pub(crate) continues: bool,
 }
 
@@ -139,7 +144,19 @@ impl Task {
     }
 }
 
+/// The number of the block of a `try`.
+pub(crate) const TRY: usize = 0;
+/// The number of the block of its `catch`.
+pub(crate) const CATCH: usize = 1;
+/// The number of the block of its `finally`.
+pub(crate) const FINALLY: usize = 2;
+
 impl Node {
+    /// Whether there are steps in the block with this number.
+    pub(crate) fn has_block(&self, number: usize) -> bool {
+        self.blocks.get(number).is_some_and(|block| !block.steps.is_empty())
+    }
+
     pub(crate) fn kind(&self) -> &'static str {
         match self.task {
             Task::Call(_) => "call",
@@ -148,6 +165,7 @@ impl Node {
             Task::Set { .. } => "set",
             Task::ForEach(_) => "for_each",
             Task::Sleep(_) => "sleep",
+            Task::Try => "try",
             Task::Stop { .. } => "stop",
         }
     }
@@ -166,6 +184,8 @@ pub(crate) struct Program {
     pub(crate) nodes: Vec<Node>,
     pub(crate) by_id: BTreeMap<Arc<str>, NodeId>,
     pub(crate) top: Vec<NodeId>,
+    /// The steps for a run that failed; they share the frame of the run.
+    pub(crate) on_failure: Vec<NodeId>,
     /// How many steps stand outside of all loops.
     pub(crate) slots: usize,
     pub(crate) reads: Vec<PlannedRead>,
@@ -202,11 +222,13 @@ impl Plan {
         };
         let mut slots = 0;
         let top = builder.block(&definition.steps, Parent::Workflow, &[], &mut slots);
+        let on_failure = builder.block(&definition.on_failure, Parent::OnFailure, &[], &mut slots);
         let problems = builder.problems;
         if !problems.is_empty() {
             return Err(problems);
         }
         program.top = top;
+        program.on_failure = on_failure;
         program.slots = slots;
         program.connector = resolution.connector.clone().unwrap_or_default();
         program.connection.clone_from(&resolution.connection);
@@ -358,6 +380,7 @@ impl Builder<'_> {
                 })
             }
             Action::Sleep(sleep) => Task::Sleep(sleep.clone()),
+            Action::Try(_) => Task::Try,
             Action::Stop { status, reason } => Task::Stop {
                 status: *status,
                 reason: reason.clone(),
@@ -378,7 +401,7 @@ impl Builder<'_> {
             with: call.with.clone(),
             retry: call.retry,
             timeout: call.timeout,
-            continues: call.continues,
+            continues: !matches!(call.on_error, OnError::Fail),
         }
     }
 }

@@ -5,7 +5,9 @@
 
 mod calls;
 mod decide;
+mod failure;
 mod fold;
+mod guard;
 mod retry;
 mod scope;
 pub(crate) mod sleep;

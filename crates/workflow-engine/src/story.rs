@@ -10,7 +10,7 @@ use crate::document::Document;
 use crate::effect::EffectKey;
 use crate::journal::{AttemptOutcome, EffectEnd, Entry, Target};
 use crate::ledger::EffectState;
-use crate::plan::{NodeId, Plan, Program, Task};
+use crate::plan::{CATCH, Node, NodeId, Plan, Program, Task};
 use crate::result::{Exchange, Origin};
 use crate::time::Timestamp;
 
@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 pub struct StoryStep {
     /// Path of the step, `hydrate.<read>` for a read.
     pub path: String,
-    /// `read`, `call`, `if`, `switch`, `set`, `for_each`, `sleep` or `stop`.
+    /// `read`, `call`, `if`, `switch`, `set`, `for_each`, `sleep`, `try` or `stop`.
     pub kind: &'static str,
     /// What it is, in a few words: the operation, the branch taken, the number of items.
     pub label: String,
@@ -78,6 +78,7 @@ pub fn story(plan: Option<&Plan>, journals: &[(i32, Timestamp, Vec<Entry>)]) -> 
         steps: Vec::new(),
         by_path: BTreeMap::new(),
         calls: BTreeMap::new(),
+        handled: Vec::new(),
     };
     let mut ended = None;
     for (_, at, entries) in journals {
@@ -97,6 +98,8 @@ struct Teller<'a> {
     steps: Vec<StoryStep>,
     by_path: BTreeMap<String, usize>,
     calls: BTreeMap<CallId, String>,
+    /// Paths of failures that something took care of, or with a dot at the end what such paths begin with.
+    handled: Vec<String>,
 }
 
 fn path_of(of: &Target) -> String {
@@ -106,7 +109,13 @@ fn path_of(of: &Target) -> String {
     }
 }
 
-impl Teller<'_> {
+impl<'a> Teller<'a> {
+    fn node(&self, path: &str) -> Option<&'a Node> {
+        let program = self.program?;
+        let node = program.by_id.get(path.rsplit('.').next()?)?;
+        program.nodes.get(*node)
+    }
+
     /// What the plan says about a step or read.
     fn label(&self, of: &Target) -> Option<(&'static str, String)> {
         let program = self.program?;
@@ -116,16 +125,17 @@ impl Teller<'_> {
                 Some(("read", format!("{}.{}", program.connector, read.operation())))
             }
             Target::Step(path) => {
-                let node = program.by_id.get(path.rsplit('.').next()?)?;
-                let node = program.nodes.get(*node)?;
+                let node = self.node(path)?;
                 let label = match &node.task {
                     Task::Call(call) => format!("{}.{}", call.connector, call.operation),
                     Task::If { condition } => condition.source().to_owned(),
                     Task::Switch(Choice::Value(value)) => value.source().to_owned(),
                     Task::ForEach(each) => each.list.source().to_owned(),
-                    Task::Switch(Choice::Conditions(_)) | Task::Set { .. } | Task::Sleep(_) | Task::Stop { .. } => {
-                        String::new()
-                    }
+                    Task::Switch(Choice::Conditions(_))
+                    | Task::Set { .. }
+                    | Task::Sleep(_)
+                    | Task::Try
+                    | Task::Stop { .. } => String::new(),
                 };
                 Some((node.kind(), label))
             }
@@ -264,6 +274,9 @@ impl Teller<'_> {
                 self.through(&step_of(&skipped.step), "call", "skipped", at).note =
                     Some("its `when` was not true".to_owned());
             }
+            Entry::Branch(branch) if matches!(self.label(&step_of(&branch.step)), Some(("try", _))) => {
+                self.through(&step_of(&branch.step), "try", "succeeded", at);
+            }
             Entry::Branch(branch) => {
                 let step = self.through(&step_of(&branch.step), "if", "succeeded", at);
                 let taken = branch.taken.label().unwrap_or("nowhere");
@@ -286,6 +299,14 @@ impl Teller<'_> {
                     format!("{}: {count} {noun}", step.label)
                 };
             }
+            Entry::Caught(caught) => {
+                let node = self.node(&caught.step);
+                if node.is_none_or(|node| node.has_block(CATCH)) {
+                    self.handled.push(format!("{}.try.", caught.step));
+                }
+                let step = self.through(&step_of(&caught.step), "try", "succeeded", at);
+                step.note = Some("a failure was caught".to_owned());
+            }
             Entry::Slept(slept) => {
                 let step = self.step(&step_of(&slept.step), "sleep", at);
                 step.status = "waiting";
@@ -300,8 +321,11 @@ impl Teller<'_> {
             }
             Entry::StepFailed(failed) => {
                 self.through(&failed.of, "call", "failed", at).note = Some(failed.message.to_string());
+                if failed.continued {
+                    self.handled.push(path_of(&failed.of));
+                }
             }
-            Entry::CancelAsked(_) | Entry::TimedOut(_) | Entry::Finished(_) => {}
+            Entry::FailureTaken(_) | Entry::CancelAsked(_) | Entry::TimedOut(_) | Entry::Finished(_) => {}
         }
     }
 
@@ -347,6 +371,7 @@ impl Teller<'_> {
                 ("failed", status, Some(failure))
             }
         };
+        let continued = matches!(attempt.outcome, AttemptOutcome::Failed { continued: true, .. });
         told.outcome = outcome;
         told.error = failure.map(|failure| format!("{}: {}", failure.code, failure.message));
         step.note.clone_from(&told.error);
@@ -363,6 +388,9 @@ impl Teller<'_> {
             AttemptOutcome::Failed { effect, .. } => step.settle(*effect),
             AttemptOutcome::Gone { .. } | AttemptOutcome::Retry { .. } => {}
         }
+        if continued {
+            self.handled.push(path_of(&attempt.of));
+        }
     }
 
     /// Steps with steps inside are as far as these are; what is open when a run ended was given up.
@@ -378,18 +406,22 @@ impl Teller<'_> {
             }
         }
         for position in (0..self.steps.len()).rev() {
-            let Some(outer) = self
-                .steps
-                .get(position)
-                .filter(|step| matches!(step.kind, "if" | "switch" | "for_each"))
-            else {
+            let Some(outer) = self.steps.get(position).filter(|step| has_steps_inside(step)) else {
                 continue;
             };
             let prefixes = [format!("{}.", outer.path), format!("{}[", outer.path)];
             let inside = |step: &&StoryStep| prefixes.iter().any(|prefix| step.path.starts_with(prefix));
+            let counts = |step: &&StoryStep| {
+                let is_handled = |handled: &String| match handled.ends_with('.') {
+                    true => step.path.starts_with(handled),
+                    false => step.path == *handled,
+                };
+                let handled = self.handled.iter().any(is_handled);
+                inside(step) && !(handled && matches!(step.status, "failed" | "canceled"))
+            };
             let worst = ["unknown", "failed", "running", "waiting", "canceled"]
                 .into_iter()
-                .find(|status| self.steps.iter().filter(inside).any(|step| step.status == *status));
+                .find(|status| self.steps.iter().filter(counts).any(|step| step.status == *status));
             let last = self
                 .steps
                 .iter()
@@ -433,6 +465,11 @@ impl Teller<'_> {
             }
         }
     }
+}
+
+/// Whether the status of a step is that of the steps in it.
+fn has_steps_inside(step: &StoryStep) -> bool {
+    matches!(step.kind, "if" | "switch" | "for_each" | "try")
 }
 
 impl StoryStep {

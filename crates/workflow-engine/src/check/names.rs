@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Resolution;
 use super::schema::{Unknown, rules_out};
 use crate::catalogue::{Catalogue, HydrateMode};
-use crate::definition::{Action, Definition, Step};
+use crate::definition::{Action, Definition, OnError, Step, Try};
 use crate::document::PathPart;
 use crate::expression::{Expression, Use};
 use crate::problem::Problem;
@@ -15,6 +15,7 @@ use crate::run::{EVENT_MEMBERS, STEP_ROOTS};
 
 const RUN_MEMBERS: [&str; 6] = ["id", "root_id", "replay_of", "workflow", "version", "started_at"];
 const CONNECTION_MEMBERS: [&str; 4] = ["name", "connector", "account", "config"];
+const ERROR_MEMBERS: [&str; 3] = ["code", "message", "step"];
 const TRIGGER_MEMBERS: [&str; 3] = ["kind", "endpoint", "scheduled_for"];
 
 /// Whether a step has an output at some point.
@@ -48,6 +49,8 @@ pub(super) struct Names<'a> {
     shapes: BTreeMap<&'a str, Shape>,
     /// Names of the items of the loops around.
     items: Vec<&'a str>,
+    /// How many blocks around handle a failure.
+    handlers: usize,
 }
 
 fn ids<'a>(steps: &'a [Step], into: &mut Vec<&'a str>) {
@@ -68,6 +71,7 @@ impl<'a> Names<'a> {
     ) -> Self {
         let mut all = Vec::new();
         ids(&definition.steps, &mut all);
+        ids(&definition.on_failure, &mut all);
         Self {
             resolution,
             catalogue,
@@ -77,6 +81,7 @@ impl<'a> Names<'a> {
             loops: BTreeMap::new(),
             shapes: BTreeMap::new(),
             items: Vec::new(),
+            handlers: 0,
         }
     }
 
@@ -93,7 +98,8 @@ impl<'a> Names<'a> {
                 self.expression(expression);
             }
             self.inside(step);
-            let surely = step.when.is_none() && !matches!(&step.action, Action::Call(call) if call.continues);
+            let may_fail = matches!(&step.action, Action::Call(call) if matches!(call.on_error, OnError::Continue));
+            let surely = step.when.is_none() && !may_fail;
             self.known
                 .insert(&step.id, if surely { Known::Surely } else { Known::Perhaps });
             let shape = self.shape(step);
@@ -115,13 +121,17 @@ impl<'a> Names<'a> {
                     self.block(block);
                     after.append(&mut self.known);
                 }
-                for (id, known) in &mut after {
-                    if !before.contains_key(id) && *known == Known::Surely {
-                        *known = Known::Perhaps;
-                    }
-                }
                 self.known = after;
+                self.doubt(&before);
             }
+            Action::Call(call) => {
+                if let OnError::Steps(steps) = &call.on_error {
+                    let before = self.known.clone();
+                    self.handler(steps);
+                    self.doubt(&before);
+                }
+            }
+            Action::Try(guarded) => self.guarded(guarded),
             Action::ForEach(each) => {
                 let before = self.known.clone();
                 self.items.push(&each.item_name);
@@ -138,7 +148,47 @@ impl<'a> Names<'a> {
                     self.loops.entry(id).or_insert(&step.id);
                 }
             }
-            Action::Call(_) | Action::Set { .. } | Action::Sleep(_) | Action::Stop { .. } => {}
+            Action::Set { .. } | Action::Sleep(_) | Action::Stop { .. } => {}
+        }
+    }
+
+    fn guarded(&mut self, guarded: &'a Try) {
+        let before = self.known.clone();
+        self.block(&guarded.steps);
+        // Without `catch`, what follows is only reached when all of `try` ran.
+        let passed = guarded.catch.is_empty().then(|| self.known.clone());
+        self.doubt(&before);
+        self.handler(&guarded.catch);
+        self.doubt(&before);
+        self.block(&guarded.finally);
+        if let Some(mut passed) = passed {
+            let after = std::mem::take(&mut self.known);
+            for (id, known) in after {
+                passed.entry(id).or_insert(known);
+            }
+            self.known = passed;
+        }
+    }
+
+    /// Steps that run after a failure and see it.
+    fn handler(&mut self, steps: &'a [Step]) {
+        self.handlers += 1;
+        self.block(steps);
+        self.handlers -= 1;
+    }
+
+    /// The steps of `on_failure`, after any of the others may have failed.
+    pub(super) fn on_failure(&mut self, steps: &'a [Step]) {
+        self.doubt(&BTreeMap::new());
+        self.handler(steps);
+    }
+
+    /// What was not known before may not have run.
+    fn doubt(&mut self, before: &BTreeMap<&'a str, Known>) {
+        for (id, known) in &mut self.known {
+            if *known == Known::Surely && !before.contains_key(id) {
+                *known = Known::Perhaps;
+            }
         }
     }
 
@@ -152,9 +202,12 @@ impl<'a> Names<'a> {
                     .and_then(|info| info.output_schema)
                     .map_or(Shape::Open, Shape::Schema)
             }
-            Action::If { .. } | Action::Switch(_) | Action::ForEach(_) | Action::Sleep(_) | Action::Stop { .. } => {
-                Shape::Open
-            }
+            Action::If { .. }
+            | Action::Switch(_)
+            | Action::ForEach(_)
+            | Action::Sleep(_)
+            | Action::Try(_)
+            | Action::Stop { .. } => Shape::Open,
         }
     }
 
@@ -177,6 +230,7 @@ impl<'a> Names<'a> {
             "provenance" => self.hydrated(used, pointer),
             "steps" => self.step(used, pointer),
             "results" => self.result(used, pointer),
+            "error" if self.handlers > 0 => members(used, pointer, &ERROR_MEMBERS),
             "index" if !self.items.is_empty() => members(used, pointer, &[]),
             "item" if !self.items.is_empty() => None,
             name if self.items.contains(&name) => None,
@@ -185,6 +239,10 @@ impl<'a> Names<'a> {
     }
 
     fn unknown_root(&self, name: &str, pointer: &str) -> Problem {
+        if name == "error" {
+            let message = "`error` exists only in `catch`, `on_error` and `on_failure`";
+            return Problem::new(pointer, "unknown_name", message);
+        }
         if matches!(name, "item" | "index") {
             let message = format!("`{name}` exists only inside a `for_each`");
             return Problem::new(pointer, "unknown_name", message);

@@ -142,7 +142,7 @@ impl<'a> Fields<'a> {
     }
 
     /// One of a few words.
-    pub(super) fn word<T: Copy>(&self, key: &str, words: &[(&str, T)], problems: &mut Vec<Problem>) -> Option<T> {
+    pub(super) fn word<T: Clone>(&self, key: &str, words: &[(&str, T)], problems: &mut Vec<Problem>) -> Option<T> {
         let value = self.get(key)?;
         let found = value
             .as_str()
@@ -153,6 +153,6 @@ impl<'a> Fields<'a> {
             let problem = Problem::new(self.at(key), "unknown_word", message);
             problems.push(problem.did_you_mean(value.as_str().unwrap_or_default(), known.iter().copied()));
         }
-        found.map(|(_, meaning)| *meaning)
+        found.map(|(_, meaning)| meaning.clone())
     }
 }

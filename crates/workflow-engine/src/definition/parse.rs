@@ -10,7 +10,7 @@ use crate::expression::Expression;
 use crate::problem::Problem;
 use crate::run::{EVENT_MEMBERS, TRIGGER_ROOTS};
 
-const WORKFLOW_KEYS: [&str; 5] = ["name", "description", "on", "steps", "timeout"];
+const WORKFLOW_KEYS: [&str; 6] = ["name", "description", "on", "steps", "on_failure", "timeout"];
 const EVENT_KEYS: [&str; 4] = ["event", "connection", "where", "hydrate"];
 /// The longest name of a workflow in bytes.
 const MAX_NAME_BYTES: usize = 64;
@@ -30,14 +30,17 @@ pub(super) fn definition(document: &Value) -> Result<Definition, Vec<Problem>> {
         let trigger = on.and_then(|on| trigger(on, &mut problems));
         let timeout = fields.span("timeout", MAX_WORKFLOW_TIMEOUT, &mut problems);
         let steps = fields.required("steps", &mut problems);
-        let steps = steps
-            .map(|steps| Steps::new(&mut problems).parse(steps, "/steps"))
-            .unwrap_or_default();
+        let mut parser = Steps::new(&mut problems);
+        let steps = steps.map(|steps| parser.parse(steps, "/steps")).unwrap_or_default();
+        let on_failure = fields.get("on_failure");
+        let on_failure = on_failure.map(|steps| parser.parse(steps, "/on_failure"));
+        parser.finish();
         Some(Definition {
             name: name?.to_owned(),
             description: description.map(str::to_owned),
             trigger: trigger?,
             steps,
+            on_failure: on_failure.unwrap_or_default(),
             timeout,
         })
     });

@@ -18,6 +18,7 @@ pub(super) fn workflow() -> Value {
             "on": { "$ref": "#/$defs/trigger" },
             "timeout": { "$ref": "#/$defs/span", "description": "Time limit of a whole run." },
             "steps": { "$ref": "#/$defs/steps" },
+            "on_failure": { "$ref": "#/$defs/steps", "description": "Done when the run has failed; sees `error`." },
         },
         "$defs": {
             "span": { "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?(ms|s|m|h|d)$", "examples": ["500ms", "30s", "5m", "24h"] },
@@ -68,7 +69,11 @@ pub(super) fn workflow() -> Value {
                             },
                         },
                         "timeout": { "$ref": "#/$defs/span", "default": "30s", "description": "Time limit of one try." },
-                        "on_error": { "enum": ["fail", "continue"], "default": "fail" },
+                        "on_error": {
+                            "oneOf": [{ "enum": ["fail", "continue"] }, { "$ref": "#/$defs/steps" }],
+                            "default": "fail",
+                            "description": "What follows when the call failed for good; steps see `error`.",
+                        },
                     }), &["call"]),
                     step("if", json!({
                         "if": { "$ref": "#/$defs/expression" },
@@ -129,6 +134,11 @@ pub(super) fn workflow() -> Value {
                             ],
                         },
                     }), &["sleep"]),
+                    step("try", json!({
+                        "try": { "$ref": "#/$defs/steps" },
+                        "catch": { "$ref": "#/$defs/steps", "description": "When a step of `try` failed; sees `error`." },
+                        "finally": { "$ref": "#/$defs/steps", "description": "In any case." },
+                    }), &["try"]),
                     step("stop", json!({
                         "stop": {
                             "type": "object",

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::fields::{Fields, wrong_type};
 use super::{
     Action, Call, Case, Choice, DEFAULT_CALL_TIMEOUT, DEFAULT_CASE, ForEach, MAX_CALL_TIMEOUT, MAX_CASES,
-    MAX_CONCURRENCY, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WORKFLOW_TIMEOUT, RetryPolicy, Sleep, SleepHow, Step,
-    Switch, case_label,
+    MAX_CONCURRENCY, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WORKFLOW_TIMEOUT, OnError, RetryPolicy, Sleep, SleepHow,
+    Step, Switch, Try, case_label,
 };
 use crate::expression::{Expression, Template};
 use crate::journal::StopStatus;
@@ -16,7 +16,7 @@ use crate::problem::{Problem, child};
 use crate::run::{STEP_ROOTS, sleep};
 
 /// The keys that say what a step does, and the keys that may stand beside them.
-const KINDS: [(&str, &[&str]); 7] = [
+const KINDS: [(&str, &[&str]); 8] = [
     (
         "call",
         &[
@@ -38,6 +38,7 @@ const KINDS: [(&str, &[&str]); 7] = [
         &["id", "when", "for_each", "as", "key", "concurrency", "do"],
     ),
     ("sleep", &["id", "when", "sleep"]),
+    ("try", &["id", "when", "try", "catch", "finally"]),
     ("stop", &["id", "when", "stop"]),
 ];
 /// The longest id of a step in bytes: ids are part of paths, paths of keys and of every journal.
@@ -65,13 +66,16 @@ impl<'p> Steps<'p> {
         }
     }
 
-    pub(super) fn parse(mut self, steps: &Value, pointer: &str) -> Vec<Step> {
-        let parsed = self.block(steps, pointer, 0);
+    pub(super) fn parse(&mut self, steps: &Value, pointer: &str) -> Vec<Step> {
+        self.block(steps, pointer, 0)
+    }
+
+    /// What can be said only when all steps were parsed.
+    pub(super) fn finish(self) {
         if self.count > MAX_STEPS {
             let message = format!("{} steps are more than {MAX_STEPS}", self.count);
-            self.problems.push(Problem::new(pointer, "too_many_steps", message));
+            self.problems.push(Problem::new("/steps", "too_many_steps", message));
         }
-        parsed
     }
 
     fn block(&mut self, steps: &Value, pointer: &str, depth: usize) -> Vec<Step> {
@@ -129,12 +133,13 @@ impl<'p> Steps<'p> {
         let id = self.id(&fields);
         let when = fields.expression("when", self.problems);
         let action = match kind {
-            "call" => self.call(&fields).map(Action::Call),
+            "call" => self.call(&fields, depth).map(Action::Call),
             "if" => self.branches(&fields, depth),
             "switch" => self.switch(&fields, depth).map(Action::Switch),
             "set" => self.set(&fields),
             "for_each" => self.for_each(&fields, depth).map(Action::ForEach),
             "sleep" => self.sleep(&fields).map(Action::Sleep),
+            "try" => self.guarded(&fields, depth).map(Action::Try),
             _ => self.stop(&fields),
         };
         Some(Step {
@@ -184,7 +189,7 @@ impl<'p> Steps<'p> {
         }
     }
 
-    fn call(&mut self, fields: &Fields<'_>) -> Option<Call> {
+    fn call(&mut self, fields: &Fields<'_>, depth: usize) -> Option<Call> {
         let call = fields.text("call", self.problems)?;
         if !call
             .split_once('.')
@@ -209,8 +214,13 @@ impl<'p> Steps<'p> {
         let timeout = fields
             .span("timeout", MAX_CALL_TIMEOUT, self.problems)
             .unwrap_or(DEFAULT_CALL_TIMEOUT);
-        let words = [("fail", false), ("continue", true)];
-        let continues = fields.word("on_error", &words, self.problems).unwrap_or(false);
+        let on_error = match fields.get("on_error") {
+            Some(steps @ Value::Array(_)) => OnError::Steps(self.block(steps, &fields.at("on_error"), depth + 1)),
+            _ => {
+                let words = [("fail", OnError::Fail), ("continue", OnError::Continue)];
+                fields.word("on_error", &words, self.problems).unwrap_or(OnError::Fail)
+            }
+        };
         let names = fields
             .get("with")
             .and_then(Value::as_object)
@@ -224,7 +234,7 @@ impl<'p> Steps<'p> {
             arguments,
             retry,
             timeout,
-            continues,
+            on_error,
         })
     }
 
@@ -360,7 +370,7 @@ impl<'p> Steps<'p> {
     fn for_each(&mut self, fields: &Fields<'_>, depth: usize) -> Option<ForEach> {
         let list = fields.expression("for_each", self.problems);
         let item_name = fields.text("as", self.problems).unwrap_or("item");
-        if !is_name(item_name) || STEP_ROOTS.contains(&item_name) || item_name == "index" {
+        if !is_name(item_name) || STEP_ROOTS.contains(&item_name) || matches!(item_name, "index" | "error") {
             let message = format!("{item_name:?} cannot be the name of an item");
             self.problems.push(Problem::new(fields.at("as"), "bad_name", message));
         }
@@ -376,6 +386,23 @@ impl<'p> Steps<'p> {
             key,
             concurrency,
             steps: steps?,
+        })
+    }
+
+    fn guarded(&mut self, fields: &Fields<'_>, depth: usize) -> Option<Try> {
+        if !fields.has("catch") && !fields.has("finally") {
+            let message = "a `try` has a `catch`, a `finally` or both";
+            self.problems
+                .push(Problem::new(&fields.pointer, "missing_key", message));
+        }
+        let mut block = |key: &str| {
+            let steps = fields.get(key)?;
+            Some(self.block(steps, &fields.at(key), depth + 1))
+        };
+        Some(Try {
+            steps: block("try")?,
+            catch: block("catch").unwrap_or_default(),
+            finally: block("finally").unwrap_or_default(),
         })
     }
 

@@ -18,7 +18,7 @@ use crate::effect::{EffectClass, EffectKey, KeyParts, RequestDigest};
 use crate::journal::{Answered, Attempt, AttemptOutcome, Entry, Intent, Issued, Postponed, Target, UnknownEffect};
 use crate::ledger::{EffectRecord, EffectState};
 use crate::plan::{CallTask, Task};
-use crate::result::{CallOutcome, CallResult};
+use crate::result::{CallOutcome, CallResult, Sent};
 
 /// How often an effect may be proven not done and begun anew; a person replays, so this is never reached.
 const MAX_GENERATIONS: u32 = 10_000;
@@ -301,7 +301,9 @@ impl Walk<'_> {
                         |task| (task.retry, task.timeout, task.continues),
                     ),
                 };
-                let closing = self.run.ending.is_some();
+                // A block that was left begins nothing new, but follows up what may have taken place.
+                let left = self.is_settling(&open) && failure.sent == Sent::Never && !open.maybe_sent;
+                let closing = self.run.ending.is_some() || left;
                 let situation = retry::Situation {
                     run: self.run.head().id,
                     call,
@@ -348,7 +350,7 @@ impl Walk<'_> {
             .run
             .calls
             .iter()
-            .filter(|(_, open)| is_due(open))
+            .filter(|(_, open)| is_due(open) && (open.maybe_sent || !self.is_settling(open)))
             .map(|(call, _)| *call)
             .collect();
         for call in due {
@@ -408,8 +410,9 @@ impl Walk<'_> {
             .collect();
         for (call, open) in lost {
             let closing = self.run.ending.is_some();
+            let left = self.is_settling(&open);
             let Some(intent) = &open.intent else {
-                if !closing {
+                if !closing && !left {
                     self.issue(call, &open, open.attempt, None);
                 }
                 continue;

@@ -9,7 +9,7 @@ use super::state::{OpenCall, Phase, RunState};
 use super::walk::Walk;
 use super::{Decision, EngineError, Environment, Input};
 use crate::command::CallId;
-use crate::journal::{Abandoned, CancelAsked, EffectEnd, Ending, Entry, Finished, TimedOut};
+use crate::journal::{Abandoned, CancelAsked, EffectEnd, Ending, Entry, FailureTaken, Finished, TimedOut};
 use crate::plan::Plan;
 use crate::time::Timestamp;
 
@@ -51,12 +51,14 @@ pub fn decide(
     if let Some((limit, deadline)) = deadline
         && now >= deadline
         && walk.run.ending.is_none()
+        && walk.run.failed.is_none()
     {
         walk.push(Entry::TimedOut(TimedOut { limit }));
     }
     walk.advance();
-    if walk.run.ending.is_some() {
-        walk.wind_down();
+    while walk.run.ending.is_some() && walk.wind_down() {
+        // What is to be done about a failure begins.
+        walk.advance();
     }
     if let Some(what) = walk.run.foreign.take() {
         let head = run.head();
@@ -71,7 +73,7 @@ pub fn decide(
         true => None,
         false => {
             let deadline = deadline
-                .filter(|_| walk.run.ending.is_none())
+                .filter(|_| walk.run.ending.is_none() && walk.run.failed.is_none())
                 .map(|(_, deadline)| deadline);
             walk.run.next_due().into_iter().chain(deadline).min()
         }
@@ -85,8 +87,9 @@ pub fn decide(
 }
 
 impl Walk<'_> {
-    /// Ends the run, as soon as no effect is on its way: its outcome must not be lost.
-    fn wind_down(&mut self) {
+    /// Ends the run, as soon as no effect is on its way: its outcome must not be lost. True when the steps of
+    /// `on_failure` come first.
+    fn wind_down(&mut self) -> bool {
         // What was only begun in this decision is not sent any more; what is on its way again is waited for.
         let fresh = std::mem::take(&mut self.fresh);
         self.commands
@@ -113,10 +116,12 @@ impl Walk<'_> {
             self.push(Entry::Abandoned(abandoned));
         }
         if waits {
-            return;
+            return false;
         }
-        let Some(mut ending) = self.run.ending.clone() else {
-            return;
+        // Whatever ends the steps of `on_failure`, the run ends as it failed.
+        let ending = self.run.failed.clone().or_else(|| self.run.ending.clone());
+        let Some(mut ending) = ending else {
+            return false;
         };
         let is_unknown = matches!(&ending, Ending::Failed { code, .. } if &**code == super::fold::EFFECT_UNKNOWN);
         if let (Some(step), false) = (&self.run.unknown, is_unknown) {
@@ -132,7 +137,13 @@ impl Walk<'_> {
                 step: Some(Arc::clone(step)),
             };
         }
+        let is_failed = matches!(ending, Ending::Failed { .. });
+        if is_failed && self.run.failed.is_none() && !self.program.on_failure.is_empty() {
+            self.push(Entry::FailureTaken(FailureTaken { ending }));
+            return true;
+        }
         let at = self.now;
         self.push(Entry::Finished(Finished { ending, at }));
+        false
     }
 }

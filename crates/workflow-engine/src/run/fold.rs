@@ -4,13 +4,15 @@
 
 use std::sync::Arc;
 
-use super::state::{Closed, Frame, ItemState, Loop, OpenCall, Owner, Phase, Place, ReadState, RunState, Slot, Verdict};
+use super::state::{
+    Closed, Failure, Frame, Guard, ItemState, Loop, OpenCall, Owner, Phase, Place, ReadState, RunState, Slot, Verdict,
+};
 use crate::command::{CallId, SendMode};
 use crate::document::Document;
 use crate::journal::{
     Abandoned, Attempt, AttemptOutcome, EffectEnd, Ending, Entry, Intent, Issued, Item, StopStatus, Target,
 };
-use crate::plan::Parent;
+use crate::plan::{Parent, Task};
 use crate::result::{CallFailure, Sent};
 use crate::time::Timestamp;
 
@@ -44,13 +46,7 @@ impl RunState {
                 if let Some(call) = unknown.call {
                     self.calls.remove(&call);
                 }
-                self.unknown.get_or_insert_with(|| Arc::clone(&unknown.step));
-                self.fail(
-                    &Target::Step(Arc::clone(&unknown.step)),
-                    EFFECT_UNKNOWN,
-                    &unknown.reason,
-                    0,
-                );
+                self.fail_unknown(&unknown.step, &unknown.reason, 0);
             }
             Entry::Abandoned(abandoned) => self.fold_abandoned(abandoned),
             Entry::ReadSkipped(skipped) => self.settle_read(&skipped.name, ReadState::Null),
@@ -62,8 +58,13 @@ impl RunState {
                 };
                 let place = self.place(&branch.step);
                 let node = place.as_ref().and_then(|place| self.program.0.nodes.get(place.node));
-                match (&place, node.and_then(|node| node.block(label))) {
-                    (Some(place), Some(block)) => self.put_slot(place, |_| Slot::Inside(block)),
+                let block = node.and_then(|node| node.block(label));
+                let is_try = node.is_some_and(|node| matches!(node.task, Task::Try));
+                match (place, block) {
+                    (Some(place), Some(block)) if is_try => {
+                        self.put_slot(&place, |_| Slot::Guard(Arc::new(Guard::new(block))))
+                    }
+                    (Some(place), Some(block)) => self.put_slot(&place, |_| Slot::Inside(block)),
                     (None, _) | (_, None) => self.note_foreign(&Target::Step(Arc::clone(&branch.step))),
                 }
             }
@@ -83,6 +84,12 @@ impl RunState {
                 self.sleeps.retain(|(_, asleep)| Some(asleep) != place.as_ref());
                 self.close_path(&woke.step, Closed::plain(Verdict::Done, Some(Document::null())));
             }
+            Entry::Caught(caught) => self.fold_caught(&caught.step),
+            Entry::FailureTaken(taken) => {
+                self.failed = Some(taken.ending.clone());
+                self.ending = None;
+                self.sleeps.clear();
+            }
             Entry::Stopped(stopped) => {
                 let ending = match stopped.status {
                     StopStatus::Succeeded => Ending::Succeeded,
@@ -100,19 +107,17 @@ impl RunState {
             Entry::StepFailed(failed) if failed.continued => {
                 self.forget_call(&failed.of);
                 if let Target::Step(step) = &failed.of {
-                    let error = Some((Arc::clone(&failed.code), Arc::clone(&failed.message)));
-                    self.close_path(
-                        step,
-                        Closed {
-                            error,
-                            ..Closed::plain(Verdict::Failed, None)
-                        },
-                    );
+                    let failure = Failure {
+                        code: Arc::clone(&failed.code),
+                        message: Arc::clone(&failed.message),
+                        step: Arc::clone(step),
+                    };
+                    self.rescue(failure, 0, None);
                 }
             }
             Entry::StepFailed(failed) => {
                 self.forget_call(&failed.of);
-                self.fail(&failed.of, &failed.code, &failed.message, 0);
+                self.fail(&failed.of, &failed.code, &failed.message, 0, None);
             }
             Entry::CancelAsked(_) => {
                 self.ending.get_or_insert(Ending::Canceled);
@@ -150,7 +155,7 @@ impl RunState {
         owner
     }
 
-    fn note_foreign(&mut self, of: &Target) {
+    pub(super) fn note_foreign(&mut self, of: &Target) {
         let what = match of {
             Target::Read(name) => format!("read `{name}`"),
             Target::Step(path) => format!("step `{path}`"),
@@ -272,23 +277,22 @@ impl RunState {
                 ..
             } => {
                 self.calls.remove(&attempt.call);
-                if &**code == EFFECT_UNKNOWN
-                    && let Target::Step(step) = &attempt.of
-                {
-                    self.unknown.get_or_insert_with(|| Arc::clone(step));
-                }
                 match &attempt.of {
-                    Target::Step(step) if *continued => self.close_path(
-                        step,
-                        Closed {
-                            verdict: Verdict::Failed,
-                            output: None,
-                            error: Some((Arc::clone(code), Arc::from(failure.message.as_str()))),
-                            attempts: attempt.attempt,
-                            exchanges: Some(Arc::clone(&attempt.exchanges)),
-                        },
-                    ),
-                    of => self.fail(of, code, &failure.message, attempt.attempt),
+                    Target::Step(step) if &**code == EFFECT_UNKNOWN => {
+                        self.fail_unknown(step, &failure.message, attempt.attempt);
+                    }
+                    Target::Step(step) if *continued => {
+                        let failure = Failure {
+                            code: Arc::clone(code),
+                            message: Arc::from(failure.message.as_str()),
+                            step: Arc::clone(step),
+                        };
+                        self.rescue(failure, attempt.attempt, Some(Arc::clone(&attempt.exchanges)));
+                    }
+                    of => {
+                        let exchanges = Some(Arc::clone(&attempt.exchanges));
+                        self.fail(of, code, &failure.message, attempt.attempt, exchanges);
+                    }
                 }
             }
         }
@@ -340,7 +344,7 @@ impl RunState {
         self.set_slot(step, |_| Slot::Loop(Arc::new(state)));
     }
 
-    fn settle_read(&mut self, name: &Arc<str>, state: ReadState) {
+    pub(super) fn settle_read(&mut self, name: &Arc<str>, state: ReadState) {
         let position = self.program.0.reads.iter().position(|read| read.name() == &**name);
         match position.and_then(|position| self.reads.get_mut(position)) {
             Some(read) => *read = state,
@@ -348,32 +352,7 @@ impl RunState {
         }
     }
 
-    /// The run fails because of this step or read.
-    fn fail(&mut self, of: &Target, code: &str, message: &str, attempts: u32) {
-        let (code, message): (Arc<str>, Arc<str>) = (Arc::from(code), Arc::from(message));
-        let step = match of {
-            Target::Step(step) => Arc::clone(step),
-            Target::Read(name) => Arc::from(format!("hydrate.{name}")),
-        };
-        if let Target::Step(path) = of {
-            let error = Some((Arc::clone(&code), Arc::clone(&message)));
-            let closed = Closed {
-                error,
-                attempts,
-                ..Closed::plain(Verdict::Failed, None)
-            };
-            self.set_slot(path, |_| Slot::Closed(Arc::new(closed)));
-        } else if let Target::Read(name) = of {
-            self.settle_read(name, ReadState::Null);
-        }
-        self.ending.get_or_insert(Ending::Failed {
-            code,
-            message,
-            step: Some(step),
-        });
-    }
-
-    fn set_slot(&mut self, path: &Arc<str>, change: impl FnOnce(&Slot) -> Slot) {
+    pub(super) fn set_slot(&mut self, path: &Arc<str>, change: impl FnOnce(&Slot) -> Slot) {
         match self.place(path) {
             Some(place) => self.put_slot(&place, change),
             None => self.note_foreign(&Target::Step(Arc::clone(path))),
@@ -394,7 +373,7 @@ impl RunState {
         Some(frame)
     }
 
-    fn put_slot(&mut self, place: &Place, change: impl FnOnce(&Slot) -> Slot) {
+    pub(super) fn put_slot(&mut self, place: &Place, change: impl FnOnce(&Slot) -> Slot) {
         let slot = self.program.0.nodes.get(place.node).map(|node| node.slot);
         if let Some(slot) = slot
             && let Some(slot) = self.frame_mut(place).and_then(|frame| frame.slots.get_mut(slot))
@@ -408,40 +387,27 @@ impl RunState {
         self.calls.retain(|_, call| call.of != *of);
     }
 
-    fn close_path(&mut self, path: &Arc<str>, closed: Closed) {
+    pub(super) fn close_path(&mut self, path: &Arc<str>, closed: Closed) {
         match self.place(path) {
             Some(place) => self.close(place, closed),
             None => self.note_foreign(&Target::Step(Arc::clone(path))),
         }
     }
 
-    /// Closes a step, and the `if` or `for_each` that is through with it.
-    fn close(&mut self, place: Place, closed: Closed) {
+    /// Closes a step, and what is through with it.
+    pub(super) fn close(&mut self, place: Place, closed: Closed) {
         let output = closed.output.clone();
         self.put_slot(&place, |_| Slot::Closed(Arc::new(closed)));
-        let Some((parent, closes_block)) = self
-            .program
-            .0
-            .nodes
-            .get(place.node)
-            .map(|node| (node.parent, node.closes_block))
-        else {
+        let node = self.program.0.nodes.get(place.node);
+        let Some(parent) = node.filter(|node| node.closes_block).map(|node| node.parent) else {
             return;
         };
-        if !closes_block {
-            return;
-        }
         let output = output.unwrap_or_else(Document::null);
         match parent {
-            Parent::Workflow => {}
-            Parent::Block(node, _) => {
-                self.close(
-                    Place {
-                        node,
-                        items: place.items,
-                    },
-                    Closed::plain(Verdict::Done, Some(output)),
-                );
+            Parent::Workflow | Parent::OnFailure => {}
+            Parent::Block(node, block) => {
+                let items = place.items;
+                self.close_block(Place { node, items }, block, output);
             }
             Parent::Loop(node) => {
                 let mut items = place.items;

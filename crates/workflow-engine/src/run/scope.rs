@@ -3,7 +3,6 @@
 //! No scope holds a secret: what is not in these lists cannot be named.
 
 use std::cell::OnceCell;
-use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -293,14 +292,15 @@ impl<'a> RunScope<'a> {
     }
 
     /// The step with this id as it is seen from here: in this item, or outside of it.
-    fn closed(&self, id: &str) -> Option<&'a Arc<Closed>> {
+    fn closed(&self, id: &str) -> Option<&'a Closed> {
         let node = *self.program.by_id.get(id)?;
         let loops = &self.program.nodes.get(node)?.loops;
         let items = self.place.items.get(..loops.len())?;
         let slot = self.program.nodes.get(node)?.slot;
         match self.run.frame(loops, items)?.slots.get(slot)? {
             Slot::Closed(closed) => Some(closed),
-            Slot::Pending | Slot::Open | Slot::Asleep(_) | Slot::Inside(_) | Slot::Loop(_) => None,
+            Slot::Pending | Slot::Open | Slot::Asleep(_) | Slot::Inside(_) | Slot::Loop(_) | Slot::Guard(_) => None,
+            Slot::Rescue(rescue) => Some(&rescue.closed),
         }
     }
 
@@ -399,7 +399,14 @@ impl Scope for RunScope<'_> {
                 None => Found::Missing,
             },
             "results" => match key(path) {
-                Some((id, rest)) => in_value(result(self.closed(id).map(|closed| &**closed)), rest),
+                Some((id, rest)) => in_value(result(self.closed(id)), rest),
+                None => Found::Missing,
+            },
+            "error" => match self.run.failure_at(self.place) {
+                Some(failure) => {
+                    let value = json!({ "code": &*failure.code, "message": &*failure.message, "step": &*failure.step });
+                    in_value(value, path)
+                }
                 None => Found::Missing,
             },
             "run" => self.in_run(path),

@@ -70,6 +70,8 @@ pub struct RunState {
     pub(super) next_call: u32,
     /// The steps that sleep, and until when.
     pub(super) sleeps: BTreeSet<(Timestamp, Place)>,
+    /// How the run failed, while the steps of `on_failure` run.
+    pub(super) failed: Option<Ending>,
     /// How the run is going to end once the effects on their way are back.
     pub(super) ending: Option<Ending>,
     /// The step whose effect nobody knows about.
@@ -130,7 +132,40 @@ pub(super) enum Slot {
     Inside(usize),
     /// A `for_each` that is not through.
     Loop(Arc<Loop>),
+    /// A `try` that is not through.
+    Guard(Arc<Guard>),
+    /// A call that failed and whose `on_error` steps are not through.
+    Rescue(Arc<Rescue>),
     Closed(Arc<Closed>),
+}
+
+/// A failure on its way to whatever handles it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Failure {
+    pub(super) code: Arc<str>,
+    pub(super) message: Arc<str>,
+    /// Path of the step at fault.
+    pub(super) step: Arc<str>,
+}
+
+/// A `try` that is not through.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Guard {
+    /// The number of the block that it is in.
+    pub(super) block: usize,
+    /// The block failed, and what is open in it comes to an end before the next one begins.
+    pub(super) settling: bool,
+    /// What was caught; in `finally` what is passed on afterwards.
+    pub(super) failure: Option<Failure>,
+    /// What it gives when nothing more fails.
+    pub(super) output: Option<Document>,
+}
+
+/// A call that failed and whose `on_error` steps are not through.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Rescue {
+    pub(super) failure: Failure,
+    pub(super) closed: Closed,
 }
 
 /// A `for_each` that is not through.
@@ -237,6 +272,7 @@ impl RunState {
             calls: BTreeMap::new(),
             next_call: 0,
             sleeps: BTreeSet::new(),
+            failed: None,
             ending: None,
             unknown: None,
             finished: None,
@@ -335,6 +371,7 @@ impl RunState {
         };
         match node.parent {
             Parent::Workflow => {}
+            Parent::OnFailure => path.push_str("on_failure."),
             Parent::Block(parent, number) => {
                 self.write_path(parent, items, path);
                 let block = self

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::scope::{ReadNames, RunScope};
 use super::sleep::{self, MAX_SLEEP};
-use super::state::{Place, ReadState, RunState, Slot};
+use super::state::{Place, ReadState, RunState, Slot, Verdict};
 use super::{Environment, MAX_ITEMS};
 use crate::command::{CallId, Command};
 use crate::definition::{Choice, DEFAULT_CASE, Sleep, SleepHow};
@@ -82,7 +82,7 @@ impl<'a> Walk<'a> {
         RunScope::new(&self.run, self.program, self.environment, self.now, place)
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.run.ending.is_some() || self.run.foreign.is_some()
     }
 
@@ -92,16 +92,18 @@ impl<'a> Walk<'a> {
             return;
         }
         self.issue_due();
-        if self.is_over() || !self.reads() {
+        // A run that failed reads nothing more.
+        if self.is_over() || (self.run.failed.is_none() && !self.reads()) {
             return;
         }
         let program = self.program;
-        let through = self.block(&program.top, &mut Vec::new());
+        let (block, ending) = match &self.run.failed {
+            Some(ending) => (&program.on_failure, ending.clone()),
+            None => (&program.top, Ending::Succeeded),
+        };
+        let through = self.block(block, &mut Vec::new());
         if through && !self.is_over() {
-            self.push(Entry::Finished(Finished {
-                ending: Ending::Succeeded,
-                at: self.now,
-            }));
+            self.push(Entry::Finished(Finished { ending, at: self.now }));
         }
     }
 
@@ -164,7 +166,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Walks the steps of a block in order; true when all are through.
-    fn block(&mut self, block: &'a [NodeId], items: &mut Vec<usize>) -> bool {
+    pub(super) fn block(&mut self, block: &'a [NodeId], items: &mut Vec<usize>) -> bool {
         for node in block {
             let place = Place {
                 node: *node,
@@ -189,6 +191,11 @@ impl<'a> Walk<'a> {
                     None => false,
                 },
                 (Slot::Loop(_), Task::ForEach(each)) => self.items(&place, each, items),
+                (Slot::Guard(_), _) => self.guarded(&place, node, items),
+                (Slot::Rescue(_), _) => match node.blocks.first() {
+                    Some(inside) => self.block(&inside.steps, items),
+                    None => false,
+                },
                 (Slot::Asleep(until), _) if until <= self.now => {
                     let step = self.run.path(&place);
                     self.push(Entry::Woke(Woke { step }));
@@ -196,11 +203,17 @@ impl<'a> Walk<'a> {
                 }
                 (Slot::Pending | Slot::Open | Slot::Asleep(_) | Slot::Loop(_), _) => false,
             };
-            if !through || self.is_over() {
+            if !through || self.is_over() || self.was_left(&place) {
                 return false;
             }
         }
         true
+    }
+
+    /// Whether a step that is through failed, and what follows it is not reached.
+    fn was_left(&self, place: &Place) -> bool {
+        let failed = matches!(self.run.slot(place), Some(Slot::Closed(closed)) if closed.verdict == Verdict::Failed);
+        failed && self.run.is_settling(place)
     }
 
     /// Walks the items of a loop, as many at a time as it allows; true when all are through.
@@ -222,6 +235,9 @@ impl<'a> Walk<'a> {
                 let through = self.block(&each.body, items);
                 items.pop();
                 if self.is_over() {
+                    return false;
+                }
+                if !through && self.run.is_settling(place) {
                     return false;
                 }
                 if !through {
@@ -260,6 +276,7 @@ impl<'a> Walk<'a> {
                 })),
                 Err(error) => Err(error.into()),
             },
+            (Ok(true), Task::Try) => Ok(branch(&path, node, BranchSide::Case(Arc::from("try")))),
             (Ok(true), Task::Sleep(sleep)) => self.sleep(place, sleep).map(|until| {
                 Entry::Slept(Slept {
                     step: Arc::clone(&path),

@@ -26,12 +26,12 @@ fn the_document_itself() {
     let steps = "steps: [{ id: x, set: { a: 1 } }]";
     check(
         &format!("name: t\non: {{ event: stripe.charge.refunded }}\nlane: \"{{{{ event.id }}}}\"\n{steps}"),
-        &["/lane: `lane` is not supported here; supported: name, description, on, steps, timeout"],
+        &["/lane: `lane` is not supported here; supported: name, description, on, steps, on_failure, timeout"],
     );
     check(
         &format!("nmae: t\non: {{ event: stripe.charge.refunded }}\n{steps}"),
         &[
-            "/nmae: `nmae` is not supported here; supported: name, description, on, steps, timeout (did you mean `name`?)",
+            "/nmae: `nmae` is not supported here; supported: name, description, on, steps, on_failure, timeout (did you mean `name`?)",
             "/: `name` is missing",
         ],
     );
@@ -73,7 +73,7 @@ fn the_document_itself() {
     );
 }
 
-const KINDS: &str = "call, if, switch, set, for_each, sleep, stop";
+const KINDS: &str = "call, if, switch, set, for_each, sleep, try, stop";
 
 #[test]
 fn the_shape_of_steps() {
@@ -341,6 +341,7 @@ fn the_published_schema_says_what_the_parser_takes() {
         ("set", "set: {}"),
         ("for_each", "for_each: \"{{ event }}\", do: []"),
         ("sleep", "sleep: 1s"),
+        ("try", "try: [], catch: []"),
         ("stop", "stop: {}"),
     ];
     for (at, (kind, body)) in bodies.iter().enumerate() {

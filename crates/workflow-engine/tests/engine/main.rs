@@ -9,6 +9,7 @@ mod choices;
 mod definitions;
 mod effects;
 mod expressions;
+mod failures;
 mod flow;
 mod hydration;
 mod properties;

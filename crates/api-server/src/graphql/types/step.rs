@@ -164,6 +164,8 @@ named_enum! {
         ForEach = "for_each",
         /// A pause.
         Sleep = "sleep",
+        /// Steps whose failure is handled.
+        Try = "try",
         /// The end of the run.
         Stop = "stop",
     }
