@@ -52,7 +52,7 @@ impl EffectClass {
     }
 
     /// Whether a person has to look when an effect of this class may have been sent and the run ended.
-    pub(crate) const fn asks_a_person(self) -> bool {
+    pub const fn asks_a_person(self) -> bool {
         match self {
             Self::Blind | Self::FindBy { .. } => true,
             Self::Read | Self::Keyed { .. } | Self::Repeatable => false,

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::json;
 use weir_workflow_engine::{
-    CallResult, Command, EffectClass, EffectKey, Entry, RunState, SendMode, Sent, Status, invariants,
+    CallResult, Command, EffectClass, EffectKey, EffectState, Entry, Ledger, RunState, SendMode, Sent, Status,
+    invariants,
 };
 
 use crate::support::{Driver, HYDRATED, KEYED, Shop, done, failed, failure, plan_in};
@@ -92,7 +93,11 @@ impl Provider {
 }
 
 fn run(class: EffectClass, fates: &[Fate], lines: &[&str]) -> (Driver, Provider) {
-    let plan = plan_in(&Shop::default(), HYDRATED).unwrap();
+    run_in(HYDRATED, class, fates, lines)
+}
+
+fn run_in(workflow: &str, class: EffectClass, fates: &[Fate], lines: &[&str]) -> (Driver, Provider) {
+    let plan = plan_in(&Shop::default(), workflow).unwrap();
     let mut driver = Driver::new(plan, class, json!({ "lines": lines }));
     let mut provider = Provider::default();
     let mut fates = fates.iter().copied().chain(std::iter::repeat(Fate::Done));
@@ -135,6 +140,41 @@ fn run(class: EffectClass, fates: &[Fate], lines: &[&str]) -> (Driver, Provider)
     (driver, provider)
 }
 
+/// Handlers in handlers, loops and pauses between them.
+const HANDLED: &str = r#"
+name: bench
+on: { event: stripe.payment_intent.succeeded, hydrate: always }
+steps:
+  - id: outer
+    try:
+      - id: each
+        for_each: "{{ event.data.lines }}"
+        concurrency: 3
+        do:
+          - id: inner
+            try:
+              - { id: pay, call: http.request, connection: crm, with: { method: POST, line: "{{ item }}" } }
+              - { id: pause, sleep: 10s }
+            catch:
+              - { id: refund, when: "{{ item != 'skip' }}", call: stripe.refunds.create, with: { line: "{{ item }}" } }
+            finally:
+              - { id: log, call: http.request, connection: crm, with: { method: PUT, line: "{{ item }}" }, on_error: [{ id: lost, set: { why: "{{ error.code }}" } }] }
+      - id: route
+        switch: "{{ hydrated.payment_intent.amount }}"
+        cases:
+          5: [{ id: five, call: http.request, connection: crm, with: { method: PATCH } }]
+    catch:
+      - { id: undo, call: http.request, connection: crm, with: { method: DELETE, at: "{{ error.step }}" } }
+on_failure:
+  - { id: report, call: http.request, connection: crm, with: { method: PUT, code: "{{ error.code }}" } }
+"#;
+
+fn folded(driver: &Driver) -> RunState {
+    let mut run = RunState::new(driver.run.head().clone(), driver.event.clone(), &driver.plan);
+    driver.entries().iter().for_each(|entry| run.fold(entry));
+    run
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -162,6 +202,31 @@ proptest! {
                 && matches!(attempt.outcome, weir_workflow_engine::AttemptOutcome::Done { .. }))).count();
             let done = usize::try_from(provider.done.values().sum::<u32>()).unwrap();
             prop_assert!(done == confirmed || driver.code() == "effect_unknown", "{} {} {}", done, confirmed, driver.code());
+        }
+    }
+
+    /// The same among handlers: whatever is caught, no effect is done twice, and what nobody knows about is said.
+    #[test]
+    fn handlers_double_and_lose_nothing(class in class(), fates in prop::collection::vec(fate(), 0..40)) {
+        let (driver, provider) = run_in(HANDLED, class, &fates, &["a", "skip", "b", "c"]);
+        prop_assert_eq!(invariants::journal(&driver.entries()), []);
+        prop_assert_eq!(&folded(&driver), &driver.run);
+        for (key, count) in &provider.done {
+            prop_assert!(*count <= 1, "{} was done {} times", key, count);
+        }
+        for (key, count) in &provider.first {
+            prop_assert_eq!(*count, 1, "{} was sent first {} times", key, count);
+        }
+        // What took place is never taken for something that did not.
+        let entries = driver.entries();
+        let ledger = Ledger::fold([(driver.run.head().id, entries.as_slice())]);
+        for (key, _) in provider.done.iter().filter(|(_, count)| **count > 0) {
+            let state = ledger.get(key).map(|record| record.state);
+            let is_said = driver.code() == "effect_unknown" || !class.asks_a_person();
+            prop_assert!(
+                state == Some(EffectState::Confirmed) || (state == Some(EffectState::Unknown) && is_said),
+                "{} is {:?}, the run {}", key, state, driver.code()
+            );
         }
     }
 
