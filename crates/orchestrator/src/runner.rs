@@ -27,6 +27,10 @@ const COMMIT_RETRY_FIRST: Duration = Duration::from_millis(5);
 const COMMIT_RETRY_MAX: Duration = Duration::from_secs(2);
 /// Longest time that an acknowledgement is held back while memory is half full. Providers wait for seconds.
 const INTAKE_PATIENCE: Duration = Duration::from_millis(20);
+/// Entries of a run after which they are committed although nothing waits for that.
+const COMMIT_BEYOND_ENTRIES: usize = 1000;
+/// The same for the bytes that these entries hold.
+const COMMIT_BEYOND_BYTES: usize = 1 << 20;
 /// Below this share of the memory bound, runs left on disk are loaded again.
 const REFILL_BELOW_PERCENT: usize = 50;
 
@@ -273,13 +277,14 @@ pub(crate) fn launch(core: &Arc<Core>, run: ActiveRun) {
     }
     let task_core = Arc::clone(core);
     core.tasks.spawn(async move {
-        let place = Place {
+        let mut place = Place {
             core: Arc::clone(&task_core),
             id,
+            event_bytes: bytes,
             bytes,
         };
         let span = crate::trace::run(run.state.head(), run.traceparent.as_deref());
-        let ended = crate::panics::caught(drive(&task_core, run).instrument(span)).await;
+        let ended = crate::panics::caught(drive(&task_core, run, &mut place).instrument(span)).await;
         drop(place);
         let ended = ended.unwrap_or_else(|panic| {
             let count = task_core.panics.note(id);
@@ -299,7 +304,21 @@ pub(crate) fn launch(core: &Arc<Core>, run: ActiveRun) {
 struct Place {
     core: Arc<Core>,
     id: RunId,
+    /// Bytes of its event.
+    event_bytes: usize,
+    /// What it counts for among all runs in memory.
     bytes: usize,
+}
+
+impl Place {
+    /// Counts what the run has gathered beside its event. It never shrinks.
+    fn grow_to(&mut self, gathered: usize) {
+        let grown = (self.event_bytes + gathered).saturating_sub(self.bytes);
+        if grown > 0 {
+            self.bytes += grown;
+            self.core.runs.bytes.fetch_add(grown, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Drop for Place {
@@ -322,10 +341,12 @@ enum Ended {
 
 type Call = BoxFuture<'static, (CallId, CallResult)>;
 
-async fn drive(core: &Arc<Core>, mut run: ActiveRun) -> Ended {
+async fn drive(core: &Arc<Core>, mut run: ActiveRun, place: &mut Place) -> Ended {
     let mut calls: FuturesUnordered<Call> = FuturesUnordered::new();
     let mut uncommitted: Vec<Entry> = Vec::new();
     let mut arrived: Option<(CallId, CallResult)> = None;
+    let mut committed_bytes = run.state.gathered_bytes();
+    place.grow_to(committed_bytes);
     let mut input_kind = match run.first {
         First::Started => NextInput::Started,
         First::Recovered => NextInput::Recovered,
@@ -368,25 +389,30 @@ async fn drive(core: &Arc<Core>, mut run: ActiveRun) -> Ended {
             run.state.fold(entry);
         }
         uncommitted.extend(decision.entries);
+        let gathered = run.state.gathered_bytes();
+        place.grow_to(gathered);
 
         let leaves = decision.commands.iter().any(Command::durable_first);
         if leaves && core.stopping.is_cancelled() {
             // The intent was not committed, so nothing has to be remembered of it.
             return Ended::Stopped;
         }
-        let waits_only = decision.status == Status::Waiting && calls.is_empty() && decision.commands.is_empty();
+        let waits_only =
+            decision.status == Status::Waiting && calls.is_empty() && decision.commands.is_empty() && !decision.more;
+        // What is not on disk is done again after a crash, and held twice until then.
+        let many = uncommitted.len() >= COMMIT_BEYOND_ENTRIES || gathered - committed_bytes >= COMMIT_BEYOND_BYTES;
         let over = !matches!(decision.status, Status::Running | Status::Waiting);
         if leaves {
             core.performer.intend(&decision.commands);
         }
-        if leaves || waits_only || over {
+        if leaves || waits_only || over || many {
             let update = if over {
                 Some(final_update(&decision.status, now))
             } else {
                 waits_only.then(|| waiting_update(decision.due))
             };
             match commit(core, &mut run, &mut uncommitted, update, now).await {
-                Committed::Yes => {}
+                Committed::Yes => committed_bytes = gathered,
                 Committed::Reload => return Ended::Reload,
                 Committed::Stop => return Ended::Stopped,
             }
@@ -404,7 +430,8 @@ async fn drive(core: &Arc<Core>, mut run: ActiveRun) -> Ended {
                 None => Ended::Reload,
             };
         }
-        (input_kind, arrived) = next_input(&mut calls, decision.due, now).await;
+        let due = if decision.more { Some(now) } else { decision.due };
+        (input_kind, arrived) = next_input(&mut calls, due, now).await;
     }
 }
 

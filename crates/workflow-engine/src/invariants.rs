@@ -101,7 +101,8 @@ pub fn journal(entries: &[Entry]) -> Vec<Violation> {
             | Entry::Stopped(_)
             | Entry::StepFailed(_)
             | Entry::CancelAsked(_)
-            | Entry::TimedOut(_) => {}
+            | Entry::TimedOut(_)
+            | Entry::Outgrown(_) => {}
         }
     }
     found

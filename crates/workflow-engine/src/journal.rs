@@ -68,8 +68,27 @@ pub enum Entry {
     CancelAsked(CancelAsked),
     /// The run's own time limit was over.
     TimedOut(TimedOut),
+    /// The run had become larger than a run may be.
+    Outgrown(Outgrown),
     /// The run ended.
     Finished(Finished),
+}
+
+impl Entry {
+    /// About how many bytes of documents it holds.
+    pub(crate) fn size_bytes(&self) -> usize {
+        match self {
+            Self::Intended(intent) => intent.args.size_bytes(),
+            Self::Attempt(Attempt {
+                outcome: AttemptOutcome::Done { output, .. },
+                ..
+            }) => output.size_bytes(),
+            Self::Answered(answered) => answered.output.size_bytes(),
+            Self::Set(set) => set.output.size_bytes(),
+            Self::Items(items) => items.items.iter().map(|item| item.value.size_bytes()).sum(),
+            _ => 0,
+        }
+    }
 }
 
 /// What a call belongs to.
@@ -433,6 +452,15 @@ pub struct TimedOut {
     /// The limit.
     #[serde(with = "crate::duration::in_ms")]
     pub limit: Duration,
+}
+
+/// The run had become too large.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outgrown {
+    /// Path of the step that was not begun any more.
+    pub step: Arc<str>,
+    /// Which limit, for people.
+    pub limit: Arc<str>,
 }
 
 /// How a run ended.

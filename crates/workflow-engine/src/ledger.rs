@@ -154,6 +154,7 @@ impl Ledger {
             | Entry::StepFailed(_)
             | Entry::CancelAsked(_)
             | Entry::TimedOut(_)
+            | Entry::Outgrown(_)
             | Entry::Finished(_) => {}
         }
     }

@@ -47,8 +47,8 @@ pub use id::{
 };
 pub use journal::{
     Abandoned, Answered, Attempt, AttemptOutcome, BranchSide, BranchTaken, CancelAsked, Caught, EffectEnd, Ending,
-    Entry, Exchanges, FailureTaken, Finished, Intent, Issued, Item, ItemsTaken, JournalError, Postponed, ReadSkipped,
-    SetDone, Skipped, Slept, StepFailed, StopStatus, Stopped, Target, TimedOut, UnknownEffect,
+    Entry, Exchanges, FailureTaken, Finished, Intent, Issued, Item, ItemsTaken, JournalError, Outgrown, Postponed,
+    ReadSkipped, SetDone, Skipped, Slept, StepFailed, StopStatus, Stopped, Target, TimedOut, UnknownEffect,
     VERSION as JOURNAL_VERSION, Woke, decode, encode,
 };
 pub use ledger::{EffectRecord, EffectState, Ledger};
@@ -58,7 +58,8 @@ pub use problem::Problem;
 pub use reads::{MAX_READS, PlannedRead, read_order};
 pub use result::{CallFailure, CallOutcome, CallResult, Exchange, Origin, ResponseBody, Retry, Sent};
 pub use run::{
-    Decision, EngineError, Environment, Input, MAX_ITEMS, MAX_SLEEP, OpenEffect, RunHead, RunState, Status, decide,
+    Decision, EngineError, Environment, Input, MAX_ENTRIES_PER_DECISION, MAX_ITEMS, MAX_RUN_BYTES, MAX_RUN_ENTRIES,
+    MAX_SLEEP, OpenEffect, RunHead, RunState, Status, decide,
 };
 pub use story::{StoryAttempt, StoryEffect, StoryStep, story};
 pub use time::{Timestamp, TimestampError};

@@ -160,16 +160,23 @@ fn answers(recorded: &[Entry]) -> BTreeMap<Target, CallOutcome> {
 
 impl Rehearsal<'_> {
     fn step(&mut self, input: Input<'_>, environment: &dyn Environment, now: Timestamp) {
-        let decision = match decide(self.plan, &self.run, environment, input, now) {
-            Ok(decision) => decision,
-            Err(error) => {
-                self.note(error.to_string());
+        let mut input = input;
+        loop {
+            let decision = match decide(self.plan, &self.run, environment, input, now) {
+                Ok(decision) => decision,
+                Err(error) => {
+                    self.note(error.to_string());
+                    return;
+                }
+            };
+            self.take(&decision);
+            decision.entries.iter().for_each(|entry| self.run.fold(entry));
+            self.pending.extend(decision.commands);
+            if !decision.more {
                 return;
             }
-        };
-        self.take(&decision);
-        decision.entries.iter().for_each(|entry| self.run.fold(entry));
-        self.pending.extend(decision.commands);
+            input = Input::Due;
+        }
     }
 
     fn note(&mut self, note: String) {

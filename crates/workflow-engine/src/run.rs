@@ -29,6 +29,13 @@ use crate::time::Timestamp;
 /// How many items a `for_each` may take: the state of every item is held while the run is open.
 pub const MAX_ITEMS: usize = 10_000;
 
+/// How many entries a run may have: the state of every step is held while the run is open.
+pub const MAX_RUN_ENTRIES: usize = 200_000;
+/// How many bytes of arguments, items and outputs a run may gather, 32 MiB, for the same reason.
+pub const MAX_RUN_BYTES: usize = 32 << 20;
+/// After how many entries a decision is cut, so that others get their turn before the run goes on.
+pub const MAX_ENTRIES_PER_DECISION: usize = 200;
+
 /// What a decision asks of its surroundings. Answers come from memory; they must not block.
 pub trait Environment {
     /// What a call with these arguments does outside.
@@ -114,6 +121,8 @@ pub struct Decision {
     pub status: Status,
     /// When to come back with [`Input::Due`] at the latest, if nothing else happens.
     pub due: Option<Timestamp>,
+    /// More can be done at once: come back with [`Input::Due`] when this is taken in.
+    pub more: bool,
 }
 
 /// A run and a plan that do not fit together; nothing was decided.

@@ -325,7 +325,11 @@ impl<'a> Teller<'a> {
                     self.handled.push(path_of(&failed.of));
                 }
             }
-            Entry::FailureTaken(_) | Entry::CancelAsked(_) | Entry::TimedOut(_) | Entry::Finished(_) => {}
+            Entry::FailureTaken(_)
+            | Entry::CancelAsked(_)
+            | Entry::TimedOut(_)
+            | Entry::Outgrown(_)
+            | Entry::Finished(_) => {}
         }
     }
 

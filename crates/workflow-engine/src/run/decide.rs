@@ -32,6 +32,7 @@ pub fn decide(
             commands: Vec::new(),
             status: run.status(),
             due: None,
+            more: false,
         });
     }
     let mut walk = Walk::new(&plan.program, run.clone(), environment, now);
@@ -81,6 +82,7 @@ pub fn decide(
     Ok(Decision {
         entries: walk.entries,
         commands: walk.commands,
+        more: walk.cut && !status.is_final(),
         status,
         due,
     })

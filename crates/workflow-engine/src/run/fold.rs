@@ -24,6 +24,8 @@ pub(super) const UNPROVEN: &str = "unproven";
 impl RunState {
     /// Takes in an entry. Entries that do not belong to the plan are noted and reported by [`crate::decide`].
     pub fn fold(&mut self, entry: &Entry) {
+        self.size.0 += 1;
+        self.size.1 += entry.size_bytes();
         match entry {
             Entry::Issued(issued) => self.fold_issued(issued),
             Entry::Intended(intent) => self.fold_intent(intent),
@@ -128,6 +130,13 @@ impl RunState {
                     code: Arc::from("timeout"),
                     message: Arc::from(format!("the run took longer than its limit of {limit}")),
                     step: None,
+                });
+            }
+            Entry::Outgrown(outgrown) => {
+                self.ending.get_or_insert_with(|| Ending::Failed {
+                    code: Arc::from("run_too_large"),
+                    message: Arc::clone(&outgrown.limit),
+                    step: Some(Arc::clone(&outgrown.step)),
                 });
             }
             Entry::Finished(finished) => {

@@ -68,6 +68,8 @@ pub struct RunState {
     pub(super) frame: Frame,
     pub(super) calls: BTreeMap<CallId, OpenCall>,
     pub(super) next_call: u32,
+    /// How many entries it has taken in, and about how many bytes of documents.
+    pub(super) size: (usize, usize),
     /// The steps that sleep, and until when.
     pub(super) sleeps: BTreeSet<(Timestamp, Place)>,
     /// How the run failed, while the steps of `on_failure` run.
@@ -271,6 +273,7 @@ impl RunState {
             frame: Frame::new(program.slots),
             calls: BTreeMap::new(),
             next_call: 0,
+            size: (0, 0),
             sleeps: BTreeSet::new(),
             failed: None,
             ending: None,
@@ -316,6 +319,25 @@ impl RunState {
                 }
             }
         }
+    }
+
+    /// About how many bytes of documents it has gathered, those of its event not included.
+    pub fn gathered_bytes(&self) -> usize {
+        self.size.1
+    }
+
+    /// Which limit of size the run has reached, if any. What is done about a failure has a tenth more.
+    pub(super) fn outgrown(&self) -> Option<String> {
+        let room = |limit: usize| limit + if self.failed.is_some() { limit / 10 } else { 0 };
+        let (entries, bytes) = self.size;
+        if entries >= room(super::MAX_RUN_ENTRIES) {
+            return Some(format!(
+                "the run has more than {} journal entries",
+                super::MAX_RUN_ENTRIES
+            ));
+        }
+        let mib = super::MAX_RUN_BYTES >> 20;
+        (bytes >= room(super::MAX_RUN_BYTES)).then(|| format!("the run has gathered more than {mib} MiB"))
     }
 
     /// The effects that are on their way or wait for their next try.

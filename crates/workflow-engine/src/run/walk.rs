@@ -3,20 +3,20 @@
 //! The walk holds no state of its own between decisions. It looks at where every step stands and does the next thing,
 //! so it does not matter after which entry a process was lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::scope::{ReadNames, RunScope};
 use super::sleep::{self, MAX_SLEEP};
 use super::state::{Place, ReadState, RunState, Slot, Verdict};
-use super::{Environment, MAX_ITEMS};
+use super::{Environment, MAX_ENTRIES_PER_DECISION, MAX_ITEMS};
 use crate::command::{CallId, Command};
 use crate::definition::{Choice, DEFAULT_CASE, Sleep, SleepHow};
 use crate::document::{self, Document};
 use crate::effect::{fingerprint, path_text};
 use crate::expression::{Expression, ExpressionError, Found};
 use crate::journal::{
-    BranchSide, BranchTaken, Ending, Entry, Finished, Item, ItemsTaken, ReadSkipped, SetDone, Skipped, Slept,
+    BranchSide, BranchTaken, Ending, Entry, Finished, Item, ItemsTaken, Outgrown, ReadSkipped, SetDone, Skipped, Slept,
     StepFailed, Stopped, Target, Woke,
 };
 use crate::plan::{Block, LoopTask, Node, NodeId, Program, Task};
@@ -32,6 +32,8 @@ pub(super) struct Walk<'a> {
     pub(super) commands: Vec<Command>,
     /// Calls that began in this decision.
     pub(super) fresh: BTreeSet<CallId>,
+    /// The decision is long enough; there is more to do.
+    pub(super) cut: bool,
 }
 
 /// Why a step fails without a call.
@@ -59,6 +61,7 @@ impl<'a> Walk<'a> {
             entries: Vec::new(),
             commands: Vec::new(),
             fresh: BTreeSet::new(),
+            cut: false,
         }
     }
 
@@ -83,7 +86,7 @@ impl<'a> Walk<'a> {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.run.ending.is_some() || self.run.foreign.is_some()
+        self.run.ending.is_some() || self.run.foreign.is_some() || self.cut
     }
 
     /// Does everything that can be done now.
@@ -253,7 +256,15 @@ impl<'a> Walk<'a> {
         let Some(node) = self.program.nodes.get(place.node) else {
             return;
         };
+        if self.entries.len() >= MAX_ENTRIES_PER_DECISION {
+            self.cut = true;
+            return;
+        }
         let path = self.run.path(place);
+        if let Some(limit) = self.run.outgrown() {
+            let limit = Arc::from(limit);
+            return self.push(Entry::Outgrown(Outgrown { step: path, limit }));
+        }
         let continued = matches!(&node.task, Task::Call(call) if call.continues);
         let wanted = node
             .when
@@ -402,6 +413,7 @@ impl<'a> Walk<'a> {
             });
         }
         let mut keys: BTreeSet<Arc<str>> = BTreeSet::new();
+        let mut occurrences: BTreeMap<String, usize> = BTreeMap::new();
         let mut items = Vec::with_capacity(elements.len());
         for (number, text) in elements.into_iter().enumerate() {
             let key = match &each.key {
@@ -420,9 +432,12 @@ impl<'a> Walk<'a> {
                 }
                 None => {
                     let plain = fingerprint(&document::parse_text(text));
-                    let repeated = (2..).map(|occurrence| format!("{plain}~{occurrence}"));
-                    let mut names = std::iter::once(plain.clone()).chain(repeated);
-                    names.find(|name| !keys.contains(name.as_str())).unwrap_or(plain)
+                    let count = occurrences.entry(plain.clone()).or_insert(0_usize);
+                    *count += 1;
+                    match *count {
+                        1 => plain,
+                        count => format!("{plain}~{count}"),
+                    }
                 }
             };
             let key: Arc<str> = Arc::from(key);

@@ -1,7 +1,9 @@
 //! The ordinary way of a run: decisions as snapshots, steps, branches, loops, stops, limits.
 
 use serde_json::json;
-use weir_workflow_engine::{Command, Document, Entry, Input, MAX_ITEMS, SendMode, Sent, Status, encode};
+use weir_workflow_engine::{
+    Command, Document, Entry, Input, MAX_ENTRIES_PER_DECISION, MAX_ITEMS, MAX_RUN_BYTES, SendMode, Sent, Status, encode,
+};
 
 use crate::support::{Driver, KEYED, START, Shop, failure, plan, plan_in, seconds};
 
@@ -333,4 +335,67 @@ fn what_a_host_shares_can_be_shared() {
     shared::<weir_workflow_engine::Plan>();
     shared::<weir_workflow_engine::RunState>();
     shared::<weir_workflow_engine::Decision>();
+}
+
+#[test]
+fn a_run_that_grows_without_bound_is_ended() {
+    let steps = r#"
+  - id: outer
+    for_each: "{{ event.data.l }}"
+    do:
+      - id: inner
+        for_each: "{{ event.data.l }}"
+        do: [{ id: copy, set: { x: COPY } }]
+on_failure: [{ id: report, set: { code: "{{ error.code }}" } }]
+"#;
+    let trigger = "{ event: stripe.payment_intent.succeeded, hydrate: never }";
+    let check = |list: Vec<u32>, copy: &str, limit: &str| {
+        let workflow = format!("name: bench\non: {trigger}\nsteps:{}", steps.replace("COPY", copy));
+        let mut driver = Driver::new(
+            plan_in(&Shop::default(), &workflow).unwrap(),
+            KEYED,
+            json!({ "l": list }),
+        );
+        driver.start();
+        driver.go_on();
+        let longest = driver.rows.iter().map(|(_, _, entries)| entries.len()).max();
+        assert!(longest <= Some(MAX_ENTRIES_PER_DECISION + 1), "{longest:?}");
+        let Status::Failed { code, message, step } = driver.last.status.clone() else {
+            panic!("{:?}", driver.last.status)
+        };
+        assert_eq!(code, "run_too_large");
+        assert!(message.contains(limit), "{message}");
+        assert!(step.is_some_and(|step| step.starts_with("outer[")));
+        assert!(driver.run.gathered_bytes() < MAX_RUN_BYTES + (1 << 20));
+        let reported = driver.entries().into_iter().rev().find_map(|entry| match entry {
+            Entry::Set(set) => Some(set.step.to_string()),
+            _ => None,
+        });
+        assert_eq!(reported.as_deref(), Some("on_failure.report"));
+    };
+    check((0..3000).collect(), "\"{{ event.data.l }}\"", "32 MiB");
+    check(vec![1; 600], "1", "200000 journal entries");
+}
+
+#[test]
+fn a_long_run_is_cut_into_decisions_and_ends_as_it_should() {
+    let steps = r#"
+  - id: each
+    for_each: "{{ event.data.l }}"
+    do:
+      - { id: once, set: { n: "{{ item }}" } }
+      - { id: twice, set: { n: "{{ steps.once.n * 2 }}" } }
+  - { id: end, set: { last: "{{ steps.each[9999].n }}" } }
+"#;
+    let list: Vec<u32> = (0..10_000).collect();
+    let mut driver = Driver::new(plan(steps), KEYED, json!({ "l": list }));
+    driver.start();
+    driver.crash();
+    driver.go_on();
+    assert_eq!(driver.last.status, Status::Succeeded);
+    let end = driver.entries().into_iter().rev().find_map(|entry| match entry {
+        Entry::Set(set) => Some(set.output.value().clone()),
+        _ => None,
+    });
+    assert_eq!(end, Some(json!({ "last": 19_998 })));
 }

@@ -238,6 +238,7 @@ impl Driver {
             commands: Vec::new(),
             status: Status::Running,
             due: None,
+            more: false,
         };
         Self {
             plan,
@@ -268,6 +269,19 @@ impl Driver {
 
     pub(crate) fn start(&mut self) -> &Decision {
         self.input(Input::Started)
+    }
+
+    /// Goes on while there is more to do at once. Long runs are checked at their end alone.
+    pub(crate) fn go_on(&mut self) {
+        while self.last.more {
+            let decision = decide(&self.plan, &self.run, &self.world, Input::Due, self.now).unwrap();
+            decision.entries.iter().for_each(|entry| self.run.fold(entry));
+            let seq = i32::try_from(self.rows.len()).unwrap();
+            self.rows.push((seq, self.now, decision.entries.clone()));
+            self.commands.extend(decision.commands.iter().cloned());
+            self.last = decision;
+        }
+        assert_eq!(invariants::journal(&self.entries()), []);
     }
 
     pub(crate) fn entries(&self) -> Vec<Entry> {
