@@ -116,7 +116,7 @@ impl Code {
                 code: "ENDPOINT_UNKNOWN",
                 status: 404,
                 title: "There is no such endpoint",
-                fix: "Copy the ingest URL from the endpoint (query `endpoints { nodes { name url } }`) into the provider's settings.",
+                fix: "Copy the ingest URL from the endpoint (query `{ endpoints { name url } }`) into the provider's settings.",
             },
             Code::BodyTooLarge => Entry {
                 code: "BODY_TOO_LARGE",

@@ -57,7 +57,8 @@ Examples:
     Apply(ApplyArguments),
     /// Print the server's configuration as documents that `weir apply` takes.
     #[command(
-        after_help = "Secrets are never exported; each one becomes a placeholder such as { env: STRIPE_TOKEN }.
+        after_help = "Secrets are never exported: to apply the documents to another server, add `credential` to its connections and `secrets` to its
+endpoints first, for example { env: STRIPE_TOKEN }.
 
 Example:
   weir export > weir.yaml"
@@ -262,7 +263,7 @@ pub(crate) enum RunCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Start a run of a workflow with a manual trigger.
+    /// Start a run of a workflow: of a manual trigger with its input, of an event trigger with an event's data.
     #[command(after_help = "Example:
   weir run start refund --input '{\"payment\": \"pi_1\"}'")]
     Start {
@@ -324,7 +325,8 @@ pub(crate) enum TokenCommand {
         /// What it is for; shown in lists.
         #[arg(long, value_name = "NAME")]
         name: String,
-        /// What it may do. May be given several times; default: everything its maker may do.
+        /// What it may do: config-read, config-write, secret-write, run-read, run-operate, payload-read, token-admin,
+        /// metrics-read. May be given several times; default: everything its maker may do.
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<String>,
         /// Days until it stops working. Default: it does not.

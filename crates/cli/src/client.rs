@@ -45,7 +45,11 @@ impl Client {
     pub(crate) fn find(arguments: &ServerArguments) -> anyhow::Result<Self> {
         if let Some(token) = arguments.token.as_deref().filter(|token| !token.is_empty()) {
             return Self::new(
-                arguments.url.as_deref().unwrap_or(DEFAULT_URL),
+                arguments
+                    .url
+                    .as_deref()
+                    .filter(|url| !url.is_empty())
+                    .unwrap_or(DEFAULT_URL),
                 SecretString::from(token),
             );
         }
@@ -54,7 +58,7 @@ impl Client {
             let Some(token) = folder.admin_token_load()? else {
                 continue;
             };
-            let url = match &arguments.url {
+            let url = match arguments.url.as_ref().filter(|url| !url.is_empty()) {
                 Some(url) => url.clone(),
                 None => folder.url_load()?.unwrap_or_else(|| DEFAULT_URL.to_owned()),
             };

@@ -168,6 +168,14 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<Opened> {
     Ok(Opened { store, writer, secrets })
 }
 
+/// Whether SQLite says that the file is not, or no longer, a database.
+fn is_damaged(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        let text = error.to_string();
+        text.contains("disk image is malformed") || text.contains("file is not a database")
+    })
+}
+
 /// Opens the database, which brings its schema up to date.
 pub(crate) async fn open_database(config: &Config) -> anyhow::Result<(Store, WriterSeed)> {
     Database::open(&config.database_url, DatabaseOptions::default())
@@ -181,6 +189,9 @@ pub(crate) async fn open_database(config: &Config) -> anyhow::Result<(Store, Wri
                 (OpenError::Denied { .. }, _) => "check user and password in WEIR_DATABASE_URL",
                 (OpenError::NoDatabase { .. }, _) => {
                     "create it (createdb), or check the name at the end of WEIR_DATABASE_URL"
+                }
+                (error, Backend::Sqlite) if is_damaged(error) => {
+                    "restore the file from a backup; keep the damaged one, its rows may be recoverable with `sqlite3 FILE .recover`"
                 }
                 (_, Backend::Sqlite) => "check the path in WEIR_DATABASE_URL and the permissions of its folder",
                 (_, Backend::PostgreSql) => "check WEIR_DATABASE_URL",
@@ -218,32 +229,50 @@ pub(crate) async fn run(started: Started, stop: impl Future<Output = ()>) -> any
 }
 
 /// Resolves at the first SIGTERM or SIGINT; the second one ends the process at once.
+///
+/// A thread of its own watches, so that a person is heard however busy the workers are.
 pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("could not watch for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("could not watch for SIGINT")?;
+    let watch = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .context("could not watch for signals")?;
+    let signals = {
+        use tokio::signal::unix::{SignalKind, signal};
+        let _inside = watch.enter();
+        let terminate = signal(SignalKind::terminate()).context("could not watch for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("could not watch for SIGINT")?;
+        (terminate, interrupt)
+    };
     let (told, stop) = tokio::sync::oneshot::channel();
-    tokio::spawn(async move {
-        let mut told = Some(told);
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            match told.take() {
-                // Nobody waits any more when the server has ended by itself.
-                Some(told) => drop(told.send(())),
-                None => {
-                    output::remark("stopping at once; what was under way is taken up at the next start");
-                    std::process::exit(i32::from(crate::failure::EXIT_FAILURE));
-                }
-            }
-        }
-    });
+    std::thread::Builder::new()
+        .name("weir-signals".to_owned())
+        .spawn(move || watch.block_on(watch_signals(signals, told)))
+        .context("could not watch for signals")?;
     Ok(async move {
-        // The sender is only dropped together with the runtime.
+        // The sender is dropped only after it was used.
         let _told = stop.await;
     })
+}
+
+async fn watch_signals(
+    (mut terminate, mut interrupt): (tokio::signal::unix::Signal, tokio::signal::unix::Signal),
+    told: tokio::sync::oneshot::Sender<()>,
+) {
+    let mut told = Some(told);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        match told.take() {
+            // Nobody waits any more when the server has ended by itself.
+            Some(told) => drop(told.send(())),
+            None => {
+                output::remark("stopping at once; what was under way is taken up at the next start");
+                std::process::exit(i32::from(crate::failure::EXIT_FAILURE));
+            }
+        }
+    }
 }
 
 /// Fails early and clearly when the address cannot be listened on. Port 0 becomes a free one.

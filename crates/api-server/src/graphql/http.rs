@@ -260,6 +260,7 @@ fn prepare(asked: Asked, by_get: bool) -> Result<Prepared, Problem> {
 
 fn executed(media: MediaType, mut response: Response, stage: &Stage) -> HttpResponse {
     stage.complete(&mut response.errors);
+    without_repetition(&mut response.errors);
     let status = match (stage.executed(), media) {
         (true, _) | (false, MediaType::Json) => 200,
         (false, MediaType::GraphqlResponse) => NOT_EXECUTED_STATUS,
@@ -289,6 +290,16 @@ fn not_executed(media: MediaType, refused: &Refused) -> HttpResponse {
     let mut answer = refused.problem.with_body(media.content_type(), text);
     harden(&mut answer);
     answer
+}
+
+/// Leaves the first error about the cost of the request: once that is used up, thousands of fields may say so.
+fn without_repetition(errors: &mut Vec<ServerError>) {
+    let about_cost = async_graphql::Value::from(Code::CostExceeded.entry().code);
+    let mut said = false;
+    errors.retain(|error| {
+        let code = error.extensions.as_ref().and_then(|extensions| extensions.get("code"));
+        code != Some(&about_cost) || !std::mem::replace(&mut said, true)
+    });
 }
 
 fn push_errors(text: &mut String, errors: &[ServerError]) {

@@ -437,6 +437,37 @@ async fn tokens_allow_what_they_say_and_end_when_revoked() {
         )
         .await;
     assert_eq!(code(&applied).as_deref(), Some("FORBIDDEN"));
+    // Nor to have one that is stored sent somewhere else.
+    let stored = json!({
+        "kind": "Connection", "name": "kept", "connector": "http",
+        "config": { "base_url": "https://shop.example.com" }, "credential": { "bearer": { "token": "stored-token" } },
+    });
+    server.apply(&[stored.clone()]).await;
+    let elsewhere = json!({
+        "kind": "Connection", "name": "kept", "connector": "http", "config": { "base_url": "https://evil.example.com" },
+    });
+    let apply = "mutation($input: ApplyDocumentsInput!) { applyDocuments(input: $input) { applied } }";
+    let moved = json!({ "input": { "documents": [elsewhere.to_string()] } });
+    assert_eq!(
+        code(&server.raw_query(&writer, apply, moved).await).as_deref(),
+        Some("FORBIDDEN")
+    );
+    let found = server
+        .query("{ connection(name: \"kept\") { id revision } }", json!({}))
+        .await;
+    let update = "mutation($input: ConnectionUpdateInput!) { connectionUpdate(input: $input) { connection { id } } }";
+    let input = json!({ "input": {
+        "id": found["connection"]["id"], "expectedRevision": found["connection"]["revision"],
+        "config": { "base_url": "https://evil.example.com" },
+    } });
+    assert_eq!(
+        code(&server.raw_query(&writer, update, input).await).as_deref(),
+        Some("FORBIDDEN")
+    );
+    let mut same = elsewhere;
+    same["config"] = stored["config"].clone();
+    let same = json!({ "input": { "documents": [same.to_string()] } });
+    assert_eq!(code(&server.raw_query(&writer, apply, same).await), None);
 
     let listed = server
         .query("{ tokens { name permissions expiresAt } }", json!({}))

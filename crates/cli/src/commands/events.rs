@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-const FIELDS: &str = "id externalId type connectorName source receivedAt runs { id status workflow { name } }";
+const FIELDS: &str = "id externalId type connectorName source receivedAt runs { id status workflowName }";
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -29,7 +29,7 @@ struct Event {
 struct EventRun {
     id: String,
     status: String,
-    workflow: Option<story::Named>,
+    workflow_name: Option<String>,
 }
 
 pub(crate) async fn run(arguments: &EventsArguments) -> anyhow::Result<ExitCode> {

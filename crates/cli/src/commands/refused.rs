@@ -22,7 +22,13 @@ pub(crate) struct Refused {
     pub(crate) reason: String,
     pub(crate) detail: String,
     pub(crate) client_ip: Option<String>,
-    pub(crate) endpoint: Option<story::Named>,
+    pub(crate) endpoint: Option<Named>,
+}
+
+/// What an endpoint is called.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Named {
+    pub(crate) name: String,
 }
 
 pub(crate) async fn run(arguments: &RefusedArguments) -> anyhow::Result<ExitCode> {

@@ -2,7 +2,6 @@
 
 use crate::arguments::ServerArguments;
 use crate::client::Client;
-use crate::commands::story::RunName;
 use crate::commands::user_errors::{self, UserError};
 use crate::failure::{EXIT_FAILURE, Failure};
 use crate::output::{self, Style};
@@ -49,7 +48,7 @@ struct ReplayData {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Payload {
-    run: Option<RunName>,
+    run_id: Option<String>,
     user_errors: Vec<UserError>,
 }
 
@@ -73,16 +72,16 @@ pub(crate) async fn run(server: &ServerArguments, id: &str, yes: bool) -> anyhow
         return Ok(ExitCode::from(EXIT_FAILURE));
     }
     let query = format!(
-        "mutation Replay($input: RunReplayInput!) {{ runReplay(input: $input) {{ run {{ id }} {} }} }}",
+        "mutation Replay($input: RunReplayInput!) {{ runReplay(input: $input) {{ runId {} }} }}",
         user_errors::FIELDS
     );
     let variables = json!({ "input": { "runId": id, "confirm": preview.confirm } });
-    let Payload { run, user_errors } = client.query::<ReplayData>(&query, variables).await?.run_replay;
+    let Payload { run_id, user_errors } = client.query::<ReplayData>(&query, variables).await?.run_replay;
     user_errors::refuse("the run was not replayed", &user_errors)?;
-    let Some(run) = run else {
+    let Some(run_id) = run_id else {
         return Err(Failure::new("the server replayed the run and does not show it").into());
     };
-    output::line(run.id);
+    output::line(run_id);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,7 +2,6 @@
 
 use crate::arguments::ServerArguments;
 use crate::client::Client;
-use crate::commands::story::RunName;
 use crate::commands::user_errors::{self, UserError};
 use crate::failure::Failure;
 use crate::output;
@@ -19,7 +18,7 @@ struct Data {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Payload {
-    run: Option<RunName>,
+    run_id: Option<String>,
     replayed: bool,
     user_errors: Vec<UserError>,
 }
@@ -35,22 +34,22 @@ pub(crate) async fn run(
     })?;
     let client = Client::find(server)?;
     let query = format!(
-        "mutation Start($input: RunStartInput!) {{ runStart(input: $input) {{ run {{ id }} replayed {} }} }}",
+        "mutation Start($input: RunStartInput!) {{ runStart(input: $input) {{ runId replayed {} }} }}",
         user_errors::FIELDS
     );
     let variables = json!({ "input": { "workflow": workflow, "input": input, "idempotencyKey": key } });
     let Payload {
-        run,
+        run_id,
         replayed,
         user_errors,
     } = client.query::<Data>(&query, variables).await?.run_start;
     user_errors::refuse("the run was not started", &user_errors)?;
-    let Some(run) = run else {
+    let Some(run_id) = run_id else {
         return Err(Failure::new("the server started a run and does not show it").into());
     };
     if replayed {
         output::remark("this key was used before: nothing new was started");
     }
-    output::line(run.id);
+    output::line(run_id);
     Ok(ExitCode::SUCCESS)
 }

@@ -7,18 +7,18 @@ use serde_json::Value;
 use std::fmt::Write as _;
 
 /// Fields of a run in a list.
-pub(crate) const RUN_FIELDS: &str = "id status startedAt finishedAt dueAt error { code step } workflow { name } \
+pub(crate) const RUN_FIELDS: &str = "id status startedAt finishedAt dueAt error { code step } workflowName \
     event { id externalId type connectorName source receivedAt }";
 /// Fields of a run's story, without bodies.
 pub(crate) const STORY_FIELDS: &str = "id status startedAt finishedAt dueAt error { code step } rootId replayOf { id } \
-    workflow { name } version { number } \
-    event { id externalId type connectorName source receivedAt time account reference { type id } endpoint { name } } \
+    workflowName versionNumber \
+    event { id externalId type connectorName source receivedAt time account reference { type id } endpointName } \
     steps { path kind label status startedAt finishedAt note effect { key class state } \
       attempts { number at durationMs outcome error nextAt exchanges { method url status durationMs error } } }";
 /// The same with what was sent, answered and put out.
 pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status startedAt finishedAt dueAt error { code step } rootId replayOf { id } \
-    workflow { name } version { number } \
-    event { id externalId type connectorName source receivedAt time account reference { type id } endpoint { name } body { text size } } \
+    workflowName versionNumber \
+    event { id externalId type connectorName source receivedAt time account reference { type id } endpointName body { text size } } \
     steps { path kind label status startedAt finishedAt note output effect { key class state } \
       attempts { number at durationMs outcome error nextAt \
         exchanges { method url status durationMs error requestBody responseBody } } }";
@@ -40,9 +40,9 @@ pub(crate) struct Run {
     pub(crate) root_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) replay_of: Option<RunName>,
-    pub(crate) workflow: Option<Named>,
+    pub(crate) workflow_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) version: Option<Version>,
+    pub(crate) version_number: Option<u32>,
     pub(crate) event: Option<Event>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) steps: Vec<Step>,
@@ -57,16 +57,6 @@ pub(crate) struct RunError {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RunName {
     pub(crate) id: String,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Named {
-    pub(crate) name: String,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Version {
-    pub(crate) number: u32,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -86,7 +76,7 @@ pub(crate) struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reference: Option<Reference>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) endpoint: Option<Named>,
+    pub(crate) endpoint_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) body: Option<Body>,
 }
@@ -156,9 +146,7 @@ pub(crate) struct Exchange {
 impl Run {
     /// Name of its workflow.
     pub(crate) fn workflow_name(&self) -> &str {
-        self.workflow
-            .as_ref()
-            .map_or("(deleted)", |workflow| workflow.name.as_str())
+        self.workflow_name.as_deref().unwrap_or("(deleted)")
     }
 
     /// Whether it will not change any more.
@@ -213,9 +201,8 @@ macro_rules! put {
 
 fn head(text: &mut String, run: &Run, style: Style) {
     let version = run
-        .version
-        .as_ref()
-        .map(|version| format!(" (version {})", version.number))
+        .version_number
+        .map(|number| format!(" (version {number})"))
         .unwrap_or_default();
     put!(
         text,
@@ -225,8 +212,8 @@ fn head(text: &mut String, run: &Run, style: Style) {
         run.workflow_name()
     );
     if let Some(event) = &run.event {
-        let door = match &event.endpoint {
-            Some(endpoint) => format!("at endpoint {}", endpoint.name),
+        let door = match &event.endpoint_name {
+            Some(endpoint) => format!("at endpoint {endpoint}"),
             None => format!("by {}", event.source.to_lowercase()),
         };
         put!(
@@ -404,10 +391,10 @@ mod tests {
         let run: Run = serde_json::from_value(json!({
             "id": "run_0000000000001", "status": "WAITING", "startedAt": "2026-11-23T10:00:00.000Z", "finishedAt": null,
             "dueAt": "2026-11-23T10:00:07.500Z", "error": null, "rootId": "run_0000000000001", "replayOf": null,
-            "workflow": { "name": "payment-to-crm" }, "version": { "number": 2 },
+            "workflowName": "payment-to-crm", "versionNumber": 2,
             "event": { "id": "evt_0000000000001", "externalId": "evt_stripe_1", "type": "payment_intent.succeeded", "connectorName": "stripe",
                 "source": "ENDPOINT", "receivedAt": "2026-11-23T10:00:00.000Z", "time": null, "account": "acct_1",
-                "reference": { "type": "payment_intent", "id": "pi_1" }, "endpoint": { "name": "stripe" } },
+                "reference": { "type": "payment_intent", "id": "pi_1" }, "endpointName": "stripe" },
             "steps": [
                 { "path": "hydrate.customer", "kind": "READ", "label": "stripe.customers.get", "status": "SUCCEEDED",
                   "startedAt": "2026-11-23T10:00:00.010Z", "finishedAt": "2026-11-23T10:00:00.135Z", "note": null, "effect": null,

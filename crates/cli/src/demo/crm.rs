@@ -26,9 +26,10 @@ pub(crate) async fn run(folder: &DemoFolder, action: CrmAction) -> anyhow::Resul
         CrmAction::Start => {
             providers.start_crm(folder, client(folder)?.url()).await?;
             output::line(format!(
-                "{}: runs that wait finish within seconds.",
+                "{}: runs that wait finish at their next try.",
                 style.bold("CRM started")
             ));
+            output::line(format!("  {}   says when", welcome::command("runs --status waiting")));
             output::line(format!(
                 "  {}   shows that nothing was lost or doubled",
                 welcome::command("demo ledger")

@@ -201,6 +201,14 @@ async fn tokens_open_what_they_name() {
     let unknown = run(&["runs"], "nobody");
     assert_eq!(unknown.status.code(), Some(1));
     assert!(stderr(&unknown).contains("WEIR_TOKEN"), "{}", stderr(&unknown));
+    // Whoever may only start a run hears which one it is, and whoever may only read sees its story.
+    server.apply("kind: Workflow\nname: note\non: { manual: {} }\nsteps: [{ id: a, set: { b: 1 } }]\n");
+    let operator = server.weir(&["token", "create", "--name", "operator", "--scope", "run-operate"]);
+    let started = run(&["run", "start", "note"], stdout(&operator).trim());
+    assert!(started.status.success(), "{}", stderr(&started));
+    let told = run(&["run", "show", stdout(&started).trim()], &token);
+    assert!(told.status.success(), "{}", stderr(&told));
+    assert!(stdout(&told).contains("note (version 1)"), "{}", stdout(&told));
     let wrong = server.weir(&["token", "create", "--name", "x", "--scope", "run-reed"]);
     assert_eq!(wrong.status.code(), Some(1));
 }

@@ -11,9 +11,7 @@ use similar::TextDiff;
 use std::collections::BTreeSet;
 use weir_connector_sdk::{Credential, Verifier};
 use weir_storage::ConfigSubject;
-use weir_workflow_engine::Plan;
-use weir_workflow_engine::WorkspaceId;
-use weir_workflow_engine::{Definition, Resolution};
+use weir_workflow_engine::{Catalogue as _, Definition, Plan, Resolution, WorkspaceId};
 
 /// One change, checked and ready to be written.
 pub(super) struct Planned {
@@ -224,14 +222,24 @@ fn plan_connection(
         },
         (Some(_), None) => true,
     };
-    Some(difference(
+    let has_credential = document.credential.is_some() || stored.is_some_and(|(_, row)| row.credential.is_some());
+    let known: Vec<&str> = connector.auth().iter().map(|scheme| scheme.as_str()).collect();
+    let lacks = !has_credential && !known.is_empty() && !known.contains(&"none");
+    let mut planned = difference(
         Kind::Connection,
         document.name.clone(),
         before,
         after,
         secret_changed.then_some("credential"),
         Write::Connection(document),
-    ))
+    );
+    if lacks {
+        planned.change.notes.push(format!(
+            "it has no credential: calls fail until it has one of {}",
+            known.join(", ")
+        ));
+    }
+    Some(planned)
 }
 
 fn plan_endpoint(
@@ -374,12 +382,13 @@ fn plan_workflow(
         .map_err(&mut note)
         .ok()?;
     Plan::compile(&definition, &resolution).map_err(&mut note).ok()?;
+    let unlisted = unlisted_event_type(&resolution, prospect);
     let before = snapshot
         .workflow(workspace, &document.name)
         .and_then(|workflow| workflow.published.as_ref())
         .map(|version| workflow_document(&version.definition));
     let after = workflow_document(&document.definition);
-    Some(difference(
+    let mut planned = difference(
         Kind::Workflow,
         document.name.clone(),
         before,
@@ -389,6 +398,24 @@ fn plan_workflow(
             document,
             resolution: Box::new(resolution),
         },
+    );
+    planned.change.notes.extend(unlisted);
+    Some(planned)
+}
+
+/// What to say about a trigger on an event type that only the connector's `*` covers.
+fn unlisted_event_type(resolution: &Resolution, prospect: &Prospect<'_>) -> Option<String> {
+    let (connector, event_type) = (resolution.connector.as_deref()?, resolution.event_type.as_deref()?);
+    let listed = prospect.event_types(connector);
+    if listed.iter().any(|known| known == event_type) {
+        return None;
+    }
+    let meant = nearest(
+        event_type,
+        listed.iter().map(String::as_str).filter(|known| *known != "*"),
+    )?;
+    Some(format!(
+        "`{connector}` lists no event type `{event_type}`, so nothing is read for it; {meant}"
     ))
 }
 

@@ -39,6 +39,45 @@ pub(super) fn begin(request: &HttpRequest, secrets: &SecretNames, started_at: Ti
     }
 }
 
+/// Shortest credential that is looked for in answers, bytes: shorter ones could be anything.
+const MIN_ECHO_BYTES: usize = 8;
+
+/// The credentials that a request carries, as they are written in it.
+pub(super) fn credentials_in(request: &HttpRequest, names: &SecretNames) -> Vec<String> {
+    let headers = request
+        .headers
+        .iter()
+        .filter(|(name, _)| redact::is_secret_header(name, names));
+    // `Bearer TOKEN`, `Basic TEXT`: what comes last is the secret.
+    let in_headers = headers.filter_map(|(_, value)| value.split_whitespace().last().map(str::to_owned));
+    let query = request.url.split_once('?').map_or("", |(_, query)| query);
+    let in_query = url::form_urlencoded::parse(query.as_bytes())
+        .filter(|(name, _)| redact::is_secret_query(name, names))
+        .map(|(_, value)| value.into_owned());
+    in_headers
+        .chain(in_query)
+        .filter(|secret| secret.len() >= MIN_ECHO_BYTES)
+        .collect()
+}
+
+/// An answer without the credentials of its request: some servers show people what they were sent.
+pub(super) fn without(body: Vec<u8>, credentials: &[String]) -> Vec<u8> {
+    let Ok(text) = std::str::from_utf8(&body) else {
+        return body;
+    };
+    let echoed: Vec<&String> = credentials
+        .iter()
+        .filter(|secret| text.contains(secret.as_str()))
+        .collect();
+    if echoed.is_empty() {
+        return body;
+    }
+    let hidden = echoed.iter().fold(text.to_owned(), |text, secret| {
+        text.replace(secret.as_str(), redact::REDACTED)
+    });
+    hidden.into_bytes()
+}
+
 /// The headers of an answer as the connector contract wants them.
 pub(crate) fn header_pairs(headers: &HeaderMap) -> Vec<(String, String)> {
     headers

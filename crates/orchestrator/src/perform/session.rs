@@ -193,6 +193,7 @@ impl<'a> Session<'a> {
     ) -> Result<HttpResponse, CallFailure> {
         let secrets = self.connection.connector.secret_names();
         let mut kept = record::begin(request, secrets, self.performer.clock.now());
+        let credentials = record::credentials_in(request, secrets);
         let method = Method::from_bytes(request.method.as_bytes())
             .map_err(|_error| refused("invalid", "the method is not an HTTP method"))?;
         let span = info_span!(
@@ -219,7 +220,16 @@ impl<'a> Session<'a> {
         match received {
             Ok(received) => {
                 span.record("http.status", received.status);
-                let headers = record::header_pairs(&received.headers);
+                let mut headers = record::header_pairs(&received.headers);
+                for (_, value) in &mut headers {
+                    for secret in credentials
+                        .iter()
+                        .filter(|secret| value.contains(secret.as_str()))
+                        .collect::<Vec<_>>()
+                    {
+                        *value = value.replace(secret.as_str(), redact::REDACTED);
+                    }
+                }
                 kept.status = Some(received.status);
                 kept.response_headers = record::kept_headers(&headers, secrets);
                 kept.response_bytes = received.body.len() as u64;
@@ -227,7 +237,7 @@ impl<'a> Session<'a> {
                 Ok(HttpResponse {
                     status: received.status,
                     headers,
-                    body: received.body,
+                    body: record::without(received.body, &credentials),
                 })
             }
             Err(error) => {

@@ -56,6 +56,22 @@ async fn a_keyed_effect_carries_key_credential_trace_and_length() {
 }
 
 #[tokio::test]
+async fn a_credential_that_the_server_shows_is_hidden_in_what_it_answers() {
+    let server = Server::start().await;
+    let echo = json!({ "headers": { "Authorization": "Bearer s3cret-token" }, "note": "s3cret-token!" });
+    server.reply(answer(200, echo));
+    let bench = Bench::new();
+    let credential = json!({ "bearer": { "token": "s3cret-token" } });
+    let connection = connection_with(connector(), json!({ "base_url": server.url() }), Some(credential));
+    let command = bench.effect("things.create", json!({ "name": "a" }), KEYED, SendMode::First);
+    let trace = TraceContext { traceparent: None };
+    let result = bench.performer.call(&connection, &command, &trace).await;
+    let hidden = json!({ "headers": { "Authorization": "Bearer [redacted]" }, "note": "[redacted]!" });
+    assert_eq!(output(&result), hidden);
+    assert!(!format!("{result:?}").contains("s3cret"), "{result:?}");
+}
+
+#[tokio::test]
 async fn an_api_key_in_the_query_is_sent_and_not_kept() {
     let server = Server::start().await;
     let credential = json!({ "api_key": "s3cret&key" });

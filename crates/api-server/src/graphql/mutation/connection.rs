@@ -33,7 +33,8 @@ impl ConnectionMutations {
         Ok(ConnectionPayload::of(ctx, &input.name, outcome))
     }
 
-    /// Changes a connection. What is left out stays. Needs `CONFIG_WRITE`, and `SECRET_WRITE` with a credential.
+    /// Changes a connection. What is left out stays. Needs `CONFIG_WRITE`, and `SECRET_WRITE` with a credential, or for other settings
+    /// of a connection that has one: they say where it is sent.
     async fn connection_update(
         &self,
         ctx: &Context<'_>,

@@ -18,7 +18,8 @@ pub(crate) struct DocumentMutations;
 #[Object]
 impl DocumentMutations {
     /// Applies configuration documents: what is new is created, what differs is changed, what is left out stays. All or
-    /// nothing. Needs `CONFIG_WRITE`, and `SECRET_WRITE` when a document brings a credential or secrets.
+    /// nothing. Needs `CONFIG_WRITE`, and `SECRET_WRITE` when a document brings a credential or secrets, or gives a connection that
+    /// has a credential other settings.
     async fn apply_documents(
         &self,
         ctx: &Context<'_>,

@@ -15,10 +15,10 @@ use super::errors::ApiResult;
 use super::user_error::{Place, UserError, UserErrorCode, of_apply};
 use crate::auth::Permission;
 use async_graphql::{Context, ID, InputObject, MergedObject, SimpleObject};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::str::FromStr;
 use weir_orchestrator::configure::{ApplyOptions, Expect, Kind, SourceDocument};
-use weir_workflow_engine::IdError;
+use weir_workflow_engine::{IdError, WorkspaceId};
 
 /// Everything that can be changed. What the input did wrong stands in `userErrors`, and then nothing was changed.
 #[derive(MergedObject, Default)]
@@ -79,10 +79,29 @@ fn carries_secrets(document: &Value) -> bool {
         .any(|key| document.get(key).is_some_and(|value| !value.is_null()))
 }
 
+/// Whether a document gives a connection other settings and leaves it its credential: these settings say where the
+/// credential is sent, so whoever changes them could have it sent to himself.
+fn redirects_credential(caller: &Caller, workspace: WorkspaceId, document: &Value) -> bool {
+    if document.get("kind").and_then(Value::as_str) != Some("Connection") {
+        return false;
+    }
+    let snapshot = caller.any().snapshot();
+    let name = document.get("name").and_then(Value::as_str).unwrap_or_default();
+    let Some((connection, row)) = snapshot.connection_row(workspace, name) else {
+        return false;
+    };
+    let empty = json!({});
+    let config = document
+        .get("config")
+        .filter(|config| !config.is_null())
+        .unwrap_or(&empty);
+    row.credential.is_some() && *config != connection.config
+}
+
 /// Whether the caller may apply this document.
 fn may_apply(caller: &Caller, document: &Value) -> ApiResult<()> {
-    caller.may(Permission::ConfigWrite)?;
-    if carries_secrets(document) {
+    let workspace = caller.may(Permission::ConfigWrite)?;
+    if carries_secrets(document) || redirects_credential(caller, workspace, document) {
         caller.may(Permission::SecretWrite)?;
     }
     Ok(())

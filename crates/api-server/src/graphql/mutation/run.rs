@@ -176,6 +176,11 @@ pub(crate) struct RunStartPayload {
 
 #[async_graphql::ComplexObject]
 impl RunStartPayload {
+    /// Id of the run; it needs no permission to read. Null: nothing was started.
+    async fn run_id(&self) -> Option<ID> {
+        self.run.map(|id| id.to_string().into())
+    }
+
     /// The run. Null: nothing was started. Needs `RUN_READ`.
     async fn run(&self, ctx: &Context<'_>) -> ApiResult<Option<Run>> {
         match self.run {
@@ -225,6 +230,11 @@ pub(crate) struct RunReplayPayload {
 
 #[async_graphql::ComplexObject]
 impl RunReplayPayload {
+    /// Id of the new run; it needs no permission to read. Null: nothing was started.
+    async fn run_id(&self) -> Option<ID> {
+        self.run.map(|id| id.to_string().into())
+    }
+
     /// The new run. Null: nothing was started. Needs `RUN_READ`.
     async fn run(&self, ctx: &Context<'_>) -> ApiResult<Option<Run>> {
         match self.run {

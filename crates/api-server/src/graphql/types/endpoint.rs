@@ -15,7 +15,7 @@ use weir_workflow_engine::{EndpointId, WorkspaceId};
 
 /// An ingest URL with its verification.
 #[derive(Debug, Clone)]
-pub(crate) struct Endpoint(Arc<weir_orchestrator::snapshot::Endpoint>);
+pub(crate) struct Endpoint(pub(super) Arc<weir_orchestrator::snapshot::Endpoint>);
 
 impl Endpoint {
     /// All endpoints of a workspace, by name.

@@ -131,6 +131,16 @@ impl Event {
             .and_then(|id| Endpoint::by_id(&snapshot, workspace, id)))
     }
 
+    /// Name of the endpoint it came in by.
+    async fn endpoint_name(&self, ctx: &Context<'_>) -> ApiResult<Option<String>> {
+        let caller = Caller::of(ctx);
+        let workspace = caller.may(Permission::RunRead)?;
+        let snapshot = caller.any().snapshot();
+        let endpoint = self.summary.endpoint;
+        let endpoint = endpoint.and_then(|id| Endpoint::by_id(&snapshot, workspace, id));
+        Ok(endpoint.map(|endpoint| endpoint.0.name().to_owned()))
+    }
+
     /// The connection it belongs to. Null: to none, or the connection was deleted. Needs `CONFIG_READ`.
     async fn connection(&self, ctx: &Context<'_>) -> ApiResult<Option<Connection>> {
         let (snapshot, workspace) = Caller::of(ctx).config()?;

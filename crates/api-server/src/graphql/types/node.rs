@@ -63,7 +63,7 @@ pub(crate) async fn load(ctx: &Context<'_>, id: &ID) -> ApiResult<Option<Node>> 
             let (snapshot, workspace) = caller.config()?;
             Workflow::by_id(&snapshot, workspace, parse_id::<WorkflowId>(id)?).map(Node::from)
         }
-        "wfv" => load_version(ctx, Some(parse_id::<VersionId>(id)?))
+        "wfv" => load_version(ctx, Some(parse_id::<VersionId>(id)?), Permission::ConfigRead)
             .await?
             .map(Node::from),
         "evt" => event::load(ctx, parse_id::<EventId>(id)?).await?.map(Node::from),

@@ -4,6 +4,7 @@ use super::super::caller::Caller;
 use super::super::errors::{ApiError, ApiResult};
 use super::super::scalars::DateTime;
 use super::event::{self, Event};
+use super::long_to_int;
 use super::step::Step;
 use super::workflow::{Workflow, WorkflowVersion, load_version};
 use crate::auth::Permission;
@@ -54,9 +55,23 @@ impl Run {
         Ok(Workflow::by_id(&snapshot, workspace, self.row.workflow_id))
     }
 
-    /// The version it is pinned to.
+    /// Name of its workflow. Null: that was deleted.
+    async fn workflow_name(&self, ctx: &Context<'_>) -> ApiResult<Option<String>> {
+        let caller = Caller::of(ctx);
+        let workspace = caller.may(Permission::RunRead)?;
+        let workflow = Workflow::by_id(&caller.any().snapshot(), workspace, self.row.workflow_id);
+        Ok(workflow.map(|workflow| workflow.0.row.name.clone()))
+    }
+
+    /// Number of the version it is pinned to.
+    async fn version_number(&self, ctx: &Context<'_>) -> ApiResult<Option<i32>> {
+        let version = load_version(ctx, Some(self.row.version_id), Permission::RunRead).await?;
+        Ok(version.map(|version| long_to_int(version.row().number.into())))
+    }
+
+    /// The version it is pinned to. Needs `CONFIG_READ`.
     async fn version(&self, ctx: &Context<'_>) -> ApiResult<Option<WorkflowVersion>> {
-        load_version(ctx, Some(self.row.version_id)).await
+        load_version(ctx, Some(self.row.version_id), Permission::ConfigRead).await
     }
 
     /// The event it works on. Null: it is no longer kept.

@@ -14,7 +14,7 @@ use weir_workflow_engine::{Definition, VersionId, WorkflowId, WorkspaceId};
 
 /// A workflow over all its versions.
 #[derive(Debug, Clone)]
-pub(crate) struct Workflow(Arc<weir_orchestrator::snapshot::Workflow>);
+pub(crate) struct Workflow(pub(super) Arc<weir_orchestrator::snapshot::Workflow>);
 
 impl Workflow {
     /// All workflows of a workspace, by name.
@@ -53,13 +53,13 @@ impl Workflow {
 
     /// The version that takes events. Null: it has never been published.
     async fn published(&self, ctx: &Context<'_>) -> ApiResult<Option<WorkflowVersion>> {
-        load_version(ctx, self.0.row.published_version).await
+        load_version(ctx, self.0.row.published_version, Permission::ConfigRead).await
     }
 
     /// The version being worked on. Null: there is no draft.
     async fn draft(&self, ctx: &Context<'_>) -> ApiResult<Option<WorkflowVersion>> {
         match self.0.draft {
-            Some(_) => load_version(ctx, self.0.row.draft_version).await,
+            Some(_) => load_version(ctx, self.0.row.draft_version, Permission::ConfigRead).await,
             None => Ok(None),
         }
     }
@@ -99,9 +99,13 @@ impl Workflow {
 }
 
 /// Reads one version.
-pub(crate) async fn load_version(ctx: &Context<'_>, id: Option<VersionId>) -> ApiResult<Option<WorkflowVersion>> {
+pub(crate) async fn load_version(
+    ctx: &Context<'_>,
+    id: Option<VersionId>,
+    permission: Permission,
+) -> ApiResult<Option<WorkflowVersion>> {
     let Some(id) = id else { return Ok(None) };
-    let (store, workspace) = Caller::of(ctx).read(Permission::ConfigRead)?;
+    let (store, workspace) = Caller::of(ctx).read(permission)?;
     let row = store
         .version_load(workspace, id)
         .await
@@ -112,6 +116,13 @@ pub(crate) async fn load_version(ctx: &Context<'_>, id: Option<VersionId>) -> Ap
 /// One version of a workflow.
 #[derive(Debug)]
 pub(crate) struct WorkflowVersion(WorkflowVersionRow);
+
+impl WorkflowVersion {
+    /// Its row.
+    pub(crate) fn row(&self) -> &WorkflowVersionRow {
+        &self.0
+    }
+}
 
 /// One version of a workflow. A published one never changes, and runs stay with the version they started on.
 #[Object]
