@@ -22,6 +22,8 @@ pub const MAX_STEPS: usize = 500;
 pub const MAX_STEP_DEPTH: usize = 8;
 /// How many cases a `switch` may have.
 pub const MAX_CASES: usize = 100;
+/// How many branches a `parallel` may have: as many as items of a `for_each` run side by side.
+pub const MAX_BRANCHES: usize = 32;
 /// The largest `concurrency` of a `for_each`: more would starve other runs of their connection's budget.
 pub const MAX_CONCURRENCY: u32 = 32;
 /// The longest `timeout` of a workflow: 90 days, the longest that journals are sure to be kept.
@@ -107,6 +109,7 @@ pub(crate) enum Action {
     ForEach(ForEach),
     Sleep(Sleep),
     Try(Try),
+    Parallel(Parallel),
     Stop {
         status: crate::journal::StopStatus,
         reason: Template,
@@ -128,7 +131,7 @@ impl Step {
             Action::ForEach(each) => found.push(&each.list),
             Action::Sleep(sleep) => found.extend(sleep.value.expressions()),
             Action::Stop { reason, .. } => found.extend(reason.expressions()),
-            Action::Try(_) => {}
+            Action::Try(_) | Action::Parallel(_) => {}
         }
         found
     }
@@ -163,6 +166,12 @@ impl Action {
                 ("catch", &guarded.catch),
                 ("finally", &guarded.finally),
             ],
+            Self::Parallel(parallel) => {
+                let branches = parallel.branches.iter();
+                branches
+                    .map(|(name, steps)| (name.as_str(), steps.as_slice()))
+                    .collect()
+            }
             Self::Call(_) | Self::Set { .. } | Self::ForEach(_) | Self::Sleep(_) | Self::Stop { .. } => Vec::new(),
         }
     }
@@ -242,7 +251,29 @@ pub(crate) struct ForEach {
     pub(crate) item_name: String,
     pub(crate) key: Option<Expression>,
     pub(crate) concurrency: u32,
+    /// Whether a failed item leaves the others alone.
+    pub(crate) collects: bool,
     pub(crate) steps: Vec<Step>,
+}
+
+/// A `parallel` step.
+#[derive(Clone, Debug)]
+pub(crate) struct Parallel {
+    pub(crate) join: Join,
+    pub(crate) branches: Vec<(String, Vec<Step>)>,
+}
+
+/// When a `parallel` is through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Join {
+    /// When all branches are; a failure in one is the failure of the step.
+    All,
+    /// When all branches are, failed or not.
+    Collect,
+    /// When one branch has succeeded, or all have failed.
+    Any,
+    /// When one branch has succeeded or failed.
+    First,
 }
 
 /// A `sleep` step.

@@ -130,6 +130,22 @@ impl Document {
         }
     }
 
+    /// The object of these members. It may be one deeper than a document that came in.
+    pub(crate) fn object<'a>(members: impl Iterator<Item = (&'a str, &'a Self)>) -> Self {
+        let mut text = String::from("{");
+        for (position, (name, document)) in members.enumerate() {
+            if position > 0 {
+                text.push(',');
+            }
+            text.push_str(&Value::from(name).to_string());
+            text.push(':');
+            text.push_str(document.raw());
+        }
+        text.push('}');
+        let raw = RawValue::from_string(text).expect("an object of JSON texts is a JSON text");
+        Self::whole(Arc::from(raw), OnceLock::new())
+    }
+
     /// The list of these documents. It may be one deeper than a document that came in.
     pub(crate) fn list<'a>(documents: impl Iterator<Item = &'a Self>) -> Self {
         let mut text = String::from("[");

@@ -96,6 +96,7 @@ pub fn journal(entries: &[Entry]) -> Vec<Violation> {
             | Entry::Items(_)
             | Entry::Slept(_)
             | Entry::Woke(_)
+            | Entry::Forked(_)
             | Entry::Caught(_)
             | Entry::FailureTaken(_)
             | Entry::Stopped(_)

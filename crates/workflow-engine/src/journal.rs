@@ -56,7 +56,9 @@ pub enum Entry {
     Slept(Slept),
     /// A `sleep` is over.
     Woke(Woke),
-    /// A failure was caught, and what was open beside it has come to an end.
+    /// The branches of a `parallel` began.
+    Forked(Forked),
+    /// A failure was caught or a branch was left, and what was open there has come to an end.
     Caught(Caught),
     /// The run failed, and the steps of `on_failure` begin.
     FailureTaken(FailureTaken),
@@ -390,11 +392,21 @@ pub struct Woke {
     pub step: Arc<str>,
 }
 
-/// A failure was caught.
+/// The branches of a `parallel` began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forked {
+    /// Path of the step.
+    pub step: Arc<str>,
+}
+
+/// A failure was caught, or a branch was left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caught {
-    /// Path of the step that catches it.
+    /// Path of the step that takes care of it.
     pub step: Arc<str>,
+    /// The branch of a `parallel`, or the key of the item of a `for_each`, that came to an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Arc<str>>,
 }
 
 /// The steps of `on_failure` begin.

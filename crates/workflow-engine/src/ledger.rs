@@ -148,6 +148,7 @@ impl Ledger {
             | Entry::Items(_)
             | Entry::Slept(_)
             | Entry::Woke(_)
+            | Entry::Forked(_)
             | Entry::Caught(_)
             | Entry::FailureTaken(_)
             | Entry::Stopped(_)

@@ -32,8 +32,8 @@ pub use catalogue::{Catalogue, EventTypeInfo, HydrateMode, OperationInfo, ReadIn
 pub use check::{CallResolution, Resolution, check};
 pub use command::{CallCommand, CallId, Command, EffectCommand, ReadCommand, SendMode};
 pub use definition::{
-    DEFAULT_CALL_TIMEOUT, Definition, MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY, MAX_STEP_DEPTH, MAX_STEPS,
-    MAX_TRIES, MAX_WORKFLOW_TIMEOUT, Trigger,
+    DEFAULT_CALL_TIMEOUT, Definition, MAX_BRANCHES, MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY, MAX_STEP_DEPTH,
+    MAX_STEPS, MAX_TRIES, MAX_WORKFLOW_TIMEOUT, Trigger,
 };
 pub use document::{Document, DocumentError, MAX_JSON_DEPTH, PathPart};
 pub use effect::{EffectClass, EffectKey, RequestDigest};
@@ -47,8 +47,8 @@ pub use id::{
 };
 pub use journal::{
     Abandoned, Answered, Attempt, AttemptOutcome, BranchSide, BranchTaken, CancelAsked, Caught, EffectEnd, Ending,
-    Entry, Exchanges, FailureTaken, Finished, Intent, Issued, Item, ItemsTaken, JournalError, Outgrown, Postponed,
-    ReadSkipped, SetDone, Skipped, Slept, StepFailed, StopStatus, Stopped, Target, TimedOut, UnknownEffect,
+    Entry, Exchanges, FailureTaken, Finished, Forked, Intent, Issued, Item, ItemsTaken, JournalError, Outgrown,
+    Postponed, ReadSkipped, SetDone, Skipped, Slept, StepFailed, StopStatus, Stopped, Target, TimedOut, UnknownEffect,
     VERSION as JOURNAL_VERSION, Woke, decode, encode,
 };
 pub use ledger::{EffectRecord, EffectState, Ledger};

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::catalogue::HydrateMode;
 use crate::check::{CallResolution, Resolution};
-use crate::definition::{Action, Call, Choice, Definition, OnError, RetryPolicy, Sleep, Step, Trigger};
+use crate::definition::{Action, Call, Choice, Definition, Join, OnError, RetryPolicy, Sleep, Step, Trigger};
 use crate::event::Event;
 use crate::expression::{Expression, ExpressionError, Template};
 use crate::journal::StopStatus;
@@ -98,6 +98,8 @@ pub(crate) enum Task {
         values: Template,
     },
     ForEach(LoopTask),
+    /// The blocks are its branches.
+    Parallel(Join),
     Sleep(Sleep),
     /// The blocks are `try`, `catch` and `finally`; of the last two one may be empty.
     Try,
@@ -125,6 +127,8 @@ pub(crate) struct LoopTask {
     pub(crate) item_name: String,
     pub(crate) key: Option<Expression>,
     pub(crate) concurrency: usize,
+    /// Whether a failed item leaves the others alone.
+    pub(crate) collects: bool,
     pub(crate) body: Vec<NodeId>,
     /// How many steps run for each item, those of loops inside not counted.
     pub(crate) slots: usize,
@@ -164,6 +168,7 @@ impl Node {
             Task::Switch(_) => "switch",
             Task::Set { .. } => "set",
             Task::ForEach(_) => "for_each",
+            Task::Parallel(_) => "parallel",
             Task::Sleep(_) => "sleep",
             Task::Try => "try",
             Task::Stop { .. } => "stop",
@@ -375,12 +380,14 @@ impl Builder<'_> {
                     item_name: each.item_name.clone(),
                     key: each.key.clone(),
                     concurrency: usize::try_from(each.concurrency).unwrap_or(1),
+                    collects: each.collects,
                     body,
                     slots,
                 })
             }
             Action::Sleep(sleep) => Task::Sleep(sleep.clone()),
             Action::Try(_) => Task::Try,
+            Action::Parallel(parallel) => Task::Parallel(parallel.join),
             Action::Stop { status, reason } => Task::Stop {
                 status: *status,
                 reason: reason.clone(),

@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 pub struct StoryStep {
     /// Path of the step, `hydrate.<read>` for a read.
     pub path: String,
-    /// `read`, `call`, `if`, `switch`, `set`, `for_each`, `sleep`, `try` or `stop`.
+    /// `read`, `call`, `if`, `switch`, `set`, `for_each`, `parallel`, `sleep`, `try` or `stop`.
     pub kind: &'static str,
     /// What it is, in a few words: the operation, the branch taken, the number of items.
     pub label: String,
@@ -133,6 +133,7 @@ impl<'a> Teller<'a> {
                     Task::ForEach(each) => each.list.source().to_owned(),
                     Task::Switch(Choice::Conditions(_))
                     | Task::Set { .. }
+                    | Task::Parallel(_)
                     | Task::Sleep(_)
                     | Task::Try
                     | Task::Stop { .. } => String::new(),
@@ -298,6 +299,13 @@ impl<'a> Teller<'a> {
                 } else {
                     format!("{}: {count} {noun}", step.label)
                 };
+            }
+            Entry::Forked(forked) => {
+                self.through(&step_of(&forked.step), "parallel", "succeeded", at);
+            }
+            Entry::Caught(crate::journal::Caught { step, part: Some(part) }) => {
+                let (branch, item) = (format!("{step}.{part}."), format!("{step}[{part}]."));
+                self.handled.extend([branch, item]);
             }
             Entry::Caught(caught) => {
                 let node = self.node(&caught.step);
@@ -473,7 +481,7 @@ impl<'a> Teller<'a> {
 
 /// Whether the status of a step is that of the steps in it.
 fn has_steps_inside(step: &StoryStep) -> bool {
-    matches!(step.kind, "if" | "switch" | "for_each" | "try")
+    matches!(step.kind, "if" | "switch" | "for_each" | "parallel" | "try")
 }
 
 impl StoryStep {

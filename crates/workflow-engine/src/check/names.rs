@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Resolution;
 use super::schema::{Unknown, rules_out};
 use crate::catalogue::{Catalogue, HydrateMode};
-use crate::definition::{Action, Definition, OnError, Step, Try};
+use crate::definition::{Action, Definition, Join, OnError, Step, Try};
 use crate::document::PathPart;
 use crate::expression::{Expression, Use};
 use crate::problem::Problem;
@@ -132,6 +132,20 @@ impl<'a> Names<'a> {
                 }
             }
             Action::Try(guarded) => self.guarded(guarded),
+            // The branches do not see each other.
+            Action::Parallel(parallel) => {
+                let before = self.known.clone();
+                let mut after = before.clone();
+                for (_, block) in &parallel.branches {
+                    self.known.clone_from(&before);
+                    self.block(block);
+                    after.append(&mut self.known);
+                }
+                self.known = after;
+                if parallel.join != Join::All {
+                    self.doubt(&before);
+                }
+            }
             Action::ForEach(each) => {
                 let before = self.known.clone();
                 self.items.push(&each.item_name);
@@ -207,6 +221,7 @@ impl<'a> Names<'a> {
             | Action::ForEach(_)
             | Action::Sleep(_)
             | Action::Try(_)
+            | Action::Parallel(_)
             | Action::Stop { .. } => Shape::Open,
         }
     }

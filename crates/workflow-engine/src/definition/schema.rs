@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{DEFAULT_CASE, MAX_CASES, MAX_CONCURRENCY, MAX_TRIES};
+use super::{DEFAULT_CASE, MAX_BRANCHES, MAX_CASES, MAX_CONCURRENCY, MAX_TRIES};
 
 pub(super) fn workflow() -> Value {
     json!({
@@ -114,8 +114,21 @@ pub(super) fn workflow() -> Value {
                         "as": { "$ref": "#/$defs/id", "default": "item" },
                         "key": { "$ref": "#/$defs/expression", "description": "What tells an item from the others; its content by default." },
                         "concurrency": { "type": "integer", "minimum": 1, "maximum": MAX_CONCURRENCY, "default": 1 },
+                        "on_error": { "enum": ["fail", "collect"], "default": "fail", "description": "`collect`: a failed item leaves the others alone." },
                         "do": { "$ref": "#/$defs/steps" },
                     }), &["for_each", "do"]),
+                    step("parallel", json!({
+                        "parallel": {
+                            "type": "object",
+                            "minProperties": 1,
+                            "maxProperties": MAX_BRANCHES,
+                            "propertyNames": { "$ref": "#/$defs/id" },
+                            "additionalProperties": { "$ref": "#/$defs/steps" },
+                            "description": "Names and the steps of each branch.",
+                        },
+                        "join": { "enum": ["all", "any", "first"], "default": "all", "description": "When the step is through: all branches are, one has succeeded, one is through." },
+                        "on_error": { "enum": ["fail", "collect"], "default": "fail", "description": "`collect`: a failed branch leaves the others alone." },
+                    }), &["parallel"]),
                     step("sleep", json!({
                         "sleep": {
                             "oneOf": [

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::fields::{Fields, wrong_type};
 use super::{
-    Action, Call, Case, Choice, DEFAULT_CALL_TIMEOUT, DEFAULT_CASE, ForEach, MAX_CALL_TIMEOUT, MAX_CASES,
-    MAX_CONCURRENCY, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WORKFLOW_TIMEOUT, OnError, RetryPolicy, Sleep, SleepHow,
-    Step, Switch, Try, case_label,
+    Action, Call, Case, Choice, DEFAULT_CALL_TIMEOUT, DEFAULT_CASE, ForEach, Join, MAX_BRANCHES, MAX_CALL_TIMEOUT,
+    MAX_CASES, MAX_CONCURRENCY, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WORKFLOW_TIMEOUT, OnError, Parallel,
+    RetryPolicy, Sleep, SleepHow, Step, Switch, Try, case_label,
 };
 use crate::expression::{Expression, Template};
 use crate::journal::StopStatus;
@@ -16,7 +16,7 @@ use crate::problem::{Problem, child};
 use crate::run::{STEP_ROOTS, sleep};
 
 /// The keys that say what a step does, and the keys that may stand beside them.
-const KINDS: [(&str, &[&str]); 8] = [
+const KINDS: [(&str, &[&str]); 9] = [
     (
         "call",
         &[
@@ -35,8 +35,9 @@ const KINDS: [(&str, &[&str]); 8] = [
     ("set", &["id", "when", "set"]),
     (
         "for_each",
-        &["id", "when", "for_each", "as", "key", "concurrency", "do"],
+        &["id", "when", "for_each", "as", "key", "concurrency", "on_error", "do"],
     ),
+    ("parallel", &["id", "when", "parallel", "join", "on_error"]),
     ("sleep", &["id", "when", "sleep"]),
     ("try", &["id", "when", "try", "catch", "finally"]),
     ("stop", &["id", "when", "stop"]),
@@ -138,6 +139,7 @@ impl<'p> Steps<'p> {
             "switch" => self.switch(&fields, depth).map(Action::Switch),
             "set" => self.set(&fields),
             "for_each" => self.for_each(&fields, depth).map(Action::ForEach),
+            "parallel" => self.parallel(&fields, depth).map(Action::Parallel),
             "sleep" => self.sleep(&fields).map(Action::Sleep),
             "try" => self.guarded(&fields, depth).map(Action::Try),
             _ => self.stop(&fields),
@@ -378,6 +380,8 @@ impl<'p> Steps<'p> {
         let concurrency = fields
             .count("concurrency", 1, MAX_CONCURRENCY, self.problems)
             .unwrap_or(1);
+        let words = [("fail", false), ("collect", true)];
+        let collects = fields.word("on_error", &words, self.problems).unwrap_or(false);
         let steps = fields.required("do", self.problems);
         let steps = steps.map(|steps| self.block(steps, &fields.at("do"), depth + 1));
         Some(ForEach {
@@ -385,8 +389,53 @@ impl<'p> Steps<'p> {
             item_name: item_name.to_owned(),
             key,
             concurrency,
+            collects,
             steps: steps?,
         })
+    }
+
+    fn parallel(&mut self, fields: &Fields<'_>, depth: usize) -> Option<Parallel> {
+        let place = fields.at("parallel");
+        let branches = match fields.get("parallel")? {
+            Value::Object(map) => map,
+            other => {
+                let wanted = "an object of names and the steps of each branch";
+                self.problems.push(wrong_type(&place, wanted, other));
+                return None;
+            }
+        };
+        if branches.is_empty() || branches.len() > MAX_BRANCHES {
+            let message = format!(
+                "a `parallel` has 1 to {MAX_BRANCHES} branches, this one has {}",
+                branches.len()
+            );
+            self.problems.push(Problem::new(&place, "out_of_bounds", message));
+        }
+        let mut parsed = Vec::with_capacity(branches.len());
+        for (name, steps) in branches {
+            let place = child(&place, name);
+            if !is_name(name) {
+                let message = format!(
+                    "{name:?} cannot be the name of a branch: a small letter, then small letters, digits and `_`"
+                );
+                self.problems.push(Problem::new(&place, "bad_name", message));
+            }
+            parsed.push((name.clone(), self.block(steps, &place, depth + 1)));
+        }
+        let words = [("all", Join::All), ("any", Join::Any), ("first", Join::First)];
+        let join = fields.word("join", &words, self.problems).unwrap_or(Join::All);
+        let words = [("fail", false), ("collect", true)];
+        let join = match (join, fields.word("on_error", &words, self.problems)) {
+            (Join::All, Some(true)) => Join::Collect,
+            (join, Some(true)) => {
+                let message = "`collect` waits for all branches, so it goes with `join: all` alone";
+                self.problems
+                    .push(Problem::new(fields.at("on_error"), "bad_join", message));
+                join
+            }
+            (join, _) => join,
+        };
+        Some(Parallel { join, branches: parsed })
     }
 
     fn guarded(&mut self, fields: &Fields<'_>, depth: usize) -> Option<Try> {

@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::fold::EFFECT_UNKNOWN;
-use super::state::{Closed, Failure, Guard, Place, ReadState, Rescue, RunState, Slot, Verdict};
+use super::state::{Branch, Closed, Failure, Fork, Guard, Place, ReadState, Rescue, RunState, Slot, Verdict};
+use crate::definition::Join;
 use crate::document::Document;
-use crate::journal::{Ending, Exchanges, Target};
+use crate::journal::{Caught, Ending, Exchanges, Target};
 use crate::plan::{CATCH, FINALLY, Parent, TRY, Task};
 
 impl Failure {
@@ -101,86 +104,187 @@ impl RunState {
     }
 
     /// Takes a failure from the step at `place` outwards.
-    fn raise(&mut self, mut place: Place, failure: Failure) {
-        loop {
-            let Some(parent) = self.program.0.nodes.get(place.node).map(|node| node.parent) else {
-                return;
-            };
-            match parent {
-                Parent::Workflow | Parent::OnFailure => {
-                    self.ending.get_or_insert_with(|| failure.ending());
-                    return;
-                }
-                Parent::Loop(outer) => {
-                    place.items.pop();
-                    place.node = outer;
-                }
-                Parent::Block(outer, block) => {
-                    place.node = outer;
-                    if self.catch(&place, block, &failure) {
-                        return;
-                    }
-                }
+    fn raise(&mut self, place: Place, failure: Failure) {
+        let Some(way) = self.outwards(&place).find(|(outer, via)| self.holds(outer, *via)) else {
+            self.ending.get_or_insert_with(|| failure.ending());
+            return;
+        };
+        match way {
+            (outer, Via::Block(block)) => self.catch(&outer, block, failure),
+            (outer, Via::Item(item)) => self.set_item_settling(&outer, item, failure),
+        }
+    }
+
+    /// Whether a failure that comes out of a block or an item of this step goes no further.
+    fn holds(&self, place: &Place, via: Via) -> bool {
+        let Some(node) = self.program.0.nodes.get(place.node) else {
+            return false;
+        };
+        match (self.slot(place), via) {
+            (Some(Slot::Guard(guard)), Via::Block(block)) => {
+                let follows = match block {
+                    TRY => node.has_block(CATCH) || node.has_block(FINALLY),
+                    CATCH => node.has_block(FINALLY),
+                    _ => false,
+                };
+                guard.settling || follows
+            }
+            (Some(Slot::Fork(_)), Via::Block(_)) => !matches!(node.task, Task::Parallel(Join::All)),
+            (Some(Slot::Loop(_)), Via::Item(_)) => self.collects(place.node),
+            _ => false,
+        }
+    }
+
+    /// The step at `place` takes a failure in one of its blocks. The first failure counts.
+    fn catch(&mut self, place: &Place, block: usize, failure: Failure) {
+        match self.slot(place) {
+            Some(Slot::Guard(guard)) if !guard.settling => {
+                let settling = Guard {
+                    settling: true,
+                    failure: Some(failure),
+                    ..(**guard).clone()
+                };
+                self.put_slot(place, |_| Slot::Guard(Arc::new(settling)));
+            }
+            Some(Slot::Fork(fork)) if fork.branches.get(block) == Some(&Branch::Open) => {
+                self.set_branch(place, block, Branch::Settling(failure));
+            }
+            _ => {}
+        }
+    }
+
+    fn set_branch(&mut self, place: &Place, number: usize, state: Branch) {
+        let Some(Slot::Fork(fork)) = self.slot(place) else {
+            return;
+        };
+        let mut fork = (**fork).clone();
+        if let Some(branch) = fork.branches.get_mut(number) {
+            *branch = state;
+        }
+        self.put_slot(place, |_| Slot::Fork(Arc::new(fork)));
+    }
+
+    fn set_item_settling(&mut self, place: &Place, item: usize, failure: Failure) {
+        let slot = self.program.0.nodes.get(place.node).map(|node| node.slot);
+        let frame = slot.and_then(|slot| self.frame_mut(place)?.slots.get_mut(slot));
+        if let Some(Slot::Loop(state)) = frame
+            && let Some(item) = Arc::make_mut(state).items.get_mut(item)
+        {
+            Arc::make_mut(item).settling.get_or_insert(failure);
+        }
+    }
+
+    /// Whether an item of a loop failed and comes to an end.
+    pub(super) fn item_settles(&self, place: &Place, item: usize) -> bool {
+        match self.slot(place) {
+            Some(Slot::Loop(state)) => state.items.get(item).is_some_and(|item| item.settling.is_some()),
+            _ => false,
+        }
+    }
+
+    /// The branches of a `parallel` begin.
+    pub(super) fn begin_fork(&mut self, place: &Place) {
+        let count = self.program.0.nodes.get(place.node).map_or(0, |node| node.blocks.len());
+        let branches = vec![Branch::Open; count];
+        self.put_slot(place, |_| Slot::Fork(Arc::new(Fork { branches })));
+    }
+
+    /// Closes a `parallel` when its branches say that it is through and succeeded.
+    fn join(&mut self, place: Place) {
+        let Some(node) = self.program.0.nodes.get(place.node) else {
+            return;
+        };
+        let Task::Parallel(join) = node.task else { return };
+        let Some(Slot::Fork(fork)) = self.slot(&place) else {
+            return;
+        };
+        let labels = || node.blocks.iter().map(|block| &*block.label);
+        let mut fork = (**fork).clone();
+        let decides = |branch: &Branch| match branch {
+            Branch::Done(_) => matches!(join, Join::Any | Join::First),
+            Branch::Failed(_) | Branch::Settling(_) => join == Join::First,
+            Branch::Open | Branch::Leaving | Branch::Left => false,
+        };
+        if fork.branches.iter().any(decides) {
+            for branch in fork.branches.iter_mut().filter(|branch| **branch == Branch::Open) {
+                *branch = Branch::Leaving;
             }
         }
+        let output = fork.output(join, labels());
+        self.put_slot(&place, |_| Slot::Fork(Arc::new(fork)));
+        if let Some(output) = output {
+            self.close(place, Closed::plain(Verdict::Done, Some(output)));
+        }
     }
 
-    /// Whether the step at `place` catches what failed in its block.
-    fn catch(&mut self, place: &Place, block: usize, failure: &Failure) -> bool {
-        let Some(node) = self.program.0.nodes.get(place.node) else {
-            return false;
+    /// What was open beside a failure or in a branch that is left has come to an end.
+    pub(super) fn fold_caught(&mut self, caught: &Caught) {
+        let Some(place) = self.place(&caught.step) else {
+            return self.note_foreign(&Target::Step(Arc::clone(&caught.step)));
         };
-        let follows = match block {
-            TRY => node.has_block(CATCH) || node.has_block(FINALLY),
-            CATCH => node.has_block(FINALLY),
-            _ => false,
-        };
-        let Some(Slot::Guard(guard)) = self.slot(place) else {
-            return false;
-        };
-        // The first failure counts.
-        if guard.settling {
-            return true;
-        }
-        if !follows {
-            return false;
-        }
-        let settling = Guard {
-            settling: true,
-            failure: Some(failure.clone()),
-            ..(**guard).clone()
-        };
-        self.put_slot(place, |_| Slot::Guard(Arc::new(settling)));
-        true
-    }
-
-    /// What was open beside a caught failure has come to an end: the next block begins.
-    pub(super) fn fold_caught(&mut self, step: &Arc<str>) {
-        let Some(place) = self.place(step) else {
-            return self.note_foreign(&Target::Step(Arc::clone(step)));
-        };
-        let Some(Slot::Guard(guard)) = self.slot(&place) else {
-            return;
-        };
-        let (number, failure) = (guard.block, guard.failure.clone());
-        let Some(node) = self.program.0.nodes.get(place.node) else {
-            return;
-        };
-        let label = node.blocks.get(number).map_or("", |block| &block.label);
-        let inside = format!("{step}.{label}.");
-        let block = if number == TRY && node.has_block(CATCH) {
-            CATCH
-        } else {
-            FINALLY
+        let slot = self.slot(&place).cloned();
+        let inside = match (&slot, caught.part.as_deref()) {
+            (Some(Slot::Guard(guard)), _) => {
+                let node = self.program.0.nodes.get(place.node);
+                let label = node
+                    .and_then(|node| node.blocks.get(guard.block))
+                    .map_or("", |block| &block.label);
+                format!("{}.{label}.", caught.step)
+            }
+            (Some(Slot::Loop(_)), Some(key)) => format!("{}[{key}].", caught.step),
+            (_, Some(label)) => format!("{}.{label}.", caught.step),
+            (_, None) => return,
         };
         let mut sleeps = std::mem::take(&mut self.sleeps);
         sleeps.retain(|(_, asleep)| !self.path(asleep).starts_with(&inside));
         self.sleeps = sleeps;
+        match slot {
+            Some(Slot::Guard(guard)) => self.leave_block(&place, &guard),
+            Some(Slot::Fork(fork)) => {
+                let node = self.program.0.nodes.get(place.node);
+                let number = node
+                    .zip(caught.part.as_deref())
+                    .and_then(|(node, label)| node.block(label));
+                let Some((number, branch)) = number.and_then(|number| Some((number, fork.branches.get(number)?)))
+                else {
+                    return;
+                };
+                let state = match branch {
+                    Branch::Settling(failure) => Branch::Failed(failure.clone()),
+                    _ => Branch::Left,
+                };
+                self.set_branch(&place, number, state);
+                self.join(place);
+            }
+            Some(Slot::Loop(state)) => {
+                let item = caught.part.as_ref().and_then(|key| state.by_key.get(key)).copied();
+                let failure = item.and_then(|item| state.items.get(item)?.settling.clone());
+                if let (Some(item), Some(failure)) = (item, failure) {
+                    self.finish_item(place, item, record(Err(&failure)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A `try` goes from the block that failed to the next one.
+    fn leave_block(&mut self, place: &Place, guard: &Guard) {
+        let has_catch = self
+            .program
+            .0
+            .nodes
+            .get(place.node)
+            .is_some_and(|node| node.has_block(CATCH));
+        let block = if guard.block == TRY && has_catch {
+            CATCH
+        } else {
+            FINALLY
+        };
         let next = Guard {
-            failure,
+            failure: guard.failure.clone(),
             ..Guard::new(block)
         };
-        self.put_slot(&place, |_| Slot::Guard(Arc::new(next)));
+        self.put_slot(place, |_| Slot::Guard(Arc::new(next)));
     }
 
     /// The last step of a block is through.
@@ -209,6 +313,11 @@ impl RunState {
                 }
                 None => self.close(place, Closed::plain(Verdict::Done, guard.output.clone())),
             },
+            Some(Slot::Fork(fork)) if fork.branches.get(block) == Some(&Branch::Open) => {
+                self.set_branch(&place, block, Branch::Done(output));
+                self.join(place);
+            }
+            Some(Slot::Fork(_)) => {}
             Some(Slot::Rescue(rescue)) => self.close(
                 place,
                 Closed {
@@ -220,19 +329,27 @@ impl RunState {
         }
     }
 
-    /// Whether a step stands in a block whose failure was caught, so that nothing new may begin there.
+    /// Whether a step stands in a block, branch or item that comes to an end, so that nothing new may begin there.
     pub(super) fn is_settling(&self, place: &Place) -> bool {
-        self.outwards(place)
-            .any(|(outer, _)| matches!(self.slot(&outer), Some(Slot::Guard(guard)) if guard.settling))
+        self.outwards(place).any(|(outer, via)| match (self.slot(&outer), via) {
+            (Some(Slot::Guard(guard)), Via::Block(_)) => guard.settling,
+            (Some(Slot::Fork(fork)), Via::Block(block)) => {
+                matches!(fork.branches.get(block), Some(Branch::Settling(_) | Branch::Leaving))
+            }
+            (_, Via::Item(item)) => self.item_settles(&outer, item),
+            _ => false,
+        })
     }
 
     /// What `error` stands for at a place.
     pub(super) fn failure_at(&self, place: &Place) -> Option<Failure> {
-        let handled = self.outwards(place).find_map(|(outer, block)| match self.slot(&outer) {
-            Some(Slot::Guard(guard)) if block == Some(CATCH) => guard.failure.clone(),
-            Some(Slot::Rescue(rescue)) => Some(rescue.failure.clone()),
-            _ => None,
-        });
+        let handled = self
+            .outwards(place)
+            .find_map(|(outer, via)| match (self.slot(&outer), via) {
+                (Some(Slot::Guard(guard)), Via::Block(CATCH)) => guard.failure.clone(),
+                (Some(Slot::Rescue(rescue)), _) => Some(rescue.failure.clone()),
+                _ => None,
+            });
         handled.or_else(|| match &self.failed {
             Some(Ending::Failed { code, message, step }) => Some(Failure {
                 code: Arc::clone(code),
@@ -243,23 +360,91 @@ impl RunState {
         })
     }
 
-    /// The steps around a place from the inside, each with the number of the block that leads there.
-    fn outwards(&self, place: &Place) -> impl Iterator<Item = (Place, Option<usize>)> + '_ {
+    /// The steps around a place from the inside, each with the block or item that leads there.
+    fn outwards(&self, place: &Place) -> impl Iterator<Item = (Place, Via)> + '_ {
         let mut at = place.clone();
         std::iter::from_fn(move || {
-            let block = match self.program.0.nodes.get(at.node)?.parent {
+            let via = match self.program.0.nodes.get(at.node)?.parent {
                 Parent::Workflow | Parent::OnFailure => return None,
                 Parent::Loop(outer) => {
-                    at.items.pop();
                     at.node = outer;
-                    None
+                    Via::Item(at.items.pop()?)
                 }
                 Parent::Block(outer, block) => {
                     at.node = outer;
-                    Some(block)
+                    Via::Block(block)
                 }
             };
-            Some((at.clone(), block))
+            Some((at.clone(), via))
         })
     }
+}
+
+/// How a step stands in the one around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Via {
+    Block(usize),
+    Item(usize),
+}
+
+impl Fork {
+    /// Whether nothing of it is open any more.
+    pub(super) fn is_settled(&self) -> bool {
+        let over = |branch: &Branch| matches!(branch, Branch::Done(_) | Branch::Failed(_) | Branch::Left);
+        self.branches.iter().all(over)
+    }
+
+    /// What the step gives, once it is through and succeeded.
+    fn output<'a>(&self, join: Join, labels: impl Iterator<Item = &'a str>) -> Option<Document> {
+        if !self.is_settled() {
+            return None;
+        }
+        let named = labels.zip(&self.branches);
+        match join {
+            Join::All => {
+                let outputs: Option<Vec<(&str, &Document)>> = named
+                    .map(|(label, branch)| match branch {
+                        Branch::Done(output) => Some((label, output)),
+                        _ => None,
+                    })
+                    .collect();
+                outputs.map(|outputs| Document::object(outputs.into_iter()))
+            }
+            Join::Collect => {
+                let records: Vec<(&str, Document)> = named
+                    .filter_map(|(label, branch)| match branch {
+                        Branch::Done(output) => Some((label, record(Ok(output)))),
+                        Branch::Failed(failure) => Some((label, record(Err(failure)))),
+                        _ => None,
+                    })
+                    .collect();
+                Some(Document::object(records.iter().map(|(label, record)| (*label, record))))
+            }
+            Join::Any | Join::First => {
+                let mut done = named.filter_map(|(label, branch)| match branch {
+                    Branch::Done(output) => Some((label, output)),
+                    _ => None,
+                });
+                let (label, output) = done.next()?;
+                let branch = Document::from_value(Value::from(label));
+                Some(Document::object([("branch", &branch), ("output", output)].into_iter()))
+            }
+        }
+    }
+}
+
+/// How one item or branch came out, where a failure leaves the others alone.
+pub(super) fn record(outcome: Result<&Document, &Failure>) -> Document {
+    let null = Document::null();
+    let text = |text: &str| Document::from_value(Value::from(text));
+    let error = outcome.err().map(|failure| {
+        Document::from_value(json!({ "code": &*failure.code, "message": &*failure.message, "step": &*failure.step }))
+    });
+    let status = text(if error.is_some() { "failed" } else { "succeeded" });
+    let members = [
+        ("status", &status),
+        ("output", outcome.unwrap_or(&null)),
+        ("error", error.as_ref().unwrap_or(&null)),
+    ];
+    Document::object(members.into_iter())
 }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::failure::record;
 use super::state::{
     Closed, Failure, Frame, Guard, ItemState, Loop, OpenCall, Owner, Phase, Place, ReadState, RunState, Slot, Verdict,
 };
@@ -12,7 +13,7 @@ use crate::document::Document;
 use crate::journal::{
     Abandoned, Attempt, AttemptOutcome, EffectEnd, Ending, Entry, Intent, Issued, Item, StopStatus, Target,
 };
-use crate::plan::{Parent, Task};
+use crate::plan::{NodeId, Parent, Task};
 use crate::result::{CallFailure, Sent};
 use crate::time::Timestamp;
 
@@ -86,7 +87,11 @@ impl RunState {
                 self.sleeps.retain(|(_, asleep)| Some(asleep) != place.as_ref());
                 self.close_path(&woke.step, Closed::plain(Verdict::Done, Some(Document::null())));
             }
-            Entry::Caught(caught) => self.fold_caught(&caught.step),
+            Entry::Forked(forked) => match self.place(&forked.step) {
+                Some(place) => self.begin_fork(&place),
+                None => self.note_foreign(&Target::Step(Arc::clone(&forked.step))),
+            },
+            Entry::Caught(caught) => self.fold_caught(caught),
             Entry::FailureTaken(taken) => {
                 self.failed = Some(taken.ending.clone());
                 self.ending = None;
@@ -341,6 +346,7 @@ impl RunState {
                 value: item.value.clone(),
                 frame: Frame::new(slots),
                 output: None,
+                settling: None,
             })
         };
         let items = items.iter().map(state).collect();
@@ -368,7 +374,7 @@ impl RunState {
         }
     }
 
-    fn frame_mut(&mut self, place: &Place) -> Option<&mut Frame> {
+    pub(super) fn frame_mut(&mut self, place: &Place) -> Option<&mut Frame> {
         let program = Arc::clone(&self.program.0);
         let mut frame = &mut self.frame;
         for (node, item) in program.nodes.get(place.node)?.loops.iter().zip(&place.items) {
@@ -421,12 +427,35 @@ impl RunState {
             Parent::Loop(node) => {
                 let mut items = place.items;
                 let Some(item) = items.pop() else { return };
-                let place = Place { node, items };
-                if let Some(list) = self.close_item(&place, item, output) {
-                    self.close(place, Closed::plain(Verdict::Done, Some(list)));
+                if self.item_settles(
+                    &Place {
+                        node,
+                        items: items.clone(),
+                    },
+                    item,
+                ) {
+                    return;
                 }
+                let output = match self.collects(node) {
+                    true => record(Ok(&output)),
+                    false => output,
+                };
+                self.finish_item(Place { node, items }, item, output);
             }
         }
+    }
+
+    /// Notes the output of an item, and closes the loop when it was the last one open.
+    pub(super) fn finish_item(&mut self, place: Place, item: usize, output: Document) {
+        if let Some(list) = self.close_item(&place, item, output) {
+            self.close(place, Closed::plain(Verdict::Done, Some(list)));
+        }
+    }
+
+    /// Whether a failed item of this loop leaves the others alone.
+    pub(super) fn collects(&self, node: NodeId) -> bool {
+        let each = self.program.0.nodes.get(node).and_then(|node| node.task.for_each());
+        each.is_some_and(|each| each.collects)
     }
 
     /// Notes the output of an item; gives the list of all outputs when it was the last one open.

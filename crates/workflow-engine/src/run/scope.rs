@@ -299,7 +299,13 @@ impl<'a> RunScope<'a> {
         let slot = self.program.nodes.get(node)?.slot;
         match self.run.frame(loops, items)?.slots.get(slot)? {
             Slot::Closed(closed) => Some(closed),
-            Slot::Pending | Slot::Open | Slot::Asleep(_) | Slot::Inside(_) | Slot::Loop(_) | Slot::Guard(_) => None,
+            Slot::Pending
+            | Slot::Open
+            | Slot::Asleep(_)
+            | Slot::Inside(_)
+            | Slot::Loop(_)
+            | Slot::Fork(_)
+            | Slot::Guard(_) => None,
             Slot::Rescue(rescue) => Some(&rescue.closed),
         }
     }

@@ -134,11 +134,32 @@ pub(super) enum Slot {
     Inside(usize),
     /// A `for_each` that is not through.
     Loop(Arc<Loop>),
+    /// A `parallel` that is not through.
+    Fork(Arc<Fork>),
     /// A `try` that is not through.
     Guard(Arc<Guard>),
     /// A call that failed and whose `on_error` steps are not through.
     Rescue(Arc<Rescue>),
     Closed(Arc<Closed>),
+}
+
+/// A `parallel` that is not through.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Fork {
+    pub(super) branches: Vec<Branch>,
+}
+
+/// Where a branch of a `parallel` stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Branch {
+    Open,
+    /// It failed, and what is open in it comes to an end.
+    Settling(Failure),
+    /// Another branch decided, and what is open in this one comes to an end.
+    Leaving,
+    Done(Document),
+    Failed(Failure),
+    Left,
 }
 
 /// A failure on its way to whatever handles it.
@@ -188,6 +209,8 @@ pub(super) struct ItemState {
     pub(super) frame: Frame,
     /// The output of its last step, when through; null when that was skipped.
     pub(super) output: Option<Document>,
+    /// It failed without failing the loop, and what is open in it comes to an end.
+    pub(super) settling: Option<Failure>,
 }
 
 /// How a step came out.

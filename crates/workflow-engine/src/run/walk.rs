@@ -16,8 +16,8 @@ use crate::document::{self, Document};
 use crate::effect::{fingerprint, path_text};
 use crate::expression::{Expression, ExpressionError, Found};
 use crate::journal::{
-    BranchSide, BranchTaken, Ending, Entry, Finished, Item, ItemsTaken, Outgrown, ReadSkipped, SetDone, Skipped, Slept,
-    StepFailed, Stopped, Target, Woke,
+    BranchSide, BranchTaken, Ending, Entry, Finished, Forked, Item, ItemsTaken, Outgrown, ReadSkipped, SetDone,
+    Skipped, Slept, StepFailed, Stopped, Target, Woke,
 };
 use crate::plan::{Block, LoopTask, Node, NodeId, Program, Task};
 use crate::time::Timestamp;
@@ -194,6 +194,7 @@ impl<'a> Walk<'a> {
                     None => false,
                 },
                 (Slot::Loop(_), Task::ForEach(each)) => self.items(&place, each, items),
+                (Slot::Fork(_), _) => self.forked(&place, node, items),
                 (Slot::Guard(_), _) => self.guarded(&place, node, items),
                 (Slot::Rescue(_), _) => match node.blocks.first() {
                     Some(inside) => self.block(&inside.steps, items),
@@ -234,16 +235,17 @@ impl<'a> Walk<'a> {
             };
             let Some(item) = item else { return false };
             if item.output.is_none() {
+                let settles = item.settling.is_some();
                 items.push(at);
-                let through = self.block(&each.body, items);
+                let through = !settles && self.block(&each.body, items);
                 items.pop();
                 if self.is_over() {
                     return false;
                 }
-                if !through && self.run.is_settling(place) {
-                    return false;
-                }
-                if !through {
+                if !through && !self.item_is_settled(place, at) {
+                    if self.run.is_settling(place) {
+                        return false;
+                    }
                     active += 1;
                 }
             }
@@ -287,6 +289,9 @@ impl<'a> Walk<'a> {
                 })),
                 Err(error) => Err(error.into()),
             },
+            (Ok(true), Task::Parallel(_)) => Ok(Entry::Forked(Forked {
+                step: Arc::clone(&path),
+            })),
             (Ok(true), Task::Try) => Ok(branch(&path, node, BranchSide::Case(Arc::from("try")))),
             (Ok(true), Task::Sleep(sleep)) => self.sleep(place, sleep).map(|until| {
                 Entry::Slept(Slept {

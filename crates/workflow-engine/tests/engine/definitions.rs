@@ -73,7 +73,7 @@ fn the_document_itself() {
     );
 }
 
-const KINDS: &str = "call, if, switch, set, for_each, sleep, try, stop";
+const KINDS: &str = "call, if, switch, set, for_each, parallel, sleep, try, stop";
 
 #[test]
 fn the_shape_of_steps() {
@@ -340,6 +340,7 @@ fn the_published_schema_says_what_the_parser_takes() {
         ("switch", "switch: \"{{ event }}\", cases: {}"),
         ("set", "set: {}"),
         ("for_each", "for_each: \"{{ event }}\", do: []"),
+        ("parallel", "parallel: {}"),
         ("sleep", "sleep: 1s"),
         ("try", "try: [], catch: []"),
         ("stop", "stop: {}"),

@@ -12,6 +12,7 @@ mod expressions;
 mod failures;
 mod flow;
 mod hydration;
+mod parallel;
 mod properties;
 mod replay;
 mod sleeping;

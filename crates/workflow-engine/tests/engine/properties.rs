@@ -163,6 +163,16 @@ steps:
         switch: "{{ hydrated.payment_intent.amount }}"
         cases:
           5: [{ id: five, call: http.request, connection: crm, with: { method: PATCH } }]
+      - id: fan
+        parallel:
+          left: [{ id: port, call: http.request, connection: crm, with: { method: POST, side: left } }, { id: rest, sleep: 5s }]
+          right: [{ id: starboard, call: http.request, connection: crm, with: { method: POST, side: right } }]
+        join: JOIN
+      - id: some
+        for_each: "{{ event.data.lines }}"
+        on_error: collect
+        concurrency: 2
+        do: [{ id: send, call: http.request, connection: crm, with: { method: POST, to: "{{ item }}" } }]
     catch:
       - { id: undo, call: http.request, connection: crm, with: { method: DELETE, at: "{{ error.step }}" } }
 on_failure:
@@ -207,8 +217,13 @@ proptest! {
 
     /// The same among handlers: whatever is caught, no effect is done twice, and what nobody knows about is said.
     #[test]
-    fn handlers_double_and_lose_nothing(class in class(), fates in prop::collection::vec(fate(), 0..40)) {
-        let (driver, provider) = run_in(HANDLED, class, &fates, &["a", "skip", "b", "c"]);
+    fn handlers_double_and_lose_nothing(
+        class in class(),
+        fates in prop::collection::vec(fate(), 0..40),
+        join in prop_oneof![Just("all"), Just("any"), Just("first")],
+    ) {
+        let workflow = HANDLED.replace("JOIN", join);
+        let (driver, provider) = run_in(&workflow, class, &fates, &["a", "skip", "b", "c"]);
         prop_assert_eq!(invariants::journal(&driver.entries()), []);
         prop_assert_eq!(&folded(&driver), &driver.run);
         for (key, count) in &provider.done {

@@ -162,6 +162,8 @@ named_enum! {
         Set = "set",
         /// Steps for each item of a list.
         ForEach = "for_each",
+        /// Steps side by side.
+        Parallel = "parallel",
         /// A pause.
         Sleep = "sleep",
         /// Steps whose failure is handled.
