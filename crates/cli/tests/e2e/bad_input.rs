@@ -222,6 +222,40 @@ async fn an_expression_bomb_costs_one_run_and_nothing_else() {
     assert!(server.is_alive());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_that_grow_without_bound_end_and_cost_the_others_nothing() {
+    let mut server = Server::start().await;
+    server.apply(
+        "kind: Workflow\nname: grows\non: { manual: {} }\nsteps:\n\
+         - { id: outer, for_each: '{{ event.data.l }}', do: [{ id: inner, for_each: '{{ event.data.l }}', do: [\
+         { id: copy, set: { x: '{{ event.data.l }}' } }] }] }\n---\n\
+         kind: Workflow\nname: small\non: { manual: {} }\nsteps: [{ id: a, set: { b: 1 } }]\n",
+    );
+    let input = json!({ "l": (0..3000).collect::<Vec<u32>>() }).to_string();
+    for _ in 0..3 {
+        let started = server.weir(&["run", "start", "grows", "--input", &input]);
+        assert!(started.status.success(), "{}", stderr(&started));
+    }
+    // Others get their turn meanwhile.
+    let started = server.weir(&["run", "start", "small"]);
+    assert!(started.status.success(), "{}", stderr(&started));
+    eventually("the small run is done", SOON, async || {
+        let done = server.runs(&["--status", "succeeded"]);
+        (done.len() == 1).then_some(())
+    })
+    .await;
+    let failed = eventually("the large runs are ended", SOON * 3, async || {
+        let failed = server.runs(&["--status", "failed"]);
+        (failed.len() == 3).then_some(failed)
+    })
+    .await;
+    for run in failed {
+        assert_eq!(run["error"]["code"], "run_too_large", "{run}");
+    }
+    assert!(server.is_alive());
+    assert_eq!(server.stop().await, Some(0), "{}", server.log());
+}
+
 #[test]
 fn a_manifest_with_cyclic_reads_is_refused_with_its_place() {
     let folder = tempfile::tempdir().unwrap();
