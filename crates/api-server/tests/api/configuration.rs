@@ -442,7 +442,7 @@ async fn tokens_allow_what_they_say_and_end_when_revoked() {
         "kind": "Connection", "name": "kept", "connector": "http",
         "config": { "base_url": "https://shop.example.com" }, "credential": { "bearer": { "token": "stored-token" } },
     });
-    server.apply(&[stored.clone()]).await;
+    server.apply(std::slice::from_ref(&stored)).await;
     let elsewhere = json!({
         "kind": "Connection", "name": "kept", "connector": "http", "config": { "base_url": "https://evil.example.com" },
     });

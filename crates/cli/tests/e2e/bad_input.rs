@@ -87,7 +87,7 @@ async fn bodies_that_cannot_be_read_are_refused() {
     let deep = format!("{{\"id\":\"evt_deep\",\"type\":\"x\",\"data\":{nested}}}");
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("not JSON: expected value, at line 1", b"amount=1&currency=eur".to_vec()),
-        ("deeper than 128, at line 1, column 162", deep.into_bytes()),
+        ("deeper than 128, at line 1, column 163", deep.into_bytes()),
         ("not UTF-8, at line 1, column 12", b"{\"id\":\"evt_\xff\"}".to_vec()),
         ("no type where", Vec::new()),
     ];

@@ -74,7 +74,7 @@ fn refuse_dot_segments(path: &str) -> Result<(), BuildError> {
         plain == "." || plain == ".."
     };
     if path.split(['/', '\\']).any(is_dots) {
-        return Err(BuildError::new("/path", "the path would contain `.` or `..`"));
+        return Err(BuildError::new("", "the path would contain `.` or `..`"));
     }
     Ok(())
 }

@@ -78,9 +78,10 @@ impl<'a> Session<'a> {
     ) -> Result<HttpResponse, CallFailure> {
         let mut fresh_token = false;
         loop {
-            let mut request = operation
-                .request(ctx)
-                .map_err(|error| refused("invalid", format!("{} at {}", error.message, error.pointer)))?;
+            let mut request = operation.request(ctx).map_err(|error| match error.pointer.as_str() {
+                "" => refused("invalid", error.message),
+                place => refused("invalid", format!("{} at {place}", error.message)),
+            })?;
             let mut url = self.target(&request.url)?;
             let token = self.authorise(&mut request, &mut url).await?;
             let response = self.send(request, url, operation.name(), watch).await?;
