@@ -487,10 +487,15 @@ impl RunState {
         CallId(self.next_call)
     }
 
-    /// When the first step that sleeps wakes up. Nobody does any more in a run that ends.
+    /// When the first step that sleeps wakes up. Nobody does any more in a run that ends, nor in a block that is left.
     pub(crate) fn first_wake(&self) -> Option<Timestamp> {
-        let wakes = self.sleeps.first().map(|(until, _)| *until);
-        wakes.filter(|_| self.ending.is_none())
+        if self.ending.is_some() {
+            return None;
+        }
+        let mut asleep = self.sleeps.iter();
+        asleep
+            .find(|(_, place)| !self.is_settling(place))
+            .map(|(until, _)| *until)
     }
 
     /// The earliest moment at which something waits to go on.

@@ -103,7 +103,10 @@ fn run_in(workflow: &str, class: EffectClass, fates: &[Fate], lines: &[&str]) ->
     let mut fates = fates.iter().copied().chain(std::iter::repeat(Fate::Done));
     driver.start();
     // Crash fates are bounded by the list, so this ends.
+    let mut inputs = 0;
     while !driver.last.status.is_final() {
+        inputs += 1;
+        assert!(inputs < 2000, "it never ends: {:?}", driver.last);
         if driver.commands.is_empty() {
             driver.due();
             continue;
