@@ -2,7 +2,8 @@
 //!
 //! Told from the journal alone; a plan only adds what has not been reached yet and better labels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::command::CallId;
 use crate::definition::Choice;
@@ -78,7 +79,7 @@ pub fn story(plan: Option<&Plan>, journals: &[(i32, Timestamp, Vec<Entry>)]) -> 
         steps: Vec::new(),
         by_path: BTreeMap::new(),
         calls: BTreeMap::new(),
-        handled: Vec::new(),
+        handled: BTreeSet::new(),
     };
     let mut ended = None;
     for (_, at, entries) in journals {
@@ -99,7 +100,7 @@ struct Teller<'a> {
     by_path: BTreeMap<String, usize>,
     calls: BTreeMap<CallId, String>,
     /// Paths of failures that something took care of, or with a dot at the end what such paths begin with.
-    handled: Vec<String>,
+    handled: BTreeSet<String>,
 }
 
 fn path_of(of: &Target) -> String {
@@ -310,7 +311,7 @@ impl<'a> Teller<'a> {
             Entry::Caught(caught) => {
                 let node = self.node(&caught.step);
                 if node.is_none_or(|node| node.has_block(CATCH)) {
-                    self.handled.push(format!("{}.try.", caught.step));
+                    self.handled.insert(format!("{}.try.", caught.step));
                 }
                 let step = self.through(&step_of(&caught.step), "try", "succeeded", at);
                 step.note = Some("a failure was caught".to_owned());
@@ -330,7 +331,7 @@ impl<'a> Teller<'a> {
             Entry::StepFailed(failed) => {
                 self.through(&failed.of, "call", "failed", at).note = Some(failed.message.to_string());
                 if failed.continued {
-                    self.handled.push(path_of(&failed.of));
+                    self.handled.insert(path_of(&failed.of));
                 }
             }
             Entry::FailureTaken(_)
@@ -401,7 +402,7 @@ impl<'a> Teller<'a> {
             AttemptOutcome::Gone { .. } | AttemptOutcome::Retry { .. } => {}
         }
         if continued {
-            self.handled.push(path_of(&attempt.of));
+            self.handled.insert(path_of(&attempt.of));
         }
     }
 
@@ -421,25 +422,18 @@ impl<'a> Teller<'a> {
             let Some(outer) = self.steps.get(position).filter(|step| has_steps_inside(step)) else {
                 continue;
             };
-            let prefixes = [format!("{}.", outer.path), format!("{}[", outer.path)];
-            let inside = |step: &&StoryStep| prefixes.iter().any(|prefix| step.path.starts_with(prefix));
-            let counts = |step: &&StoryStep| {
-                let is_handled = |handled: &String| match handled.ends_with('.') {
-                    true => step.path.starts_with(handled),
-                    false => step.path == *handled,
-                };
-                let handled = self.handled.iter().any(is_handled);
-                inside(step) && !(handled && matches!(step.status, "failed" | "canceled"))
-            };
-            let worst = ["unknown", "failed", "running", "waiting", "canceled"]
-                .into_iter()
-                .find(|status| self.steps.iter().filter(counts).any(|step| step.status == *status));
-            let last = self
-                .steps
-                .iter()
-                .filter(inside)
-                .filter_map(|step| step.finished_at)
-                .max();
+            let (mut worst, mut last) = (usize::MAX, None);
+            for prefix in [format!("{}.", outer.path), format!("{}[", outer.path)] {
+                for step in self.inside(&prefix) {
+                    last = last.max(step.finished_at);
+                    let rank = WORST_FIRST.iter().position(|status| step.status == *status);
+                    let forgiven = matches!(step.status, "failed" | "canceled") && self.is_handled(&step.path);
+                    if let Some(rank) = rank.filter(|_| !forgiven) {
+                        worst = worst.min(rank);
+                    }
+                }
+            }
+            let worst = WORST_FIRST.get(worst).copied();
             let Some(outer) = self.steps.get_mut(position) else {
                 continue;
             };
@@ -454,6 +448,21 @@ impl<'a> Teller<'a> {
         if let (Some(program), None) = (self.program, ended) {
             self.pending(program, &program.top, "");
         }
+    }
+
+    /// The steps whose paths begin with `prefix`.
+    fn inside<'s>(&'s self, prefix: &'s str) -> impl Iterator<Item = &'s StoryStep> {
+        let after = self
+            .by_path
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        let inside = after.take_while(move |(path, _)| path.starts_with(prefix));
+        inside.filter_map(|(_, at)| self.steps.get(*at))
+    }
+
+    /// Whether something took care of the failure of this step, or of a block around it.
+    fn is_handled(&self, path: &str) -> bool {
+        let blocks = path.match_indices('.').filter_map(|(at, _)| path.get(..=at));
+        self.handled.contains(path) || blocks.into_iter().any(|block| self.handled.contains(block))
     }
 
     /// The steps that are still to come; those inside loops are known only when their items are.
@@ -471,13 +480,16 @@ impl<'a> Teller<'a> {
             }
             for block in &node.blocks {
                 let inside = format!("{path}.{}.", block.label);
-                if self.by_path.keys().any(|told| told.starts_with(&inside)) {
+                if self.inside(&inside).next().is_some() {
                     self.pending(program, &block.steps, &inside);
                 }
             }
         }
     }
 }
+
+/// Of the steps in a step, the one with the status that comes first here gives the step its own.
+const WORST_FIRST: [&str; 5] = ["unknown", "failed", "running", "waiting", "canceled"];
 
 /// Whether the status of a step is that of the steps in it.
 fn has_steps_inside(step: &StoryStep) -> bool {

@@ -13,13 +13,13 @@ pub(crate) const RUN_FIELDS: &str = "id status startedAt finishedAt dueAt error 
 pub(crate) const STORY_FIELDS: &str = "id status startedAt finishedAt dueAt error { code step } rootId replayOf { id } \
     workflowName versionNumber \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName } \
-    steps { path kind label status startedAt finishedAt note effect { key class state } \
+    stepCount steps { path kind label status startedAt finishedAt note effect { key class state } \
       attempts { number at durationMs outcome error nextAt exchanges { method url status durationMs error } } }";
 /// The same with what was sent, answered and put out.
 pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status startedAt finishedAt dueAt error { code step } rootId replayOf { id } \
     workflowName versionNumber \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName body { text size } } \
-    steps { path kind label status startedAt finishedAt note output effect { key class state } \
+    stepCount steps { path kind label status startedAt finishedAt note output effect { key class state } \
       attempts { number at durationMs outcome error nextAt \
         exchanges { method url status durationMs error requestBody responseBody } } }";
 
@@ -46,6 +46,8 @@ pub(crate) struct Run {
     pub(crate) event: Option<Event>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) steps: Vec<Step>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) step_count: Option<usize>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -182,6 +184,11 @@ pub(crate) fn length_ms(ms: i64) -> String {
     }
 }
 
+/// Writing to a string cannot fail, so the result says nothing.
+macro_rules! put {
+    ($text:expr, $($format:tt)*) => {{ let _infallible = writeln!($text, $($format)*); }};
+}
+
 /// Tells the whole story.
 pub(crate) fn tell(run: &Run, style: Style) -> String {
     let mut text = String::new();
@@ -189,14 +196,16 @@ pub(crate) fn tell(run: &Run, style: Style) -> String {
     for step in &run.steps {
         tell_step(&mut text, run, step, style);
     }
+    let hidden = run.step_count.unwrap_or_default().saturating_sub(run.steps.len());
+    if hidden > 0 {
+        put!(
+            text,
+            "  … and {hidden} more steps; GraphQL shows them with `steps(skip: …)`"
+        );
+    }
     // Every line is complete; the last line break is the printer's.
     text.truncate(text.trim_end().len());
     text
-}
-
-/// Writing to a string cannot fail, so the result says nothing.
-macro_rules! put {
-    ($text:expr, $($format:tt)*) => {{ let _infallible = writeln!($text, $($format)*); }};
 }
 
 fn head(text: &mut String, run: &Run, style: Style) {

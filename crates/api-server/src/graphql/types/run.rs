@@ -8,11 +8,15 @@ use super::long_to_int;
 use super::step::Step;
 use super::workflow::{Workflow, WorkflowVersion, load_version};
 use crate::auth::Permission;
+use crate::problem::Code;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use tokio::sync::OnceCell;
 use weir_orchestrator::control::RunStory;
 use weir_storage::{RunRow, RunStatus as Stored};
 use weir_workflow_engine::RunId;
+
+/// How many steps one answer shows: a run may have as many as its journal has entries.
+const MAX_STEPS_SHOWN: usize = 1000;
 
 /// One run, with its story once somebody asks for it.
 #[derive(Debug)]
@@ -130,9 +134,30 @@ impl Run {
 
     /// What happened, step by step, in the order in which it happened; steps not reached yet come last. Null: the run is
     /// no longer kept.
-    async fn steps(&self, ctx: &Context<'_>) -> ApiResult<Option<Vec<Step>>> {
+    async fn steps(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many, 1 to 1,000.", default = 1000)] first: i32,
+        #[graphql(desc = "How many to leave out before them.", default = 0)] skip: i32,
+    ) -> ApiResult<Option<Vec<Step>>> {
+        let (Ok(first), Ok(skip)) = (usize::try_from(first), usize::try_from(skip)) else {
+            return Err(ApiError::new(
+                Code::BadRequest,
+                "first and skip are not negative".to_owned(),
+            ));
+        };
+        if !(1..=MAX_STEPS_SHOWN).contains(&first) {
+            let message = format!("first must be between 1 and {MAX_STEPS_SHOWN}");
+            return Err(ApiError::new(Code::BadRequest, message));
+        }
         let story = self.story(ctx).await?;
-        Ok(story.map(|story| story.steps.iter().cloned().map(Step).collect()))
+        Ok(story.map(|story| story.steps.iter().skip(skip).take(first).cloned().map(Step).collect()))
+    }
+
+    /// How many `steps` there are.
+    async fn step_count(&self, ctx: &Context<'_>) -> ApiResult<Option<i32>> {
+        let story = self.story(ctx).await?;
+        Ok(story.map(|story| i32::try_from(story.steps.len()).unwrap_or(i32::MAX)))
     }
 }
 
