@@ -127,6 +127,8 @@ impl<'a> Names<'a> {
             Action::Call(call) => {
                 if let OnError::Steps(steps) = &call.on_error {
                     let before = self.known.clone();
+                    // They see how the call came out.
+                    self.known.insert(&step.id, Known::Perhaps);
                     self.handler(steps);
                     self.doubt(&before);
                 }

@@ -221,7 +221,7 @@ fn the_steps_of_on_error_run_in_place_of_a_failed_call() {
     with: { id: pi_1 }
     retry: { tries: 1 }
     on_error:
-      - { id: fallback, set: { amount: 7, why: "{{ error.code }} at {{ error.step }}" } }
+      - { id: fallback, set: { amount: 7, why: "{{ error.code }} at {{ error.step }}, {{ results.price.http.status }}" } }
   - { id: end, set: { amount: "{{ steps.price.amount }}", status: "{{ results.price.status }}" } }
 "#;
     let mut driver = Driver::new(plan(steps), KEYED, json!({}));
@@ -230,7 +230,7 @@ fn the_steps_of_on_error_run_in_place_of_a_failed_call() {
     assert_eq!(driver.last.status, Status::Succeeded);
     assert_eq!(
         set(&driver, "price.on_error.fallback"),
-        Some(json!({ "amount": 7, "why": "retries_exhausted at price" }))
+        Some(json!({ "amount": 7, "why": "retries_exhausted at price, 503" }))
     );
     assert_eq!(set(&driver, "end"), Some(json!({ "amount": 7, "status": "failed" })));
 
