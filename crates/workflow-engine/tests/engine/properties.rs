@@ -189,7 +189,7 @@ fn folded(driver: &Driver) -> RunState {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever happens: no effect is done twice, none is sent twice as if for the first time, and none is both
     /// unconfirmed and reported as a success.

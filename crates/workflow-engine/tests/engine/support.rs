@@ -261,7 +261,10 @@ impl Driver {
         entries.iter().for_each(|entry| self.run.fold(entry));
         let seq = i32::try_from(self.rows.len()).unwrap();
         self.rows.push((seq, at, entries));
-        assert_eq!(invariants::journal(&self.entries()), []);
+        // Looking at all of a long journal after each decision would take most of the time.
+        if self.rows.len() < 40 || decision.status.is_final() {
+            assert_eq!(invariants::journal(&self.entries()), []);
+        }
         self.commands.extend(decision.commands.iter().cloned());
         self.last = decision;
         &self.last
