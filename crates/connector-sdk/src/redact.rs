@@ -70,6 +70,14 @@ pub fn is_secret_query(name: &str, extra: &SecretNames) -> bool {
         || extra.queries.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
+/// The text with each of these secrets replaced; `None` when it holds none of them. Empty ones are passed over.
+pub fn hide<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let held = |secret: &&str| !secret.is_empty() && text.contains(*secret);
+    let mut held = secrets.into_iter().filter(held).peekable();
+    held.peek()?;
+    Some(held.fold(text.to_owned(), |text, secret| text.replace(secret, REDACTED)))
+}
+
 /// The headers with the values of secret ones replaced.
 pub fn redact_headers(headers: &[(String, String)], extra: &SecretNames) -> Vec<(String, String)> {
     headers

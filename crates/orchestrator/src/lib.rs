@@ -20,6 +20,7 @@ mod recovery;
 pub mod registry;
 mod route;
 mod runner;
+mod runs;
 mod service;
 mod settings;
 pub mod snapshot;

@@ -7,6 +7,7 @@ mod calls;
 mod decide;
 mod failure;
 mod fold;
+mod fork;
 mod guard;
 mod retry;
 mod scope;

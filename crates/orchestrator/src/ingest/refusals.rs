@@ -7,7 +7,7 @@ use super::Delivery;
 use crate::service::Orchestrator;
 use crate::snapshot::Endpoint;
 use bytes::Bytes;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,15 +63,16 @@ impl Orchestrator {
             names.queries.extend(own.queries);
         }
         let mut headers = redact::redact_headers(&delivery.headers, &names);
+        let secrets = || endpoint.secrets().iter().map(ExposeSecret::expose_secret);
         for (_, value) in &mut headers {
-            if let Some(hidden) = without_secrets(value, endpoint.secrets()) {
+            if let Some(hidden) = redact::hide(value, secrets()) {
                 *value = hidden;
             }
         }
         // Bytes that are no text hold no token that a manifest could have found there.
         let hidden = std::str::from_utf8(body)
             .ok()
-            .and_then(|text| without_secrets(text, endpoint.secrets()));
+            .and_then(|text| redact::hide(text, secrets()));
         let refused = RefusedRequest {
             id: RefusalId::from_raw(self.core.new_id(now)),
             workspace: endpoint.workspace(),
@@ -87,17 +88,6 @@ impl Orchestrator {
             tracing::debug!(endpoint.name = %endpoint.name(), "refused request counted but not stored: the writer's queue is full");
         }
     }
-}
-
-/// The text with every active secret replaced; `None` when it holds none.
-fn without_secrets(text: &str, secrets: &[SecretString]) -> Option<String> {
-    let held: Vec<&str> = secrets
-        .iter()
-        .map(|secret| secret.expose_secret())
-        .filter(|secret| !secret.is_empty() && text.contains(secret))
-        .collect();
-    let hide = |text: String, secret: &&str| text.replace(*secret, redact::REDACTED);
-    (!held.is_empty()).then(|| held.iter().fold(text.to_owned(), hide))
 }
 
 /// Header names to lists of values: a duplicated header is often the reason.

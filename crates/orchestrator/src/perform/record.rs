@@ -60,22 +60,20 @@ pub(super) fn credentials_in(request: &HttpRequest, names: &SecretNames) -> Vec<
         .collect()
 }
 
-/// An answer without the credentials of its request: some servers show people what they were sent.
-pub(super) fn without(body: Vec<u8>, credentials: &[String]) -> Vec<u8> {
-    let Ok(text) = std::str::from_utf8(&body) else {
-        return body;
-    };
-    let echoed: Vec<&String> = credentials
-        .iter()
-        .filter(|secret| text.contains(secret.as_str()))
-        .collect();
-    if echoed.is_empty() {
-        return body;
+/// Takes the credentials of its request out of an answer: some servers show people what they were sent.
+pub(super) fn without(
+    credentials: &[String],
+    mut headers: Vec<(String, String)>,
+    body: Vec<u8>,
+) -> (Vec<(String, String)>, Vec<u8>) {
+    let hide = |text: &str| redact::hide(text, credentials.iter().map(String::as_str));
+    for (_, value) in &mut headers {
+        if let Some(hidden) = hide(value) {
+            *value = hidden;
+        }
     }
-    let hidden = echoed.iter().fold(text.to_owned(), |text, secret| {
-        text.replace(secret.as_str(), redact::REDACTED)
-    });
-    hidden.into_bytes()
+    let hidden = std::str::from_utf8(&body).ok().and_then(hide);
+    (headers, hidden.map_or(body, String::into_bytes))
 }
 
 /// The headers of an answer as the connector contract wants them.

@@ -221,24 +221,17 @@ impl<'a> Session<'a> {
         match received {
             Ok(received) => {
                 span.record("http.status", received.status);
-                let mut headers = record::header_pairs(&received.headers);
-                for (_, value) in &mut headers {
-                    for secret in credentials
-                        .iter()
-                        .filter(|secret| value.contains(secret.as_str()))
-                        .collect::<Vec<_>>()
-                    {
-                        *value = value.replace(secret.as_str(), redact::REDACTED);
-                    }
-                }
+                let response_bytes = received.body.len() as u64;
+                let (headers, body) =
+                    record::without(&credentials, record::header_pairs(&received.headers), received.body);
                 kept.status = Some(received.status);
                 kept.response_headers = record::kept_headers(&headers, secrets);
-                kept.response_bytes = received.body.len() as u64;
+                kept.response_bytes = response_bytes;
                 self.exchanges.push(kept);
                 Ok(HttpResponse {
                     status: received.status,
                     headers,
-                    body: record::without(received.body, &credentials),
+                    body,
                 })
             }
             Err(error) => {

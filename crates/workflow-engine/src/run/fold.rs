@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::failure::record;
+use super::fork::record;
 use super::state::{
     Closed, Failure, Frame, Guard, ItemState, Loop, OpenCall, Owner, Phase, Place, ReadState, RunState, Slot, Verdict,
 };

@@ -1,0 +1,194 @@
+//! Which runs are in memory, which wait on disk, and which sleep.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use weir_workflow_engine::{RunId, Timestamp};
+
+/// Longest time that an acknowledgement is held back while memory is half full. Providers wait for seconds.
+const INTAKE_PATIENCE: Duration = Duration::from_millis(20);
+/// Below this share of the memory bound, runs left on disk are loaded again.
+const REFILL_BELOW_PERCENT: usize = 50;
+
+/// Runs in memory, runs left on disk, and timers: ids and counters only.
+#[derive(Debug)]
+pub(crate) struct Runs {
+    max_in_memory: usize,
+    max_bytes: usize,
+    max_backlog: usize,
+    in_memory: AtomicUsize,
+    bytes: AtomicUsize,
+    /// Runs that a task drives, with the time their event was accepted.
+    active: Mutex<HashMap<RunId, Timestamp>>,
+    backlog: Mutex<Backlog>,
+    backlog_len: AtomicUsize,
+    timers: Mutex<BTreeSet<(Timestamp, RunId)>>,
+    /// Signalled when there is room for the backlog or an earlier timer.
+    pub(crate) wake: Notify,
+    /// Signalled when a run leaves memory: an acknowledgement may be waiting for that.
+    left: Notify,
+}
+
+/// Runs left on disk, each once.
+#[derive(Debug, Default)]
+struct Backlog {
+    queue: VecDeque<RunId>,
+    known: HashSet<RunId>,
+}
+
+impl Runs {
+    pub(crate) fn new(max_in_memory: usize, max_bytes: usize, max_backlog: usize) -> Self {
+        Runs {
+            max_in_memory,
+            max_bytes,
+            max_backlog,
+            in_memory: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            active: Mutex::default(),
+            backlog: Mutex::default(),
+            backlog_len: AtomicUsize::new(0),
+            timers: Mutex::default(),
+            wake: Notify::new(),
+            left: Notify::new(),
+        }
+    }
+
+    /// Whether so many accepted runs wait on disk that no more are taken.
+    pub(crate) fn backlog_is_full(&self) -> bool {
+        self.backlog_len.load(Ordering::Relaxed) >= self.max_backlog
+    }
+
+    /// Runs in memory and runs waiting on disk, for the gauges.
+    pub(crate) fn depths(&self) -> (usize, usize, usize) {
+        (
+            self.in_memory.load(Ordering::Relaxed),
+            self.backlog_len.load(Ordering::Relaxed),
+            lock(&self.timers).len(),
+        )
+    }
+
+    /// How many more runs may be loaded; zero while memory is more than half full.
+    pub(crate) fn room(&self) -> usize {
+        let (used, bytes) = (
+            self.in_memory.load(Ordering::Relaxed),
+            self.bytes.load(Ordering::Relaxed),
+        );
+        let low = used * 100 < self.max_in_memory * REFILL_BELOW_PERCENT
+            && bytes * 100 < self.max_bytes * REFILL_BELOW_PERCENT;
+        if low { self.max_in_memory - used } else { 0 }
+    }
+
+    /// When the oldest event was accepted whose run is being driven.
+    pub(crate) fn oldest_accepted(&self) -> Option<Timestamp> {
+        lock(&self.active).values().min().copied()
+    }
+
+    /// Holds an acknowledgement back for a moment while memory is half full, so that intake, which costs less than a
+    /// run, cannot starve the runs of the same processor. Bounded: a slow upstream must not cost a webhook.
+    pub(crate) async fn hold_intake(&self) {
+        let hold_at = self.max_in_memory / 2;
+        if self.in_memory.load(Ordering::Relaxed) < hold_at {
+            return;
+        }
+        let until_room = async {
+            while self.in_memory.load(Ordering::Relaxed) >= hold_at {
+                self.left.notified().await;
+            }
+            // One departure makes room for more than one arrival when several left at once.
+            self.left.notify_one();
+        };
+        // Out of patience: the run is left on disk, and its event is acknowledged all the same.
+        let _patience = tokio::time::timeout(INTAKE_PATIENCE, until_room).await;
+    }
+
+    /// Claims a place in memory. False: it is full, or the run is being driven already.
+    pub(crate) fn enter(&self, run: RunId, accepted_at: Timestamp, bytes: usize) -> bool {
+        if self.in_memory.load(Ordering::Relaxed) >= self.max_in_memory
+            || self.bytes.load(Ordering::Relaxed) >= self.max_bytes
+        {
+            return false;
+        }
+        match lock(&self.active).entry(run) {
+            std::collections::hash_map::Entry::Occupied(_) => return false,
+            std::collections::hash_map::Entry::Vacant(place) => place.insert(accepted_at),
+        };
+        self.in_memory.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        true
+    }
+
+    /// Counts more bytes for a run in memory; [`Self::leave`] gives them back.
+    pub(crate) fn grow(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Gives a place in memory back, with all the bytes that it counted.
+    pub(crate) fn leave(&self, run: RunId, bytes: usize) {
+        lock(&self.active).remove(&run);
+        self.in_memory.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.left.notify_one();
+        if self.backlog_len.load(Ordering::Relaxed) > 0 && self.room() > 0 {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether a task drives this run now.
+    pub(crate) fn is_active(&self, run: RunId) -> bool {
+        lock(&self.active).contains_key(&run)
+    }
+
+    /// Leaves a run on disk until there is room. Once is enough.
+    pub(crate) fn leave_on_disk(&self, run: RunId) {
+        let mut backlog = lock(&self.backlog);
+        if backlog.known.insert(run) {
+            backlog.queue.push_back(run);
+        }
+        self.backlog_len.store(backlog.queue.len(), Ordering::Relaxed);
+    }
+
+    /// The oldest runs left on disk, at most `limit`.
+    pub(crate) fn take_backlog(&self, limit: usize) -> Vec<RunId> {
+        let mut backlog = lock(&self.backlog);
+        let count = limit.min(backlog.queue.len());
+        let taken: Vec<RunId> = backlog.queue.drain(..count).collect();
+        for run in &taken {
+            backlog.known.remove(run);
+        }
+        self.backlog_len.store(backlog.queue.len(), Ordering::Relaxed);
+        taken
+    }
+
+    /// Remembers that `run` is due at `due`.
+    pub(crate) fn set_timer(&self, due: Timestamp, run: RunId) {
+        let mut timers = lock(&self.timers);
+        let first = timers.first().copied();
+        timers.insert((due, run));
+        if first.is_none_or(|(earliest, _)| due < earliest) {
+            drop(timers);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Ids whose time has come, and the time of the next one.
+    pub(crate) fn take_due(&self, now: Timestamp, limit: usize) -> (Vec<RunId>, Option<Timestamp>) {
+        let mut timers = lock(&self.timers);
+        let mut due = Vec::new();
+        while due.len() < limit {
+            match timers.first().copied() {
+                Some((at, run)) if at <= now => {
+                    timers.pop_first();
+                    due.push(run);
+                }
+                Some(_) | None => break,
+            }
+        }
+        (due, timers.first().map(|(at, _)| *at))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
