@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use weir_workflow_engine::{Input, Ledger, MAX_SLEEP, Status, preview, story};
 
-use crate::support::{Driver, KEYED, START, Shop, head, plan, plan_in, seconds};
+use crate::support::{Driver, KEYED, START, Shop, head, plan, plan_in, problems, seconds};
 
 const REMIND: &str = r#"
   - { id: first, call: http.request, connection: crm, with: { method: POST, n: 1 } }
@@ -74,12 +74,6 @@ fn what_is_no_span_and_no_moment_fails_the_step() {
 
 #[test]
 fn constants_are_checked_at_publish() {
-    let problem = |sleep: &str| {
-        let text = format!(
-            "name: w\non: {{ event: stripe.payment_intent.succeeded, hydrate: never }}\nsteps: [{{ id: s, sleep: {sleep} }}]"
-        );
-        plan_in(&Shop::default(), &text).expect_err(sleep)[0].to_string()
-    };
     for (sleep, expected) in [
         ("soon", "/steps/0/sleep: \"soon\" is no span"),
         ("{ for: 400d }", "/steps/0/sleep/for: \"400d\" is longer than 366d"),
@@ -91,7 +85,7 @@ fn constants_are_checked_at_publish() {
         ("{}", "/steps/0/sleep: a `sleep` has either"),
         ("{ till: 5 }", "/steps/0/sleep/till: `till` is not supported"),
     ] {
-        let found = problem(sleep);
+        let found = &problems(&format!("steps: [{{ id: s, sleep: {sleep} }}]"))[0];
         assert!(found.starts_with(expected), "{sleep}: {found}");
     }
 }

@@ -212,6 +212,24 @@ pub(crate) fn plan(steps: &str) -> Plan {
     plan_in(&Shop::default(), &text).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
+/// What is wrong with a workflow on the usual trigger; `rest` is its `steps` and what stands beside them.
+pub(crate) fn problems(rest: &str) -> Vec<String> {
+    let text = format!("name: w\non: {{ event: stripe.payment_intent.succeeded, hydrate: never }}\n{rest}\n");
+    let problems = plan_in(&Shop::default(), &text).expect_err(rest);
+    problems.iter().map(ToString::to_string).collect()
+}
+
+/// Each of these is refused, with a problem that says what is expected.
+pub(crate) fn refused_with(cases: &[(String, &str)]) {
+    for (rest, expected) in cases {
+        let found = problems(rest);
+        assert!(
+            found.iter().any(|problem| problem.contains(expected)),
+            "{rest}: {found:#?}"
+        );
+    }
+}
+
 /// One run driven by hand. Every decision is checked, journaled, folded.
 pub(crate) struct Driver {
     pub(crate) plan: Plan,
@@ -334,6 +352,15 @@ impl Driver {
 
     pub(crate) fn answer(&mut self, call: CallId, result: &CallResult) -> &Decision {
         self.input(Input::Outcome { call, result })
+    }
+
+    /// The object of the last `set`.
+    pub(crate) fn last_set(&self) -> Value {
+        let set = self.entries().into_iter().rev().find_map(|entry| match entry {
+            Entry::Set(set) => Some(set.output.value().clone()),
+            _ => None,
+        });
+        set.expect("a step that sets something")
     }
 
     pub(crate) fn code(&self) -> String {
