@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Resolution;
 use super::schema::{Unknown, rules_out};
 use crate::catalogue::{Catalogue, HydrateMode};
-use crate::definition::{Action, Definition, Join, OnError, Step, Try};
+use crate::definition::{Action, Definition, Join, OnError, Step, Trigger, Try};
 use crate::document::PathPart;
 use crate::expression::{Expression, Use};
 use crate::problem::Problem;
@@ -41,6 +41,8 @@ pub(super) struct Names<'a> {
     resolution: &'a Resolution,
     catalogue: &'a dyn Catalogue,
     problems: &'a mut Vec<Problem>,
+    /// Whether the trigger itself says `hydrate: never`.
+    says_never: bool,
     /// Every id of the document.
     ids: Vec<&'a str>,
     known: BTreeMap<&'a str, Known>,
@@ -76,6 +78,13 @@ impl<'a> Names<'a> {
             resolution,
             catalogue,
             problems,
+            says_never: matches!(
+                definition.trigger(),
+                Trigger::Event {
+                    hydrate: Some(HydrateMode::Never),
+                    ..
+                }
+            ),
             ids: all,
             known: BTreeMap::new(),
             loops: BTreeMap::new(),
@@ -279,6 +288,27 @@ impl<'a> Names<'a> {
         }
     }
 
+    /// Why nothing is read: the trigger says so, or the connector does.
+    fn not_hydrated(&self, root: &str, pointer: &str) -> Problem {
+        if self.says_never {
+            let message = format!("`{root}` is empty: the trigger says `hydrate: never`");
+            return Problem::new(pointer, "not_hydrated", message).suggest("remove `hydrate: never`");
+        }
+        let connector = self.resolution.connector.as_deref().unwrap_or_default();
+        let kind = self.resolution.event_type.as_deref().unwrap_or_default();
+        let message = format!("`{root}` is empty: the connector reads nothing for `{connector}.{kind}`");
+        let problem = Problem::new(pointer, "not_hydrated", message);
+        if !self.resolution.reads.is_empty() {
+            return problem.suggest("write `hydrate: always` in the trigger");
+        }
+        let known = self.catalogue.event_types(connector);
+        let others = known
+            .iter()
+            .map(String::as_str)
+            .filter(|known| *known != kind && *known != "*");
+        problem.did_you_mean(kind, others)
+    }
+
     fn hydrated(&self, used: &Use, pointer: &str) -> Option<Problem> {
         let root = &used.root;
         if self.resolution.connector.is_none() {
@@ -286,8 +316,7 @@ impl<'a> Names<'a> {
             return Some(Problem::new(pointer, "not_hydrated", message));
         }
         if self.resolution.hydrate == HydrateMode::Never {
-            let message = format!("`{root}` is empty: the trigger says `hydrate: never`");
-            return Some(Problem::new(pointer, "not_hydrated", message).suggest("remove `hydrate: never`"));
+            return Some(self.not_hydrated(root, pointer));
         }
         let reads = &self.resolution.reads;
         let Some(name) = used.first_key() else {

@@ -278,6 +278,16 @@ fn names_in_expressions_must_exist_at_that_point() {
         problems(never),
         ["/steps/0/set/a: `hydrated` is empty: the trigger says `hydrate: never` (remove `hydrate: never`)"]
     );
+    let silent = Shop {
+        hydrate: HydrateMode::Never,
+        ..Shop::default()
+    };
+    let by_connector = plan_in(&silent, &never.replace(", hydrate: never", "")).expect_err("nothing is read");
+    assert_eq!(
+        by_connector[0].to_string(),
+        "/steps/0/set/a: `hydrated` is empty: the connector reads nothing for `stripe.charge.refunded` \
+         (write `hydrate: always` in the trigger)"
+    );
 }
 
 #[test]
