@@ -7,6 +7,7 @@
 mod dialect;
 mod m20261101_000001_facts;
 mod m20261101_000002_configuration;
+mod m20261101_000003_mail;
 
 pub use sea_orm_migration::prelude::MigratorTrait;
 use sea_orm_migration::prelude::{MigrationTrait, async_trait};
@@ -21,6 +22,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261101_000001_facts::Migration),
             Box::new(m20261101_000002_configuration::Migration),
+            Box::new(m20261101_000003_mail::Migration),
         ]
     }
 }

@@ -255,16 +255,22 @@ impl Orchestrator {
             .run_load(workspace, run)
             .await?
             .ok_or(ControlError::NotFound)?;
-        if matches!(stored.status, RunStatus::Running | RunStatus::Waiting) {
+        if matches!(
+            stored.status,
+            RunStatus::Paused | RunStatus::Running | RunStatus::Waiting
+        ) {
             return Err(ControlError::NotReplayable {
                 why: "it is not over yet".to_owned(),
             });
         }
         let family = self.core.store.event_runs(workspace, stored.event_id).await?;
         let family: Vec<&RunRow> = family.iter().filter(|other| other.root_id == stored.root_id).collect();
-        let open = family
-            .iter()
-            .find(|other| matches!(other.status, RunStatus::Running | RunStatus::Waiting));
+        let open = family.iter().find(|other| {
+            matches!(
+                other.status,
+                RunStatus::Paused | RunStatus::Running | RunStatus::Waiting
+            )
+        });
         if let Some(open) = open {
             return Err(ControlError::NotReplayable {
                 why: format!("{} of the same event is not over yet", open.id),

@@ -145,7 +145,10 @@ async fn load(core: &Arc<Core>, ids: &[RunId]) -> Result<(), SnapshotError> {
     let stored = core.store.run_recover(&wanted).await?;
     let snapshot = core.snapshot.load_full();
     for run in stored {
-        if !matches!(run.run.status, RunStatus::Running | RunStatus::Waiting) {
+        if !matches!(
+            run.run.status,
+            RunStatus::Paused | RunStatus::Running | RunStatus::Waiting
+        ) {
             continue;
         }
         let (workspace, id) = (run.run.workspace, run.run.id);

@@ -394,6 +394,7 @@ pub(crate) async fn commit_update(
             seq,
             journal,
             update: Some(update),
+            mail: None,
         }))
         .map_err(|_full| WriteError::Unavailable)?;
     pending.await.map(drop)
@@ -425,6 +426,7 @@ async fn commit(
             seq: run.next_seq,
             journal: journal.clone(),
             update: update.clone(),
+            mail: None,
         });
         let answer = match core.writer.submit(fact) {
             Ok(pending) => pending.await.map(drop),

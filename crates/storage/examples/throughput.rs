@@ -150,6 +150,7 @@ fn event(ids: &IdGenerator, number: usize, now: Timestamp) -> Accepted {
             version_id: VersionId::from_raw(1),
             started_at: now,
         }],
+        keys: Vec::new(),
         after_commit: None,
     }
 }
@@ -161,6 +162,7 @@ fn commit(run: RunId, seq: i32, length: usize, update: Option<RunUpdate>) -> Fac
         seq,
         journal: json(number, length),
         update,
+        mail: None,
     })
 }
 

@@ -6,9 +6,11 @@ use weir_workflow_engine::EventSource;
 use crate::config::VersionState;
 use crate::error::ReadError;
 use crate::fact::RunStatus;
+use crate::mail::{MailKind, WaitKind};
 
 pub(crate) fn run_status_code(status: RunStatus) -> i16 {
     match status {
+        RunStatus::Paused => -1,
         RunStatus::Running => 0,
         RunStatus::Waiting => 1,
         RunStatus::Succeeded => 2,
@@ -19,6 +21,7 @@ pub(crate) fn run_status_code(status: RunStatus) -> i16 {
 
 pub(crate) fn run_status(code: i16, row: impl FnOnce() -> String) -> Result<RunStatus, ReadError> {
     match code {
+        -1 => Ok(RunStatus::Paused),
         0 => Ok(RunStatus::Running),
         1 => Ok(RunStatus::Waiting),
         2 => Ok(RunStatus::Succeeded),
@@ -63,6 +66,32 @@ pub(crate) fn version_state(code: i16, row: impl FnOnce() -> String) -> Result<V
         0 => Ok(VersionState::Draft),
         1 => Ok(VersionState::Published),
         other => Err(unknown("state", other, row())),
+    }
+}
+
+pub(crate) fn mail_kind_code(kind: MailKind) -> i16 {
+    match kind {
+        MailKind::Event => 0,
+        MailKind::RunEnded => 1,
+        MailKind::Request => 2,
+    }
+}
+
+pub(crate) fn mail_kind(code: i16, row: impl FnOnce() -> String) -> Result<MailKind, ReadError> {
+    match code {
+        0 => Ok(MailKind::Event),
+        1 => Ok(MailKind::RunEnded),
+        2 => Ok(MailKind::Request),
+        other => Err(unknown("kind", other, row())),
+    }
+}
+
+/// Statements name 1, the approvals, as it is.
+pub(crate) fn wait_kind_code(kind: &WaitKind) -> i16 {
+    match kind {
+        WaitKind::Event { .. } => 0,
+        WaitKind::Approval => 1,
+        WaitKind::Run(_) => 2,
     }
 }
 

@@ -177,6 +177,19 @@ pub fn token_hash(token: &str) -> [u8; 32] {
     sha2::Sha256::digest(token.as_bytes()).into()
 }
 
+/// An expression that is computed of every arriving event of a type, because steps wait for such events by its value.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CorrelationRow {
+    /// The tenant.
+    pub workspace: WorkspaceId,
+    /// Name of the connector.
+    pub connector: String,
+    /// The event type.
+    pub kind: String,
+    /// The expression.
+    pub key: String,
+}
+
 /// One entry of the audit trail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
@@ -215,6 +228,8 @@ pub enum ConfigRowChange {
     PutVersion(WorkflowVersionRow),
     /// Makes or replaces a connector.
     PutManifest(ConnectorManifestRow),
+    /// Has an expression computed of arriving events from now on, if it is not already.
+    AddCorrelation(CorrelationRow),
     /// Makes a token. Tokens do not change.
     PutToken(ApiTokenRow),
     /// Deletes what `subject` names, if it is there. Versions stay as long as runs may be pinned to them.
@@ -286,4 +301,6 @@ pub struct ConfigRows {
     pub manifests: Vec<ConnectorManifestRow>,
     /// All tokens.
     pub tokens: Vec<ApiTokenRow>,
+    /// Every expression that is computed of arriving events.
+    pub correlations: Vec<CorrelationRow>,
 }

@@ -110,6 +110,42 @@ entity!(refused_count, "refused_count" {
     count: i64,
 });
 
+entity!(inbox, "inbox" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    run_id: i64,
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: i64,
+    kind: i16,
+    body: Option<String>,
+    created_at: i64,
+});
+
+entity!(wait, "wait" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    run_id: i64,
+    #[sea_orm(primary_key, auto_increment = false)]
+    step: String,
+    workspace_id: i64,
+    kind: i16,
+    key: Option<Vec<u8>>,
+    since: i64,
+    title: Option<String>,
+    detail: Option<String>,
+    created_at: i64,
+    due_at: Option<i64>,
+});
+
+entity!(correlation, "correlation" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    workspace_id: i64,
+    #[sea_orm(primary_key, auto_increment = false)]
+    connector: String,
+    #[sea_orm(primary_key, auto_increment = false)]
+    kind: String,
+    #[sea_orm(primary_key, auto_increment = false)]
+    key: String,
+});
+
 entity!(config_state, "config_state" {
     #[sea_orm(primary_key, auto_increment = false)]
     id: i16,

@@ -8,6 +8,7 @@ use weir_workflow_engine::{
 };
 
 use crate::config::ConfigChange;
+use crate::mail::{MailChange, Request, WaitKey};
 use crate::outcome::AcceptOutcome;
 
 /// One durable write.
@@ -25,6 +26,8 @@ pub enum Fact {
     Run(RunCommit),
     /// A request that was turned away.
     Refused(RefusedRequest),
+    /// Somebody asks something of an open run.
+    Request(Request),
     /// A change of the configuration.
     Config(ConfigChange),
     /// Renews the node's lease and asks what there is to do; once a second.
@@ -46,6 +49,8 @@ pub struct Accepted {
     pub dedupe: Dedupe,
     /// The runs that it starts; written only if the event is new.
     pub runs: Vec<NewRun>,
+    /// What steps that wait for an event can find it by.
+    pub keys: Vec<WaitKey>,
     /// Called by the writer right after the commit and before the `Pending` resolves: the hand-off in memory.
     /// It must not block. It is not called when the commit failed or its result is unknown.
     pub after_commit: Option<AfterCommit>,
@@ -149,6 +154,8 @@ pub struct NewRun {
 /// Where a run stands, as the lists show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunStatus {
+    /// Begins nothing until a person lets it go on.
+    Paused,
     /// In the hands of its node.
     Running,
     /// Sleeps until its `due_at`.
@@ -173,6 +180,8 @@ pub struct RunCommit {
     pub journal: Vec<u8>,
     /// What changes in the run's own row; `None` leaves it as it is.
     pub update: Option<RunUpdate>,
+    /// What changes about its waiting and its inbox.
+    pub mail: Option<Box<MailChange>>,
 }
 
 /// The changing columns of a run, all of them set by each update.

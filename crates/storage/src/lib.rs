@@ -13,6 +13,7 @@ mod database;
 mod entity;
 mod error;
 mod fact;
+mod mail;
 mod master_key;
 mod node;
 mod outcome;
@@ -23,8 +24,8 @@ mod writer;
 
 pub use config::{
     ApiTokenRow, AuditEntry, ConfigChange, ConfigRowChange, ConfigRows, ConfigSubject, ConnectionRow,
-    ConnectorManifestRow, EndpointRow, ExpectedRevision, VersionState, WorkflowRow, WorkflowVersionRow, WorkspaceRow,
-    token_hash,
+    ConnectorManifestRow, CorrelationRow, EndpointRow, ExpectedRevision, VersionState, WorkflowRow, WorkflowVersionRow,
+    WorkspaceRow, token_hash,
 };
 pub use database::{Database, DatabaseKind, DatabaseOptions};
 pub use error::{OpenError, ReadError};
@@ -32,6 +33,7 @@ pub use fact::{
     Accepted, AfterCommit, Dedupe, EventRow, Fact, Heartbeat, NewRun, Prune, RefusedRequest, RunCommit, RunStatus,
     RunUpdate,
 };
+pub use mail::{ApprovalRow, Mail, MailChange, MailKind, NewWait, Request, RequestOutcome, WaitKey, WaitKind};
 pub use master_key::{MasterKey, MasterKeyError};
 pub use node::{LEASE, NodeIdentity};
 pub use outcome::{AcceptOutcome, ConfigOutcome, Constraint, FactOutcome, Full, HeartbeatReply, WriteError};

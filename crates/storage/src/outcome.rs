@@ -6,6 +6,7 @@
 use weir_workflow_engine::{EventId, RunId, Timestamp};
 
 use crate::config::ConfigSubject;
+use crate::mail::RequestOutcome;
 
 /// The answer to a fact that was written (or needed no writing).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum FactOutcome {
     Accepted(AcceptOutcome),
     /// Answer to `Start`, `Run` and `Refused`: it is on disk.
     Written,
+    /// Answer to `Request`.
+    Request(RequestOutcome),
     /// Answer to `Config`.
     Config(ConfigOutcome),
     /// Answer to `Heartbeat`.
@@ -60,6 +63,8 @@ pub struct HeartbeatReply {
     pub due: u32,
     /// Open runs whose node is gone, counted up to 1,000: time for a `Claim`.
     pub unclaimed: u32,
+    /// Pieces of mail for open runs of this node, counted up to 1,000.
+    pub mail: u32,
     /// Revision of the configuration.
     pub config_revision: i64,
     /// The time of the database: the leases' time, and the measure of our own clock.

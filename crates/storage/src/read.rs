@@ -6,6 +6,7 @@
 mod config;
 mod event;
 mod journal;
+mod mail;
 mod recovery;
 mod refused;
 mod run;

@@ -11,6 +11,7 @@ mod connection;
 mod control;
 mod dedupe;
 mod failure;
+mod mail;
 mod postgres;
 mod prepare;
 pub(crate) mod seed;
@@ -20,12 +21,13 @@ mod task;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
+use weir_workflow_engine::RunId;
 
 pub use dedupe::DEDUPE_DAYS;
 pub use seed::WriterSeed;
@@ -75,6 +77,18 @@ pub(crate) struct Shared {
     /// Refused requests since the last slice of their retention: a flood of them must not fill the disk before it.
     refused_details: AtomicI64,
     counters: Counters,
+    on_mail: OnceLock<OnMail>,
+}
+
+/// Called with runs of this node that have got mail.
+struct OnMail(Box<HandOver>);
+
+type HandOver = dyn Fn(&[RunId]) + Send + Sync;
+
+impl std::fmt::Debug for OnMail {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("OnMail")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -171,6 +185,7 @@ impl Writer {
             failing: Mutex::new(None),
             refused_details: AtomicI64::new(0),
             counters: Counters::default(),
+            on_mail: OnceLock::new(),
         };
         (
             Self {
@@ -179,6 +194,13 @@ impl Writer {
             },
             receiver,
         )
+    }
+
+    /// Has `hand_over` called with runs of this node that have got mail, right after the commit that left it. It must
+    /// not block. Only the first call counts.
+    pub fn on_mail(&self, hand_over: impl Fn(&[RunId]) + Send + Sync + 'static) {
+        let first = self.shared.on_mail.set(OnMail(Box::new(hand_over)));
+        debug_assert!(first.is_ok(), "there is one hand-over of mail");
     }
 
     /// Queues a fact. Never waits. Bodies are compressed here, on the caller's thread.
@@ -301,13 +323,20 @@ impl Share {
     fn of(fact: &Fact) -> Self {
         match fact {
             Fact::Accept(_) | Fact::Start(_) | Fact::Refused(_) => Self::Intake,
-            Fact::Run(_) => Self::UnderWay,
+            Fact::Run(_) | Fact::Request(_) => Self::UnderWay,
             Fact::Config(_) | Fact::Heartbeat(_) | Fact::Claim { .. } | Fact::Prune(_) => Self::Control,
         }
     }
 }
 
 impl Shared {
+    /// Hands over mail in memory. What nobody hears is found by the heartbeat.
+    fn mailed(&self, runs: &[RunId]) {
+        if let (Some(OnMail(hand_over)), false) = (self.on_mail.get(), runs.is_empty()) {
+            hand_over(runs);
+        }
+    }
+
     fn leave(&self, facts: usize, bytes: usize) {
         self.facts.fetch_sub(facts, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);

@@ -182,6 +182,7 @@ pub(crate) fn accept_fact(core: &Arc<Core>, event: EventRow, dedupe: Dedupe, sta
         event,
         dedupe,
         runs,
+        keys: Vec::new(),
         after_commit: Some(after_commit),
     })
 }

@@ -6,11 +6,12 @@ use weir_workflow_engine::{ConnectionId, EndpointId, TokenId, VersionId, Workflo
 use super::{LIST_VALUES, Store, optional_time, page_limit, time};
 use crate::codes;
 use crate::config::{
-    ApiTokenRow, AuditEntry, ConfigRows, ConnectionRow, ConnectorManifestRow, EndpointRow, WorkflowRow,
+    ApiTokenRow, AuditEntry, ConfigRows, ConnectionRow, ConnectorManifestRow, CorrelationRow, EndpointRow, WorkflowRow,
     WorkflowVersionRow, WorkspaceRow,
 };
 use crate::entity::{
-    api_token, audit, config_state, connection, connector_manifest, endpoint, workflow, workflow_version, workspace,
+    api_token, audit, config_state, connection, connector_manifest, correlation, endpoint, workflow, workflow_version,
+    workspace,
 };
 use crate::error::ReadError;
 use crate::page::Page;
@@ -108,6 +109,17 @@ impl Store {
                 .into_iter()
                 .map(token_row)
                 .collect::<Result<_, _>>()?,
+            correlations: correlation::Entity::find()
+                .all(db)
+                .await?
+                .into_iter()
+                .map(|row| CorrelationRow {
+                    workspace: WorkspaceId::from_raw(row.workspace_id),
+                    connector: row.connector,
+                    kind: row.kind,
+                    key: row.key,
+                })
+                .collect(),
         })
     }
 

@@ -182,6 +182,16 @@ async fn write(connection: &mut Connection, change: &ConfigRowChange) -> Result<
                 Value::Int(row.expires_at.map(Timestamp::as_unix_ms)),
             ],
         ),
+        ConfigRowChange::AddCorrelation(row) => (
+            "INSERT INTO correlation (workspace_id, connector, kind, key) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (workspace_id, connector, kind, key) DO UPDATE SET key = excluded.key",
+            vec![
+                row.workspace.as_raw().into(),
+                text(&row.connector),
+                text(&row.kind),
+                text(&row.key),
+            ],
+        ),
         ConfigRowChange::Delete { workspace, subject } => {
             return delete(connection, *workspace, subject).await;
         }

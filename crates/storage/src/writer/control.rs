@@ -137,6 +137,8 @@ pub(crate) async fn heartbeat(
          (SELECT count(*) FROM (SELECT 1 FROM run WHERE status < 2 AND owner IN \
             (SELECT slot FROM node AS other WHERE other.slot <> $3 AND (other.incarnation = 0 OR other.lease_until < {now})) \
             LIMIT {COUNT_LIMIT}) AS unclaimed), \
+         (SELECT count(*) FROM (SELECT 1 FROM inbox JOIN run ON run.id = inbox.run_id \
+            WHERE run.owner = $3 AND run.status < 2 LIMIT {COUNT_LIMIT}) AS mail), \
          (SELECT revision FROM config_state WHERE id = 1)"
     );
     let values = vec![
@@ -154,7 +156,8 @@ pub(crate) async fn heartbeat(
     Ok(FactOutcome::Heartbeat(HeartbeatReply {
         due: count(1),
         unclaimed: count(2),
-        config_revision: number(&rows, 0, 3).unwrap_or(0),
+        mail: count(3),
+        config_revision: number(&rows, 0, 4).unwrap_or(0),
         database_time: Timestamp::from_unix_ms(lease_until - lease_ms()),
         lease_until: Timestamp::from_unix_ms(lease_until),
     }))

@@ -4,29 +4,33 @@
 //! prepared once. The lease is proved by a row lock inside the statement, and nothing is inserted without it. The
 //! event and runs of a key that was seen before are left out by the database. A value that offends fails the whole
 //! statement; the task then splits the batch.
+//!
+//! Only a batch in which somebody waits for something has a transaction of several statements ([`mail`]).
 
 mod columns;
+mod mail;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sqlx::postgres::PgConnection;
 use sqlx::{Executor, Row as _};
-use weir_workflow_engine::EventId;
+use weir_workflow_engine::{EventId, RunId};
 
 use super::dedupe::KeyHash;
 use super::failure::Failure;
 use super::prepare::{AcceptRow, Row};
-use super::task::Verdict;
+use super::task::{Verdict, Written};
 use crate::node::NodeIdentity;
 use crate::outcome::AcceptOutcome;
 use columns::{Columns, LEASE_PROVED};
+use mail::MailColumns;
 
 /// Writes the rows and commits; a verdict for each.
 pub(crate) async fn write(
     connection: &mut PgConnection,
     node: &NodeIdentity,
     rows: &[&Row],
-) -> Result<Vec<Verdict>, Failure> {
+) -> Result<Written, Failure> {
     let known = seen_before(connection, rows).await?;
     let fresh = fresh_accepts(rows, &known);
     let ids: HashSet<EventId> = fresh.values().map(|row| row.id()).collect();
@@ -35,10 +39,10 @@ pub(crate) async fn write(
         return Err(Failure::taken_id());
     }
     let columns = Columns::collect(rows, &fresh, node);
-    let answer = columns.write(connection, node).await?;
-    if !answer.contains(&LEASE_PROVED) {
-        return Err(Failure::Fenced);
-    }
+    let (answer, mailed) = match MailColumns::collect(rows, &fresh) {
+        None => (written(columns, connection, node, true).await?, Vec::new()),
+        Some(mail) => with_mail(columns, mail, connection, node).await?,
+    };
     // Keys that another node wrote between the two statements.
     let lost: Vec<&AcceptRow> = fresh
         .values()
@@ -66,7 +70,52 @@ pub(crate) async fn write(
         }
         Row::Start(_) | Row::Run(_) | Row::Refused(_) => Verdict::Written,
     };
-    Ok(rows.iter().copied().map(verdict).collect())
+    Ok(Written {
+        verdicts: rows.iter().copied().map(verdict).collect(),
+        mailed,
+    })
+}
+
+/// Writes the batch; the ids of the events that were new. `committing` says that it is its own transaction.
+async fn written(
+    columns: Columns,
+    connection: &mut PgConnection,
+    node: &NodeIdentity,
+    committing: bool,
+) -> Result<HashSet<i64>, Failure> {
+    let answer = columns.write(connection, node, committing).await?;
+    match answer.contains(&LEASE_PROVED) {
+        true => Ok(answer),
+        false => Err(Failure::Fenced),
+    }
+}
+
+/// Writes the batch and what it changes about waiting, in one transaction.
+async fn with_mail(
+    columns: Columns,
+    mail: MailColumns,
+    connection: &mut PgConnection,
+    node: &NodeIdentity,
+) -> Result<(HashSet<i64>, Vec<RunId>), Failure> {
+    let begun = connection.execute("BEGIN").await;
+    begun.map_err(|error| Failure::of_postgres(&error, false))?;
+    let inside = async {
+        mail.lock(connection).await?;
+        let answer = written(columns, connection, node, false).await?;
+        let mailed = mail.write(connection, node, &answer).await?;
+        Ok((answer, mailed))
+    };
+    match inside.await {
+        Ok(done) => {
+            let committed = connection.execute("COMMIT").await;
+            committed.map_err(|error| Failure::Unknown(error.to_string()))?;
+            Ok(done)
+        }
+        Err(failure) => match connection.execute("ROLLBACK").await {
+            Ok(_) => Err(failure),
+            Err(error) => Err(Failure::NotWritten(error.to_string())),
+        },
+    }
 }
 
 /// Keys that stand on another day than the one the insert will ask.

@@ -7,6 +7,7 @@ use super::dedupe::DedupeKey;
 use crate::blob::Blob;
 use crate::config::ConfigChange;
 use crate::fact::{Accepted, AfterCommit, EventRow, Fact, Heartbeat, NewRun, Prune, RefusedRequest, RunUpdate};
+use crate::mail::{MailChange, Request, WaitKey};
 
 /// What of a refused request's headers and body is kept.
 const REFUSED_PART_BYTES: usize = 16 << 10;
@@ -38,6 +39,7 @@ pub(crate) enum Row {
 /// What does not.
 #[derive(Debug)]
 pub(crate) enum Control {
+    Request(Request),
     Config(ConfigChange),
     Heartbeat(Heartbeat),
     Claim { limit: u32 },
@@ -55,6 +57,7 @@ pub(crate) struct AcceptRow {
     pub(crate) body_bytes: i32,
     pub(crate) run_ids: Option<Vec<u8>>,
     pub(crate) runs: Vec<NewRun>,
+    pub(crate) keys: Vec<WaitKey>,
 }
 
 #[derive(Debug)]
@@ -63,6 +66,7 @@ pub(crate) struct JournalRow {
     pub(crate) seq: i32,
     pub(crate) body: Blob,
     pub(crate) update: Option<RunUpdate>,
+    pub(crate) mail: Option<Box<MailChange>>,
 }
 
 #[derive(Debug)]
@@ -88,7 +92,9 @@ impl Work {
                 seq: commit.seq,
                 body: Blob::encode(&commit.journal),
                 update: commit.update,
+                mail: commit.mail.filter(|change| !change.is_empty()),
             })),
+            Fact::Request(request) => Self::Alone(Control::Request(request)),
             Fact::Refused(request) => Self::Shared(Row::Refused(Box::new(RefusedRow::new(request, refused_in_detail)))),
             Fact::Config(change) => Self::Alone(Control::Config(change)),
             Fact::Heartbeat(heartbeat) => Self::Alone(Control::Heartbeat(heartbeat)),
@@ -107,6 +113,7 @@ impl Work {
             Self::Shared(Row::Start(runs)) => (runs.len().max(1), 0),
             Self::Shared(Row::Run(row)) => (1, row.body.bytes.len()),
             Self::Shared(Row::Refused(row)) => (1, row.request.body.len() + row.request.headers.len()),
+            Self::Alone(Control::Request(request)) => (1, request.body.len()),
             Self::Alone(_) => (1, 0),
         };
         (facts, bytes + facts * FACT_BYTES)
@@ -119,6 +126,7 @@ impl AcceptRow {
             mut event,
             dedupe,
             runs,
+            keys,
             after_commit,
         } = accepted;
         let key = DedupeKey::new(event.workspace, &dedupe, event.received_at);
@@ -137,6 +145,7 @@ impl AcceptRow {
                 body_bytes,
                 run_ids,
                 runs,
+                keys,
             },
             after_commit,
         )

@@ -4,10 +4,12 @@
 //! Here each fact runs its own statements in order. That is faster than statements of many rows (there is no
 //! network between us and the database), and a place in a journal that is taken fails its fact alone.
 
+mod mail;
+
 use std::collections::HashMap;
 
 use rusqlite::{CachedStatement, Connection, Transaction, TransactionBehavior, params};
-use weir_workflow_engine::{EventId, Timestamp};
+use weir_workflow_engine::{EventId, RunId, Timestamp};
 
 use super::dedupe::{DedupeKey, KeyHash};
 use super::failure::{Failure, Offence};
@@ -16,24 +18,24 @@ use crate::codes::{event_source_code, run_status_code};
 use crate::fact::NewRun;
 use crate::node::NodeIdentity;
 use crate::outcome::AcceptOutcome;
-use crate::writer::task::Verdict;
+use crate::writer::task::{Verdict, Written};
 
 /// Statements that stay prepared: those of this file and the plain ones.
 pub(crate) const STATEMENTS: usize = 64;
 
 /// Writes the rows and commits; a verdict for each.
-pub(crate) fn write(connection: &mut Connection, node: &NodeIdentity, rows: &[&Row]) -> Result<Vec<Verdict>, Failure> {
+pub(crate) fn write(connection: &mut Connection, node: &NodeIdentity, rows: &[&Row]) -> Result<Written, Failure> {
     let transaction =
         Transaction::new(connection, TransactionBehavior::Immediate).map_err(|error| Failure::of_sqlite(&error))?;
     // Dropping the transaction rolls it back.
-    let verdicts = write_rows(&transaction, node, rows)?;
+    let written = write_rows(&transaction, node, rows)?;
     transaction
         .commit()
         .map_err(|error| Failure::Unknown(error.to_string()))?;
-    Ok(verdicts)
+    Ok(written)
 }
 
-fn write_rows(transaction: &Transaction<'_>, node: &NodeIdentity, rows: &[&Row]) -> Result<Vec<Verdict>, Failure> {
+fn write_rows(transaction: &Transaction<'_>, node: &NodeIdentity, rows: &[&Row]) -> Result<Written, Failure> {
     let mut batch = Batch::new(transaction, node).map_err(|error| Failure::of_sqlite(&error))?;
     if !batch.proved().map_err(|error| Failure::of_sqlite(&error))? {
         return Err(Failure::Fenced);
@@ -53,7 +55,8 @@ fn write_rows(transaction: &Transaction<'_>, node: &NodeIdentity, rows: &[&Row])
         };
         verdicts.push(written.map_err(|error| Failure::of_sqlite(&error))?);
     }
-    Ok(verdicts)
+    let mailed = batch.mailed;
+    Ok(Written { verdicts, mailed })
 }
 
 /// The open transaction. Statements are looked up once per batch at most.
@@ -64,6 +67,7 @@ struct Batch<'a> {
     /// Keys of this batch, for repeats that carry another time.
     seen: HashMap<KeyHash, EventId>,
     oldest_day: Option<i32>,
+    mailed: Vec<RunId>,
 }
 
 #[derive(Default)]
@@ -101,6 +105,7 @@ impl<'a> Batch<'a> {
             statements: Statements::default(),
             seen: HashMap::new(),
             oldest_day: None,
+            mailed: Vec::new(),
         })
     }
 
@@ -127,6 +132,7 @@ impl<'a> Batch<'a> {
         self.seen.insert(row.key.hash, row.id());
         self.event(row)?;
         self.runs(&row.runs)?;
+        mail::arrived(self.transaction, row, &mut self.mailed)?;
         Ok(AcceptOutcome::New)
     }
 
@@ -246,6 +252,9 @@ impl<'a> Batch<'a> {
                 update.error_step,
                 row.run.as_raw(),
             ])?;
+        }
+        if let Some(change) = &row.mail {
+            mail::changed(self.transaction, row, change, &mut self.mailed)?;
         }
         Ok(())
     }

@@ -11,14 +11,16 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use weir_workflow_engine::RunId;
 
 use super::checkpoint::Checkpoints;
 use super::connection::Connection;
 use super::failure::{Failure, Offence};
 use super::prepare::{Control, Row, Work};
 use super::seed::Target;
-use super::{Queued, Shared, config, control, postgres, sqlite};
+use super::{Queued, Shared, config, control, mail, postgres, sqlite};
 use crate::fact::Prune;
+use crate::mail::RequestOutcome;
 use crate::node::NodeIdentity;
 use crate::outcome::{AcceptOutcome, ConfigOutcome, FactOutcome, WriteError};
 
@@ -38,6 +40,15 @@ pub(crate) enum Verdict {
     Accepted(AcceptOutcome),
     Written,
     Stale,
+}
+
+/// A committed batch.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// What became of each row.
+    pub(crate) verdicts: Vec<Verdict>,
+    /// Runs of this node that got mail.
+    pub(crate) mailed: Vec<RunId>,
 }
 
 /// Why the task ended.
@@ -188,7 +199,7 @@ impl WriterTask {
                 continue;
             }
             match self.write(&rows(&part)).await {
-                Ok(verdicts) => self.committed(part, verdicts),
+                Ok(written) => self.committed(part, written),
                 Err(Failure::Fact(offence)) if part.len() == 1 => {
                     let error = match offence {
                         Offence::Journal => WriteError::Stale,
@@ -236,6 +247,12 @@ impl WriterTask {
         let result = match self.control(control).await {
             Ok(outcome) => {
                 self.shared.succeeded();
+                if let (Control::Request(request), FactOutcome::Request(RequestOutcome::Delivered)) =
+                    (control, &outcome)
+                {
+                    // Another node's run is found by that node.
+                    self.shared.mailed(&[request.run]);
+                }
                 self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
                 if matches!(control, Control::Prune(Prune::Refused { .. })) {
                     self.shared.refused_details.store(0, Ordering::Relaxed);
@@ -250,7 +267,7 @@ impl WriterTask {
         if fenced { Err(()) } else { Ok(()) }
     }
 
-    async fn write(&mut self, rows: &[&Row]) -> Result<Vec<Verdict>, Failure> {
+    async fn write(&mut self, rows: &[&Row]) -> Result<Written, Failure> {
         self.connected().await?;
         match &mut self.connection {
             Some(Connection::Sqlite(connection)) => sqlite::write(connection, &self.node, rows),
@@ -273,7 +290,7 @@ impl WriterTask {
         let work = async {
             match control {
                 Control::Heartbeat(beat) => control::heartbeat(connection, &self.node, *beat).await,
-                Control::Config(_) | Control::Claim { .. } | Control::Prune(_) => {
+                Control::Request(_) | Control::Config(_) | Control::Claim { .. } | Control::Prune(_) => {
                     transaction(connection, &self.node, control).await
                 }
             }
@@ -285,7 +302,8 @@ impl WriterTask {
     }
 
     /// Answers, and hands over in memory. Nothing is answered before everything is handed over.
-    fn committed(&mut self, part: Vec<Queued>, verdicts: Vec<Verdict>) {
+    fn committed(&mut self, part: Vec<Queued>, written: Written) {
+        let Written { verdicts, mailed } = written;
         self.shared.succeeded();
         if let Some(checkpoints) = &mut self.checkpoints {
             checkpoints.committed();
@@ -316,6 +334,7 @@ impl WriterTask {
             };
             self.answer(item, result);
         }
+        self.shared.mailed(&mailed);
     }
 
     fn answer(&self, item: Queued, result: Result<FactOutcome, WriteError>) {
@@ -443,6 +462,7 @@ async fn transaction(
             Ok(()) => config::apply(connection, change).await.map(FactOutcome::Config),
             Err(failure) => Err(failure),
         },
+        Control::Request(request) => mail::request(connection, node, request).await,
         Control::Claim { limit } => control::claim(connection, node, *limit).await,
         Control::Prune(slice) => control::prune(connection, node, *slice).await,
         // A single statement; it needs no transaction around it.

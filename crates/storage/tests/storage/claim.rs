@@ -198,6 +198,7 @@ async fn timers_are_counted_and_read(bed: &Bed) {
             seq: 1,
             journal: Vec::new(),
             update: Some(update),
+            mail: None,
         }))
         .await
         .unwrap();

@@ -113,6 +113,7 @@ async fn runs_by_page_and_filter(bed: &Bed) {
             seq: 0,
             journal: Vec::new(),
             update: Some(update),
+            mail: None,
         })));
     }
     join_all(pending).await;

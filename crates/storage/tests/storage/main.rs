@@ -8,6 +8,7 @@ mod configuration;
 mod dedupe;
 mod failure;
 mod lists;
+mod mail;
 mod proxy;
 mod refusals;
 mod runs;

@@ -74,6 +74,7 @@ async fn commits_of_one_run_keep_their_order(bed: &Bed) {
                 seq: i32::try_from(n).unwrap(),
                 journal,
                 update: Some(update(n)),
+                mail: None,
             }))
         })
         .collect();

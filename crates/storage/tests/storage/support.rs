@@ -219,6 +219,7 @@ impl Bed {
                 version_id: VersionId::from_raw(31),
                 started_at: received_at,
             }],
+            keys: Vec::new(),
             after_commit: None,
         }
     }
@@ -263,6 +264,7 @@ pub(crate) fn commit(run: RunId, seq: i32, journal: &str, status: Option<RunStat
         seq,
         journal: journal.as_bytes().to_vec(),
         update,
+        mail: None,
     })
 }
 

@@ -185,6 +185,8 @@ pub(crate) struct RunError {
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 pub(crate) enum RunStatus {
+    /// Begins nothing until somebody lets it go on.
+    Paused,
     /// Under way.
     Running,
     /// Sleeps until `dueAt`.
@@ -200,6 +202,7 @@ pub(crate) enum RunStatus {
 impl From<Stored> for RunStatus {
     fn from(status: Stored) -> Self {
         match status {
+            Stored::Paused => RunStatus::Paused,
             Stored::Running => RunStatus::Running,
             Stored::Waiting => RunStatus::Waiting,
             Stored::Succeeded => RunStatus::Succeeded,
@@ -212,6 +215,7 @@ impl From<Stored> for RunStatus {
 impl From<RunStatus> for Stored {
     fn from(status: RunStatus) -> Self {
         match status {
+            RunStatus::Paused => Stored::Paused,
             RunStatus::Running => Stored::Running,
             RunStatus::Waiting => Stored::Waiting,
             RunStatus::Succeeded => Stored::Succeeded,

@@ -251,11 +251,12 @@ impl Columns {
         table.body.push(body.to_vec());
     }
 
-    /// Runs the statement; the ids of the events that were new, and [`LEASE_PROVED`].
+    /// Runs the statement, which is its own transaction if `committing`; the ids of the events that were new, and [`LEASE_PROVED`].
     pub(super) async fn write(
         self,
         connection: &mut PgConnection,
         node: &NodeIdentity,
+        committing: bool,
     ) -> Result<HashSet<i64>, Failure> {
         let mut statement = Statement::new(node);
         let accepts = !self.guards.day.is_empty();
@@ -337,7 +338,7 @@ impl Columns {
             );
             self.refusal_counts.bind(&mut statement.arguments);
         }
-        statement.run(connection, accepts).await
+        statement.run(connection, accepts, committing).await
     }
 }
 
@@ -390,7 +391,12 @@ impl Statement {
         self.text.push_str(rest);
     }
 
-    async fn run(mut self, connection: &mut PgConnection, accepts: bool) -> Result<HashSet<i64>, Failure> {
+    async fn run(
+        mut self,
+        connection: &mut PgConnection,
+        accepts: bool,
+        committing: bool,
+    ) -> Result<HashSet<i64>, Failure> {
         if let Some(error) = self.arguments.error {
             return Err(Failure::of_postgres(&error, false));
         }
@@ -403,7 +409,7 @@ impl Statement {
         let rows = connection
             .fetch_all(query)
             .await
-            .map_err(|error| Failure::of_postgres(&error, true))?;
+            .map_err(|error| Failure::of_postgres(&error, committing))?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 }
