@@ -68,4 +68,6 @@ pub trait Catalogue {
     fn event_type(&self, connector: &str, event_type: &str) -> Option<EventTypeInfo>;
     /// The names of all event types of a connector.
     fn event_types(&self, connector: &str) -> Vec<String>;
+    /// The names of all workflows.
+    fn workflows(&self) -> Vec<String>;
 }

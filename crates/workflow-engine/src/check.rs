@@ -6,6 +6,7 @@
 mod calls;
 mod names;
 mod schema;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use self::names::Names;
 use crate::catalogue::{Catalogue, HydrateMode, ReadInfo};
-use crate::definition::{Action, Definition, Step, Trigger};
+use crate::definition::{Definition, Step, Trigger};
 use crate::problem::{Problem, child};
 use crate::reads;
 
@@ -63,6 +64,7 @@ pub fn check(definition: &Definition, catalogue: &dyn Catalogue) -> Result<Resol
     }
     for steps in [&definition.steps, &definition.on_failure] {
         calls::resolve(steps, catalogue, &mut resolution, &mut problems);
+        waits::check(steps, catalogue, &mut problems);
     }
     let mut names = Names::new(definition, &resolution, catalogue, &mut problems);
     names.block(&definition.steps);
@@ -141,15 +143,9 @@ impl HydratedUses {
 
     fn collect(&mut self, steps: &[Step]) {
         for step in steps {
-            let key = if let Action::ForEach(each) = &step.action {
-                each.key.as_ref()
-            } else {
-                None
-            };
             for used in step
-                .expressions()
+                .all_expressions()
                 .into_iter()
-                .chain(key)
                 .flat_map(|expression| expression.uses())
             {
                 if !matches!(used.root.as_str(), "hydrated" | "provenance") {

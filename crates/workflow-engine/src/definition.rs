@@ -4,9 +4,11 @@
 
 mod fields;
 mod input;
+mod own;
 mod parse;
 mod schema;
 mod steps;
+mod waits;
 
 use std::time::Duration;
 
@@ -32,6 +34,16 @@ pub const MAX_WORKFLOW_TIMEOUT: Duration = Duration::from_secs(90 * 86_400);
 pub const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(600);
 /// The `timeout` of one try of a call, when none is given.
 pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a step waits for an event, a person or a run, when its `timeout` says nothing.
+pub const DEFAULT_WAIT: Duration = Duration::from_secs(30 * 86_400);
+/// The longest `timeout` of a step that waits: a year and a day, as long as a `sleep`.
+pub const MAX_WAIT: Duration = crate::run::MAX_SLEEP;
+/// How many names `by` of an `approve` may have.
+pub const MAX_APPROVERS: usize = 100;
+/// How long the sender of an event waits for a `respond`, when its `within` says nothing.
+pub const DEFAULT_RESPOND_WITHIN: Duration = Duration::from_secs(10);
+/// The longest that the sender of an event is kept waiting: proxies in between give up after a minute.
+pub const MAX_RESPOND_WITHIN: Duration = Duration::from_secs(55);
 /// The largest number of tries of a call.
 pub const MAX_TRIES: u32 = 100;
 
@@ -89,6 +101,11 @@ pub(crate) struct Step {
     pub(crate) id: String,
     pub(crate) pointer: String,
     pub(crate) when: Option<Expression>,
+    pub(crate) on_error: OnError,
+    /// What is done when it waited in vain; empty when that is an error like any other.
+    pub(crate) on_timeout: Vec<Step>,
+    /// What is done when a person said no; empty when that is an error like any other.
+    pub(crate) on_reject: Vec<Step>,
     pub(crate) action: Action,
 }
 
@@ -110,6 +127,11 @@ pub(crate) enum Action {
     Sleep(Sleep),
     Try(Try),
     Parallel(Parallel),
+    WaitFor(WaitFor),
+    Approve(Approve),
+    Run(ChildRun),
+    Emit(Template),
+    Respond(Respond),
     Stop {
         status: crate::journal::StopStatus,
         reason: Template,
@@ -130,8 +152,27 @@ impl Step {
             Action::Set { values, .. } => found.extend(values.expressions()),
             Action::ForEach(each) => found.push(&each.list),
             Action::Sleep(sleep) => found.extend(sleep.value.expressions()),
+            Action::WaitFor(wait) => found.push(&wait.equals),
+            Action::Approve(approve) => {
+                found.extend(approve.title.expressions());
+                found.extend(approve.detail.expressions());
+            }
+            Action::Run(run) => found.extend(run.with.expressions()),
+            Action::Emit(with) => found.extend(with.expressions()),
+            Action::Respond(respond) => found.extend(respond.with.expressions()),
             Action::Stop { reason, .. } => found.extend(reason.expressions()),
             Action::Try(_) | Action::Parallel(_) => {}
+        }
+        found
+    }
+
+    /// Every expression of this step, also those that see more than the step itself does.
+    pub(crate) fn all_expressions(&self) -> Vec<&Expression> {
+        let mut found = self.expressions();
+        match &self.action {
+            Action::ForEach(each) => found.extend(&each.key),
+            Action::WaitFor(wait) => found.extend(&wait.filter),
+            _ => {}
         }
         found
     }
@@ -140,14 +181,27 @@ impl Step {
     pub(crate) fn blocks(&self) -> Vec<&[Step]> {
         match &self.action {
             Action::ForEach(each) => vec![&each.steps],
-            other => other.branches().into_iter().map(|(_, steps)| steps).collect(),
+            _ => self.branches().into_iter().map(|(_, steps)| steps).collect(),
         }
+    }
+
+    /// The blocks that share the frame of the step, each with its label in paths.
+    pub(crate) fn branches(&self) -> Vec<(&str, &[Step])> {
+        let mut branches = self.action.branches();
+        if let OnError::Steps(steps) = &self.on_error {
+            branches.push((ON_ERROR, steps));
+        }
+        for (label, steps) in [(ON_TIMEOUT, &self.on_timeout), (ON_REJECT, &self.on_reject)] {
+            if !steps.is_empty() {
+                branches.push((label, steps));
+            }
+        }
+        branches
     }
 }
 
 impl Action {
-    /// The blocks that share the frame of the step, each with its label in paths.
-    pub(crate) fn branches(&self) -> Vec<(&str, &[Step])> {
+    fn branches(&self) -> Vec<(&str, &[Step])> {
         match self {
             Self::If { then, otherwise, .. } => vec![("then", then), ("else", otherwise)],
             Self::Switch(switch) => {
@@ -157,10 +211,6 @@ impl Action {
                     .map(|case| (case.label.as_str(), case.steps.as_slice()));
                 cases.chain([(DEFAULT_CASE, switch.default.as_slice())]).collect()
             }
-            Self::Call(Call {
-                on_error: OnError::Steps(steps),
-                ..
-            }) => vec![("on_error", steps)],
             Self::Try(guarded) => vec![
                 ("try", &guarded.steps),
                 ("catch", &guarded.catch),
@@ -172,10 +222,26 @@ impl Action {
                     .map(|(name, steps)| (name.as_str(), steps.as_slice()))
                     .collect()
             }
-            Self::Call(_) | Self::Set { .. } | Self::ForEach(_) | Self::Sleep(_) | Self::Stop { .. } => Vec::new(),
+            Self::Call(_)
+            | Self::Set { .. }
+            | Self::ForEach(_)
+            | Self::Sleep(_)
+            | Self::WaitFor(_)
+            | Self::Approve(_)
+            | Self::Run(_)
+            | Self::Emit(_)
+            | Self::Respond(_)
+            | Self::Stop { .. } => Vec::new(),
         }
     }
 }
+
+/// The label of the steps for a step that failed.
+pub(crate) const ON_ERROR: &str = "on_error";
+/// The label of the steps for a step that waited in vain.
+pub(crate) const ON_TIMEOUT: &str = "on_timeout";
+/// The label of the steps for a decision against it.
+pub(crate) const ON_REJECT: &str = "on_reject";
 
 /// The label of the steps for which no case holds.
 pub(crate) const DEFAULT_CASE: &str = "default";
@@ -222,10 +288,9 @@ pub(crate) struct Call {
     pub(crate) arguments: Vec<String>,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Duration,
-    pub(crate) on_error: OnError,
 }
 
-/// What follows when a call failed for good.
+/// What follows when a step failed for good.
 #[derive(Clone, Debug)]
 pub(crate) enum OnError {
     /// The failure goes to whatever catches it around the step.
@@ -292,6 +357,53 @@ pub(crate) enum SleepHow {
     Until,
 }
 
+/// A `wait_for` step.
+#[derive(Clone, Debug)]
+pub(crate) struct WaitFor {
+    pub(crate) connector: String,
+    /// The event type, without the connector.
+    pub(crate) kind: String,
+    /// Only events of this connection.
+    pub(crate) connection: Option<String>,
+    /// What is computed of every such event when it arrives.
+    pub(crate) key: Expression,
+    /// What it has to be for this run.
+    pub(crate) equals: Expression,
+    /// Only events for which this is true.
+    pub(crate) filter: Option<Expression>,
+    pub(crate) timeout: Duration,
+}
+
+/// An `approve` step.
+#[derive(Clone, Debug)]
+pub(crate) struct Approve {
+    pub(crate) title: Template,
+    /// What else the person sees.
+    pub(crate) detail: Template,
+    /// Who may decide; anybody who may decide at all when it is empty.
+    pub(crate) by: Vec<String>,
+    pub(crate) timeout: Duration,
+}
+
+/// A `run` step.
+#[derive(Clone, Debug)]
+pub(crate) struct ChildRun {
+    pub(crate) workflow: String,
+    /// `{workflow, input}`.
+    pub(crate) with: Template,
+    /// How long its end is waited for; `None` when it is not.
+    pub(crate) wait: Option<Duration>,
+}
+
+/// A `respond` step.
+#[derive(Clone, Debug)]
+pub(crate) struct Respond {
+    /// `{status, headers, body}`.
+    pub(crate) with: Template,
+    /// How long whoever sent the event is kept waiting for it.
+    pub(crate) within: Duration,
+}
+
 /// How often and when a failed call is tried again.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct RetryPolicy {
@@ -344,6 +456,23 @@ impl Definition {
     /// The time limit of a whole run.
     pub fn timeout(&self) -> Option<Duration> {
         self.timeout
+    }
+
+    /// How long the sender of an event is kept waiting for the answer of a `respond`; `None` when there is none.
+    pub(crate) fn responds_within(&self) -> Option<Duration> {
+        fn longest(steps: &[Step]) -> Option<Duration> {
+            let of = |step: &Step| {
+                let own = match &step.action {
+                    Action::Respond(respond) => Some(respond.within),
+                    _ => None,
+                };
+                own.into_iter()
+                    .chain(step.blocks().into_iter().filter_map(longest))
+                    .max()
+            };
+            steps.iter().filter_map(of).max()
+        }
+        longest(&self.steps).max(longest(&self.on_failure))
     }
 
     /// JSON Schema (draft 2020-12) of a workflow document, for editors.

@@ -21,6 +21,8 @@ pub enum EventSource {
     Manual,
     /// A program asked for it.
     Api,
+    /// A step of another run.
+    Workflow,
 }
 
 impl EventSource {
@@ -33,6 +35,7 @@ impl EventSource {
             Self::Schedule => "schedule",
             Self::Manual => "manual",
             Self::Api => "api",
+            Self::Workflow => "workflow",
         }
     }
 }

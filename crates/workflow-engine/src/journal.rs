@@ -4,10 +4,14 @@
 //! given another meaning. A change that old readers cannot take raises [`VERSION`]. The state of a run is another
 //! type ([`crate::RunState`]) and is never written.
 
+mod waiting;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::waiting::{Arrived, Awaited, Awaits, PassedOver, Paused, Resumed};
 
 use crate::command::{CallId, SendMode};
 use crate::document::Document;
@@ -18,8 +22,8 @@ use crate::time::Timestamp;
 
 /// The version of the format that [`encode`] writes; [`decode`] reads it and all before it.
 ///
-/// 2 has more kinds of entries than 1.
-pub const VERSION: u32 = 2;
+/// 2 and 3 have more kinds of entries than the one before.
+pub const VERSION: u32 = 3;
 
 /// The exchanges of one try, shared between the journal and the run.
 pub type Exchanges = Arc<[Exchange]>;
@@ -66,6 +70,16 @@ pub enum Entry {
     Stopped(Stopped),
     /// A step failed without a call being the cause, or for good.
     StepFailed(StepFailed),
+    /// A step began to wait for something from outside.
+    Awaited(Awaited),
+    /// What a step waited for has come.
+    Arrived(Arrived),
+    /// An event was not what a step waits for.
+    PassedOver(PassedOver),
+    /// Somebody had the run stand still.
+    Paused(Paused),
+    /// Somebody had the run go on.
+    Resumed(Resumed),
     /// Somebody asked for the run to end.
     CancelAsked(CancelAsked),
     /// The run's own time limit was over.
@@ -87,6 +101,11 @@ impl Entry {
             }) => output.size_bytes(),
             Self::Answered(answered) => answered.output.size_bytes(),
             Self::Set(set) => set.output.size_bytes(),
+            Self::Awaited(Awaited {
+                what: Awaits::Approval { detail, .. },
+                ..
+            }) => detail.size_bytes(),
+            Self::Arrived(arrived) => arrived.output.size_bytes(),
             Self::Items(items) => items.items.iter().map(|item| item.value.size_bytes()).sum(),
             _ => 0,
         }
@@ -454,8 +473,19 @@ pub struct StepFailed {
 /// Somebody asked for the run to end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CancelAsked {
+    /// Who; empty in journals from before it was kept.
+    #[serde(default = "nobody", skip_serializing_if = "is_nobody")]
+    pub by: Arc<str>,
     /// Why, for people.
     pub reason: Arc<str>,
+}
+
+fn nobody() -> Arc<str> {
+    Arc::from("")
+}
+
+fn is_nobody(by: &Arc<str>) -> bool {
+    by.is_empty()
 }
 
 /// The run's own time limit was over.
@@ -503,6 +533,9 @@ pub struct Finished {
     /// When.
     #[serde(with = "crate::time::unix_ms")]
     pub at: Timestamp,
+    /// What it gave, for the run that waits for it; absent when none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Document>,
 }
 
 /// Bytes that are not a journal row.
@@ -563,8 +596,10 @@ pub fn decode(bytes: &[u8]) -> Result<(Timestamp, Vec<Entry>), JournalError> {
         source,
     };
     // Rows of this release are read in one pass.
-    let own = bytes.starts_with(b"{\"v\":2,") || bytes.starts_with(b"{\"v\":1,");
-    if !own {
+    let is_known = bytes
+        .strip_prefix(b"{\"v\":")
+        .is_some_and(|rest| matches!(rest, [b'1'..=b'3', b',', ..]));
+    if !is_known {
         let RowVersion { v } = serde_json::from_slice(bytes).map_err(damaged)?;
         if v > VERSION {
             return Err(JournalError::Newer { found: v });

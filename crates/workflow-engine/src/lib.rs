@@ -9,6 +9,7 @@
 mod catalogue;
 mod check;
 mod command;
+mod correlation;
 mod definition;
 mod document;
 mod duration;
@@ -31,9 +32,11 @@ mod time;
 pub use catalogue::{Catalogue, EventTypeInfo, HydrateMode, OperationInfo, ReadInfo};
 pub use check::{CallResolution, Resolution, check};
 pub use command::{CallCommand, CallId, Command, EffectCommand, ReadCommand, SendMode};
+pub use correlation::{Correlation, Correlator};
 pub use definition::{
-    DEFAULT_CALL_TIMEOUT, Definition, MAX_BRANCHES, MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY, MAX_STEP_DEPTH,
-    MAX_STEPS, MAX_TRIES, MAX_WORKFLOW_TIMEOUT, Trigger,
+    DEFAULT_CALL_TIMEOUT, DEFAULT_RESPOND_WITHIN, DEFAULT_WAIT, Definition, MAX_APPROVERS, MAX_BRANCHES,
+    MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY, MAX_RESPOND_WITHIN, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WAIT,
+    MAX_WORKFLOW_TIMEOUT, Trigger,
 };
 pub use document::{Document, DocumentError, MAX_JSON_DEPTH, PathPart};
 pub use effect::{EffectClass, EffectKey, RequestDigest};
@@ -46,20 +49,20 @@ pub use id::{
     WorkflowId, WorkspaceId,
 };
 pub use journal::{
-    Abandoned, Answered, Attempt, AttemptOutcome, BranchSide, BranchTaken, CancelAsked, Caught, EffectEnd, Ending,
-    Entry, Exchanges, FailureTaken, Finished, Forked, Intent, Issued, Item, ItemsTaken, JournalError, Outgrown,
-    Postponed, ReadSkipped, SetDone, Skipped, Slept, StepFailed, StopStatus, Stopped, Target, TimedOut, UnknownEffect,
-    VERSION as JOURNAL_VERSION, Woke, decode, encode,
+    Abandoned, Answered, Arrived, Attempt, AttemptOutcome, Awaited, Awaits, BranchSide, BranchTaken, CancelAsked,
+    Caught, EffectEnd, Ending, Entry, Exchanges, FailureTaken, Finished, Forked, Intent, Issued, Item, ItemsTaken,
+    JournalError, Outgrown, PassedOver, Paused, Postponed, ReadSkipped, Resumed, SetDone, Skipped, Slept, StepFailed,
+    StopStatus, Stopped, Target, TimedOut, UnknownEffect, VERSION as JOURNAL_VERSION, Woke, decode, encode,
 };
 pub use ledger::{EffectRecord, EffectState, Ledger};
-pub use plan::{CallSite, Plan, TriggerScope};
+pub use plan::{CallSite, OWN, Plan, TriggerScope};
 pub use preview::{PreviewEffect, PreviewRead, ReplayPreview, preview};
 pub use problem::Problem;
 pub use reads::{MAX_READS, PlannedRead, read_order};
 pub use result::{CallFailure, CallOutcome, CallResult, Exchange, Origin, ResponseBody, Retry, Sent};
 pub use run::{
     Decision, EngineError, Environment, Input, MAX_ENTRIES_PER_DECISION, MAX_ITEMS, MAX_RUN_BYTES, MAX_RUN_ENTRIES,
-    MAX_SLEEP, OpenEffect, RunHead, RunState, Status, decide,
+    MAX_SLEEP, Mail, OpenEffect, OpenWait, RunHead, RunState, Status, decide,
 };
 pub use story::{StoryAttempt, StoryEffect, StoryStep, story};
 pub use time::{Timestamp, TimestampError};

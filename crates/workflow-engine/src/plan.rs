@@ -10,13 +10,17 @@ use serde_json::Value;
 
 use crate::catalogue::HydrateMode;
 use crate::check::{CallResolution, Resolution};
-use crate::definition::{Action, Call, Choice, Definition, Join, OnError, RetryPolicy, Sleep, Step, Trigger};
+use crate::correlation::Correlation;
+use crate::definition::{
+    Action, Approve, Call, Choice, DEFAULT_CALL_TIMEOUT, Definition, Join, ON_ERROR, ON_REJECT, ON_TIMEOUT, OnError,
+    RetryPolicy, Sleep, Step, Trigger, WaitFor,
+};
 use crate::event::Event;
 use crate::expression::{Expression, ExpressionError, Template};
 use crate::journal::StopStatus;
 use crate::problem::Problem;
 use crate::reads::{self, PlannedRead};
-use crate::run::TriggerNames;
+use crate::run::{REJECTED, TriggerNames, WAIT_TIMEOUT};
 use crate::time::Timestamp;
 
 /// What `where` sees beside the event.
@@ -79,6 +83,8 @@ pub(crate) struct Node {
     /// Its place in the frame of its innermost loop, or of the run.
     pub(crate) slot: usize,
     pub(crate) when: Option<Expression>,
+    /// Whether the run goes on when it failed, whatever the reason: with the steps of `on_error`, if there are any.
+    pub(crate) continues: bool,
     pub(crate) task: Task,
     /// The blocks inside it, those of a loop not included.
     pub(crate) blocks: Vec<Block>,
@@ -103,22 +109,36 @@ pub(crate) enum Task {
     Sleep(Sleep),
     /// The blocks are `try`, `catch` and `finally`; of the last two one may be empty.
     Try,
+    WaitFor(WaitFor),
+    Approve(Approve),
     Stop {
         status: StopStatus,
         reason: Template,
     },
 }
 
+/// Who carries a call out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// A connector.
+    Connector,
+    /// Weir: it starts another run, and waits for its end for as long as this.
+    Run(Option<Duration>),
+    /// Weir: it stores an outgoing event.
+    Emit,
+    /// Weir: it answers whoever sent the event.
+    Respond,
+}
+
 #[derive(Debug)]
 pub(crate) struct CallTask {
+    pub(crate) by: By,
     pub(crate) connection: Option<Arc<str>>,
     pub(crate) connector: Arc<str>,
     pub(crate) operation: Arc<str>,
     pub(crate) with: Template,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Duration,
-    /// Whether the run goes on when it failed. The only block, if there is one, is what is done then.
-    pub(crate) continues: bool,
 }
 
 #[derive(Debug)]
@@ -163,7 +183,12 @@ impl Node {
 
     pub(crate) fn kind(&self) -> &'static str {
         match self.task {
-            Task::Call(_) => "call",
+            Task::Call(CallTask { by: By::Connector, .. }) => "call",
+            Task::Call(CallTask { by: By::Run(_), .. }) => "run",
+            Task::Call(CallTask { by: By::Emit, .. }) => "emit",
+            Task::Call(CallTask { by: By::Respond, .. }) => "respond",
+            Task::WaitFor(_) => "wait_for",
+            Task::Approve(_) => "approve",
             Task::If { .. } => "if",
             Task::Switch(_) => "switch",
             Task::Set { .. } => "set",
@@ -173,6 +198,16 @@ impl Node {
             Task::Try => "try",
             Task::Stop { .. } => "stop",
         }
+    }
+
+    /// The number of the block for a failure of the step itself with this code.
+    pub(crate) fn handler(&self, code: &str) -> Option<usize> {
+        let own = match code {
+            WAIT_TIMEOUT => self.block(ON_TIMEOUT),
+            REJECTED => self.block(ON_REJECT),
+            _ => None,
+        };
+        own.or_else(|| self.block(ON_ERROR))
     }
 
     /// The number of the block with this label, if there are steps in it.
@@ -292,10 +327,28 @@ impl Plan {
         &self.program.reads
     }
 
+    /// What its steps wait for: every event of these types is looked at when it arrives.
+    pub fn correlations(&self) -> Vec<Correlation> {
+        let wait = |node: &Node| match &node.task {
+            Task::WaitFor(wait) => Some(Correlation {
+                connector: wait.connector.clone(),
+                kind: wait.kind.clone(),
+                key: crate::correlation::source(&wait.key),
+            }),
+            _ => None,
+        };
+        self.program.nodes.iter().filter_map(wait).collect()
+    }
+
+    /// How long the sender of an event is kept waiting for the answer of a `respond`; `None` when there is none.
+    pub fn responds_within(&self) -> Option<Duration> {
+        self.definition.responds_within()
+    }
+
     /// Every place where the workflow calls out, in the order of the document.
     pub fn call_sites(&self) -> Vec<CallSite> {
         let site = |node: &Node| {
-            let call = node.task.call()?;
+            let call = node.task.call().filter(|call| call.by == By::Connector)?;
             Some(CallSite {
                 step: node.id.to_string(),
                 pointer: node.pointer.clone(),
@@ -306,6 +359,22 @@ impl Plan {
         };
         self.program.nodes.iter().filter_map(site).collect()
     }
+}
+
+/// What Weir itself stands as among connectors and connections. No connector can be called like this.
+pub const OWN: &str = "weir";
+
+/// A call that Weir itself carries out.
+fn own(by: By, operation: &str, with: &Template) -> Task {
+    Task::Call(CallTask {
+        by,
+        connection: Some(Arc::from(OWN)),
+        connector: Arc::from(OWN),
+        operation: Arc::from(operation),
+        with: with.clone(),
+        retry: RetryPolicy::default(),
+        timeout: DEFAULT_CALL_TIMEOUT,
+    })
 }
 
 struct Builder<'a> {
@@ -329,6 +398,7 @@ impl Builder<'_> {
                 loops: loops.to_vec(),
                 slot: *slots,
                 when: step.when.clone(),
+                continues: !matches!(step.on_error, OnError::Fail),
                 // Steps inside are numbered after this one, so what it does can only be said when they are known.
                 task: Task::Stop {
                     status: StopStatus::Failed,
@@ -351,7 +421,7 @@ impl Builder<'_> {
     /// The blocks of a step that share its frame.
     fn blocks(&mut self, step: &Step, at: NodeId, loops: &[NodeId], slots: &mut usize) -> Vec<Block> {
         let mut blocks = Vec::new();
-        for (label, steps) in step.action.branches() {
+        for (label, steps) in step.branches() {
             let parent = Parent::Block(at, blocks.len());
             let steps = self.block(steps, parent, loops, slots);
             blocks.push(Block {
@@ -386,6 +456,11 @@ impl Builder<'_> {
                 })
             }
             Action::Sleep(sleep) => Task::Sleep(sleep.clone()),
+            Action::WaitFor(wait) => Task::WaitFor(wait.clone()),
+            Action::Approve(approve) => Task::Approve(approve.clone()),
+            Action::Run(run) => own(By::Run(run.wait), "run", &run.with),
+            Action::Emit(with) => own(By::Emit, "emit", with),
+            Action::Respond(respond) => own(By::Respond, "respond", &respond.with),
             Action::Try(_) => Task::Try,
             Action::Parallel(parallel) => Task::Parallel(parallel.join),
             Action::Stop { status, reason } => Task::Stop {
@@ -402,13 +477,13 @@ impl Builder<'_> {
             self.problems.push(Problem::new(&step.pointer, "not_resolved", message));
         }
         CallTask {
+            by: By::Connector,
             connection: resolved.and_then(|call| call.connection.as_deref()).map(Arc::from),
             connector: resolved.map_or_else(|| Arc::from(""), |call| Arc::from(call.connector.as_str())),
             operation: resolved.map_or_else(|| Arc::from(""), |call| Arc::from(call.operation.as_str())),
             with: call.with.clone(),
             retry: call.retry,
             timeout: call.timeout,
-            continues: !matches!(call.on_error, OnError::Fail),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::command::{CallCommand, Command, SendMode};
 use crate::effect::EffectKey;
 use crate::event::Event;
-use crate::journal::{AttemptOutcome, Entry, Target};
+use crate::journal::{AttemptOutcome, Awaits, Entry, Target};
 use crate::ledger::{EffectState, Ledger};
 use crate::plan::Plan;
 use crate::result::{CallFailure, CallOutcome, CallResult, Origin, Retry, Sent};
@@ -77,6 +77,7 @@ pub fn preview(
         run,
         ledger,
         answers: answers(recorded),
+        recorded,
         pending: VecDeque::new(),
         preview: ReplayPreview::default(),
     };
@@ -96,6 +97,16 @@ pub fn preview(
                 now,
             );
         }
+        // What steps waited for is there again.
+        let arrived = rehearsal.arrived();
+        if !arrived.is_empty() {
+            arrived.iter().for_each(|entry| rehearsal.run.fold(entry));
+            rehearsal.step(Input::Due, environment, now);
+            continue;
+        }
+        if rehearsal.run.open_waits().next().is_some() {
+            break;
+        }
         // Nobody waits for a sleep in a rehearsal.
         let Some(wakes) = rehearsal.run.first_wake() else {
             break;
@@ -111,6 +122,7 @@ struct Rehearsal<'a> {
     run: RunState,
     ledger: &'a Ledger,
     answers: BTreeMap<Target, CallOutcome>,
+    recorded: &'a [Entry],
     pending: VecDeque<Command>,
     preview: ReplayPreview,
 }
@@ -177,6 +189,16 @@ impl Rehearsal<'_> {
             }
             input = Input::Due;
         }
+    }
+
+    /// What the steps that wait now got in the recorded run. People are asked again.
+    fn arrived(&self) -> Vec<Entry> {
+        let waits = |step: &str| {
+            let mut open = self.run.open_waits();
+            open.any(|wait| &**wait.step == step && !matches!(wait.awaited.what, Awaits::Approval { .. }))
+        };
+        let came = |entry: &&Entry| matches!(entry, Entry::Arrived(arrived) if waits(&arrived.step));
+        self.recorded.iter().filter(came).cloned().collect()
     }
 
     fn note(&mut self, note: String) {
@@ -283,7 +305,7 @@ impl Rehearsal<'_> {
                 let place = step.map(|step| format!(" at `{step}`")).unwrap_or_default();
                 self.note(format!("the run would fail{place}: {message}"));
             }
-            Status::Waiting => self.note("the run would wait before it goes on".to_owned()),
+            Status::Waiting | Status::Paused => self.note("the run would wait before it goes on".to_owned()),
             Status::Failed { .. } | Status::Running | Status::Succeeded | Status::Canceled => {}
         }
         self.preview

@@ -13,14 +13,17 @@ mod retry;
 mod scope;
 pub(crate) mod sleep;
 mod state;
+mod wait;
 mod walk;
 
 use serde_json::Value;
 
 pub use self::decide::decide;
-pub(crate) use self::scope::{EVENT_MEMBERS, STEP_ROOTS, TRIGGER_ROOTS, TriggerNames};
+pub(crate) use self::scope::{ARRIVED, ArrivedNames, EVENT_MEMBERS, STEP_ROOTS, TRIGGER_ROOTS, TriggerNames};
 pub use self::sleep::MAX_SLEEP;
 pub use self::state::{OpenEffect, RunHead, RunState};
+pub use self::wait::{Mail, OpenWait};
+pub(crate) use self::wait::{REJECTED, WAIT_TIMEOUT};
 use crate::command::{CallId, Command};
 use crate::effect::EffectClass;
 use crate::journal::Entry;
@@ -61,11 +64,8 @@ pub enum Input<'a> {
     },
     /// The due time of the last decision is reached. Earlier is harmless.
     Due,
-    /// Somebody asks for the run to end: nothing new is begun, effects that are on their way are waited for.
-    Cancel {
-        /// Why, for people.
-        reason: &'a str,
-    },
+    /// Something reached the run from outside. What concerns nothing in it changes nothing.
+    Mail(Mail<'a>),
 }
 
 /// Where a run stands.
@@ -73,8 +73,10 @@ pub enum Input<'a> {
 pub enum Status {
     /// Calls are on their way.
     Running,
-    /// Only timers are open.
+    /// Only timers are open, and what is waited for from outside.
     Waiting,
+    /// Stands still because somebody said so, and nothing is on its way.
+    Paused,
     /// Ended well.
     Succeeded,
     /// Ended in failure; code `effect_unknown` when nobody knows whether an effect took place.
@@ -94,7 +96,7 @@ impl Status {
     /// Whether the run is over.
     pub const fn is_final(&self) -> bool {
         match self {
-            Self::Running | Self::Waiting => false,
+            Self::Running | Self::Waiting | Self::Paused => false,
             Self::Succeeded | Self::Failed { .. } | Self::Canceled => true,
         }
     }
@@ -104,6 +106,7 @@ impl Status {
         match self {
             Self::Running => "running",
             Self::Waiting => "waiting",
+            Self::Paused => "paused",
             Self::Succeeded => "succeeded",
             Self::Failed { .. } => "failed",
             Self::Canceled => "canceled",
@@ -120,7 +123,8 @@ pub struct Decision {
     pub commands: Vec<Command>,
     /// Where the run stands after the entries.
     pub status: Status,
-    /// When to come back with [`Input::Due`] at the latest, if nothing else happens.
+    /// When to come back with [`Input::Due`] at the latest, if nothing else happens. `None` with a run that waits: it
+    /// stands still until somebody lets it go on.
     pub due: Option<Timestamp>,
     /// More can be done at once: come back with [`Input::Due`] when this is taken in.
     pub more: bool,

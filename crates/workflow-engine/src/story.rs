@@ -9,9 +9,9 @@ use crate::command::CallId;
 use crate::definition::Choice;
 use crate::document::Document;
 use crate::effect::EffectKey;
-use crate::journal::{AttemptOutcome, EffectEnd, Entry, Target};
+use crate::journal::{AttemptOutcome, Awaits, EffectEnd, Entry, Target};
 use crate::ledger::EffectState;
-use crate::plan::{CATCH, Node, NodeId, Plan, Program, Task};
+use crate::plan::{By, CATCH, Node, NodeId, OWN, Plan, Program, Task};
 use crate::result::{Exchange, Origin};
 use crate::time::Timestamp;
 
@@ -20,7 +20,8 @@ use crate::time::Timestamp;
 pub struct StoryStep {
     /// Path of the step, `hydrate.<read>` for a read.
     pub path: String,
-    /// `read`, `call`, `if`, `switch`, `set`, `for_each`, `parallel`, `sleep`, `try` or `stop`.
+    /// `read`, `call`, `if`, `switch`, `set`, `for_each`, `parallel`, `sleep`, `try`, `wait_for`, `approve`, `run`,
+    /// `emit`, `respond` or `stop`.
     pub kind: &'static str,
     /// What it is, in a few words: the operation, the branch taken, the number of items.
     pub label: String,
@@ -128,7 +129,9 @@ impl<'a> Teller<'a> {
             Target::Step(path) => {
                 let node = self.node(path)?;
                 let label = match &node.task {
+                    Task::Call(call) if call.by != By::Connector => String::new(),
                     Task::Call(call) => format!("{}.{}", call.connector, call.operation),
+                    Task::WaitFor(wait) => format!("{}.{}", wait.connector, wait.kind),
                     Task::If { condition } => condition.source().to_owned(),
                     Task::Switch(Choice::Value(value)) => value.source().to_owned(),
                     Task::ForEach(each) => each.list.source().to_owned(),
@@ -137,6 +140,7 @@ impl<'a> Teller<'a> {
                     | Task::Parallel(_)
                     | Task::Sleep(_)
                     | Task::Try
+                    | Task::Approve(_)
                     | Task::Stop { .. } => String::new(),
                 };
                 Some((node.kind(), label))
@@ -212,7 +216,10 @@ impl<'a> Teller<'a> {
             Entry::Intended(intent) => {
                 self.calls.insert(intent.call, intent.step.to_string());
                 let step = self.handed_out(&step_of(&intent.step), "call", 1, at);
-                step.label = format!("{}.{}", intent.connector, intent.operation);
+                step.label = match &*intent.connector {
+                    OWN => own_label(&intent.args),
+                    connector => format!("{connector}.{}", intent.operation),
+                };
                 let state = EffectState::Intended.as_str();
                 step.effect = Some(StoryEffect {
                     key: intent.key,
@@ -324,6 +331,32 @@ impl<'a> Teller<'a> {
             Entry::Woke(woke) => {
                 self.through(&step_of(&woke.step), "sleep", "succeeded", at);
             }
+            Entry::Awaited(awaited) => {
+                let (kind, label) = match &awaited.what {
+                    Awaits::Event {
+                        connector,
+                        kind,
+                        equals,
+                        ..
+                    } => ("wait_for", format!("{connector}.{kind} for {equals:?}")),
+                    Awaits::Approval { title, .. } => ("approve", title.to_string()),
+                    Awaits::Run { run } => ("run", run.to_string()),
+                };
+                let step = self.step(&step_of(&awaited.step), kind, awaited.at);
+                step.status = "waiting";
+                step.label = label;
+                step.finished_at = None;
+                step.note = Some(format!("until {}", awaited.until));
+            }
+            Entry::Arrived(arrived) => {
+                let step = self.through(&step_of(&arrived.step), "wait_for", "succeeded", at);
+                step.output = Some(arrived.output.clone());
+                step.note = None;
+            }
+            Entry::PassedOver(passed) => {
+                let step = self.step(&step_of(&passed.step), "wait_for", at);
+                step.note = Some(format!("{} was not taken: {}", passed.event, passed.reason));
+            }
             Entry::Stopped(stopped) => {
                 let step = self.through(&step_of(&stopped.step), "stop", "succeeded", at);
                 step.note = Some(stopped.reason.to_string()).filter(|reason| !reason.is_empty());
@@ -335,6 +368,8 @@ impl<'a> Teller<'a> {
                 }
             }
             Entry::FailureTaken(_)
+            | Entry::Paused(_)
+            | Entry::Resumed(_)
             | Entry::CancelAsked(_)
             | Entry::TimedOut(_)
             | Entry::Outgrown(_)
@@ -486,6 +521,15 @@ impl<'a> Teller<'a> {
             }
         }
     }
+}
+
+/// What Weir itself was asked to do, in a word: the workflow, the type of the event, the status.
+fn own_label(args: &Document) -> String {
+    let args = args.value();
+    let named = ["workflow", "type"]
+        .into_iter()
+        .find_map(|name| args.get(name)?.as_str().map(str::to_owned));
+    named.unwrap_or_else(|| args.get("status").map(ToString::to_string).unwrap_or_default())
 }
 
 /// Of the steps in a step, the one with the status that comes first here gives the step its own.

@@ -11,7 +11,7 @@ use crate::definition::{Action, Definition, Join, OnError, Step, Trigger, Try};
 use crate::document::PathPart;
 use crate::expression::{Expression, Use};
 use crate::problem::Problem;
-use crate::run::{EVENT_MEMBERS, STEP_ROOTS};
+use crate::run::{ARRIVED, EVENT_MEMBERS, STEP_ROOTS};
 
 const RUN_MEMBERS: [&str; 6] = ["id", "root_id", "replay_of", "workflow", "version", "started_at"];
 const CONNECTION_MEMBERS: [&str; 4] = ["name", "connector", "account", "config"];
@@ -53,6 +53,8 @@ pub(super) struct Names<'a> {
     items: Vec<&'a str>,
     /// How many blocks around handle a failure.
     handlers: usize,
+    /// Whether the event that a step waits for is there.
+    sees_arrived: bool,
 }
 
 fn ids<'a>(steps: &'a [Step], into: &mut Vec<&'a str>) {
@@ -91,6 +93,7 @@ impl<'a> Names<'a> {
             shapes: BTreeMap::new(),
             items: Vec::new(),
             handlers: 0,
+            sees_arrived: false,
         }
     }
 
@@ -107,7 +110,8 @@ impl<'a> Names<'a> {
                 self.expression(expression);
             }
             self.inside(step);
-            let may_fail = matches!(&step.action, Action::Call(call) if matches!(call.on_error, OnError::Continue));
+            self.handlers_of(step);
+            let may_fail = matches!(step.on_error, OnError::Continue);
             let surely = step.when.is_none() && !may_fail;
             self.known
                 .insert(&step.id, if surely { Known::Surely } else { Known::Perhaps });
@@ -133,14 +137,12 @@ impl<'a> Names<'a> {
                 self.known = after;
                 self.doubt(&before);
             }
-            Action::Call(call) => {
-                if let OnError::Steps(steps) = &call.on_error {
-                    let before = self.known.clone();
-                    // They see how the call came out.
-                    self.known.insert(&step.id, Known::Perhaps);
-                    self.handler(steps);
-                    self.doubt(&before);
+            Action::WaitFor(wait) => {
+                self.sees_arrived = true;
+                if let Some(filter) = &wait.filter {
+                    self.expression(filter);
                 }
+                self.sees_arrived = false;
             }
             Action::Try(guarded) => self.guarded(guarded),
             // The branches do not see each other.
@@ -173,8 +175,38 @@ impl<'a> Names<'a> {
                     self.loops.entry(id).or_insert(&step.id);
                 }
             }
-            Action::Set { .. } | Action::Sleep(_) | Action::Stop { .. } => {}
+            Action::Call(_)
+            | Action::Set { .. }
+            | Action::Sleep(_)
+            | Action::Approve(_)
+            | Action::Run(_)
+            | Action::Emit(_)
+            | Action::Respond(_)
+            | Action::Stop { .. } => {}
         }
+    }
+
+    /// The steps for a failure of the step itself: one of these blocks is taken, or none.
+    fn handlers_of(&mut self, step: &'a Step) {
+        let on_error: &[Step] = match &step.on_error {
+            OnError::Steps(steps) => steps,
+            OnError::Fail | OnError::Continue => &[],
+        };
+        let blocks = [on_error, &step.on_timeout, &step.on_reject];
+        if blocks.iter().all(|block| block.is_empty()) {
+            return;
+        }
+        let before = self.known.clone();
+        let mut after = before.clone();
+        for block in blocks {
+            self.known.clone_from(&before);
+            // They see how the step came out.
+            self.known.insert(&step.id, Known::Perhaps);
+            self.handler(block);
+            after.append(&mut self.known);
+        }
+        self.known = after;
+        self.doubt(&before);
     }
 
     fn guarded(&mut self, guarded: &'a Try) {
@@ -218,6 +250,7 @@ impl<'a> Names<'a> {
     }
 
     fn shape(&self, step: &Step) -> Shape {
+        let names = |names: &[&str]| Shape::Names(names.iter().map(|name| (*name).to_owned()).collect());
         match &step.action {
             Action::Set { names, .. } => Shape::Names(names.clone()),
             Action::Call(_) => {
@@ -227,6 +260,18 @@ impl<'a> Names<'a> {
                     .and_then(|info| info.output_schema)
                     .map_or(Shape::Open, Shape::Schema)
             }
+            // What it gives then is what these steps give.
+            Action::WaitFor(_) | Action::Approve(_) | Action::Run(_) | Action::Emit(_)
+                if !step.branches().is_empty() =>
+            {
+                Shape::Open
+            }
+            Action::WaitFor(_) => names(&["id", "uid", "type", "time", "account", "data"]),
+            Action::Approve(_) => names(&["approved", "by", "note", "at"]),
+            Action::Run(run) if run.wait.is_some() => names(&["run", "output"]),
+            Action::Run(_) => names(&["run"]),
+            Action::Emit(_) => names(&["id"]),
+            Action::Respond(_) => names(&["delivered"]),
             Action::If { .. }
             | Action::Switch(_)
             | Action::ForEach(_)
@@ -257,6 +302,7 @@ impl<'a> Names<'a> {
             "steps" => self.step(used, pointer),
             "results" => self.result(used, pointer),
             "error" if self.handlers > 0 => members(used, pointer, &ERROR_MEMBERS),
+            ARRIVED if self.sees_arrived => members(used, pointer, &EVENT_MEMBERS),
             "index" if !self.items.is_empty() => members(used, pointer, &[]),
             "item" if !self.items.is_empty() => None,
             name if self.items.contains(&name) => None,
@@ -267,6 +313,10 @@ impl<'a> Names<'a> {
     fn unknown_root(&self, name: &str, pointer: &str) -> Problem {
         if name == "error" {
             let message = "`error` exists only in `catch`, `on_error` and `on_failure`";
+            return Problem::new(pointer, "unknown_name", message);
+        }
+        if name == ARRIVED {
+            let message = format!("`{ARRIVED}` exists only in `key` and `where` of a `wait_for`");
             return Problem::new(pointer, "unknown_name", message);
         }
         if matches!(name, "item" | "index") {

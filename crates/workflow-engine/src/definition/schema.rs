@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{DEFAULT_CASE, MAX_BRANCHES, MAX_CASES, MAX_CONCURRENCY, MAX_TRIES};
+use super::{DEFAULT_CASE, MAX_APPROVERS, MAX_BRANCHES, MAX_CASES, MAX_CONCURRENCY, MAX_TRIES};
 
 pub(super) fn workflow() -> Value {
     json!({
@@ -52,6 +52,12 @@ pub(super) fn workflow() -> Value {
             },
             "steps": { "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/step" } },
             "id": { "type": "string", "pattern": "^[a-z][a-z0-9_]{0,63}$" },
+            "on_error": {
+                "oneOf": [{ "enum": ["fail", "continue"] }, { "$ref": "#/$defs/steps" }],
+                "default": "fail",
+                "description": "What follows when the step failed for good; steps see `error`.",
+            },
+            "on_timeout": { "$ref": "#/$defs/steps", "description": "Done when it waited in vain; sees `error`." },
             "step": {
                 "oneOf": [
                     step("call", json!({
@@ -69,11 +75,7 @@ pub(super) fn workflow() -> Value {
                             },
                         },
                         "timeout": { "$ref": "#/$defs/span", "default": "30s", "description": "Time limit of one try." },
-                        "on_error": {
-                            "oneOf": [{ "enum": ["fail", "continue"] }, { "$ref": "#/$defs/steps" }],
-                            "default": "fail",
-                            "description": "What follows when the call failed for good; steps see `error`.",
-                        },
+                        "on_error": { "$ref": "#/$defs/on_error" },
                     }), &["call"]),
                     step("if", json!({
                         "if": { "$ref": "#/$defs/expression" },
@@ -108,7 +110,10 @@ pub(super) fn workflow() -> Value {
                         },
                         "default": { "$ref": "#/$defs/steps", "description": "When no case holds." },
                     }), &["switch"]),
-                    step("set", json!({ "set": { "type": "object", "description": "Names and values; the output of the step." } }), &["set"]),
+                    step("set", json!({
+                        "set": { "type": "object", "description": "Names and values; the output of the step." },
+                        "on_error": { "$ref": "#/$defs/on_error" },
+                    }), &["set"]),
                     step("for_each", json!({
                         "for_each": { "$ref": "#/$defs/expression", "description": "A list." },
                         "as": { "$ref": "#/$defs/id", "default": "item" },
@@ -146,7 +151,80 @@ pub(super) fn workflow() -> Value {
                                 },
                             ],
                         },
+                        "on_error": { "$ref": "#/$defs/on_error" },
                     }), &["sleep"]),
+                    step("wait_for", json!({
+                        "wait_for": {
+                            "type": "object",
+                            "additionalProperties": false,
+                            "required": ["event", "key", "equals"],
+                            "properties": {
+                                "event": { "type": "string", "pattern": "^[^.]+\\..+$", "description": "connector.event_type" },
+                                "connection": { "type": "string", "description": "Only events of this connection." },
+                                "key": { "$ref": "#/$defs/expression", "description": "Computed of every such event when it arrives; sees `arrived` alone." },
+                                "equals": { "$ref": "#/$defs/expression", "description": "What the key has to be for this run." },
+                                "where": { "$ref": "#/$defs/expression", "description": "Only an event for which this is true; sees `arrived` too." },
+                            },
+                        },
+                        "timeout": { "$ref": "#/$defs/span", "default": "30d" },
+                        "on_timeout": { "$ref": "#/$defs/on_timeout" },
+                        "on_error": { "$ref": "#/$defs/on_error" },
+                    }), &["wait_for"]),
+                    step("approve", json!({
+                        "approve": {
+                            "oneOf": [
+                                { "type": "string", "description": "What is asked." },
+                                {
+                                    "type": "object",
+                                    "additionalProperties": false,
+                                    "required": ["title"],
+                                    "properties": {
+                                        "title": { "type": "string", "description": "What is asked." },
+                                        "detail": { "type": "object", "description": "What else the person sees." },
+                                        "by": { "type": "array", "minItems": 1, "maxItems": MAX_APPROVERS, "items": { "type": "string" }, "description": "Who may decide." },
+                                    },
+                                },
+                            ],
+                        },
+                        "timeout": { "$ref": "#/$defs/span", "default": "30d" },
+                        "on_timeout": { "$ref": "#/$defs/on_timeout" },
+                        "on_reject": { "$ref": "#/$defs/steps", "description": "Done when a person said no; sees `error`." },
+                        "on_error": { "$ref": "#/$defs/on_error" },
+                    }), &["approve"]),
+                    step("run", json!({
+                        "run": { "type": "string", "description": "Name of the workflow to start." },
+                        "with": { "type": "object", "description": "Its input; texts may hold {{ }}." },
+                        "detach": { "type": "boolean", "default": false, "description": "Whether its end is not waited for." },
+                        "timeout": { "$ref": "#/$defs/span", "default": "30d" },
+                        "on_timeout": { "$ref": "#/$defs/on_timeout" },
+                        "on_error": { "$ref": "#/$defs/on_error" },
+                    }), &["run"]),
+                    step("emit", json!({
+                        "emit": {
+                            "type": "object",
+                            "additionalProperties": false,
+                            "required": ["type"],
+                            "properties": {
+                                "type": { "type": "string", "pattern": "^[A-Za-z0-9._-]{1,256}$", "description": "Type of the outgoing event." },
+                                "key": { "type": "string", "description": "Outgoing events with the same key keep their order." },
+                                "data": { "description": "What it says; texts may hold {{ }}." },
+                            },
+                        },
+                        "on_error": { "$ref": "#/$defs/on_error" },
+                    }), &["emit"]),
+                    step("respond", json!({
+                        "respond": {
+                            "type": "object",
+                            "additionalProperties": false,
+                            "properties": {
+                                "status": { "oneOf": [{ "type": "integer", "minimum": 200, "maximum": 599 }, { "$ref": "#/$defs/expression" }], "default": 200 },
+                                "headers": { "type": "object" },
+                                "body": { "description": "JSON, or text as it is; texts may hold {{ }}." },
+                                "within": { "$ref": "#/$defs/span", "default": "10s", "description": "How long the sender of the event is kept waiting." },
+                            },
+                        },
+                        "on_error": { "$ref": "#/$defs/on_error" },
+                    }), &["respond"]),
                     step("try", json!({
                         "try": { "$ref": "#/$defs/steps" },
                         "catch": { "$ref": "#/$defs/steps", "description": "When a step of `try` failed; sees `error`." },

@@ -16,7 +16,7 @@ use crate::problem::{Problem, child};
 use crate::run::{STEP_ROOTS, sleep};
 
 /// The keys that say what a step does, and the keys that may stand beside them.
-const KINDS: [(&str, &[&str]); 9] = [
+const KINDS: [(&str, &[&str]); 14] = [
     (
         "call",
         &[
@@ -32,13 +32,44 @@ const KINDS: [(&str, &[&str]); 9] = [
     ),
     ("if", &["id", "when", "if", "then", "else"]),
     ("switch", &["id", "when", "switch", "cases", "default"]),
-    ("set", &["id", "when", "set"]),
+    ("set", &["id", "when", "set", "on_error"]),
     (
         "for_each",
         &["id", "when", "for_each", "as", "key", "concurrency", "on_error", "do"],
     ),
     ("parallel", &["id", "when", "parallel", "join", "on_error"]),
-    ("sleep", &["id", "when", "sleep"]),
+    ("sleep", &["id", "when", "sleep", "on_error"]),
+    (
+        "wait_for",
+        &["id", "when", "wait_for", "timeout", "on_timeout", "on_error"],
+    ),
+    (
+        "approve",
+        &[
+            "id",
+            "when",
+            "approve",
+            "timeout",
+            "on_timeout",
+            "on_reject",
+            "on_error",
+        ],
+    ),
+    (
+        "run",
+        &[
+            "id",
+            "when",
+            "run",
+            "with",
+            "detach",
+            "timeout",
+            "on_timeout",
+            "on_error",
+        ],
+    ),
+    ("emit", &["id", "when", "emit", "on_error"]),
+    ("respond", &["id", "when", "respond", "on_error"]),
     ("try", &["id", "when", "try", "catch", "finally"]),
     ("stop", &["id", "when", "stop"]),
 ];
@@ -47,7 +78,7 @@ const MAX_ID_BYTES: usize = 64;
 
 /// A parser of steps: ids are unique over all of them.
 pub(super) struct Steps<'p> {
-    problems: &'p mut Vec<Problem>,
+    pub(super) problems: &'p mut Vec<Problem>,
     ids: BTreeMap<String, String>,
     count: usize,
 }
@@ -133,8 +164,29 @@ impl<'p> Steps<'p> {
         let fields = Fields::new(step, pointer, known, self.problems)?;
         let id = self.id(&fields);
         let when = fields.expression("when", self.problems);
+        // A `for_each` and a `parallel` say with it what becomes of the others.
+        let own = !matches!(kind, "for_each" | "parallel") && known.contains(&"on_error");
+        let on_error = match fields.get("on_error").filter(|_| own) {
+            Some(steps @ Value::Array(_)) => OnError::Steps(self.block(steps, &fields.at("on_error"), depth + 1)),
+            Some(_) => {
+                let words = [("fail", OnError::Fail), ("continue", OnError::Continue)];
+                fields.word("on_error", &words, self.problems).unwrap_or(OnError::Fail)
+            }
+            None => OnError::Fail,
+        };
+        let mut handler = |key: &str| {
+            let steps = fields.get(key).filter(|_| known.contains(&key));
+            steps.map(|steps| self.block(steps, &fields.at(key), depth + 1))
+        };
+        let on_timeout = handler("on_timeout").unwrap_or_default();
+        let on_reject = handler("on_reject").unwrap_or_default();
         let action = match kind {
-            "call" => self.call(&fields, depth).map(Action::Call),
+            "call" => self.call(&fields).map(Action::Call),
+            "wait_for" => self.wait_for(&fields).map(Action::WaitFor),
+            "approve" => self.approve(&fields).map(Action::Approve),
+            "run" => self.child(&fields).map(Action::Run),
+            "emit" => self.emit(&fields).map(Action::Emit),
+            "respond" => self.respond(&fields).map(Action::Respond),
             "if" => self.branches(&fields, depth),
             "switch" => self.switch(&fields, depth).map(Action::Switch),
             "set" => self.set(&fields),
@@ -148,6 +200,9 @@ impl<'p> Steps<'p> {
             id: id?,
             pointer: pointer.to_owned(),
             when,
+            on_error,
+            on_timeout,
+            on_reject,
             action: action?,
         })
     }
@@ -181,7 +236,7 @@ impl<'p> Steps<'p> {
         Some(id.to_owned())
     }
 
-    fn template(&mut self, value: &Value, pointer: &str) -> Option<Template> {
+    pub(super) fn template(&mut self, value: &Value, pointer: &str) -> Option<Template> {
         match Template::compile(value, pointer) {
             Ok(template) => Some(template),
             Err(mut found) => {
@@ -191,7 +246,7 @@ impl<'p> Steps<'p> {
         }
     }
 
-    fn call(&mut self, fields: &Fields<'_>, depth: usize) -> Option<Call> {
+    fn call(&mut self, fields: &Fields<'_>) -> Option<Call> {
         let call = fields.text("call", self.problems)?;
         if !call
             .split_once('.')
@@ -216,13 +271,6 @@ impl<'p> Steps<'p> {
         let timeout = fields
             .span("timeout", MAX_CALL_TIMEOUT, self.problems)
             .unwrap_or(DEFAULT_CALL_TIMEOUT);
-        let on_error = match fields.get("on_error") {
-            Some(steps @ Value::Array(_)) => OnError::Steps(self.block(steps, &fields.at("on_error"), depth + 1)),
-            _ => {
-                let words = [("fail", OnError::Fail), ("continue", OnError::Continue)];
-                fields.word("on_error", &words, self.problems).unwrap_or(OnError::Fail)
-            }
-        };
         let names = fields
             .get("with")
             .and_then(Value::as_object)
@@ -236,7 +284,6 @@ impl<'p> Steps<'p> {
             arguments,
             retry,
             timeout,
-            on_error,
         })
     }
 

@@ -17,11 +17,14 @@ use crate::document::Document;
 use crate::effect::{EffectClass, EffectKey, KeyParts, RequestDigest};
 use crate::journal::{Answered, Attempt, AttemptOutcome, Entry, Intent, Issued, Postponed, Target, UnknownEffect};
 use crate::ledger::{EffectRecord, EffectState};
-use crate::plan::{CallTask, Task};
+use crate::plan::{By, CallTask, Task};
 use crate::result::{CallOutcome, CallResult, Sent};
 
 /// How often an effect may be proven not done and begun anew; a person replays, so this is never reached.
 const MAX_GENERATIONS: u32 = 10_000;
+
+/// For how long Weir itself knows what it did under a key: as long as it remembers events at least.
+const OWN_WINDOW: Duration = Duration::from_secs(90 * 86_400);
 
 const WINDOW_OVER: &str = "it may have been sent, and the provider has forgotten its key by now";
 const NO_WAY_TO_KNOW: &str = "it may have been sent by an earlier run, and the provider offers no way to find out";
@@ -47,16 +50,18 @@ impl Walk<'_> {
                     code: "no_connection",
                     message,
                 },
-                task.continues,
             );
         };
         let args = match task.with.render(&self.scope(place)) {
             Ok(args) => args,
-            Err(error) => return self.fail(of, error.into(), task.continues),
+            Err(error) => return self.fail(of, error.into()),
         };
-        let class = self
-            .environment
-            .effect_class(&connection, &task.operation, args.value());
+        let class = match task.by {
+            By::Connector => self
+                .environment
+                .effect_class(&connection, &task.operation, args.value()),
+            By::Run(_) | By::Emit | By::Respond => EffectClass::Keyed { window: OWN_WINDOW },
+        };
         let call = again.unwrap_or_else(|| self.run.fresh_call());
         if class == EffectClass::Read {
             let attempt = again
@@ -254,12 +259,11 @@ impl Walk<'_> {
                     code: "no_connection",
                     message,
                 },
-                false,
             );
         };
         let args = match read.with.render(&ReadNames { run: &self.run }) {
             Ok(args) => args,
-            Err(error) => return self.fail(of, error.into(), false),
+            Err(error) => return self.fail(of, error.into()),
         };
         self.fresh.insert(call);
         self.push(Entry::Issued(Issued {
@@ -294,11 +298,11 @@ impl Walk<'_> {
                 origin: result.origin,
             },
             CallOutcome::Failed(failure) => {
-                let (policy, timeout, continues) = match &open.owner {
-                    Owner::Read(_) => (RetryPolicy::default(), DEFAULT_CALL_TIMEOUT, false),
+                let (policy, timeout) = match &open.owner {
+                    Owner::Read(_) => (RetryPolicy::default(), DEFAULT_CALL_TIMEOUT),
                     Owner::Step(place) => self.task(place).map_or_else(
-                        || (RetryPolicy::default(), DEFAULT_CALL_TIMEOUT, false),
-                        |task| (task.retry, task.timeout, task.continues),
+                        || (RetryPolicy::default(), DEFAULT_CALL_TIMEOUT),
+                        |task| (task.retry, task.timeout),
                     ),
                 };
                 // A block that was left begins nothing new, but follows up what may have taken place.
@@ -320,8 +324,8 @@ impl Walk<'_> {
                     },
                     Next::Gone => AttemptOutcome::Gone { failure },
                     Next::Fail { code, effect } => {
-                        let continued = continues && code != Some(EFFECT_UNKNOWN);
-                        let code = Arc::from(code.unwrap_or(&failure.code));
+                        let code: Arc<str> = Arc::from(code.unwrap_or(&failure.code));
+                        let continued = &*code != EFFECT_UNKNOWN && self.run.goes_on(&open.of, &code);
                         AttemptOutcome::Failed {
                             failure,
                             code,

@@ -4,12 +4,15 @@
 //! it in for good. So what is decided is what the journal will say, and nothing else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::state::{OpenCall, Phase, RunState};
 use super::walk::Walk;
 use super::{Decision, EngineError, Environment, Input};
 use crate::command::CallId;
-use crate::journal::{Abandoned, CancelAsked, EffectEnd, Ending, Entry, FailureTaken, Finished, TimedOut};
+use crate::document::Document;
+use crate::event::EventSource;
+use crate::journal::{Abandoned, EffectEnd, Ending, Entry, FailureTaken, Finished, TimedOut};
 use crate::plan::Plan;
 use crate::time::Timestamp;
 
@@ -40,15 +43,12 @@ pub fn decide(
         Input::Started | Input::Due => {}
         Input::Recovered => walk.recover(),
         Input::Outcome { call, result } => walk.outcome(call, result),
-        Input::Cancel { reason } => {
-            if walk.run.ending.is_none() {
-                walk.push(Entry::CancelAsked(CancelAsked {
-                    reason: Arc::from(reason),
-                }));
-            }
-        }
+        Input::Mail(mail) => walk.mail(&mail),
     }
-    let deadline = plan.timeout().map(|limit| (limit, run.head().started_at.plus(limit)));
+    // A run that stands still does not run out of time.
+    let deadline = plan.timeout().filter(|_| walk.run.paused.is_none());
+    let allowed = |limit: Duration| limit.saturating_add(walk.run.paused_for);
+    let deadline = deadline.map(|limit| (limit, run.head().started_at.plus(allowed(limit))));
     if let Some((limit, deadline)) = deadline
         && now >= deadline
         && walk.run.ending.is_none()
@@ -144,8 +144,17 @@ impl Walk<'_> {
             self.push(Entry::FailureTaken(FailureTaken { ending }));
             return true;
         }
-        let at = self.now;
-        self.push(Entry::Finished(Finished { ending, at }));
+        self.finish(ending);
         false
+    }
+
+    /// The run is over. What it gave is told to the run that waits for it.
+    pub(super) fn finish(&mut self, ending: Ending) {
+        let output = match (self.run.event.source, &ending) {
+            (EventSource::Workflow, Ending::Succeeded) => Some(self.run.output().unwrap_or_else(Document::null)),
+            _ => None,
+        };
+        let at = self.now;
+        self.push(Entry::Finished(Finished { ending, at, output }));
     }
 }

@@ -86,7 +86,15 @@ impl RunState {
         self.ending.get_or_insert_with(|| failure.ending());
     }
 
-    /// A call failed after which the run goes on: with its `on_error` steps if it has any.
+    /// Whether the run goes on when this fails with this code.
+    pub(super) fn goes_on(&self, of: &Target, code: &str) -> bool {
+        let Target::Step(path) = of else { return false };
+        let place = self.place(path);
+        let node = place.and_then(|place| self.program.0.nodes.get(place.node));
+        node.is_some_and(|node| node.continues || node.handler(code).is_some())
+    }
+
+    /// A step failed after which the run goes on: with the steps for that if it has any.
     pub(super) fn rescue(&mut self, failure: Failure, attempts: u32, exchanges: Option<Exchanges>) {
         let closed = Closed {
             exchanges,
@@ -96,9 +104,12 @@ impl RunState {
             return self.note_foreign(&Target::Step(failure.step));
         };
         let node = self.program.0.nodes.get(place.node);
-        match node.is_some_and(|node| node.has_block(0)) {
-            true => self.put_slot(&place, |_| Slot::Rescue(Arc::new(Rescue { failure, closed }))),
-            false => self.close(place, closed),
+        match node.and_then(|node| node.handler(&failure.code)) {
+            Some(block) => {
+                let rescue = Rescue { block, failure, closed };
+                self.put_slot(&place, |_| Slot::Rescue(Arc::new(rescue)));
+            }
+            None => self.close(place, closed),
         }
     }
 
@@ -191,6 +202,7 @@ impl RunState {
         let mut sleeps = std::mem::take(&mut self.sleeps);
         sleeps.retain(|(_, asleep)| !self.path(asleep).starts_with(&inside));
         self.sleeps = sleeps;
+        self.waits.retain(|path, _| !path.starts_with(&inside));
         match slot {
             Some(Slot::Guard(guard)) => self.leave_block(&place, &guard),
             Some(Slot::Fork(fork)) => {

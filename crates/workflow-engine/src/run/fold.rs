@@ -43,7 +43,7 @@ impl RunState {
             Entry::Answered(answered) => {
                 self.forget_call(&Target::Step(Arc::clone(&answered.step)));
                 let closed = Closed::plain(Verdict::Done, Some(answered.output.clone()));
-                self.close_path(&answered.step, closed);
+                self.done(&answered.step, closed);
             }
             Entry::Unknown(unknown) => {
                 if let Some(call) = unknown.call {
@@ -96,6 +96,7 @@ impl RunState {
                 self.failed = Some(taken.ending.clone());
                 self.ending = None;
                 self.sleeps.clear();
+                self.waits.clear();
             }
             Entry::Stopped(stopped) => {
                 let ending = match stopped.status {
@@ -111,8 +112,20 @@ impl RunState {
                     Slot::Closed(Arc::new(Closed::plain(Verdict::Done, None)))
                 });
             }
+            Entry::Awaited(awaited) => self.fold_awaited(awaited),
+            Entry::Arrived(arrived) => self.fold_arrived(arrived),
+            Entry::PassedOver(_) => {}
+            Entry::Paused(paused) => {
+                self.paused.get_or_insert(paused.at);
+            }
+            Entry::Resumed(resumed) => {
+                if let Some(since) = self.paused.take() {
+                    self.paused_for = self.paused_for.saturating_add(resumed.at.since(since));
+                }
+            }
             Entry::StepFailed(failed) if failed.continued => {
                 self.forget_call(&failed.of);
+                self.forget_wait(&failed.of);
                 if let Target::Step(step) = &failed.of {
                     let failure = Failure {
                         code: Arc::clone(&failed.code),
@@ -124,6 +137,7 @@ impl RunState {
             }
             Entry::StepFailed(failed) => {
                 self.forget_call(&failed.of);
+                self.forget_wait(&failed.of);
                 self.fail(&failed.of, &failed.code, &failed.message, 0, None);
             }
             Entry::CancelAsked(_) => {
@@ -147,6 +161,8 @@ impl RunState {
             Entry::Finished(finished) => {
                 self.calls.clear();
                 self.sleeps.clear();
+                self.waits.clear();
+                self.paused = None;
                 self.finished = Some(finished.ending.clone());
             }
         }
@@ -266,7 +282,7 @@ impl RunState {
                             exchanges: Arc::clone(&attempt.exchanges),
                         },
                     ),
-                    Target::Step(path) => self.close_path(
+                    Target::Step(path) => self.done(
                         path,
                         Closed {
                             verdict: Verdict::Done,
@@ -489,7 +505,7 @@ impl RunState {
 
     /// When the first step that sleeps wakes up. Nobody does any more in a run that ends, nor in a block that is left.
     pub(crate) fn first_wake(&self) -> Option<Timestamp> {
-        if self.ending.is_some() {
+        if self.ending.is_some() || self.paused.is_some() {
             return None;
         }
         let mut asleep = self.sleeps.iter();
@@ -504,6 +520,9 @@ impl RunState {
             Phase::Wait { until, .. } => Some(until),
             Phase::Flight => None,
         };
+        if self.paused.is_some() && self.ending.is_none() {
+            return None;
+        }
         self.calls.values().filter_map(wait).chain(self.first_wake()).min()
     }
 }

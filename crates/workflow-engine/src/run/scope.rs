@@ -31,6 +31,8 @@ pub(crate) const STEP_ROOTS: [&str; 9] = [
     "trigger",
     "now",
 ];
+/// The event that a step waits for, where it is looked at.
+pub(crate) const ARRIVED: &str = "arrived";
 /// The members of `event`.
 pub(crate) const EVENT_MEMBERS: [&str; 13] = [
     "id",
@@ -179,6 +181,20 @@ impl Scope for TriggerNames<'_> {
     }
 }
 
+/// The scope of the `key` of a `wait_for`: the event that arrives, and nothing else.
+pub(crate) struct ArrivedNames<'a> {
+    pub(crate) event: &'a Event,
+}
+
+impl Scope for ArrivedNames<'_> {
+    fn find(&self, root: &str, path: &[PathPart]) -> Found<'_> {
+        match root {
+            ARRIVED => in_event(self.event, path),
+            _ => Found::Missing,
+        }
+    }
+}
+
 /// The scope of a hydration read: the event, what it is about, and the reads before this one by their names.
 pub(super) struct ReadNames<'a> {
     pub(super) run: &'a RunState,
@@ -265,6 +281,8 @@ pub(crate) struct RunScope<'a> {
     connection: OnceCell<Value>,
     /// The list item under consideration, for `key` of a `for_each`: its name, number and value.
     candidate: Option<(&'a str, usize, &'a str)>,
+    /// The event under consideration, for `where` of a `wait_for`.
+    arrived: Option<&'a Event>,
 }
 
 impl<'a> RunScope<'a> {
@@ -283,11 +301,17 @@ impl<'a> RunScope<'a> {
             place,
             connection: OnceCell::new(),
             candidate: None,
+            arrived: None,
         }
     }
 
     pub(super) fn with_candidate(mut self, name: &'a str, number: usize, value: &'a str) -> Self {
         self.candidate = Some((name, number, value));
+        self
+    }
+
+    pub(super) fn with_arrived(mut self, event: &'a Event) -> Self {
+        self.arrived = Some(event);
         self
     }
 
@@ -302,6 +326,8 @@ impl<'a> RunScope<'a> {
             Slot::Pending
             | Slot::Open
             | Slot::Asleep(_)
+            | Slot::Begun(_)
+            | Slot::Waiting(_)
             | Slot::Inside(_)
             | Slot::Loop(_)
             | Slot::Fork(_)
@@ -419,7 +445,10 @@ impl Scope for RunScope<'_> {
             "connection" => self.in_connection(path),
             "trigger" => in_value(trigger_value(&self.run.event), path),
             "now" => in_value(Value::from(self.now.to_string()), path),
-            name => self.in_loops(name, path),
+            name => match self.arrived {
+                Some(event) if name == ARRIVED => in_event(event, path),
+                _ => self.in_loops(name, path),
+            },
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::command::{CallId, SendMode};
 use crate::document::Document;
 use crate::effect::{EffectClass, EffectKey};
 use crate::event::Event;
-use crate::id::{RunId, VersionId, WorkflowId, WorkspaceId};
-use crate::journal::{Ending, Exchanges, Intent, Target};
+use crate::id::{EventId, RunId, VersionId, WorkflowId, WorkspaceId};
+use crate::journal::{Awaited, Ending, Exchanges, Intent, Target};
 use crate::ledger::Ledger;
 use crate::plan::{NodeId, Parent, Plan, Program};
 use crate::result::Origin;
@@ -70,8 +71,15 @@ pub struct RunState {
     pub(super) next_call: u32,
     /// How many entries it has taken in, and about how many bytes of documents.
     pub(super) size: (usize, usize),
-    /// The steps that sleep, and until when.
+    /// The steps that sleep or wait, and until when.
     pub(super) sleeps: BTreeSet<(Timestamp, Place)>,
+    /// The steps that wait for something from outside, by their paths.
+    pub(super) waits: BTreeMap<Arc<str>, Place>,
+    /// The events that steps have waited for and got.
+    pub(super) taken: BTreeSet<EventId>,
+    /// Since when it stands still, and how long it did so before.
+    pub(super) paused: Option<Timestamp>,
+    pub(super) paused_for: Duration,
     /// How the run failed, while the steps of `on_failure` run.
     pub(super) failed: Option<Ending>,
     /// How the run is going to end once the effects on their way are back.
@@ -130,6 +138,10 @@ pub(super) enum Slot {
     Open,
     /// A `sleep`, until then.
     Asleep(Timestamp),
+    /// A `run` whose run was started, and which is going to wait for its end.
+    Begun(RunId),
+    /// It waits for something from outside.
+    Waiting(Arc<Awaited>),
     /// A step that is in this one of its blocks and not through.
     Inside(usize),
     /// A `for_each` that is not through.
@@ -138,7 +150,7 @@ pub(super) enum Slot {
     Fork(Arc<Fork>),
     /// A `try` that is not through.
     Guard(Arc<Guard>),
-    /// A call that failed and whose `on_error` steps are not through.
+    /// A step that failed, and the steps for that are not through.
     Rescue(Arc<Rescue>),
     Closed(Arc<Closed>),
 }
@@ -184,9 +196,11 @@ pub(super) struct Guard {
     pub(super) output: Option<Document>,
 }
 
-/// A call that failed and whose `on_error` steps are not through.
+/// A step that failed, and the steps for that are not through.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Rescue {
+    /// The number of their block.
+    pub(super) block: usize,
     pub(super) failure: Failure,
     pub(super) closed: Closed,
 }
@@ -298,6 +312,10 @@ impl RunState {
             next_call: 0,
             size: (0, 0),
             sleeps: BTreeSet::new(),
+            waits: BTreeMap::new(),
+            taken: BTreeSet::new(),
+            paused: None,
+            paused_for: Duration::ZERO,
             failed: None,
             ending: None,
             unknown: None,
@@ -335,7 +353,9 @@ impl RunState {
             None => {
                 let waits = !self.calls.is_empty() || !self.sleeps.is_empty();
                 let flies = self.calls.values().any(|call| call.phase == Phase::Flight);
-                if waits && !flies {
+                if self.paused.is_some() && !flies {
+                    Status::Paused
+                } else if waits && !flies {
                     Status::Waiting
                 } else {
                     Status::Running

@@ -16,8 +16,8 @@ use crate::document::{self, Document};
 use crate::effect::{fingerprint, path_text};
 use crate::expression::{Expression, ExpressionError, Found};
 use crate::journal::{
-    BranchSide, BranchTaken, Ending, Entry, Finished, Forked, Item, ItemsTaken, Outgrown, ReadSkipped, SetDone,
-    Skipped, Slept, StepFailed, Stopped, Target, Woke,
+    BranchSide, BranchTaken, Ending, Entry, Forked, Item, ItemsTaken, Outgrown, ReadSkipped, SetDone, Skipped, Slept,
+    StepFailed, Stopped, Target, Woke,
 };
 use crate::plan::{Block, LoopTask, Node, NodeId, Program, Task};
 use crate::time::Timestamp;
@@ -71,7 +71,8 @@ impl<'a> Walk<'a> {
         self.entries.push(entry);
     }
 
-    pub(super) fn fail(&mut self, of: Target, fault: Fault, continued: bool) {
+    pub(super) fn fail(&mut self, of: Target, fault: Fault) {
+        let continued = self.run.goes_on(&of, fault.code);
         let message = Arc::from(fault.message);
         self.push(Entry::StepFailed(StepFailed {
             of,
@@ -86,7 +87,7 @@ impl<'a> Walk<'a> {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.run.ending.is_some() || self.run.foreign.is_some() || self.cut
+        self.run.ending.is_some() || self.run.foreign.is_some() || self.run.paused.is_some() || self.cut
     }
 
     /// Does everything that can be done now.
@@ -106,7 +107,7 @@ impl<'a> Walk<'a> {
         };
         let through = self.block(block, &mut Vec::new());
         if through && !self.is_over() {
-            self.push(Entry::Finished(Finished { ending, at: self.now }));
+            self.finish(ending);
         }
     }
 
@@ -175,8 +176,10 @@ impl<'a> Walk<'a> {
                 node: *node,
                 items: items.clone(),
             };
-            if let Some(Slot::Pending) = self.run.slot(&place) {
-                self.start(&place);
+            match self.run.slot(&place) {
+                Some(Slot::Pending) => self.start(&place),
+                Some(Slot::Begun(_) | Slot::Waiting(_)) => self.wait(&place),
+                _ => {}
             }
             if self.is_over() {
                 return false;
@@ -196,7 +199,7 @@ impl<'a> Walk<'a> {
                 (Slot::Loop(_), Task::ForEach(each)) => self.items(&place, each, items),
                 (Slot::Fork(_), _) => self.forked(&place, node, items),
                 (Slot::Guard(_), _) => self.guarded(&place, node, items),
-                (Slot::Rescue(_), _) => match node.blocks.first() {
+                (Slot::Rescue(rescue), _) => match node.blocks.get(rescue.block) {
                     Some(inside) => self.block(&inside.steps, items),
                     None => false,
                 },
@@ -205,7 +208,10 @@ impl<'a> Walk<'a> {
                     self.push(Entry::Woke(Woke { step }));
                     true
                 }
-                (Slot::Pending | Slot::Open | Slot::Asleep(_) | Slot::Loop(_), _) => false,
+                (
+                    Slot::Pending | Slot::Open | Slot::Asleep(_) | Slot::Begun(_) | Slot::Waiting(_) | Slot::Loop(_),
+                    _,
+                ) => false,
             };
             if !through || self.is_over() || self.was_left(&place) {
                 return false;
@@ -267,7 +273,6 @@ impl<'a> Walk<'a> {
             let limit = Arc::from(limit);
             return self.push(Entry::Outgrown(Outgrown { step: path, limit }));
         }
-        let continued = matches!(&node.task, Task::Call(call) if call.continues);
         let wanted = node
             .when
             .as_ref()
@@ -299,6 +304,8 @@ impl<'a> Walk<'a> {
                     until,
                 })
             }),
+            (Ok(true), Task::WaitFor(wait)) => self.await_event(place, &path, wait),
+            (Ok(true), Task::Approve(approve)) => self.ask(place, &path, approve),
             (Ok(true), Task::ForEach(each)) => self.list(place, &path, each),
             (Ok(true), Task::Stop { status, reason }) => match reason.render(&self.scope(place)) {
                 Ok(reason) => {
@@ -317,7 +324,7 @@ impl<'a> Walk<'a> {
         };
         match entry {
             Ok(entry) => self.push(entry),
-            Err(fault) => self.fail(Target::Step(path), fault, continued),
+            Err(fault) => self.fail(Target::Step(path), fault),
         }
     }
 

@@ -73,7 +73,8 @@ fn the_document_itself() {
     );
 }
 
-const KINDS: &str = "call, if, switch, set, for_each, parallel, sleep, try, stop";
+const KINDS: &str =
+    "call, if, switch, set, for_each, parallel, sleep, wait_for, approve, run, emit, respond, try, stop";
 
 #[test]
 fn the_shape_of_steps() {
@@ -93,7 +94,7 @@ fn the_shape_of_steps() {
     );
     wrong(
         "  - { id: a, set: { b: 1 }, retry: { tries: 3 } }",
-        "/steps/0/retry: `retry` is not supported here; supported: id, when, set",
+        "/steps/0/retry: `retry` is not supported here; supported: id, when, set, on_error",
     );
     wrong(
         "  - { id: My-Step, set: { b: 1 } }",
@@ -352,6 +353,11 @@ fn the_published_schema_says_what_the_parser_takes() {
         ("for_each", "for_each: \"{{ event }}\", do: []"),
         ("parallel", "parallel: {}"),
         ("sleep", "sleep: 1s"),
+        ("wait_for", "wait_for: {}"),
+        ("approve", "approve: ok"),
+        ("run", "run: invoice"),
+        ("emit", "emit: { type: a }"),
+        ("respond", "respond: {}"),
         ("try", "try: [], catch: []"),
         ("stop", "stop: {}"),
     ];

@@ -1,7 +1,7 @@
 //! `try`, `on_error` and `on_failure`: what takes care of a failure, and what has to come to an end before.
 
 use serde_json::{Value, json};
-use weir_workflow_engine::{Command, EffectClass, Entry, Input, Plan, Sent, Status, StoryStep, story};
+use weir_workflow_engine::{Command, EffectClass, Entry, Input, Mail, Plan, Sent, Status, StoryStep, story};
 
 use crate::support::{Driver, KEYED, Shop, failure, plan, plan_in, refused_with, seconds};
 
@@ -289,7 +289,10 @@ fn on_failure_that_fails_changes_nothing_about_the_end() {
     let mut canceled = Driver::new(on(REPORTED), KEYED, json!({}));
     canceled.start();
     canceled.done(json!({}));
-    canceled.input(Input::Cancel { reason: "enough" });
+    canceled.input(Input::Mail(Mail::Cancel {
+        by: "me",
+        reason: "enough",
+    }));
     assert_eq!((&canceled.last.status, canceled.commands.len()), (&Status::Canceled, 0));
 }
 

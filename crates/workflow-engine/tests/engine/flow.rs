@@ -2,7 +2,8 @@
 
 use serde_json::json;
 use weir_workflow_engine::{
-    Command, Document, Entry, Input, MAX_ENTRIES_PER_DECISION, MAX_ITEMS, MAX_RUN_BYTES, SendMode, Sent, Status, encode,
+    Command, Document, Entry, Input, MAX_ENTRIES_PER_DECISION, MAX_ITEMS, MAX_RUN_BYTES, Mail, SendMode, Sent, Status,
+    encode,
 };
 
 use crate::support::{Driver, KEYED, START, Shop, failure, plan, plan_in, seconds};
@@ -210,7 +211,10 @@ fn a_stop_ends_the_run_and_waits_for_effects_on_their_way() {
     let mut driver = Driver::new(plan(steps), KEYED, json!(["a", "b"]));
     driver.start();
     assert_eq!(driver.commands.len(), 2);
-    driver.input(Input::Cancel { reason: "enough" });
+    driver.input(Input::Mail(Mail::Cancel {
+        by: "me",
+        reason: "enough",
+    }));
     assert_eq!(driver.last.status, Status::Running, "two effects are on their way");
     driver.done(json!({}));
     driver.fail(failure("timeout", None, Sent::Maybe, true));

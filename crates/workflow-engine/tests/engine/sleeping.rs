@@ -1,7 +1,7 @@
 //! `sleep`: durable pauses.
 
 use serde_json::{Value, json};
-use weir_workflow_engine::{Input, Ledger, MAX_SLEEP, Status, preview, story};
+use weir_workflow_engine::{Input, Ledger, MAX_SLEEP, Mail, Status, preview, story};
 
 use crate::support::{Driver, KEYED, START, Shop, head, plan, plan_in, problems, seconds};
 
@@ -118,7 +118,10 @@ fn a_run_that_sleeps_can_be_canceled_and_runs_out_of_time() {
     let mut driver = Driver::new(plan(REMIND), KEYED, json!({}));
     driver.start();
     driver.done(json!({}));
-    driver.input(Input::Cancel { reason: "enough" });
+    driver.input(Input::Mail(Mail::Cancel {
+        by: "me",
+        reason: "enough",
+    }));
     assert_eq!((&driver.last.status, driver.last.due), (&Status::Canceled, None));
     assert_eq!(story(Some(&driver.plan), &driver.rows)[1].status, "canceled");
 

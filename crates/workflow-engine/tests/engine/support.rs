@@ -132,6 +132,10 @@ impl Catalogue for Shop {
             _ => Vec::new(),
         }
     }
+
+    fn workflows(&self) -> Vec<String> {
+        ["bench", "invoice"].map(str::to_owned).to_vec()
+    }
 }
 
 /// Operations ending in `get` or `search` read; `http.request` is of the class of its connection.

@@ -1,0 +1,46 @@
+//! What steps wait for, and which runs they start: event types, connections, workflows.
+
+use super::calls::check_connection;
+use crate::catalogue::Catalogue;
+use crate::definition::{Action, Step, WaitFor};
+use crate::problem::{Problem, child};
+
+pub(super) fn check(steps: &[Step], catalogue: &dyn Catalogue, problems: &mut Vec<Problem>) {
+    for step in steps {
+        match &step.action {
+            Action::WaitFor(wait) => wait_for(step, wait, catalogue, problems),
+            Action::Run(run) => {
+                let known = catalogue.workflows();
+                if !known.contains(&run.workflow) {
+                    let message = format!("there is no workflow `{}`", run.workflow);
+                    let problem = Problem::new(child(&step.pointer, "run"), "unknown_workflow", message);
+                    problems.push(problem.did_you_mean(&run.workflow, known.iter().map(String::as_str)));
+                }
+            }
+            _ => {}
+        }
+        for block in step.blocks() {
+            check(block, catalogue, problems);
+        }
+    }
+}
+
+fn wait_for(step: &Step, wait: &WaitFor, catalogue: &dyn Catalogue, problems: &mut Vec<Problem>) {
+    let place = child(&step.pointer, "wait_for");
+    let connectors = catalogue.connectors();
+    if !connectors.contains(&wait.connector) {
+        let message = format!("there is no connector `{}`", wait.connector);
+        let problem = Problem::new(child(&place, "event"), "unknown_connector", message);
+        problems.push(problem.did_you_mean(&wait.connector, connectors.iter().map(String::as_str)));
+        return;
+    }
+    if catalogue.event_type(&wait.connector, &wait.kind).is_none() {
+        let known = catalogue.event_types(&wait.connector);
+        let message = format!("the connector `{}` has no event type `{}`", wait.connector, wait.kind);
+        let problem = Problem::new(child(&place, "event"), "unknown_event_type", message);
+        problems.push(problem.did_you_mean(&wait.kind, known.iter().map(String::as_str)));
+    }
+    if let Some(name) = &wait.connection {
+        check_connection(name, &wait.connector, &child(&place, "connection"), catalogue, problems);
+    }
+}

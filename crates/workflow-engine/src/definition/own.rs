@@ -1,0 +1,99 @@
+//! The steps that Weir itself carries out: another run, an outgoing event, an answer to whoever sent the event.
+
+use serde_json::{Value, json};
+
+use super::fields::{Fields, wrong_type};
+use super::steps::Steps;
+use super::{ChildRun, DEFAULT_RESPOND_WITHIN, DEFAULT_WAIT, MAX_RESPOND_WITHIN, MAX_WAIT, Respond};
+use crate::expression::Template;
+use crate::problem::Problem;
+
+/// The longest type of an outgoing event in bytes.
+const MAX_TYPE_BYTES: usize = 256;
+
+impl Steps<'_> {
+    /// `run: workflow`, with its input in `with`.
+    pub(super) fn child(&mut self, fields: &Fields<'_>) -> Option<ChildRun> {
+        let workflow = fields.text("run", self.problems)?;
+        let input = match fields.get("with") {
+            Some(with @ Value::Object(_)) => with.clone(),
+            Some(other) => {
+                self.problems.push(wrong_type(&fields.at("with"), "an object", other));
+                return None;
+            }
+            None => json!({}),
+        };
+        // Told with the places in the document; the template beneath has another shape.
+        self.template(&input, &fields.at("with"))?;
+        let with = json!({ "workflow": workflow, "input": input });
+        let detach = match fields.get("detach") {
+            Some(Value::Bool(detach)) => *detach,
+            Some(other) => {
+                self.problems
+                    .push(wrong_type(&fields.at("detach"), "true or false", other));
+                false
+            }
+            None => false,
+        };
+        let timeout = fields.span("timeout", MAX_WAIT, self.problems);
+        if detach {
+            for key in ["timeout", "on_timeout"].into_iter().filter(|key| fields.has(key)) {
+                let message = format!("a run that is not waited for has no `{key}`");
+                self.problems.push(Problem::new(fields.at(key), "unknown_key", message));
+            }
+        }
+        Some(ChildRun {
+            workflow: workflow.to_owned(),
+            with: Template::compile(&with, &fields.at("with")).ok()?,
+            wait: (!detach).then(|| timeout.unwrap_or(DEFAULT_WAIT)),
+        })
+    }
+
+    /// `emit: { type, key, data }`.
+    pub(super) fn emit(&mut self, fields: &Fields<'_>) -> Option<Template> {
+        let emit = fields.get("emit")?;
+        let inside = Fields::new(emit, fields.at("emit"), &["type", "key", "data"], self.problems)?;
+        inside.required("type", self.problems)?;
+        let kind = inside.text("type", self.problems)?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        if kind.is_empty() || kind.len() > MAX_TYPE_BYTES || !kind.bytes().all(plain) {
+            let message = format!(
+                "{kind:?} is no type of an event: 1 to {MAX_TYPE_BYTES} letters, digits, `.`, `_` and `-`, as `invoice.paid`"
+            );
+            self.problems
+                .push(Problem::new(inside.at("type"), "bad_event", message));
+        }
+        inside.text("key", self.problems);
+        self.template(emit, &inside.pointer)
+    }
+    /// `respond: { status, headers, body, within }`.
+    pub(super) fn respond(&mut self, fields: &Fields<'_>) -> Option<Respond> {
+        let keys = ["status", "headers", "body", "within"];
+        let respond = fields.get("respond")?;
+        let inside = Fields::new(respond, fields.at("respond"), &keys, self.problems)?;
+        let status = match inside.get("status") {
+            Some(Value::Number(_)) => inside.count("status", 200, 599, self.problems).map(Value::from),
+            Some(status @ Value::String(_)) => Some(status.clone()),
+            Some(other) => {
+                self.problems
+                    .push(wrong_type(&inside.at("status"), "a status from 200 to 599", other));
+                None
+            }
+            None => Some(Value::from(200)),
+        };
+        let headers = inside.get("headers").cloned().unwrap_or_else(|| json!({}));
+        if !headers.is_object() {
+            let problem = wrong_type(&inside.at("headers"), "an object of names and values", &headers);
+            self.problems.push(problem);
+        }
+        let within = inside
+            .span("within", MAX_RESPOND_WITHIN, self.problems)
+            .unwrap_or(DEFAULT_RESPOND_WITHIN);
+        let body = inside.get("body").cloned().unwrap_or(Value::Null);
+        let with = json!({ "status": status?, "headers": headers, "body": body });
+        Some(Respond {
+            with: self.template(&with, &inside.pointer)?,
+            within,
+        })
+    }
+}

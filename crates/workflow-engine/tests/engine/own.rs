@@ -1,0 +1,216 @@
+//! The steps that Weir carries out itself: a run, an outgoing event, an answer.
+
+use serde_json::{Value, json};
+use weir_workflow_engine::{
+    Command, Document, EffectClass, Ending, Entry, EventSource, Input, Ledger, Mail, OWN, RunId, Sent, Status, preview,
+    story,
+};
+
+use crate::support::{Driver, KEYED, START, event, failure, head, plan, refused_with, seconds};
+
+const CHILD: &str = r#"
+  - { id: bill, run: invoice, with: { order: "{{ event.data.id }}" }, timeout: 1d }
+  - { id: end, set: { number: "{{ steps.bill.output.number }}", run: "{{ steps.bill.run }}" } }
+"#;
+
+fn child() -> RunId {
+    RunId::from_raw(4_711)
+}
+
+fn ended(driver: &mut Driver, ending: &Ending, output: Value) {
+    let output = Document::from_value(output);
+    driver.input(Input::Mail(Mail::RunEnded {
+        run: child(),
+        ending,
+        output: &output,
+    }));
+}
+
+fn failed() -> Ending {
+    Ending::Failed {
+        code: "http_500".into(),
+        message: "no".into(),
+        step: Some("send".into()),
+    }
+}
+
+#[test]
+fn a_child_is_started_as_an_effect_and_waited_for() {
+    let mut driver = Driver::new(plan(CHILD), KEYED, json!({ "id": 7 }));
+    driver.start();
+    let Command::Call(call) = &driver.commands[0] else {
+        panic!()
+    };
+    assert_eq!((call.connector.as_str(), call.operation.as_str()), (OWN, "run"));
+    assert_eq!(
+        *call.args.value(),
+        json!({ "workflow": "invoice", "input": { "order": 7 } })
+    );
+    assert!(driver.commands[0].durable_first());
+    // Lost before anybody knows: it is started again under the same key, so it is started once.
+    let key = call.effect.as_ref().unwrap().key;
+    driver.crash();
+    let Command::Call(call) = &driver.commands[0] else {
+        panic!()
+    };
+    assert_eq!(call.effect.as_ref().unwrap().key, key);
+    driver.done(json!({ "run": child().to_string() }));
+    assert_eq!(
+        (&driver.last.status, driver.last.due),
+        (&Status::Waiting, Some(START.plus(seconds(86_400))))
+    );
+    driver.crash();
+    ended(&mut driver, &Ending::Succeeded, json!({ "number": "R-1" }));
+    assert_eq!(
+        driver.last_set(),
+        json!({ "number": "R-1", "run": child().to_string() })
+    );
+    assert_eq!(driver.last.status, Status::Succeeded);
+    let told = story(Some(&driver.plan), &driver.rows);
+    assert_eq!((told[0].kind, told[0].status), ("run", "succeeded"));
+}
+
+#[test]
+fn what_becomes_of_a_child_becomes_of_the_step() {
+    for (ending, code) in [(failed(), "run_failed"), (Ending::Canceled, "run_canceled")] {
+        let mut driver = Driver::new(plan(CHILD), KEYED, json!({ "id": 7 }));
+        driver.start();
+        driver.done(json!({ "run": child().to_string() }));
+        ended(&mut driver, &ending, json!(null));
+        assert_eq!(driver.code(), code);
+    }
+    let caught = CHILD.replace(
+        "timeout: 1d }",
+        "timeout: 1d, on_error: [{ id: sad, set: { number: \"{{ error.code }}\" } }] }",
+    );
+    let caught = caught.replace("steps.bill.output.number", "steps.sad.number | default('')");
+    let caught = caught.replace("steps.bill.run", "steps.bill | default('') | tojson");
+    let mut driver = Driver::new(plan(&caught), KEYED, json!({ "id": 7 }));
+    driver.start();
+    driver.done(json!({ "run": child().to_string() }));
+    driver.due();
+    assert_eq!(driver.last_set()["number"], json!("wait_timeout"));
+}
+
+#[test]
+fn a_run_that_nobody_waits_for_is_only_started() {
+    let steps = r#"
+  - { id: bill, run: invoice, detach: true }
+  - { id: out, emit: { type: order.billed, key: "{{ event.data.id }}", data: { run: "{{ steps.bill.run }}" } } }
+  - { id: say, respond: { status: 201, body: { ok: true, id: "{{ steps.out.id }}" }, within: 20s } }
+"#;
+    let plan = plan(steps);
+    assert_eq!(plan.responds_within(), Some(seconds(20)));
+    assert!(plan.call_sites().is_empty());
+    let mut driver = Driver::new(plan, EffectClass::Blind, json!({ "id": 7 }));
+    driver.start();
+    let mut asked = Vec::new();
+    for output in [
+        json!({ "run": child().to_string() }),
+        json!({ "id": "msg_1" }),
+        json!({ "delivered": true }),
+    ] {
+        let Command::Call(call) = driver.done(output) else {
+            panic!()
+        };
+        asked.push((call.operation, call.args.value().clone()));
+    }
+    assert_eq!(driver.last.status, Status::Succeeded);
+    assert_eq!(
+        asked,
+        [
+            ("run".to_owned(), json!({ "workflow": "invoice", "input": {} })),
+            (
+                "emit".to_owned(),
+                json!({ "type": "order.billed", "key": 7, "data": { "run": child().to_string() } })
+            ),
+            (
+                "respond".to_owned(),
+                json!({ "status": 201, "headers": {}, "body": { "ok": true, "id": "msg_1" } })
+            ),
+        ]
+    );
+    // A replay does none of it again.
+    let entries = driver.entries();
+    let ledger = Ledger::fold([(RunId::from_raw(1), entries.as_slice())]);
+    let shown = preview(
+        &driver.plan,
+        &head(2),
+        &driver.event,
+        &ledger,
+        &entries,
+        &driver.world,
+        START,
+    );
+    assert_eq!((shown.answered.len(), shown.new.len()), (3, 0));
+    let mut again = Driver::with(
+        crate::support::plan(steps),
+        EffectClass::Blind,
+        event(json!({ "id": 7 })),
+        head(2),
+        ledger,
+    );
+    again.start();
+    assert_eq!((&again.last.status, again.commands.len()), (&Status::Succeeded, 0));
+}
+
+/// What the end of the run says that it gave.
+fn gave(driver: &Driver) -> Option<Value> {
+    driver.entries().into_iter().find_map(|entry| match entry {
+        Entry::Finished(finished) => finished.output.map(|output| output.value().clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_child_tells_what_it_gave() {
+    let steps = "  - { id: end, set: { number: R-1 } }\n";
+    let mut plain = Driver::new(plan(steps), KEYED, json!({}));
+    plain.start();
+    assert_eq!(gave(&plain), None, "nobody asks");
+    let from_parent = weir_workflow_engine::Event {
+        source: EventSource::Workflow,
+        ..event(json!({}))
+    };
+    let mut child = Driver::with(plan(steps), KEYED, from_parent, head(1), Ledger::default());
+    child.start();
+    assert_eq!(gave(&child), Some(json!({ "number": "R-1" })));
+}
+
+#[test]
+fn what_weir_refuses_itself_fails_the_step() {
+    let mut driver = Driver::new(plan(CHILD), KEYED, json!({ "id": 7 }));
+    driver.start();
+    driver.fail(failure("unknown_workflow", None, Sent::Never, false));
+    assert_eq!(driver.code(), "unknown_workflow");
+    refused_with(&[
+        (
+            "steps:\n  - { id: r, run: invoise }".to_owned(),
+            "/steps/0/run: there is no workflow `invoise` (did you mean `invoice`?)",
+        ),
+        (
+            "steps:\n  - { id: r, run: invoice, detach: true, timeout: 1d }".to_owned(),
+            "/steps/0/timeout: a run that is not waited for has no `timeout`",
+        ),
+        (
+            "steps:\n  - { id: r, emit: { type: \"a b\" } }".to_owned(),
+            "/steps/0/emit/type: \"a b\" is no type of an event",
+        ),
+        (
+            "steps:\n  - { id: r, emit: { data: 1 } }".to_owned(),
+            "/steps/0/emit: `type` is missing",
+        ),
+        (
+            "steps:\n  - { id: r, respond: { status: 99 } }".to_owned(),
+            "/steps/0/respond/status: `status` must be a whole number from 200 to 599",
+        ),
+        (
+            "steps:\n  - { id: r, respond: { within: 2m } }".to_owned(),
+            "/steps/0/respond/within: `within` must be more than nothing and at most 55s",
+        ),
+        (
+            "steps:\n  - { id: r, run: invoice, with: { x: \"{{ steps.y.z }}\" } }".to_owned(),
+            "there is no step `y`",
+        ),
+    ]);
+}
