@@ -48,6 +48,20 @@ const TABLES: &[&str] = &[
     ){clustered}",
     // Retention.
     "CREATE INDEX event_key_event ON event_key (event_id)",
+    // Outgoing events, once per effect key. The body is compressed as an event's is.
+    "CREATE TABLE outgoing (
+        id {id},
+        workspace_id {big} NOT NULL,
+        effect_key {bytes} NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        order_key TEXT,
+        run_id {big} NOT NULL,
+        step TEXT NOT NULL,
+        created_at {big} NOT NULL,
+        codec {small} NOT NULL,
+        body {bytes} NOT NULL
+    ){strict}",
+    "CREATE INDEX outgoing_workspace ON outgoing (workspace_id, id)",
     // The expressions that published versions compute of arriving events. Runs of old versions may still wait, so
     // what was published once stays.
     "CREATE TABLE correlation (

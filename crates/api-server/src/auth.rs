@@ -20,8 +20,10 @@ pub(crate) enum Permission {
     SecretWrite,
     /// Read runs, their steps and attempts, and events without their contents.
     RunRead,
-    /// Start and replay runs.
+    /// Start, end, hold and replay runs.
     RunOperate,
+    /// Decide what `approve` steps ask.
+    RunApprove,
     /// Read contents: bodies and headers of events, exchanges, outputs and refused requests.
     PayloadRead,
     /// List, create and revoke API tokens.
@@ -32,12 +34,13 @@ pub(crate) enum Permission {
 
 impl Permission {
     /// Every permission: what the admin token has.
-    pub(crate) const ALL: [Permission; 8] = [
+    pub(crate) const ALL: [Permission; 9] = [
         Permission::ConfigRead,
         Permission::ConfigWrite,
         Permission::SecretWrite,
         Permission::RunRead,
         Permission::RunOperate,
+        Permission::RunApprove,
         Permission::PayloadRead,
         Permission::TokenAdmin,
         Permission::MetricsRead,
@@ -51,6 +54,7 @@ impl Permission {
             Permission::SecretWrite => "SECRET_WRITE",
             Permission::RunRead => "RUN_READ",
             Permission::RunOperate => "RUN_OPERATE",
+            Permission::RunApprove => "RUN_APPROVE",
             Permission::PayloadRead => "PAYLOAD_READ",
             Permission::TokenAdmin => "TOKEN_ADMIN",
             Permission::MetricsRead => "METRICS_READ",

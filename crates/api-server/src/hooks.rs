@@ -108,7 +108,7 @@ fn header_text(value: &[u8]) -> String {
     }
 }
 
-fn from_reply(reply: Reply) -> HttpResponse {
+pub(crate) fn from_reply(reply: Reply) -> HttpResponse {
     let Ok(status) = StatusCode::from_u16(reply.status) else {
         tracing::error!(
             status = reply.status,

@@ -3,6 +3,7 @@
 //! This crate turns requests into calls of the orchestrator and of the storage's reads, and answers back. It decides
 //! nothing about events or runs, keeps no state of its own, and never answers a webhook before the orchestrator says so.
 
+mod answers;
 mod auth;
 mod body;
 mod graphiql;

@@ -36,6 +36,8 @@ pub enum Code {
     ShuttingDown,
     /// No such path.
     NotFound,
+    /// A run ended without the answer that its caller was promised.
+    NoAnswer,
     /// The path exists, the method does not.
     MethodNotAllowed,
     /// Nothing that the client accepts can be produced.
@@ -81,7 +83,7 @@ pub struct Entry {
 
 impl Code {
     /// Every code, in the order of the catalogue page.
-    pub const ALL: [Code; 25] = [
+    pub const ALL: [Code; 26] = [
         Code::EndpointUnknown,
         Code::BodyTooLarge,
         Code::BodyTimeout,
@@ -93,6 +95,7 @@ impl Code {
         Code::DatabaseUnavailable,
         Code::ShuttingDown,
         Code::NotFound,
+        Code::NoAnswer,
         Code::MethodNotAllowed,
         Code::NotAcceptable,
         Code::UnsupportedMediaType,
@@ -177,6 +180,12 @@ impl Code {
                 status: 404,
                 title: "There is nothing at this path",
                 fix: "`/` lists what this server offers.",
+            },
+            Code::NoAnswer => Entry {
+                code: "NO_ANSWER",
+                status: 410,
+                title: "The run gave no answer",
+                fix: "The run ended before its `respond` step; look at the run, and send the request again with another id if it should be worked on again.",
             },
             Code::MethodNotAllowed => Entry {
                 code: "METHOD_NOT_ALLOWED",

@@ -3,7 +3,7 @@
 use crate::measure::Route;
 use crate::problem::{self, Code, Problem};
 use crate::shared::Shared;
-use crate::{graphiql, graphql, health, hooks};
+use crate::{answers, graphiql, graphql, health, hooks};
 use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -12,6 +12,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
     app.service(web::resource("/hooks/{endpoint}").to(hooks::by_id))
         .service(web::resource("/hooks/{workspace}/{endpoint}").to(hooks::by_name))
+        .service(web::resource("/answers/{token}").to(answers::serve))
         .service(web::resource("/graphql").to(graphql::http::serve))
         .service(web::resource(["/graphiql", "/graphiql/", "/graphiql/{file}"]).to(graphiql_page))
         .service(web::resource("/healthz").to(health::healthz))

@@ -71,9 +71,17 @@ Example:
   weir runs --status failed
   weir runs --workflow payment-to-crm --limit 5 --json")]
     Runs(RunsArguments),
-    /// Look at a run, start one, or replay one.
+    /// Look at a run, start one, hold or end one, or replay one.
     #[command(subcommand)]
     Run(RunCommand),
+    /// List the decisions that people are asked for.
+    Approvals(ApprovalsArguments),
+    /// Decide for what a step of a run asks.
+    #[command(after_help = "Example:
+  weir approve run_0abc… ok --note 'checked with the customer'")]
+    Approve(DecisionArguments),
+    /// Decide against what a step of a run asks.
+    Reject(DecisionArguments),
     /// List the webhook requests that were refused, and why.
     Refused(RefusedArguments),
     /// Work with connector manifests.
@@ -223,8 +231,32 @@ pub(crate) struct RunsArguments {
     pub(crate) workflow: Option<String>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ApprovalsArguments {
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    #[command(flatten)]
+    pub(crate) list: ListArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DecisionArguments {
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    /// The run that waits.
+    #[arg(value_name = "RUN")]
+    pub(crate) id: String,
+    /// Path of the step that asks; `weir approvals` shows it.
+    #[arg(value_name = "STEP")]
+    pub(crate) step: String,
+    /// What to say about it; the workflow sees it.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) note: Option<String>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RunState {
+    Paused,
     Running,
     Waiting,
     Succeeded,
@@ -236,6 +268,7 @@ impl RunState {
     /// The name of the state in GraphQL.
     pub(crate) fn wire(self) -> &'static str {
         match self {
+            RunState::Paused => "PAUSED",
             RunState::Running => "RUNNING",
             RunState::Waiting => "WAITING",
             RunState::Succeeded => "SUCCEEDED",
@@ -278,6 +311,36 @@ pub(crate) enum RunCommand {
         /// Two starts with the same key are one run.
         #[arg(long, value_name = "KEY")]
         idempotency_key: Option<String>,
+    },
+    /// Ask a run to end: nothing new is begun, effects that are on their way are waited for.
+    Cancel {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// The run to end.
+        #[arg(value_name = "RUN")]
+        id: String,
+        /// Why, for those who look at it later.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Have a run stand still: nothing new is begun, and its time limits stand still with it.
+    Pause {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// The run to hold.
+        #[arg(value_name = "RUN")]
+        id: String,
+        /// Why, for those who look at it later.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Let a run go on that stands still.
+    Resume {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// The run that may go on.
+        #[arg(value_name = "RUN")]
+        id: String,
     },
     /// Run it again, after showing what would happen.
     #[command(after_help = "Effects that are known to have happened are answered from their record, not sent again.")]
@@ -325,8 +388,8 @@ pub(crate) enum TokenCommand {
         /// What it is for; shown in lists.
         #[arg(long, value_name = "NAME")]
         name: String,
-        /// What it may do: config-read, config-write, secret-write, run-read, run-operate, payload-read, token-admin,
-        /// metrics-read. May be given several times; default: everything its maker may do.
+        /// What it may do: config-read, config-write, secret-write, run-read, run-operate, run-approve, payload-read,
+        /// token-admin, metrics-read. May be given several times; default: everything its maker may do.
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<String>,
         /// Days until it stops working. Default: it does not.

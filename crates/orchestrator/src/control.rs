@@ -4,21 +4,19 @@
 //! as long as the ledger, the version and the plan behind it are the same.
 
 use crate::configure::Actor;
-use crate::ingest::accept::{Arrival, Door, accept_fact, new_run, start_runs};
+use crate::ingest::accept::new_run;
 use crate::recovery::restore_event;
-use crate::route::Match;
 use crate::runner::{self, ActiveRun, First};
 use crate::service::{Core, Orchestrator};
-use crate::snapshot::{Snapshot, SnapshotError};
-use bytes::Bytes;
+use crate::snapshot::SnapshotError;
+use crate::start::Start;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use weir_connector_sdk::{Identified, InboundRequest};
 use weir_storage::{AcceptOutcome, Dedupe, EventRow, Fact, FactOutcome, ReadError, RunRow, RunStatus};
 use weir_workflow_engine::{
-    Document, Ending, Entry, EventId, EventSource, Ledger, Problem, ReplayPreview, RunHead, RunId, RunState, StoryStep,
+    Ending, Entry, EventId, EventSource, Ledger, Problem, ReplayPreview, RunHead, RunId, RunState, StoryStep,
     Timestamp, Trigger, WorkspaceId, decode, preview, story,
 };
 
@@ -115,70 +113,35 @@ impl Orchestrator {
         let version = workflow.published.as_ref().ok_or(ControlError::NotFound)?;
         let now = self.clock().now();
         let uid = self.core.new_event_id(now);
-        let document = Document::from_value(input);
-        let raw = Bytes::copy_from_slice(document.raw().as_bytes());
-        let (connector, connection, unit) = match version.plan.trigger() {
-            Trigger::Manual { .. } => {
-                version
-                    .plan
-                    .trigger()
-                    .check_input(document.value())
-                    .map_err(ControlError::Invalid)?;
-                ("manual", None, plain_unit(&workflow.row.name, uid))
-            }
-            Trigger::Event { event, connection, .. } => {
-                let (connector, kind) = event.split_once('.').unwrap_or((event, ""));
-                let unit = identify(&snapshot, connector, kind, &document)?;
-                (connector, connection.as_deref(), unit)
-            }
+        let source = match version.plan.trigger() {
+            Trigger::Manual { .. } => EventSource::Manual,
+            Trigger::Event { .. } => EventSource::Api,
         };
-        let source = if connector == "manual" {
-            EventSource::Manual
-        } else {
-            EventSource::Api
-        };
-        let connection = connection
-            .and_then(|name| snapshot.connection_row(workspace, name))
-            .map(|(connection, row)| (row.id, connection.name.as_str()));
-        let dedupe = Dedupe {
-            scope: format!("start/{}", workflow.row.name),
-            key: idempotency_key.unwrap_or_else(|| uid.to_string()),
-            anchored_at: None,
-        };
-        let headers = BTreeMap::new();
-        let door = Door {
+        let start = Start {
             workspace,
-            connector,
-            connection,
-            endpoint: None,
+            workflow,
+            version,
+            input,
             source,
-        };
-        let (event, row) = Arrival {
-            door,
-            unit,
-            document: &document,
-            raw: &raw,
-            headers: &headers,
+            headers: BTreeMap::new(),
+            dedupe: Dedupe {
+                scope: format!("start/{}", workflow.row.name),
+                key: idempotency_key.unwrap_or_else(|| uid.to_string()),
+                anchored_at: None,
+            },
             traceparent: None,
+            uid,
             now,
-        }
-        .event(uid);
-        let found = Match {
-            workflow: Arc::clone(workflow),
-            version: Arc::clone(version),
-            failure: None,
         };
-        let started = start_runs(&self.core, &Arc::new(event), &dedupe, vec![found], workspace, None, now);
-        let run = started.first().map(|run| run.state.head().id);
+        let (fact, run) = start.prepare(&self.core, &snapshot)?;
         tracing::info!(actor = %actor.name, workflow.name = %workflow.row.name, "run of `{}` started by {}", workflow.row.name, actor.name);
-        let fact = accept_fact(&self.core, row, dedupe, started);
         let pending = self
             .writer()
             .submit(fact)
             .map_err(|full| ControlError::Unavailable(full.to_string()))?;
         match pending.await {
             Ok(FactOutcome::Accepted(AcceptOutcome::New)) => Ok(StartedRun {
-                run,
+                run: Some(run),
                 event: uid,
                 replayed: false,
             }),
@@ -317,6 +280,7 @@ impl Orchestrator {
             version,
             next_seq: 0,
             first: First::Started,
+            mail: Vec::new(),
             refused: None,
             traceparent: event_row.row.traceparent,
         };
@@ -365,64 +329,6 @@ impl Orchestrator {
             steps,
             error_message,
         }))
-    }
-}
-
-/// A started workflow with an event trigger gets its input read as the provider would have sent it, so that the object
-/// it is about is known to the follow-up reads.
-fn identify(snapshot: &Snapshot, connector: &str, kind: &str, document: &Document) -> Result<Identified, ControlError> {
-    let invalid = |message: String| {
-        ControlError::Invalid(vec![Problem {
-            pointer: String::new(),
-            code: "not_an_event",
-            message,
-            suggestion: None,
-        }])
-    };
-    let webhook = snapshot
-        .registry()
-        .get(connector)
-        .and_then(|connector| connector.webhook())
-        .ok_or(ControlError::NotFound)?;
-    let context = BTreeMap::new();
-    let request = InboundRequest {
-        method: "POST",
-        url: "",
-        headers: &[],
-        body: document.raw().as_bytes(),
-        context: &context,
-        client_ip: None,
-    };
-    let units = webhook
-        .identify(&request, document.value())
-        .map_err(|error| invalid(format!("the input is not an event of connector `{connector}`: {error}")))?;
-    let unit = units
-        .into_iter()
-        .next()
-        .ok_or_else(|| invalid("the input holds no event".to_owned()))?;
-    if unit.kind == kind {
-        Ok(unit)
-    } else {
-        Err(invalid(format!(
-            "the workflow takes `{kind}` events, and the input is a `{}` event",
-            unit.kind
-        )))
-    }
-}
-
-fn plain_unit(kind: &str, uid: EventId) -> Identified {
-    Identified {
-        unit_pointer: String::new(),
-        id: uid.to_string(),
-        id_from_provider: false,
-        kind: kind.to_owned(),
-        time_unix_ms: None,
-        account: None,
-        reference: None,
-        data_pointer: String::new(),
-        dedupe_key: uid.to_string(),
-        order_key: None,
-        ignored: false,
     }
 }
 

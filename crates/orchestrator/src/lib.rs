@@ -4,6 +4,7 @@
 //! [`perform`] calls out. [`configure`] and [`control`] are the doors for people; they change facts, never a run's memory.
 //! Nothing here knows HTTP servers or GraphQL.
 
+pub mod answers;
 pub mod clock;
 pub mod coalesce;
 pub mod configure;
@@ -14,6 +15,9 @@ pub mod departures;
 pub mod egress;
 pub mod http_client;
 pub mod ingest;
+mod mail;
+pub mod operate;
+pub mod own;
 mod panics;
 pub mod perform;
 mod recovery;
@@ -24,6 +28,7 @@ mod runs;
 mod service;
 mod settings;
 pub mod snapshot;
+mod start;
 mod trace;
 
 pub use clock::{Clock, SystemClock};

@@ -141,8 +141,11 @@ async fn feed(core: Arc<Core>) {
 }
 
 async fn load(core: &Arc<Core>, ids: &[RunId]) -> Result<(), SnapshotError> {
-    let wanted: Vec<RunId> = ids.iter().copied().filter(|id| !core.runs.is_active(*id)).collect();
+    let (active, wanted): (Vec<RunId>, Vec<RunId>) = ids.iter().copied().partition(|id| core.runs.is_active(*id));
+    // What was asked for may have been its mail.
+    core.runs.mailed(&active);
     let stored = core.store.run_recover(&wanted).await?;
+    let mut mail = core.store.mail_of(&wanted).await?;
     let snapshot = core.snapshot.load_full();
     for run in stored {
         if !matches!(
@@ -153,7 +156,10 @@ async fn load(core: &Arc<Core>, ids: &[RunId]) -> Result<(), SnapshotError> {
         }
         let (workspace, id) = (run.run.workspace, run.run.id);
         match wake_up(core, &snapshot, run).await {
-            Ok(active) => runner::launch(core, active),
+            Ok(mut active) => {
+                active.mail = mail.remove(&id).unwrap_or_default();
+                runner::launch(core, active);
+            }
             Err(SnapshotError::Read(error)) => return Err(SnapshotError::Read(error)),
             Err(error) => give_up(core, workspace, id, &error.to_string()).await,
         }
@@ -236,6 +242,7 @@ async fn wake_up(core: &Core, snapshot: &Snapshot, stored: StoredRun) -> Result<
         version,
         next_seq,
         first,
+        mail: Vec::new(),
         refused,
         traceparent: event.row.traceparent.clone(),
     })
@@ -326,6 +333,11 @@ async fn attend(core: &Arc<Core>, reply: HeartbeatReply) {
             Err(error) => tracing::warn!("runs of a node that is gone cannot be claimed yet: {error}"),
         }
     }
+    if reply.mail > 0
+        && let Err(error) = deliver_mail(core).await
+    {
+        tracing::warn!("mail for runs cannot be listed, trying again: {error}");
+    }
     if reply.due > 0
         && let Err(error) = load_due(core, core.clock.now().plus(TIMER_HORIZON)).await
     {
@@ -381,6 +393,17 @@ async fn load_due(core: &Core, until: Timestamp) -> Result<(), weir_storage::Rea
         }
     }
     Ok(())
+}
+
+/// Mail that was left by other nodes, or that nobody heard of.
+async fn deliver_mail(core: &Core) -> Result<(), weir_storage::ReadError> {
+    let mut after = None;
+    loop {
+        let page = core.store.run_ids_with_mail(&core.node, after, SCAN_PAGE).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(*last);
+        core.runs.mailed(&page);
+    }
 }
 
 fn gauges(core: &Core) {

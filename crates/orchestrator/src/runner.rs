@@ -3,7 +3,10 @@
 //! One task per run and no other writer of its journal, so a run's memory and its journal never disagree. A task ends
 //! when its run ends or has nothing but a timer to wait for; then only its id stays in memory.
 
+use crate::mail::{Inbox, Letter};
+use crate::own::Parent;
 use crate::perform::TraceContext;
+use crate::runs::Mailbox;
 use crate::service::Core;
 use crate::snapshot::Version;
 use futures::StreamExt as _;
@@ -12,9 +15,9 @@ use futures::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::Instrument as _;
-use weir_storage::{Fact, RunCommit, RunStatus, RunUpdate, WriteError};
+use weir_storage::{Fact, MailChange, RunCommit, RunStatus, RunUpdate, WriteError};
 use weir_workflow_engine::{
-    CallFailure, CallId, CallOutcome, CallResult, Command, Ending, Entry, Finished, Input, Origin, Retry, RunId,
+    CallFailure, CallId, CallOutcome, CallResult, Command, Ending, Entry, Finished, Input, OWN, Origin, Retry, RunId,
     RunState, Sent, Status, Timestamp, WorkspaceId, encode,
 };
 
@@ -34,11 +37,23 @@ pub(crate) struct ActiveRun {
     /// Sequence number of the next journal row.
     pub(crate) next_seq: i32,
     pub(crate) first: First,
+    /// What was in its inbox when it was loaded.
+    pub(crate) mail: Vec<weir_storage::Mail>,
     /// Why the run must not go on. It becomes a dead letter, since skipping it silently could lose what somebody
     /// waits for.
     pub(crate) refused: Option<Refused>,
     /// Trace context of the webhook, if it sent one.
     pub(crate) traceparent: Option<String>,
+}
+
+impl ActiveRun {
+    fn as_parent(&self) -> Parent {
+        Parent {
+            head: self.state.head().clone(),
+            event: Arc::clone(self.state.event()),
+            traceparent: self.traceparent.clone(),
+        }
+    }
 }
 
 /// Why a run ends without being driven.
@@ -87,12 +102,12 @@ pub(crate) fn launch(core: &Arc<Core>, run: ActiveRun) {
     if core.stopping.is_cancelled() {
         return;
     }
-    if !core.runs.enter(id, run.state.event().received_at, bytes) {
+    let Some(mailbox) = core.runs.enter(id, run.state.event().received_at, bytes) else {
         if !core.runs.is_active(id) {
             core.runs.leave_on_disk(id);
         }
         return;
-    }
+    };
     let task_core = Arc::clone(core);
     core.tasks.spawn(async move {
         let mut place = Place {
@@ -100,6 +115,7 @@ pub(crate) fn launch(core: &Arc<Core>, run: ActiveRun) {
             id,
             event_bytes: bytes,
             bytes,
+            mailbox: Arc::clone(&mailbox),
         };
         let span = crate::trace::run(run.state.head(), run.traceparent.as_deref());
         let ended = crate::panics::caught(drive(&task_core, run, &mut place).instrument(span)).await;
@@ -111,7 +127,10 @@ pub(crate) fn launch(core: &Arc<Core>, run: ActiveRun) {
             Ended::Reload
         });
         match ended {
-            Ended::Parked { due } => task_core.runs.set_timer(due, id),
+            // Mail that came while it was leaving.
+            Ended::Parked { .. } if mailbox.take() => task_core.runs.mailed(&[id]),
+            Ended::Parked { due: Some(due) } => task_core.runs.set_timer(due, id),
+            Ended::Parked { due: None } => {}
             Ended::Reload => task_core.runs.leave_on_disk(id),
             Ended::Finished | Ended::Stopped => {}
         }
@@ -126,6 +145,7 @@ struct Place {
     event_bytes: usize,
     /// What it counts for among all runs in memory.
     bytes: usize,
+    mailbox: Arc<Mailbox>,
 }
 
 impl Place {
@@ -149,8 +169,8 @@ impl Drop for Place {
 enum Ended {
     /// The run is over.
     Finished,
-    /// Only a timer is open.
-    Parked { due: Timestamp },
+    /// Only a timer is open, or something that comes from outside.
+    Parked { due: Option<Timestamp> },
     /// Memory may differ from the journal: read it again.
     Reload,
     /// The process is stopping; the next start takes the run up again.
@@ -163,6 +183,8 @@ async fn drive(core: &Arc<Core>, mut run: ActiveRun, place: &mut Place) -> Ended
     let mut calls: FuturesUnordered<Call> = FuturesUnordered::new();
     let mut uncommitted: Vec<Entry> = Vec::new();
     let mut arrived: Option<(CallId, CallResult)> = None;
+    let mut inbox = Inbox::new(&run.state, std::mem::take(&mut run.mail));
+    let mut letter: Option<Letter> = None;
     let mut committed_bytes = run.state.gathered_bytes();
     place.grow_to(committed_bytes);
     let mut input_kind = match run.first {
@@ -181,6 +203,10 @@ async fn drive(core: &Arc<Core>, mut run: ActiveRun, place: &mut Place) -> Ended
             (NextInput::Started, _) => Input::Started,
             (NextInput::Recovered, _) => Input::Recovered,
             (NextInput::Outcome, Some((call, result))) => Input::Outcome { call: *call, result },
+            (NextInput::Mail, _) => match letter.as_ref().and_then(Letter::as_mail) {
+                Some(mail) => Input::Mail(mail),
+                None => Input::Due,
+            },
             (NextInput::Outcome | NextInput::Due, _) => Input::Due,
         };
         let snapshot = core.snapshot.load();
@@ -196,7 +222,7 @@ async fn drive(core: &Arc<Core>, mut run: ActiveRun, place: &mut Place) -> Ended
                     error_code: Some("engine_error".to_owned()),
                     error_step: None,
                 };
-                return match commit(core, &mut run, &mut uncommitted, Some(update), now).await {
+                return match commit(core, &mut run, &mut uncommitted, Some(update), None, now).await {
                     Committed::Yes => Ended::Finished,
                     Committed::Reload => Ended::Reload,
                     Committed::Stop => Ended::Stopped,
@@ -206,6 +232,7 @@ async fn drive(core: &Arc<Core>, mut run: ActiveRun, place: &mut Place) -> Ended
         for entry in &decision.entries {
             run.state.fold(entry);
         }
+        inbox.note(&decision.entries);
         uncommitted.extend(decision.entries);
         let gathered = run.state.gathered_bytes();
         place.grow_to(gathered);
@@ -215,22 +242,30 @@ async fn drive(core: &Arc<Core>, mut run: ActiveRun, place: &mut Place) -> Ended
             // The intent was not committed, so nothing has to be remembered of it.
             return Ended::Stopped;
         }
-        let waits_only =
-            decision.status == Status::Waiting && calls.is_empty() && decision.commands.is_empty() && !decision.more;
+        let waits_only = matches!(decision.status, Status::Waiting | Status::Paused)
+            && calls.is_empty()
+            && decision.commands.is_empty()
+            && !decision.more
+            && inbox.is_empty();
         // What is not on disk is done again after a crash, and held twice until then.
         let many = uncommitted.len() >= COMMIT_BEYOND_ENTRIES || gathered - committed_bytes >= COMMIT_BEYOND_BYTES;
-        let over = !matches!(decision.status, Status::Running | Status::Waiting);
+        let over = decision.status.is_final();
+        let waits_anew = !over && inbox.has_news(&run.state);
         if leaves {
             core.performer.intend(&decision.commands);
         }
-        if leaves || waits_only || over || many {
+        if leaves || waits_only || over || many || waits_anew {
             let update = if over {
                 Some(final_update(&decision.status, now))
             } else {
-                waits_only.then(|| waiting_update(decision.due))
+                waits_only.then(|| waiting_update(&decision.status, decision.due))
             };
-            match commit(core, &mut run, &mut uncommitted, update, now).await {
-                Committed::Yes => committed_bytes = gathered,
+            let mail = inbox.change(core, &run.state, over, now);
+            match commit(core, &mut run, &mut uncommitted, update, mail, now).await {
+                Committed::Yes => {
+                    committed_bytes = gathered;
+                    inbox.committed(&run.state);
+                }
                 Committed::Reload => return Ended::Reload,
                 Committed::Stop => return Ended::Stopped,
             }
@@ -243,13 +278,30 @@ async fn drive(core: &Arc<Core>, mut run: ActiveRun, place: &mut Place) -> Ended
             calls.push(perform(core, &run, command, &trace));
         }
         if waits_only {
-            return match decision.due {
-                Some(due) => Ended::Parked { due },
-                None => Ended::Reload,
-            };
+            return Ended::Parked { due: decision.due };
+        }
+        if !decision.more {
+            match next_letter(core, &mut inbox).await {
+                Ok(None) => {}
+                Ok(found) => {
+                    (input_kind, letter) = (NextInput::Mail, found);
+                    continue;
+                }
+                Err(()) => return Ended::Stopped,
+            }
         }
         let due = if decision.more { Some(now) } else { decision.due };
-        (input_kind, arrived) = next_input(&mut calls, due, now).await;
+        (input_kind, arrived) = next_input(&mut calls, due, now, &place.mailbox).await;
+        if matches!(input_kind, NextInput::Mail) {
+            place.mailbox.take();
+            letter = match refill(core, &mut inbox).await {
+                Ok(()) => match next_letter(core, &mut inbox).await {
+                    Ok(found) => found,
+                    Err(()) => return Ended::Stopped,
+                },
+                Err(()) => return Ended::Stopped,
+            };
+        }
     }
 }
 
@@ -266,8 +318,23 @@ async fn refuse(core: &Arc<Core>, mut run: ActiveRun, refused: &Refused) -> Ende
         message: refused.message.clone(),
         step: None,
     };
-    let mut entries = vec![Entry::Finished(Finished { ending, at: now })];
-    match commit(core, &mut run, &mut entries, Some(final_update(&status, now)), now).await {
+    let mut entries = vec![Entry::Finished(Finished {
+        ending,
+        at: now,
+        output: None,
+    })];
+    let inbox = Inbox::new(&run.state, Vec::new());
+    let mail = inbox.change(core, &run.state, true, now);
+    match commit(
+        core,
+        &mut run,
+        &mut entries,
+        Some(final_update(&status, now)),
+        mail,
+        now,
+    )
+    .await
+    {
         Committed::Yes => {
             core.note_finished(&run, &status, now);
             Ended::Finished
@@ -281,30 +348,66 @@ enum NextInput {
     Started,
     Recovered,
     Outcome,
+    Mail,
     Due,
+}
+
+/// Reads the inbox, as long as the database is away; `Err` when the process ends.
+async fn refill(core: &Core, inbox: &mut Inbox) -> Result<(), ()> {
+    loop {
+        match inbox.refill(core).await {
+            Ok(()) => return Ok(()),
+            Err(error) => pause_for(core, &error).await?,
+        }
+    }
+}
+
+/// The next piece of mail, as long as the database is away; `Err` when the process ends.
+async fn next_letter(core: &Core, inbox: &mut Inbox) -> Result<Option<Letter>, ()> {
+    loop {
+        match inbox.next(core).await {
+            Ok(letter) => return Ok(letter),
+            Err(error) => pause_for(core, &error).await?,
+        }
+    }
+}
+
+async fn pause_for(core: &Core, error: &weir_storage::ReadError) -> Result<(), ()> {
+    tracing::debug!("the mail of a run cannot be read yet: {error}");
+    tokio::select! {
+        () = tokio::time::sleep(COMMIT_RETRY_MAX) => Ok(()),
+        () = core.stopping.cancelled() => Err(()),
+    }
 }
 
 async fn next_input(
     calls: &mut FuturesUnordered<Call>,
     due: Option<Timestamp>,
     now: Timestamp,
+    mailbox: &Mailbox,
 ) -> (NextInput, Option<(CallId, CallResult)>) {
-    match due {
-        None => match calls.next().await {
-            Some(arrived) => (NextInput::Outcome, Some(arrived)),
-            None => (NextInput::Due, None),
-        },
-        Some(due) => {
-            tokio::select! {
-                Some(arrived) = calls.next() => (NextInput::Outcome, Some(arrived)),
-                () = tokio::time::sleep(due.since(now)) => (NextInput::Due, None),
-            }
+    let until = async {
+        match due {
+            Some(due) => tokio::time::sleep(due.since(now)).await,
+            None => std::future::pending().await,
         }
+    };
+    tokio::select! {
+        Some(arrived) = calls.next() => (NextInput::Outcome, Some(arrived)),
+        () = until => (NextInput::Due, None),
+        () = mailbox.arrived() => (NextInput::Mail, None),
     }
 }
 
 fn perform(core: &Arc<Core>, run: &ActiveRun, command: Command, trace: &TraceContext) -> Call {
     let workspace = run.state.head().workspace;
+    if let Command::Call(call) = &command
+        && call.connector == OWN
+    {
+        let (core, call) = (Arc::clone(core), call.clone());
+        let parent = run.as_parent();
+        return Box::pin(async move { (call.call, crate::own::perform(&core, &parent, &call).await) });
+    }
     let name = match &command {
         Command::Call(call) => &call.connection,
         Command::Read(read) => &read.connection,
@@ -347,7 +450,7 @@ fn connection_missing(name: &str) -> CallResult {
 
 fn final_update(status: &Status, now: Timestamp) -> RunUpdate {
     let (status, error_code, error_step) = match status {
-        Status::Succeeded | Status::Running | Status::Waiting => (RunStatus::Succeeded, None, None),
+        Status::Succeeded | Status::Running | Status::Waiting | Status::Paused => (RunStatus::Succeeded, None, None),
         Status::Canceled => (RunStatus::Canceled, None, None),
         Status::Failed { code, step, .. } => (RunStatus::Failed, Some(code.clone()), step.as_deref().map(storable)),
     };
@@ -365,9 +468,12 @@ pub(crate) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-fn waiting_update(due: Option<Timestamp>) -> RunUpdate {
+fn waiting_update(status: &Status, due: Option<Timestamp>) -> RunUpdate {
     RunUpdate {
-        status: RunStatus::Waiting,
+        status: match status {
+            Status::Paused => RunStatus::Paused,
+            _ => RunStatus::Waiting,
+        },
         due_at: due,
         finished_at: None,
         error_code: None,
@@ -415,6 +521,7 @@ async fn commit(
     run: &mut ActiveRun,
     uncommitted: &mut Vec<Entry>,
     update: Option<RunUpdate>,
+    mail: Option<Box<MailChange>>,
     now: Timestamp,
 ) -> Committed {
     let journal = encode(uncommitted, now);
@@ -426,7 +533,7 @@ async fn commit(
             seq: run.next_seq,
             journal: journal.clone(),
             update: update.clone(),
-            mail: None,
+            mail: mail.clone(),
         });
         let answer = match core.writer.submit(fact) {
             Ok(pending) => pending.await.map(drop),

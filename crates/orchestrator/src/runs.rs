@@ -1,8 +1,8 @@
 //! Which runs are in memory, which wait on disk, and which sleep.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use weir_workflow_engine::{RunId, Timestamp};
@@ -20,8 +20,8 @@ pub(crate) struct Runs {
     max_backlog: usize,
     in_memory: AtomicUsize,
     bytes: AtomicUsize,
-    /// Runs that a task drives, with the time their event was accepted.
-    active: Mutex<HashMap<RunId, Timestamp>>,
+    /// Runs that a task drives.
+    active: Mutex<HashMap<RunId, Active>>,
     backlog: Mutex<Backlog>,
     backlog_len: AtomicUsize,
     timers: Mutex<BTreeSet<(Timestamp, RunId)>>,
@@ -29,6 +29,39 @@ pub(crate) struct Runs {
     pub(crate) wake: Notify,
     /// Signalled when a run leaves memory: an acknowledgement may be waiting for that.
     left: Notify,
+}
+
+/// A run that a task drives.
+#[derive(Debug)]
+struct Active {
+    /// When its event was accepted.
+    accepted_at: Timestamp,
+    mailbox: Arc<Mailbox>,
+}
+
+/// Tells the task of a run that there is mail for it.
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox {
+    waiting: AtomicBool,
+    arrived: Notify,
+}
+
+impl Mailbox {
+    /// Mail has arrived.
+    fn tell(&self) {
+        self.waiting.store(true, Ordering::Release);
+        self.arrived.notify_one();
+    }
+
+    /// Whether mail has arrived since the last call.
+    pub(crate) fn take(&self) -> bool {
+        self.waiting.swap(false, Ordering::AcqRel)
+    }
+
+    /// Resolves when mail has arrived.
+    pub(crate) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
 }
 
 /// Runs left on disk, each once.
@@ -82,7 +115,7 @@ impl Runs {
 
     /// When the oldest event was accepted whose run is being driven.
     pub(crate) fn oldest_accepted(&self) -> Option<Timestamp> {
-        lock(&self.active).values().min().copied()
+        lock(&self.active).values().map(|run| run.accepted_at).min()
     }
 
     /// Holds an acknowledgement back for a moment while memory is half full, so that intake, which costs less than a
@@ -103,20 +136,24 @@ impl Runs {
         let _patience = tokio::time::timeout(INTAKE_PATIENCE, until_room).await;
     }
 
-    /// Claims a place in memory. False: it is full, or the run is being driven already.
-    pub(crate) fn enter(&self, run: RunId, accepted_at: Timestamp, bytes: usize) -> bool {
+    /// Claims a place in memory. `None`: it is full, or the run is being driven already.
+    pub(crate) fn enter(&self, run: RunId, accepted_at: Timestamp, bytes: usize) -> Option<Arc<Mailbox>> {
         if self.in_memory.load(Ordering::Relaxed) >= self.max_in_memory
             || self.bytes.load(Ordering::Relaxed) >= self.max_bytes
         {
-            return false;
+            return None;
         }
+        let mailbox = Arc::new(Mailbox::default());
         match lock(&self.active).entry(run) {
-            std::collections::hash_map::Entry::Occupied(_) => return false,
-            std::collections::hash_map::Entry::Vacant(place) => place.insert(accepted_at),
+            std::collections::hash_map::Entry::Occupied(_) => return None,
+            std::collections::hash_map::Entry::Vacant(place) => place.insert(Active {
+                accepted_at,
+                mailbox: Arc::clone(&mailbox),
+            }),
         };
         self.in_memory.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        true
+        Some(mailbox)
     }
 
     /// Counts more bytes for a run in memory; [`Self::leave`] gives them back.
@@ -138,6 +175,24 @@ impl Runs {
     /// Whether a task drives this run now.
     pub(crate) fn is_active(&self, run: RunId) -> bool {
         lock(&self.active).contains_key(&run)
+    }
+
+    /// There is mail for these runs of this node: whoever drives one is told, the others are loaded.
+    pub(crate) fn mailed(&self, runs: &[RunId]) {
+        let mut load = false;
+        for run in runs {
+            let mailbox = lock(&self.active).get(run).map(|run| Arc::clone(&run.mailbox));
+            match mailbox {
+                Some(mailbox) => mailbox.tell(),
+                None => {
+                    self.leave_on_disk(*run);
+                    load = true;
+                }
+            }
+        }
+        if load {
+            self.wake.notify_one();
+        }
     }
 
     /// Leaves a run on disk until there is room. Once is enough.

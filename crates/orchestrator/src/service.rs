@@ -1,5 +1,6 @@
 //! The running orchestrator: one value that owns the writer, the memory and the loops, and a handle to it.
 
+use crate::answers::Callers;
 use crate::clock::Clock;
 use crate::departures::Senders;
 use crate::egress::{EgressConfigError, EgressPolicy};
@@ -92,6 +93,8 @@ pub(crate) struct Core {
     /// Runs whose task panicked.
     pub(crate) panics: crate::panics::Panics,
     pub(crate) runs: Runs,
+    /// Whoever waits for the answer of a run.
+    pub(crate) callers: Callers,
     pub(crate) refusals: RefusalBudget,
     pub(crate) intake: IntakeLoad,
     /// Bounds how often bad signatures make us look for a newer configuration.
@@ -160,7 +163,7 @@ impl Core {
             Status::Failed { code, .. } if code == "effect_unknown" => "unknown",
             Status::Failed { .. } => "failed",
             Status::Canceled => "canceled",
-            Status::Running | Status::Waiting => return,
+            Status::Running | Status::Waiting | Status::Paused => return,
         };
         self.panics.forget(run.state.head().id);
         metrics::counter!("weir_runs_finished_total", "outcome" => outcome).increment(1);
@@ -241,6 +244,7 @@ impl Orchestrator {
             node,
             ids,
             performer,
+            callers: Callers::default(),
             refusals: RefusalBudget::default(),
             intake: IntakeLoad::default(),
             look_at_revision: OncePerSecond::default(),
@@ -256,6 +260,12 @@ impl Orchestrator {
             lost: OnceLock::new(),
             lost_signal: CancellationToken::new(),
             workspace,
+        });
+        let runs = Arc::downgrade(&core);
+        core.writer.on_mail(move |mailed| {
+            if let Some(core) = runs.upgrade() {
+                core.runs.mailed(mailed);
+            }
         });
         crate::recovery::take_back(&core).await?;
         crate::recovery::spawn_loops(&core);

@@ -10,6 +10,7 @@ pub(crate) use open::open_json;
 use crate::configure::catalogue::effect_class;
 use crate::connection::Connection;
 use crate::ingest::EndpointRef;
+use crate::mail::event_key;
 use crate::registry::Registry;
 use ipnet::IpNet;
 use open::{open_connection, open_endpoint, open_workflow};
@@ -20,11 +21,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use weir_connector_sdk::{Connector, Verifier};
 use weir_storage::{
-    ApiTokenRow, ConfigRows, ConnectionRow, EndpointRow, ReadError, SecretBox, Store, WorkflowRow, WorkflowVersionRow,
+    ApiTokenRow, ConfigRows, ConnectionRow, EndpointRow, ReadError, SecretBox, Store, WaitKey, WorkflowRow,
+    WorkflowVersionRow,
 };
 use weir_workflow_engine::{
-    ConnectionId, Definition, EffectClass, EndpointId, Environment, Plan, Resolution, Timestamp, Trigger, VersionId,
-    WorkflowId, WorkspaceId,
+    ConnectionId, Correlator, Definition, EffectClass, EndpointId, Environment, Event, Plan, Resolution, Timestamp,
+    Trigger, VersionId, WorkflowId, WorkspaceId,
 };
 
 /// Why the stored configuration cannot be used. Names rows, never secrets.
@@ -249,6 +251,8 @@ struct Tenant {
     workflows: BTreeMap<String, Arc<Workflow>>,
     /// By connector and event type.
     listeners: HashMap<String, HashMap<String, Vec<Listener>>>,
+    /// What is computed of arriving events, by connector and event type.
+    correlations: HashMap<String, HashMap<String, Vec<(String, Correlator)>>>,
 }
 
 impl Snapshot {
@@ -306,6 +310,16 @@ impl Snapshot {
                     .insert(endpoint.name().to_owned(), Arc::clone(&endpoint));
             }
             endpoints.insert(endpoint.id(), endpoint);
+        }
+        for row in rows.correlations {
+            let correlator = Correlator::parse(&row.key).map_err(|problem| SnapshotError::Corrupt {
+                row: format!("the correlation {:?}", row.key),
+                reason: problem.to_string(),
+            })?;
+            if let Some(tenant) = tenants.get_mut(&row.workspace) {
+                let kinds = tenant.correlations.entry(row.connector).or_default();
+                kinds.entry(row.kind).or_default().push((row.key, correlator));
+            }
         }
         let versions: HashMap<VersionId, WorkflowVersionRow> =
             rows.versions.into_iter().map(|row| (row.id, row)).collect();
@@ -464,6 +478,20 @@ impl Snapshot {
             .and_then(|tenant| tenant.listeners.get(connector));
         let of = |kind: &str| kinds.and_then(|kinds| kinds.get(kind)).map_or(&[][..], Vec::as_slice);
         of(kind).iter().chain(of(ANY_TYPE))
+    }
+
+    /// What steps that wait for this event find it by.
+    pub(crate) fn wait_keys(&self, workspace: WorkspaceId, event: &Event) -> Vec<WaitKey> {
+        let tenant = self.tenants.get(&workspace);
+        let kinds = tenant.and_then(|tenant| tenant.correlations.get(&event.connector));
+        let Some(correlations) = kinds.and_then(|kinds| kinds.get(&event.kind)) else {
+            return Vec::new();
+        };
+        let found = correlations.iter().filter_map(|(key, correlator)| {
+            let value = correlator.value(event)?;
+            Some(event_key(workspace, &event.connector, &event.kind, key, &value))
+        });
+        found.collect()
     }
 
     pub(crate) fn surroundings(&self, workspace: WorkspaceId) -> Surroundings<'_> {

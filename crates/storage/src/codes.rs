@@ -39,6 +39,7 @@ pub(crate) fn event_source_code(source: EventSource) -> i16 {
         EventSource::Schedule => 3,
         EventSource::Manual => 4,
         EventSource::Api => 5,
+        EventSource::Workflow => 6,
     }
 }
 
@@ -50,6 +51,7 @@ pub(crate) fn event_source(code: i16, row: impl FnOnce() -> String) -> Result<Ev
         3 => Ok(EventSource::Schedule),
         4 => Ok(EventSource::Manual),
         5 => Ok(EventSource::Api),
+        6 => Ok(EventSource::Workflow),
         other => Err(unknown("source", other, row())),
     }
 }

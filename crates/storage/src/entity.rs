@@ -146,6 +146,20 @@ entity!(correlation, "correlation" {
     key: String,
 });
 
+entity!(outgoing, "outgoing" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: i64,
+    workspace_id: i64,
+    effect_key: Vec<u8>,
+    kind: String,
+    order_key: Option<String>,
+    run_id: i64,
+    step: String,
+    created_at: i64,
+    codec: i16,
+    body: Vec<u8>,
+});
+
 entity!(config_state, "config_state" {
     #[sea_orm(primary_key, auto_increment = false)]
     id: i16,

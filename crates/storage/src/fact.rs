@@ -10,6 +10,7 @@ use weir_workflow_engine::{
 use crate::config::ConfigChange;
 use crate::mail::{MailChange, Request, WaitKey};
 use crate::outcome::AcceptOutcome;
+use crate::outgoing::Outgoing;
 
 /// One durable write.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub enum Fact {
     Refused(RefusedRequest),
     /// Somebody asks something of an open run.
     Request(Request),
+    /// An outgoing event.
+    Emit(Outgoing),
     /// A change of the configuration.
     Config(ConfigChange),
     /// Renews the node's lease and asks what there is to do; once a second.
@@ -166,6 +169,25 @@ pub enum RunStatus {
     Failed,
     /// Stopped by a person.
     Canceled,
+}
+
+impl RunStatus {
+    /// The name in texts.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+        }
+    }
+
+    /// Whether the run is not over.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Paused | Self::Running | Self::Waiting)
+    }
 }
 
 /// One commit of a run.

@@ -17,6 +17,7 @@ mod mail;
 mod master_key;
 mod node;
 mod outcome;
+mod outgoing;
 mod page;
 mod read;
 mod secret_box;
@@ -37,6 +38,7 @@ pub use mail::{ApprovalRow, Mail, MailChange, MailKind, NewWait, Request, Reques
 pub use master_key::{MasterKey, MasterKeyError};
 pub use node::{LEASE, NodeIdentity};
 pub use outcome::{AcceptOutcome, ConfigOutcome, Constraint, FactOutcome, Full, HeartbeatReply, WriteError};
+pub use outgoing::{Outgoing, OutgoingRow};
 pub use page::{MAX_PAGE, Page};
 pub use read::{
     Count, EventFilter, EventSummary, RefusedCount, RefusedFilter, RefusedRow, RunCounts, RunFilter, RunRow, Store,

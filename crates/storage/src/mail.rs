@@ -7,6 +7,8 @@
 use sha2::{Digest as _, Sha256};
 use weir_workflow_engine::{RunId, Timestamp, WorkspaceId};
 
+use crate::config::AuditEntry;
+
 /// What a waiting step is found by: the first 16 bytes of a SHA-256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WaitKey([u8; 16]);
@@ -82,6 +84,9 @@ pub struct MailChange {
     pub closed: Vec<String>,
     /// Steps that begin to wait.
     pub opened: Vec<NewWait>,
+    /// What this run asks of others, such as a run that it started and waits for no longer. Those that have ended are
+    /// left alone.
+    pub sends: Vec<Request>,
     /// The run ends with this commit, and others may wait for that.
     pub ends: bool,
     /// The tenant.
@@ -95,6 +100,7 @@ impl MailChange {
             taken: Vec::new(),
             closed: Vec::new(),
             opened: Vec::new(),
+            sends: Vec::new(),
             ends: false,
             workspace,
         }
@@ -102,7 +108,7 @@ impl MailChange {
 
     /// Whether there is nothing to change.
     pub fn is_empty(&self) -> bool {
-        self.taken.is_empty() && self.closed.is_empty() && self.opened.is_empty() && !self.ends
+        self.taken.is_empty() && self.closed.is_empty() && self.opened.is_empty() && self.sends.is_empty() && !self.ends
     }
 }
 
@@ -145,6 +151,8 @@ pub struct Request {
     pub at: Timestamp,
     /// The step whose question this answers; it must still be asked, and is answered once.
     pub answers: Option<String>,
+    /// What the audit trail says about it; written with it.
+    pub audit: Option<AuditEntry>,
 }
 
 /// What became of a request.

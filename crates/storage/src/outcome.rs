@@ -3,7 +3,7 @@
 //! Each error says what the caller must do; the cause stays in the writer's log and in
 //! [`Writer::health`](crate::Writer::health).
 
-use weir_workflow_engine::{EventId, RunId, Timestamp};
+use weir_workflow_engine::{EventId, OutgoingId, RunId, Timestamp};
 
 use crate::config::ConfigSubject;
 use crate::mail::RequestOutcome;
@@ -17,6 +17,8 @@ pub enum FactOutcome {
     Written,
     /// Answer to `Request`.
     Request(RequestOutcome),
+    /// Answer to `Emit`: the event stored under this effect key, now or before.
+    Emitted(OutgoingId),
     /// Answer to `Config`.
     Config(ConfigOutcome),
     /// Answer to `Heartbeat`.

@@ -7,6 +7,7 @@ mod config;
 mod event;
 mod journal;
 mod mail;
+mod outgoing;
 mod recovery;
 mod refused;
 mod run;

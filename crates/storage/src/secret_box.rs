@@ -10,7 +10,7 @@ use std::fmt;
 use chacha20poly1305::XChaCha20Poly1305;
 use chacha20poly1305::aead::{Aead, Generate, Key, KeyInit, Nonce, Payload};
 use secrecy::SecretSlice;
-use weir_workflow_engine::{ConnectionId, EndpointId, WorkspaceId};
+use weir_workflow_engine::{ConnectionId, EndpointId, RunId, WorkspaceId};
 
 use crate::master_key::MasterKey;
 
@@ -37,6 +37,11 @@ impl RowIdentity {
     /// The list of secrets of an endpoint.
     pub fn endpoint(workspace: WorkspaceId, id: EndpointId) -> Self {
         Self(format!("endpoint/{workspace}/{id}/secrets"))
+    }
+
+    /// Proof that whoever asks for the answer of a run was told where it is. Kept in no row.
+    pub fn answer(run: RunId) -> Self {
+        Self(format!("run/{run}/answer"))
     }
 
     fn key_check(key_id: &str) -> Self {

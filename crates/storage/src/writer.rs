@@ -12,6 +12,7 @@ mod control;
 mod dedupe;
 mod failure;
 mod mail;
+mod outgoing;
 mod postgres;
 mod prepare;
 pub(crate) mod seed;
@@ -323,7 +324,7 @@ impl Share {
     fn of(fact: &Fact) -> Self {
         match fact {
             Fact::Accept(_) | Fact::Start(_) | Fact::Refused(_) => Self::Intake,
-            Fact::Run(_) | Fact::Request(_) => Self::UnderWay,
+            Fact::Run(_) | Fact::Request(_) | Fact::Emit(_) => Self::UnderWay,
             Fact::Config(_) | Fact::Heartbeat(_) | Fact::Claim { .. } | Fact::Prune(_) => Self::Control,
         }
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::catalogue::HydrateMode;
+use crate::correlation::Correlation;
 use crate::expression::{Expression, Template};
 use crate::problem::Problem;
 
@@ -106,6 +107,8 @@ pub(crate) struct Step {
     pub(crate) on_timeout: Vec<Step>,
     /// What is done when a person said no; empty when that is an error like any other.
     pub(crate) on_reject: Vec<Step>,
+    /// What undoes it, for a `compensate` after it was done; empty when nothing does.
+    pub(crate) undo: Vec<Step>,
     pub(crate) action: Action,
 }
 
@@ -132,6 +135,8 @@ pub(crate) enum Action {
     Run(ChildRun),
     Emit(Template),
     Respond(Respond),
+    /// The steps of `undo` of what was done, newest first.
+    Compensate,
     Stop {
         status: crate::journal::StopStatus,
         reason: Template,
@@ -161,7 +166,7 @@ impl Step {
             Action::Emit(with) => found.extend(with.expressions()),
             Action::Respond(respond) => found.extend(respond.with.expressions()),
             Action::Stop { reason, .. } => found.extend(reason.expressions()),
-            Action::Try(_) | Action::Parallel(_) => {}
+            Action::Try(_) | Action::Parallel(_) | Action::Compensate => {}
         }
         found
     }
@@ -185,13 +190,26 @@ impl Step {
         }
     }
 
+    /// The blocks of steps inside this one, each with its label.
+    pub(crate) fn labelled_blocks(&self) -> Vec<(&str, &[Step])> {
+        match &self.action {
+            Action::ForEach(each) => vec![("do", &each.steps)],
+            _ => self.branches(),
+        }
+    }
+
     /// The blocks that share the frame of the step, each with its label in paths.
     pub(crate) fn branches(&self) -> Vec<(&str, &[Step])> {
         let mut branches = self.action.branches();
         if let OnError::Steps(steps) = &self.on_error {
             branches.push((ON_ERROR, steps));
         }
-        for (label, steps) in [(ON_TIMEOUT, &self.on_timeout), (ON_REJECT, &self.on_reject)] {
+        let others = [
+            (ON_TIMEOUT, &self.on_timeout),
+            (ON_REJECT, &self.on_reject),
+            (UNDO, &self.undo),
+        ];
+        for (label, steps) in others {
             if !steps.is_empty() {
                 branches.push((label, steps));
             }
@@ -231,6 +249,7 @@ impl Action {
             | Self::Run(_)
             | Self::Emit(_)
             | Self::Respond(_)
+            | Self::Compensate
             | Self::Stop { .. } => Vec::new(),
         }
     }
@@ -242,6 +261,9 @@ pub(crate) const ON_ERROR: &str = "on_error";
 pub(crate) const ON_TIMEOUT: &str = "on_timeout";
 /// The label of the steps for a decision against it.
 pub(crate) const ON_REJECT: &str = "on_reject";
+
+/// The label of the steps that undo a step.
+pub(crate) const UNDO: &str = "undo";
 
 /// The label of the steps for which no case holds.
 pub(crate) const DEFAULT_CASE: &str = "default";
@@ -473,6 +495,28 @@ impl Definition {
             steps.iter().filter_map(of).max()
         }
         longest(&self.steps).max(longest(&self.on_failure))
+    }
+
+    /// What its steps wait for: every event of these types is looked at when it arrives.
+    pub fn correlations(&self) -> Vec<Correlation> {
+        fn collect(steps: &[Step], found: &mut Vec<Correlation>) {
+            for step in steps {
+                if let Action::WaitFor(wait) = &step.action {
+                    found.push(Correlation {
+                        connector: wait.connector.clone(),
+                        kind: wait.kind.clone(),
+                        key: crate::correlation::source(&wait.key),
+                    });
+                }
+                step.blocks().into_iter().for_each(|block| collect(block, found));
+            }
+        }
+        let mut found = Vec::new();
+        collect(&self.steps, &mut found);
+        collect(&self.on_failure, &mut found);
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 
     /// JSON Schema (draft 2020-12) of a workflow document, for editors.

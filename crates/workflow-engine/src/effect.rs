@@ -101,6 +101,11 @@ fn feed(hash: &mut Sha256, text: &str) {
 }
 
 impl EffectKey {
+    /// The bytes of the key.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+
     pub(crate) fn derive(parts: &KeyParts<'_>) -> Self {
         let mut hash = Sha256::new();
         hash.update(b"weir effect 1");

@@ -154,6 +154,8 @@ ids! {
     TokenId = "tok_";
     /// A refused request.
     RefusalId = "ref_";
+    /// An outgoing event.
+    OutgoingId = "out_";
 }
 
 /// Makes raw ids: 41 bits of milliseconds since 2024, 10 bits of node slot, 12 bits of counter.

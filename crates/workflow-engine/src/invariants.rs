@@ -103,6 +103,8 @@ pub fn journal(entries: &[Entry]) -> Vec<Violation> {
             | Entry::Awaited(_)
             | Entry::Arrived(_)
             | Entry::PassedOver(_)
+            | Entry::Compensating(_)
+            | Entry::Compensated(_)
             | Entry::Paused(_)
             | Entry::Resumed(_)
             | Entry::StepFailed(_)

@@ -4,6 +4,7 @@
 //! given another meaning. A change that old readers cannot take raises [`VERSION`]. The state of a run is another
 //! type ([`crate::RunState`]) and is never written.
 
+mod undoing;
 mod waiting;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::undoing::{Compensated, Compensating};
 pub use self::waiting::{Arrived, Awaited, Awaits, PassedOver, Paused, Resumed};
 
 use crate::command::{CallId, SendMode};
@@ -76,6 +78,10 @@ pub enum Entry {
     Arrived(Arrived),
     /// An event was not what a step waits for.
     PassedOver(PassedOver),
+    /// A `compensate` begins to undo these steps, in this order.
+    Compensating(Compensating),
+    /// A `compensate` is through.
+    Compensated(Compensated),
     /// Somebody had the run stand still.
     Paused(Paused),
     /// Somebody had the run go on.

@@ -155,6 +155,8 @@ impl Ledger {
             | Entry::Awaited(_)
             | Entry::Arrived(_)
             | Entry::PassedOver(_)
+            | Entry::Compensating(_)
+            | Entry::Compensated(_)
             | Entry::Paused(_)
             | Entry::Resumed(_)
             | Entry::StepFailed(_)

@@ -45,14 +45,15 @@ pub use expression::{
     Expression, ExpressionError, FUEL_PER_EVALUATION, MAX_EXPRESSION_BYTES, MAX_OUTPUT_BYTES, MAX_READ_BYTES,
 };
 pub use id::{
-    ConnectionId, EndpointId, EventId, IdError, IdGenerator, NODE_SLOTS, RefusalId, RunId, TokenId, VersionId,
-    WorkflowId, WorkspaceId,
+    ConnectionId, EndpointId, EventId, IdError, IdGenerator, NODE_SLOTS, OutgoingId, RefusalId, RunId, TokenId,
+    VersionId, WorkflowId, WorkspaceId,
 };
 pub use journal::{
     Abandoned, Answered, Arrived, Attempt, AttemptOutcome, Awaited, Awaits, BranchSide, BranchTaken, CancelAsked,
-    Caught, EffectEnd, Ending, Entry, Exchanges, FailureTaken, Finished, Forked, Intent, Issued, Item, ItemsTaken,
-    JournalError, Outgrown, PassedOver, Paused, Postponed, ReadSkipped, Resumed, SetDone, Skipped, Slept, StepFailed,
-    StopStatus, Stopped, Target, TimedOut, UnknownEffect, VERSION as JOURNAL_VERSION, Woke, decode, encode,
+    Caught, Compensated, Compensating, EffectEnd, Ending, Entry, Exchanges, FailureTaken, Finished, Forked, Intent,
+    Issued, Item, ItemsTaken, JournalError, Outgrown, PassedOver, Paused, Postponed, ReadSkipped, Resumed, SetDone,
+    Skipped, Slept, StepFailed, StopStatus, Stopped, Target, TimedOut, UnknownEffect, VERSION as JOURNAL_VERSION, Woke,
+    decode, encode,
 };
 pub use ledger::{EffectRecord, EffectState, Ledger};
 pub use plan::{CallSite, OWN, Plan, TriggerScope};

@@ -111,6 +111,7 @@ pub(crate) enum Task {
     Try,
     WaitFor(WaitFor),
     Approve(Approve),
+    Compensate,
     Stop {
         status: StopStatus,
         reason: Template,
@@ -189,6 +190,7 @@ impl Node {
             Task::Call(CallTask { by: By::Respond, .. }) => "respond",
             Task::WaitFor(_) => "wait_for",
             Task::Approve(_) => "approve",
+            Task::Compensate => "compensate",
             Task::If { .. } => "if",
             Task::Switch(_) => "switch",
             Task::Set { .. } => "set",
@@ -329,15 +331,7 @@ impl Plan {
 
     /// What its steps wait for: every event of these types is looked at when it arrives.
     pub fn correlations(&self) -> Vec<Correlation> {
-        let wait = |node: &Node| match &node.task {
-            Task::WaitFor(wait) => Some(Correlation {
-                connector: wait.connector.clone(),
-                kind: wait.kind.clone(),
-                key: crate::correlation::source(&wait.key),
-            }),
-            _ => None,
-        };
-        self.program.nodes.iter().filter_map(wait).collect()
+        self.definition.correlations()
     }
 
     /// How long the sender of an event is kept waiting for the answer of a `respond`; `None` when there is none.
@@ -462,6 +456,7 @@ impl Builder<'_> {
             Action::Emit(with) => own(By::Emit, "emit", with),
             Action::Respond(respond) => own(By::Respond, "respond", &respond.with),
             Action::Try(_) => Task::Try,
+            Action::Compensate => Task::Compensate,
             Action::Parallel(parallel) => Task::Parallel(parallel.join),
             Action::Stop { status, reason } => Task::Stop {
                 status: *status,

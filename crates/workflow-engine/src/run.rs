@@ -13,6 +13,7 @@ mod retry;
 mod scope;
 pub(crate) mod sleep;
 mod state;
+mod undo;
 mod wait;
 mod walk;
 

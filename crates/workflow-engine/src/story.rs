@@ -21,7 +21,7 @@ pub struct StoryStep {
     /// Path of the step, `hydrate.<read>` for a read.
     pub path: String,
     /// `read`, `call`, `if`, `switch`, `set`, `for_each`, `parallel`, `sleep`, `try`, `wait_for`, `approve`, `run`,
-    /// `emit`, `respond` or `stop`.
+    /// `emit`, `respond`, `compensate` or `stop`.
     pub kind: &'static str,
     /// What it is, in a few words: the operation, the branch taken, the number of items.
     pub label: String,
@@ -141,6 +141,7 @@ impl<'a> Teller<'a> {
                     | Task::Sleep(_)
                     | Task::Try
                     | Task::Approve(_)
+                    | Task::Compensate
                     | Task::Stop { .. } => String::new(),
                 };
                 Some((node.kind(), label))
@@ -356,6 +357,15 @@ impl<'a> Teller<'a> {
             Entry::PassedOver(passed) => {
                 let step = self.step(&step_of(&passed.step), "wait_for", at);
                 step.note = Some(format!("{} was not taken: {}", passed.event, passed.reason));
+            }
+            Entry::Compensating(compensating) => {
+                let step = self.step(&step_of(&compensating.step), "compensate", at);
+                step.status = "running";
+                step.label = compensating.of.join(", ");
+            }
+            Entry::Compensated(compensated) => {
+                let step = self.through(&step_of(&compensated.step), "compensate", "succeeded", at);
+                step.output = Some(compensated.output.clone());
             }
             Entry::Stopped(stopped) => {
                 let step = self.through(&step_of(&stopped.step), "stop", "succeeded", at);

@@ -4,7 +4,9 @@
 //! read inside the caller's workspace.
 
 use super::errors::{ApiError, ApiResult};
+use super::types::approval::Approval;
 use super::types::event::Event;
+use super::types::outgoing::OutgoingEvent;
 use super::types::refused_request::RefusedRequest;
 use super::types::run::Run;
 use crate::problem::Code;
@@ -33,6 +35,8 @@ pub(crate) struct PageInfo {
 #[graphql(concrete(name = "RunConnection", params(Run)))]
 #[graphql(concrete(name = "EventConnection", params(Event)))]
 #[graphql(concrete(name = "RefusedRequestConnection", params(RefusedRequest)))]
+#[graphql(concrete(name = "ApprovalConnection", params(Approval)))]
+#[graphql(concrete(name = "OutgoingEventConnection", params(OutgoingEvent)))]
 pub(crate) struct Page<T: OutputType> {
     /// The things on this page.
     nodes: Vec<T>,

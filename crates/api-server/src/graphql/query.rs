@@ -4,11 +4,13 @@ use super::caller::Caller;
 use super::errors::{ApiError, ApiResult};
 use super::paging::{Listing, Page};
 use super::scalars::{DateTime, Json};
+use super::types::approval::Approval;
 use super::types::connection::Connection;
 use super::types::connector::Connector;
 use super::types::endpoint::Endpoint;
 use super::types::event::{self, Event};
 use super::types::node::{self, Node, parse_id};
+use super::types::outgoing::OutgoingEvent;
 use super::types::refused_request::RefusedRequest;
 use super::types::replay_preview::ReplayPreview;
 use super::types::run::{self, Run, RunStatus};
@@ -19,11 +21,12 @@ use crate::auth::Permission;
 use crate::problem::Code;
 use async_graphql::{Context, ID, InputObject, Object};
 use weir_orchestrator::control::ControlError;
+use weir_orchestrator::operate::Approval as Asked;
 use weir_storage::{
     EventFilter as StoredEventFilter, Page as StoredPage, RefusedFilter, RunFilter as StoredRunFilter, RunRow,
     RunStatus as StoredStatus,
 };
-use weir_workflow_engine::{ConnectionId, EndpointId, EventId, RefusalId, RunId, WorkflowId};
+use weir_workflow_engine::{ConnectionId, EndpointId, EventId, OutgoingId, RefusalId, RunId, WorkflowId};
 
 /// Everything that can be read.
 pub(crate) struct Query;
@@ -218,6 +221,46 @@ impl Query {
     /// A run. Needs `RUN_READ`.
     async fn run(&self, ctx: &Context<'_>, #[graphql(desc = "Its id.")] id: ID) -> ApiResult<Option<Run>> {
         run::load(ctx, parse_id(&id)?).await
+    }
+
+    /// Decisions that people are asked for, those of the newest runs first. Needs `RUN_READ`.
+    async fn approvals(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many, 1 to 100; 25 when left out. All of one run come together.")] first: Option<i32>,
+        #[graphql(desc = "`pageInfo.endCursor` of the page before.")] after: Option<String>,
+    ) -> ApiResult<Page<Approval>> {
+        let listing = Listing::new("approvals", "");
+        let (limit, before) = (
+            Listing::limit(first)?,
+            listing.after(after.as_deref())?.map(RunId::from_raw),
+        );
+        let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
+        let rows = store
+            .approval_page(workspace, before, limit)
+            .await
+            .map_err(|error| ApiError::internal("reading approvals", &error))?;
+        Ok(listing.page(rows, RunId::as_raw, |row| Approval(Asked::from_row(row))))
+    }
+
+    /// Outgoing events, newest first. Needs `RUN_READ`.
+    async fn outgoing_events(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many, 1 to 100; 25 when left out.")] first: Option<i32>,
+        #[graphql(desc = "`pageInfo.endCursor` of the page before.")] after: Option<String>,
+    ) -> ApiResult<Page<OutgoingEvent>> {
+        let listing = Listing::new("outgoing", "");
+        let (limit, before) = (
+            Listing::limit(first)?,
+            listing.after(after.as_deref())?.map(OutgoingId::from_raw),
+        );
+        let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
+        let rows = store
+            .outgoing_page(workspace, before, limit)
+            .await
+            .map_err(|error| ApiError::internal("reading outgoing events", &error))?;
+        Ok(listing.page(rows, OutgoingId::as_raw, OutgoingEvent))
     }
 
     /// Webhook requests that were turned away, newest first. They are kept for a day. Needs `PAYLOAD_READ`.

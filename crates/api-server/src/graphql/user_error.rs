@@ -100,6 +100,12 @@ pub(crate) enum UserErrorCode {
     TooMany,
     /// This run cannot be replayed.
     NotReplayable,
+    /// The run is over.
+    NotOpen,
+    /// The step does not ask for a decision (any more).
+    NotAsked,
+    /// The decision is for others.
+    NotYours,
     /// What the replay would do is no longer what was shown: look at the new preview.
     PreviewChanged,
 }

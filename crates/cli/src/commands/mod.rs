@@ -1,6 +1,7 @@
 //! The commands, one file each: read what is needed, ask the server, print the answer.
 
 pub(crate) mod apply;
+mod approvals;
 pub(crate) mod connector;
 pub(crate) mod doctor;
 pub(crate) mod documents;
@@ -9,6 +10,7 @@ mod export;
 mod healthcheck;
 mod lists;
 mod migrate;
+mod operate;
 pub(crate) mod refused;
 mod replay;
 pub(crate) mod runs;
@@ -41,6 +43,22 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
             idempotency_key,
         }) => start::run(&server, &workflow, &input, idempotency_key).await,
         Command::Run(RunCommand::Replay { server, id, yes }) => replay::run(&server, &id, yes).await,
+        Command::Run(RunCommand::Cancel { server, id, reason }) => {
+            operate::run(&server, operate::Ask::Cancel, &id, reason).await
+        }
+        Command::Run(RunCommand::Pause { server, id, reason }) => {
+            operate::run(&server, operate::Ask::Pause, &id, reason).await
+        }
+        Command::Run(RunCommand::Resume { server, id }) => operate::run(&server, operate::Ask::Resume, &id, None).await,
+        Command::Approvals(arguments) => approvals::run(&arguments).await,
+        Command::Approve(decision) => {
+            let question = (decision.id.as_str(), decision.step.as_str());
+            operate::decide(&decision.server, question, true, decision.note.clone()).await
+        }
+        Command::Reject(decision) => {
+            let question = (decision.id.as_str(), decision.step.as_str());
+            operate::decide(&decision.server, question, false, decision.note.clone()).await
+        }
         Command::Refused(arguments) => refused::run(&arguments).await,
         Command::Connector(ConnectorCommand::Check { path }) => connector::check(&path),
         Command::Migrate(arguments) => migrate::run(*arguments).await,

@@ -22,3 +22,4 @@ mod timers;
 mod tracing;
 #[cfg(test)]
 mod upstream;
+mod waits;

@@ -2,7 +2,7 @@
 
 use crate::registry::Registry;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use weir_connector_sdk::{Connector, Effect, Hydrate};
 use weir_workflow_engine::EffectClass;
@@ -58,6 +58,8 @@ pub(crate) struct Prospect<'a> {
     pub(crate) registry: &'a Registry,
     /// Connection name to connector name.
     pub(crate) connections: BTreeMap<String, String>,
+    /// The names of all workflows.
+    pub(crate) workflows: BTreeSet<String>,
 }
 
 impl Catalogue for Prospect<'_> {
@@ -108,5 +110,9 @@ impl Catalogue for Prospect<'_> {
             .get(connector)
             .map(|connector| connector.events().map(|(name, _)| name.to_owned()).collect())
             .unwrap_or_default()
+    }
+
+    fn workflows(&self) -> Vec<String> {
+        self.workflows.iter().cloned().collect()
     }
 }

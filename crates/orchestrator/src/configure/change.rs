@@ -46,10 +46,15 @@ pub(super) fn plan(
     let parsed = read_all(sources)?;
     let mut prospect = prospect(core, snapshot, workspace);
     for document in &parsed {
-        if let Parsed::Connection(connection) = document {
-            prospect
-                .connections
-                .insert(connection.name.clone(), connection.connector.clone());
+        match document {
+            Parsed::Connection(connection) => {
+                let (name, connector) = (connection.name.clone(), connection.connector.clone());
+                prospect.connections.insert(name, connector);
+            }
+            Parsed::Workflow(workflow) => {
+                prospect.workflows.insert(workflow.name.clone());
+            }
+            Parsed::Endpoint(_) => {}
         }
     }
     let mut problems = Vec::new();
@@ -124,9 +129,11 @@ fn prospect<'a>(core: &'a Core, snapshot: &Snapshot, workspace: WorkspaceId) -> 
         .connections(workspace)
         .map(|(connection, row)| (connection.name.clone(), row.connector.clone()))
         .collect();
+    let workflows = snapshot.workflows(workspace);
     Prospect {
         registry: &core.registry,
         connections,
+        workflows: workflows.map(|workflow| workflow.row.name.clone()).collect(),
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Actor {
 }
 
 impl Actor {
-    fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         self.token
             .map_or_else(|| self.name.clone(), |token| format!("token:{token}"))
     }

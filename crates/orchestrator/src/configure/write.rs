@@ -8,12 +8,14 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use weir_storage::{
-    AuditEntry, ConfigChange, ConfigOutcome, ConfigRowChange, ConfigSubject, ConnectionRow, EndpointRow,
-    ExpectedRevision, Fact, FactOutcome, RowIdentity, Store, VersionState, WorkflowRow, WorkflowVersionRow,
-    WorkspaceRow, Writer,
+    AuditEntry, ConfigChange, ConfigOutcome, ConfigRowChange, ConfigSubject, ConnectionRow, CorrelationRow,
+    EndpointRow, ExpectedRevision, Fact, FactOutcome, RowIdentity, Store, VersionState, WorkflowRow,
+    WorkflowVersionRow, WorkspaceRow, Writer,
 };
 use weir_workflow_engine::Timestamp;
-use weir_workflow_engine::{ConnectionId, EndpointId, IdGenerator, VersionId, WorkflowId, WorkspaceId};
+use weir_workflow_engine::{
+    ConnectionId, Correlation, Definition, EndpointId, IdGenerator, VersionId, WorkflowId, WorkspaceId,
+};
 
 /// Makes the workspace on the first start.
 pub(crate) async fn ensure_workspace(
@@ -346,6 +348,19 @@ impl Rows<'_> {
                 stored.map_or(1, |workflow| workflow.last_number() + 1),
             ),
         };
+        if state == VersionState::Published
+            && let Ok(parsed) = Definition::parse(definition)
+        {
+            let add = |correlation: Correlation| {
+                ConfigRowChange::AddCorrelation(CorrelationRow {
+                    workspace,
+                    connector: correlation.connector,
+                    kind: correlation.kind,
+                    key: correlation.key,
+                })
+            };
+            self.change.changes.extend(parsed.correlations().into_iter().map(add));
+        }
         let text = definition.to_string();
         let checksum = hex::encode(Sha256::digest(text.as_bytes()));
         // The workflow stands first: a version belongs to it.

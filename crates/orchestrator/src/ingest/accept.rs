@@ -1,6 +1,7 @@
 //! From an authentic request to facts: events with the runs they start, one fact each.
 
 use super::{Delivery, IngestCode, IngestProblem, Reply};
+use crate::answers::{self, Caller};
 use crate::route::{self, Match};
 use crate::runner::{self, ActiveRun, First, Refused, storable};
 use crate::service::{Core, Orchestrator};
@@ -11,7 +12,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tracing::Span;
 use weir_connector_sdk::{Identified, IdentifyError, InboundRequest};
-use weir_storage::{AcceptOutcome, Accepted, Dedupe, EventRow, Fact, FactOutcome, NewRun, Pending, WriteError};
+use weir_storage::{
+    AcceptOutcome, Accepted, Dedupe, EventRow, Fact, FactOutcome, NewRun, Pending, WaitKey, WriteError,
+};
 use weir_workflow_engine::Document;
 use weir_workflow_engine::Timestamp;
 use weir_workflow_engine::{ConnectionId, EndpointId, EventId, RunId, WorkspaceId};
@@ -100,12 +103,29 @@ impl Orchestrator {
             };
             pending.push(self.submit(arrival, dedupe)?);
         }
-        for fact in pending {
-            match fact.await {
+        let mut answering: Option<Caller> = None;
+        let mut again: Option<EventId> = None;
+        for (fact, caller) in pending {
+            let written = fact.await;
+            let caller = match (caller, &written) {
+                (Some(caller), Ok(FactOutcome::Accepted(AcceptOutcome::New))) if answering.is_none() => {
+                    answering = Some(caller);
+                    true
+                }
+                (Some(caller), _) => {
+                    caller.give_up(&self.core);
+                    true
+                }
+                (None, _) => false,
+            };
+            match written {
                 Ok(FactOutcome::Accepted(AcceptOutcome::New)) => {
                     metrics::counter!("weir_events_accepted_total").increment(1)
                 }
-                Ok(FactOutcome::Accepted(AcceptOutcome::Duplicate { .. })) => {
+                Ok(FactOutcome::Accepted(AcceptOutcome::Duplicate { of })) => {
+                    if caller {
+                        again.get_or_insert(of);
+                    }
                     metrics::counter!("weir_events_duplicate_total").increment(1)
                 }
                 Ok(other) => {
@@ -136,6 +156,17 @@ impl Orchestrator {
                 }
             }
         }
+        // The one exception to "nobody upstream waits": a workflow answers, and only what is on disk.
+        if let Some(caller) = answering {
+            return Ok(caller.reply(&self.core).await);
+        }
+        if let Some(event) = again {
+            match answers::again(&self.core, endpoint.workspace(), event).await {
+                Ok(Some(reply)) => return Ok(reply),
+                Ok(None) => {}
+                Err(error) => tracing::warn!("the answer to a repeated request cannot be read: {error}"),
+            }
+        }
         let ack = webhook.ack();
         Ok(Reply {
             status: ack.status,
@@ -144,7 +175,7 @@ impl Orchestrator {
         })
     }
 
-    fn submit(&self, arrival: Arrival<'_>, dedupe: Dedupe) -> Result<Pending, IngestProblem> {
+    fn submit(&self, arrival: Arrival<'_>, dedupe: Dedupe) -> Result<(Pending, Option<Caller>), IngestProblem> {
         let snapshot = self.snapshot();
         let (accepted_event, row) = arrival.event(self.core.new_event_id(arrival.now));
         let workspace = row.workspace;
@@ -159,16 +190,31 @@ impl Orchestrator {
             row.traceparent.as_deref(),
             arrival.now,
         );
-        let fact = accept_fact(&self.core, row, dedupe, started);
-        self.writer().submit(fact).map_err(|full| {
-            metrics::counter!("weir_webhooks_refused_total", "reason" => "queue_full").increment(1);
-            IngestProblem::busy(IngestCode::QueueFull, full.to_string(), 1)
-        })
+        let keys = snapshot.wait_keys(workspace, &event);
+        let caller = Caller::of(&self.core, &started);
+        let fact = accept_fact(&self.core, row, dedupe, keys, started);
+        let pending = match self.writer().submit(fact) {
+            Ok(pending) => pending,
+            Err(full) => {
+                if let Some(caller) = caller {
+                    caller.give_up(&self.core);
+                }
+                metrics::counter!("weir_webhooks_refused_total", "reason" => "queue_full").increment(1);
+                return Err(IngestProblem::busy(IngestCode::QueueFull, full.to_string(), 1));
+            }
+        };
+        Ok((pending, caller))
     }
 }
 
 /// The fact of an event with its runs, which start as soon as it is committed.
-pub(crate) fn accept_fact(core: &Arc<Core>, event: EventRow, dedupe: Dedupe, started: Vec<ActiveRun>) -> Fact {
+pub(crate) fn accept_fact(
+    core: &Arc<Core>,
+    event: EventRow,
+    dedupe: Dedupe,
+    keys: Vec<WaitKey>,
+    started: Vec<ActiveRun>,
+) -> Fact {
     let runs = started.iter().map(|run| new_run(&run.state)).collect();
     let core = Arc::clone(core);
     let after_commit = Box::new(move |outcome: &AcceptOutcome| {
@@ -182,7 +228,7 @@ pub(crate) fn accept_fact(core: &Arc<Core>, event: EventRow, dedupe: Dedupe, sta
         event,
         dedupe,
         runs,
-        keys: Vec::new(),
+        keys,
         after_commit: Some(after_commit),
     })
 }
@@ -241,6 +287,7 @@ pub(crate) fn start_runs(
                 version: found.version,
                 next_seq: 0,
                 first: First::Started,
+                mail: Vec::new(),
                 refused: found.failure.as_ref().map(Refused::by_filter),
                 traceparent: traceparent.map(ToOwned::to_owned),
             }

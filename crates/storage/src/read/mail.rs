@@ -1,16 +1,21 @@
 //! Inboxes, as their owners read them, and the questions that people are asked.
 
+use std::collections::BTreeMap;
+
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use weir_workflow_engine::{RunId, WorkspaceId};
 
-use super::{Store, optional_time, page_limit, time};
+use super::{LIST_VALUES, Store, optional_time, page_limit, time};
 use crate::codes;
 use crate::entity::{inbox, run, wait};
 use crate::error::ReadError;
 use crate::mail::{ApprovalRow, Mail};
 use crate::node::NodeIdentity;
 use crate::page::Page;
+
+/// Pieces of mail that are read at once, on average per run; the rest is found when these are taken in.
+const MAIL_PER_RUN: u64 = 100;
 
 impl Store {
     /// Open runs of this node that have mail, in the order of their ids, after the given one.
@@ -53,47 +58,94 @@ impl Store {
             .limit(u64::from(limit))
             .all(&self.db)
             .await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(Mail {
-                    id: row.id,
-                    kind: codes::mail_kind(row.kind, || format!("mail {} of {run}", row.id))?,
-                    body: row.body,
-                    created_at: time(row.created_at),
-                })
-            })
-            .collect()
+        rows.into_iter().map(mail).collect()
     }
 
-    /// A page of the decisions that people are asked for, those of the newest runs first.
+    /// The inboxes of these runs, each oldest first; runs without mail are left out. Over all tenants.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn mail_of(&self, runs: &[RunId]) -> Result<BTreeMap<RunId, Vec<Mail>>, ReadError> {
+        let mut found: BTreeMap<RunId, Vec<Mail>> = BTreeMap::new();
+        for runs in runs.chunks(LIST_VALUES) {
+            let rows = inbox::Entity::find()
+                .filter(inbox::Column::RunId.is_in(runs.iter().map(|run| run.as_raw())))
+                .order_by_asc(inbox::Column::RunId)
+                .order_by_asc(inbox::Column::Id)
+                .limit(u64::try_from(runs.len()).unwrap_or(u64::MAX) * MAIL_PER_RUN)
+                .all(&self.db)
+                .await?;
+            for row in rows {
+                found.entry(RunId::from_raw(row.run_id)).or_default().push(mail(row)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The decision that a step asks for, if it does.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn approval_load(
+        &self,
+        workspace: WorkspaceId,
+        run: RunId,
+        step: &str,
+    ) -> Result<Option<ApprovalRow>, ReadError> {
+        let asked = wait::Entity::find_by_id((run.as_raw(), step.to_owned()))
+            .filter(wait::Column::WorkspaceId.eq(workspace.as_raw()))
+            .filter(Expr::cust("kind = 1"));
+        Ok(asked.one(&self.db).await?.map(approval))
+    }
+
+    /// A page of the decisions that people are asked for, those of the newest runs first. All of one run stand on one
+    /// page.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn approval_page(
         &self,
         workspace: WorkspaceId,
-        after: Option<(RunId, String)>,
+        before: Option<RunId>,
         limit: u32,
-    ) -> Result<Page<ApprovalRow, (RunId, String)>, ReadError> {
+    ) -> Result<Page<ApprovalRow, RunId>, ReadError> {
         let limit = page_limit(limit);
-        let mut asked = wait::Entity::find()
-            .filter(wait::Column::WorkspaceId.eq(workspace.as_raw()))
-            .filter(Expr::cust("kind = 1"))
-            .order_by_desc(wait::Column::RunId)
-            .order_by_asc(wait::Column::Step)
-            .limit(limit);
-        if let Some((run, step)) = after {
-            let same = Condition::all()
-                .add(wait::Column::RunId.eq(run.as_raw()))
-                .add(wait::Column::Step.gt(step));
-            let older = wait::Column::RunId.lt(run.as_raw());
-            asked = asked.filter(Condition::any().add(older).add(same));
-        }
-        let rows: Vec<ApprovalRow> = asked.all(&self.db).await?.into_iter().map(approval).collect();
+        let asked = || {
+            wait::Entity::find()
+                .filter(wait::Column::WorkspaceId.eq(workspace.as_raw()))
+                .filter(Expr::cust("kind = 1"))
+                .order_by_desc(wait::Column::RunId)
+                .order_by_asc(wait::Column::Step)
+        };
+        let below = wait::Column::RunId.lt(before.map_or(i64::MAX, RunId::as_raw));
+        let mut rows = asked().filter(below).limit(limit).all(&self.db).await?;
         let full = u64::try_from(rows.len()).unwrap_or(u64::MAX) >= limit;
-        let next = rows.last().filter(|_| full).map(|row| (row.run, row.step.clone()));
-        Ok(Page { rows, next })
+        let last = rows
+            .last()
+            .filter(|_| full)
+            .map(|last| (last.run_id, last.step.clone()));
+        if let Some((run, step)) = &last {
+            let rest = Condition::all()
+                .add(wait::Column::RunId.eq(*run))
+                .add(wait::Column::Step.gt(step.as_str()));
+            rows.extend(asked().filter(rest).all(&self.db).await?);
+        }
+        Ok(Page {
+            rows: rows.into_iter().map(approval).collect(),
+            next: last.map(|(run, _)| RunId::from_raw(run)),
+        })
     }
+}
+
+fn mail(row: inbox::Model) -> Result<Mail, ReadError> {
+    Ok(Mail {
+        id: row.id,
+        kind: codes::mail_kind(row.kind, || {
+            format!("mail {} of {}", row.id, RunId::from_raw(row.run_id))
+        })?,
+        body: row.body,
+        created_at: time(row.created_at),
+    })
 }
 
 fn approval(model: wait::Model) -> ApprovalRow {

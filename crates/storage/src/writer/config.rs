@@ -234,7 +234,7 @@ async fn delete(connection: &mut Connection, workspace: WorkspaceId, subject: &C
         .map(drop)
 }
 
-async fn audit(connection: &mut Connection, entry: &AuditEntry) -> Result<(), Failure> {
+pub(super) async fn audit(connection: &mut Connection, entry: &AuditEntry) -> Result<(), Failure> {
     let statement = "INSERT INTO audit (id, workspace_id, at, actor, action, subject, client_ip, request_id, detail) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     let values = vec![

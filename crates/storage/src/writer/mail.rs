@@ -1,5 +1,6 @@
 //! Somebody asks something of an open run: one piece of mail, in a transaction of its own.
 
+use super::config::audit;
 use super::connection::{Connection, Dialect, Value};
 use super::control::prove_lease;
 use super::failure::Failure;
@@ -54,5 +55,8 @@ pub(crate) async fn request(
             ],
         )
         .await?;
+    if let Some(entry) = &request.audit {
+        audit(connection, entry).await?;
+    }
     Ok(FactOutcome::Request(RequestOutcome::Delivered))
 }

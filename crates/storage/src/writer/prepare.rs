@@ -8,6 +8,7 @@ use crate::blob::Blob;
 use crate::config::ConfigChange;
 use crate::fact::{Accepted, AfterCommit, EventRow, Fact, Heartbeat, NewRun, Prune, RefusedRequest, RunUpdate};
 use crate::mail::{MailChange, Request, WaitKey};
+use crate::outgoing::Outgoing;
 
 /// What of a refused request's headers and body is kept.
 const REFUSED_PART_BYTES: usize = 16 << 10;
@@ -40,6 +41,7 @@ pub(crate) enum Row {
 #[derive(Debug)]
 pub(crate) enum Control {
     Request(Request),
+    Emit(Blob, Outgoing),
     Config(ConfigChange),
     Heartbeat(Heartbeat),
     Claim { limit: u32 },
@@ -95,6 +97,7 @@ impl Work {
                 mail: commit.mail.filter(|change| !change.is_empty()),
             })),
             Fact::Request(request) => Self::Alone(Control::Request(request)),
+            Fact::Emit(event) => Self::Alone(Control::Emit(Blob::encode(&event.body), event)),
             Fact::Refused(request) => Self::Shared(Row::Refused(Box::new(RefusedRow::new(request, refused_in_detail)))),
             Fact::Config(change) => Self::Alone(Control::Config(change)),
             Fact::Heartbeat(heartbeat) => Self::Alone(Control::Heartbeat(heartbeat)),
@@ -113,6 +116,7 @@ impl Work {
             Self::Shared(Row::Start(runs)) => (runs.len().max(1), 0),
             Self::Shared(Row::Run(row)) => (1, row.body.bytes.len()),
             Self::Shared(Row::Refused(row)) => (1, row.request.body.len() + row.request.headers.len()),
+            Self::Alone(Control::Emit(body, _)) => (1, body.bytes.len()),
             Self::Alone(Control::Request(request)) => (1, request.body.len()),
             Self::Alone(_) => (1, 0),
         };

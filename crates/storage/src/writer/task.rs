@@ -18,7 +18,7 @@ use super::connection::Connection;
 use super::failure::{Failure, Offence};
 use super::prepare::{Control, Row, Work};
 use super::seed::Target;
-use super::{Queued, Shared, config, control, mail, postgres, sqlite};
+use super::{Queued, Shared, config, control, mail, outgoing, postgres, sqlite};
 use crate::fact::Prune;
 use crate::mail::RequestOutcome;
 use crate::node::NodeIdentity;
@@ -290,9 +290,11 @@ impl WriterTask {
         let work = async {
             match control {
                 Control::Heartbeat(beat) => control::heartbeat(connection, &self.node, *beat).await,
-                Control::Request(_) | Control::Config(_) | Control::Claim { .. } | Control::Prune(_) => {
-                    transaction(connection, &self.node, control).await
-                }
+                Control::Request(_)
+                | Control::Emit(..)
+                | Control::Config(_)
+                | Control::Claim { .. }
+                | Control::Prune(_) => transaction(connection, &self.node, control).await,
             }
         };
         match tokio::time::timeout(STATEMENT_LIMIT, work).await {
@@ -462,6 +464,7 @@ async fn transaction(
             Ok(()) => config::apply(connection, change).await.map(FactOutcome::Config),
             Err(failure) => Err(failure),
         },
+        Control::Emit(body, event) => outgoing::emit(connection, node, body, event).await,
         Control::Request(request) => mail::request(connection, node, request).await,
         Control::Claim { limit } => control::claim(connection, node, *limit).await,
         Control::Prune(slice) => control::prune(connection, node, *slice).await,

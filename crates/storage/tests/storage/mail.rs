@@ -217,6 +217,7 @@ async fn a_request_needs_an_open_run_and_an_answer_a_question(bed: &Bed) {
             body: r#"{"cancel":{}}"#.to_owned(),
             at: at(0),
             answers: answers.map(str::to_owned),
+            audit: None,
         })
     };
     let outcome = async |fact| match node.write(fact).await.unwrap() {
@@ -254,6 +255,7 @@ async fn a_request_needs_an_open_run_and_an_answer_a_question(bed: &Bed) {
         body: "{}".to_owned(),
         at: at(0),
         answers: None,
+        audit: None,
     };
     assert_eq!(
         outcome(Fact::Request(wrong.clone())).await,

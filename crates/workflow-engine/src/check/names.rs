@@ -117,6 +117,7 @@ impl<'a> Names<'a> {
                 .insert(&step.id, if surely { Known::Surely } else { Known::Perhaps });
             let shape = self.shape(step);
             self.shapes.insert(&step.id, shape);
+            self.undo_of(step);
             if step.when.is_none() && matches!(step.action, Action::Stop { .. }) {
                 stopped = stopped.or(Some(step));
             }
@@ -182,8 +183,20 @@ impl<'a> Names<'a> {
             | Action::Run(_)
             | Action::Emit(_)
             | Action::Respond(_)
+            | Action::Compensate
             | Action::Stop { .. } => {}
         }
+    }
+
+    /// What undoes the step is done after it was done, and nothing else sees it.
+    fn undo_of(&mut self, step: &'a Step) {
+        if step.undo.is_empty() {
+            return;
+        }
+        let before = self.known.clone();
+        self.known.insert(&step.id, Known::Surely);
+        self.block(&step.undo);
+        self.known = before;
     }
 
     /// The steps for a failure of the step itself: one of these blocks is taken, or none.
@@ -272,6 +285,7 @@ impl<'a> Names<'a> {
             Action::Run(_) => names(&["run"]),
             Action::Emit(_) => names(&["id"]),
             Action::Respond(_) => names(&["delivered"]),
+            Action::Compensate => names(&["undone"]),
             Action::If { .. }
             | Action::Switch(_)
             | Action::ForEach(_)

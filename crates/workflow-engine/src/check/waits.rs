@@ -2,10 +2,15 @@
 
 use super::calls::check_connection;
 use crate::catalogue::Catalogue;
-use crate::definition::{Action, Step, WaitFor};
+use crate::definition::{Action, Step, UNDO, WaitFor};
 use crate::problem::{Problem, child};
 
 pub(super) fn check(steps: &[Step], catalogue: &dyn Catalogue, problems: &mut Vec<Problem>) {
+    inside(steps, None, catalogue, problems);
+}
+
+/// `around`: what the steps stand in that leaves no place for a `compensate`.
+fn inside(steps: &[Step], around: Option<&'static str>, catalogue: &dyn Catalogue, problems: &mut Vec<Problem>) {
     for step in steps {
         match &step.action {
             Action::WaitFor(wait) => wait_for(step, wait, catalogue, problems),
@@ -17,10 +22,24 @@ pub(super) fn check(steps: &[Step], catalogue: &dyn Catalogue, problems: &mut Ve
                     problems.push(problem.did_you_mean(&run.workflow, known.iter().map(String::as_str)));
                 }
             }
+            Action::Compensate => {
+                if let Some(around) = around {
+                    let message =
+                        format!("a `compensate` undoes one step after the other and cannot stand in {around}");
+                    let problem = Problem::new(child(&step.pointer, "compensate"), "misplaced_step", message);
+                    problems.push(problem.suggest("put it into `catch` or `on_failure` around it"));
+                }
+            }
             _ => {}
         }
-        for block in step.blocks() {
-            check(block, catalogue, problems);
+        let own = match step.action {
+            Action::ForEach(_) => Some("a `for_each`"),
+            Action::Parallel(_) => Some("a `parallel`"),
+            _ => None,
+        };
+        for (label, block) in step.labelled_blocks() {
+            let own = own.or_else(|| (label == UNDO).then_some("`undo`"));
+            inside(block, own.or(around), catalogue, problems);
         }
     }
 }

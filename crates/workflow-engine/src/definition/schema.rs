@@ -57,193 +57,263 @@ pub(super) fn workflow() -> Value {
                 "default": "fail",
                 "description": "What follows when the step failed for good; steps see `error`.",
             },
+            "undo": { "$ref": "#/$defs/steps", "description": "What undoes the step; done by a `compensate` after it was done." },
             "on_timeout": { "$ref": "#/$defs/steps", "description": "Done when it waited in vain; sees `error`." },
-            "step": {
-                "oneOf": [
-                    step("call", json!({
-                        "call": { "type": "string", "pattern": "^[^.]+\\..+$", "description": "connector.operation" },
-                        "connection": { "type": "string", "description": "The connection to use; by default the trigger's." },
-                        "with": { "type": "object", "description": "Arguments; texts may hold {{ }}." },
-                        "retry": {
-                            "type": "object",
-                            "additionalProperties": false,
-                            "properties": {
-                                "tries": { "type": "integer", "minimum": 1, "maximum": MAX_TRIES, "default": 12 },
-                                "first": { "$ref": "#/$defs/span", "default": "1s" },
-                                "max": { "$ref": "#/$defs/span", "default": "24h" },
-                                "factor": { "type": "number", "minimum": 1, "maximum": 10, "default": 3 },
-                            },
-                        },
-                        "timeout": { "$ref": "#/$defs/span", "default": "30s", "description": "Time limit of one try." },
-                        "on_error": { "$ref": "#/$defs/on_error" },
-                    }), &["call"]),
-                    step("if", json!({
-                        "if": { "$ref": "#/$defs/expression" },
-                        "then": { "$ref": "#/$defs/steps" },
-                        "else": { "$ref": "#/$defs/steps" },
-                    }), &["if", "then"]),
-                    step("switch", json!({
-                        "switch": {
-                            "oneOf": [
-                                { "$ref": "#/$defs/expression", "description": "A text, number or boolean that chooses among `cases`." },
-                                {
-                                    "type": "array",
-                                    "minItems": 1,
-                                    "maxItems": MAX_CASES,
-                                    "description": "The first whose `when` is true.",
-                                    "items": {
-                                        "type": "object",
-                                        "additionalProperties": false,
-                                        "required": ["when", "do"],
-                                        "properties": { "when": { "$ref": "#/$defs/expression" }, "do": { "$ref": "#/$defs/steps" } },
-                                    },
-                                },
-                            ],
-                        },
-                        "cases": {
-                            "type": "object",
-                            "minProperties": 1,
-                            "maxProperties": MAX_CASES,
-                            "propertyNames": { "not": { "const": DEFAULT_CASE } },
-                            "additionalProperties": { "$ref": "#/$defs/steps" },
-                            "description": "Values and their steps.",
-                        },
-                        "default": { "$ref": "#/$defs/steps", "description": "When no case holds." },
-                    }), &["switch"]),
-                    step("set", json!({
-                        "set": { "type": "object", "description": "Names and values; the output of the step." },
-                        "on_error": { "$ref": "#/$defs/on_error" },
-                    }), &["set"]),
-                    step("for_each", json!({
-                        "for_each": { "$ref": "#/$defs/expression", "description": "A list." },
-                        "as": { "$ref": "#/$defs/id", "default": "item" },
-                        "key": { "$ref": "#/$defs/expression", "description": "What tells an item from the others; its content by default." },
-                        "concurrency": { "type": "integer", "minimum": 1, "maximum": MAX_CONCURRENCY, "default": 1 },
-                        "on_error": { "enum": ["fail", "collect"], "default": "fail", "description": "`collect`: a failed item leaves the others alone." },
-                        "do": { "$ref": "#/$defs/steps" },
-                    }), &["for_each", "do"]),
-                    step("parallel", json!({
-                        "parallel": {
-                            "type": "object",
-                            "minProperties": 1,
-                            "maxProperties": MAX_BRANCHES,
-                            "propertyNames": { "$ref": "#/$defs/id" },
-                            "additionalProperties": { "$ref": "#/$defs/steps" },
-                            "description": "Names and the steps of each branch.",
-                        },
-                        "join": { "enum": ["all", "any", "first"], "default": "all", "description": "When the step is through: all branches are, one has succeeded, one is through." },
-                        "on_error": { "enum": ["fail", "collect"], "default": "fail", "description": "`collect`: a failed branch leaves the others alone." },
-                    }), &["parallel"]),
-                    step("sleep", json!({
-                        "sleep": {
-                            "oneOf": [
-                                { "type": "string", "description": "How long: a span, or {{ }} that gives one." },
-                                { "type": "number", "minimum": 0, "description": "How many seconds." },
-                                {
-                                    "type": "object",
-                                    "additionalProperties": false,
-                                    "minProperties": 1,
-                                    "maxProperties": 1,
-                                    "properties": {
-                                        "for": { "type": ["string", "number"], "description": "A span or a number of seconds." },
-                                        "until": { "type": ["string", "integer"], "description": "RFC 3339, or seconds since 1970." },
-                                    },
-                                },
-                            ],
-                        },
-                        "on_error": { "$ref": "#/$defs/on_error" },
-                    }), &["sleep"]),
-                    step("wait_for", json!({
-                        "wait_for": {
-                            "type": "object",
-                            "additionalProperties": false,
-                            "required": ["event", "key", "equals"],
-                            "properties": {
-                                "event": { "type": "string", "pattern": "^[^.]+\\..+$", "description": "connector.event_type" },
-                                "connection": { "type": "string", "description": "Only events of this connection." },
-                                "key": { "$ref": "#/$defs/expression", "description": "Computed of every such event when it arrives; sees `arrived` alone." },
-                                "equals": { "$ref": "#/$defs/expression", "description": "What the key has to be for this run." },
-                                "where": { "$ref": "#/$defs/expression", "description": "Only an event for which this is true; sees `arrived` too." },
-                            },
-                        },
-                        "timeout": { "$ref": "#/$defs/span", "default": "30d" },
-                        "on_timeout": { "$ref": "#/$defs/on_timeout" },
-                        "on_error": { "$ref": "#/$defs/on_error" },
-                    }), &["wait_for"]),
-                    step("approve", json!({
-                        "approve": {
-                            "oneOf": [
-                                { "type": "string", "description": "What is asked." },
-                                {
-                                    "type": "object",
-                                    "additionalProperties": false,
-                                    "required": ["title"],
-                                    "properties": {
-                                        "title": { "type": "string", "description": "What is asked." },
-                                        "detail": { "type": "object", "description": "What else the person sees." },
-                                        "by": { "type": "array", "minItems": 1, "maxItems": MAX_APPROVERS, "items": { "type": "string" }, "description": "Who may decide." },
-                                    },
-                                },
-                            ],
-                        },
-                        "timeout": { "$ref": "#/$defs/span", "default": "30d" },
-                        "on_timeout": { "$ref": "#/$defs/on_timeout" },
-                        "on_reject": { "$ref": "#/$defs/steps", "description": "Done when a person said no; sees `error`." },
-                        "on_error": { "$ref": "#/$defs/on_error" },
-                    }), &["approve"]),
-                    step("run", json!({
-                        "run": { "type": "string", "description": "Name of the workflow to start." },
-                        "with": { "type": "object", "description": "Its input; texts may hold {{ }}." },
-                        "detach": { "type": "boolean", "default": false, "description": "Whether its end is not waited for." },
-                        "timeout": { "$ref": "#/$defs/span", "default": "30d" },
-                        "on_timeout": { "$ref": "#/$defs/on_timeout" },
-                        "on_error": { "$ref": "#/$defs/on_error" },
-                    }), &["run"]),
-                    step("emit", json!({
-                        "emit": {
-                            "type": "object",
-                            "additionalProperties": false,
-                            "required": ["type"],
-                            "properties": {
-                                "type": { "type": "string", "pattern": "^[A-Za-z0-9._-]{1,256}$", "description": "Type of the outgoing event." },
-                                "key": { "type": "string", "description": "Outgoing events with the same key keep their order." },
-                                "data": { "description": "What it says; texts may hold {{ }}." },
-                            },
-                        },
-                        "on_error": { "$ref": "#/$defs/on_error" },
-                    }), &["emit"]),
-                    step("respond", json!({
-                        "respond": {
-                            "type": "object",
-                            "additionalProperties": false,
-                            "properties": {
-                                "status": { "oneOf": [{ "type": "integer", "minimum": 200, "maximum": 599 }, { "$ref": "#/$defs/expression" }], "default": 200 },
-                                "headers": { "type": "object" },
-                                "body": { "description": "JSON, or text as it is; texts may hold {{ }}." },
-                                "within": { "$ref": "#/$defs/span", "default": "10s", "description": "How long the sender of the event is kept waiting." },
-                            },
-                        },
-                        "on_error": { "$ref": "#/$defs/on_error" },
-                    }), &["respond"]),
-                    step("try", json!({
-                        "try": { "$ref": "#/$defs/steps" },
-                        "catch": { "$ref": "#/$defs/steps", "description": "When a step of `try` failed; sees `error`." },
-                        "finally": { "$ref": "#/$defs/steps", "description": "In any case." },
-                    }), &["try"]),
-                    step("stop", json!({
-                        "stop": {
-                            "type": "object",
-                            "additionalProperties": false,
-                            "properties": {
-                                "status": { "enum": ["succeeded", "failed"], "default": "succeeded" },
-                                "reason": { "type": "string" },
-                            },
-                        },
-                    }), &["stop"]),
-                ],
-            },
+            "step": { "oneOf": step_kinds() },
         },
     })
+}
+
+fn step_kinds() -> Vec<Value> {
+    vec![
+        step(
+            "call",
+            json!({
+                "call": { "type": "string", "pattern": "^[^.]+\\..+$", "description": "connector.operation" },
+                "connection": { "type": "string", "description": "The connection to use; by default the trigger's." },
+                "with": { "type": "object", "description": "Arguments; texts may hold {{ }}." },
+                "retry": {
+                    "type": "object",
+                    "additionalProperties": false,
+                    "properties": {
+                        "tries": { "type": "integer", "minimum": 1, "maximum": MAX_TRIES, "default": 12 },
+                        "first": { "$ref": "#/$defs/span", "default": "1s" },
+                        "max": { "$ref": "#/$defs/span", "default": "24h" },
+                        "factor": { "type": "number", "minimum": 1, "maximum": 10, "default": 3 },
+                    },
+                },
+                "timeout": { "$ref": "#/$defs/span", "default": "30s", "description": "Time limit of one try." },
+                "on_error": { "$ref": "#/$defs/on_error" },
+                "undo": { "$ref": "#/$defs/undo" },
+            }),
+            &["call"],
+        ),
+        step(
+            "if",
+            json!({
+                "if": { "$ref": "#/$defs/expression" },
+                "then": { "$ref": "#/$defs/steps" },
+                "else": { "$ref": "#/$defs/steps" },
+            }),
+            &["if", "then"],
+        ),
+        step(
+            "switch",
+            json!({
+                "switch": {
+                    "oneOf": [
+                        { "$ref": "#/$defs/expression", "description": "A text, number or boolean that chooses among `cases`." },
+                        {
+                            "type": "array",
+                            "minItems": 1,
+                            "maxItems": MAX_CASES,
+                            "description": "The first whose `when` is true.",
+                            "items": {
+                                "type": "object",
+                                "additionalProperties": false,
+                                "required": ["when", "do"],
+                                "properties": { "when": { "$ref": "#/$defs/expression" }, "do": { "$ref": "#/$defs/steps" } },
+                            },
+                        },
+                    ],
+                },
+                "cases": {
+                    "type": "object",
+                    "minProperties": 1,
+                    "maxProperties": MAX_CASES,
+                    "propertyNames": { "not": { "const": DEFAULT_CASE } },
+                    "additionalProperties": { "$ref": "#/$defs/steps" },
+                    "description": "Values and their steps.",
+                },
+                "default": { "$ref": "#/$defs/steps", "description": "When no case holds." },
+            }),
+            &["switch"],
+        ),
+        step(
+            "set",
+            json!({
+                "set": { "type": "object", "description": "Names and values; the output of the step." },
+                "on_error": { "$ref": "#/$defs/on_error" },
+            }),
+            &["set"],
+        ),
+        step(
+            "for_each",
+            json!({
+                "for_each": { "$ref": "#/$defs/expression", "description": "A list." },
+                "as": { "$ref": "#/$defs/id", "default": "item" },
+                "key": { "$ref": "#/$defs/expression", "description": "What tells an item from the others; its content by default." },
+                "concurrency": { "type": "integer", "minimum": 1, "maximum": MAX_CONCURRENCY, "default": 1 },
+                "on_error": { "enum": ["fail", "collect"], "default": "fail", "description": "`collect`: a failed item leaves the others alone." },
+                "do": { "$ref": "#/$defs/steps" },
+            }),
+            &["for_each", "do"],
+        ),
+        step(
+            "parallel",
+            json!({
+                "parallel": {
+                    "type": "object",
+                    "minProperties": 1,
+                    "maxProperties": MAX_BRANCHES,
+                    "propertyNames": { "$ref": "#/$defs/id" },
+                    "additionalProperties": { "$ref": "#/$defs/steps" },
+                    "description": "Names and the steps of each branch.",
+                },
+                "join": { "enum": ["all", "any", "first"], "default": "all", "description": "When the step is through: all branches are, one has succeeded, one is through." },
+                "on_error": { "enum": ["fail", "collect"], "default": "fail", "description": "`collect`: a failed branch leaves the others alone." },
+            }),
+            &["parallel"],
+        ),
+        step(
+            "sleep",
+            json!({
+                "sleep": {
+                    "oneOf": [
+                        { "type": "string", "description": "How long: a span, or {{ }} that gives one." },
+                        { "type": "number", "minimum": 0, "description": "How many seconds." },
+                        {
+                            "type": "object",
+                            "additionalProperties": false,
+                            "minProperties": 1,
+                            "maxProperties": 1,
+                            "properties": {
+                                "for": { "type": ["string", "number"], "description": "A span or a number of seconds." },
+                                "until": { "type": ["string", "integer"], "description": "RFC 3339, or seconds since 1970." },
+                            },
+                        },
+                    ],
+                },
+                "on_error": { "$ref": "#/$defs/on_error" },
+            }),
+            &["sleep"],
+        ),
+        step(
+            "wait_for",
+            json!({
+                "wait_for": {
+                    "type": "object",
+                    "additionalProperties": false,
+                    "required": ["event", "key", "equals"],
+                    "properties": {
+                        "event": { "type": "string", "pattern": "^[^.]+\\..+$", "description": "connector.event_type" },
+                        "connection": { "type": "string", "description": "Only events of this connection." },
+                        "key": { "$ref": "#/$defs/expression", "description": "Computed of every such event when it arrives; sees `arrived` alone." },
+                        "equals": { "$ref": "#/$defs/expression", "description": "What the key has to be for this run." },
+                        "where": { "$ref": "#/$defs/expression", "description": "Only an event for which this is true; sees `arrived` too." },
+                    },
+                },
+                "timeout": { "$ref": "#/$defs/span", "default": "30d" },
+                "on_timeout": { "$ref": "#/$defs/on_timeout" },
+                "on_error": { "$ref": "#/$defs/on_error" },
+            }),
+            &["wait_for"],
+        ),
+        step(
+            "approve",
+            json!({
+                "approve": {
+                    "oneOf": [
+                        { "type": "string", "description": "What is asked." },
+                        {
+                            "type": "object",
+                            "additionalProperties": false,
+                            "required": ["title"],
+                            "properties": {
+                                "title": { "type": "string", "description": "What is asked." },
+                                "detail": { "type": "object", "description": "What else the person sees." },
+                                "by": { "type": "array", "minItems": 1, "maxItems": MAX_APPROVERS, "items": { "type": "string" }, "description": "Who may decide." },
+                            },
+                        },
+                    ],
+                },
+                "timeout": { "$ref": "#/$defs/span", "default": "30d" },
+                "on_timeout": { "$ref": "#/$defs/on_timeout" },
+                "on_reject": { "$ref": "#/$defs/steps", "description": "Done when a person said no; sees `error`." },
+                "on_error": { "$ref": "#/$defs/on_error" },
+            }),
+            &["approve"],
+        ),
+        step(
+            "run",
+            json!({
+                "run": { "type": "string", "description": "Name of the workflow to start." },
+                "with": { "type": "object", "description": "Its input; texts may hold {{ }}." },
+                "detach": { "type": "boolean", "default": false, "description": "Whether its end is not waited for." },
+                "timeout": { "$ref": "#/$defs/span", "default": "30d" },
+                "on_timeout": { "$ref": "#/$defs/on_timeout" },
+                "on_error": { "$ref": "#/$defs/on_error" },
+                "undo": { "$ref": "#/$defs/undo" },
+            }),
+            &["run"],
+        ),
+        step(
+            "emit",
+            json!({
+                "emit": {
+                    "type": "object",
+                    "additionalProperties": false,
+                    "required": ["type"],
+                    "properties": {
+                        "type": { "type": "string", "pattern": "^[A-Za-z0-9._-]{1,256}$", "description": "Type of the outgoing event." },
+                        "key": { "type": "string", "description": "Outgoing events with the same key keep their order." },
+                        "data": { "description": "What it says; texts may hold {{ }}." },
+                    },
+                },
+                "on_error": { "$ref": "#/$defs/on_error" },
+                "undo": { "$ref": "#/$defs/undo" },
+            }),
+            &["emit"],
+        ),
+        step(
+            "respond",
+            json!({
+                "respond": {
+                    "type": "object",
+                    "additionalProperties": false,
+                    "properties": {
+                        "status": { "oneOf": [{ "type": "integer", "minimum": 200, "maximum": 599 }, { "$ref": "#/$defs/expression" }], "default": 200 },
+                        "headers": { "type": "object" },
+                        "body": { "description": "JSON, or text as it is; texts may hold {{ }}." },
+                        "within": { "$ref": "#/$defs/span", "default": "10s", "description": "How long the sender of the event is kept waiting." },
+                    },
+                },
+                "on_error": { "$ref": "#/$defs/on_error" },
+            }),
+            &["respond"],
+        ),
+        step(
+            "try",
+            json!({
+                "try": { "$ref": "#/$defs/steps" },
+                "catch": { "$ref": "#/$defs/steps", "description": "When a step of `try` failed; sees `error`." },
+                "finally": { "$ref": "#/$defs/steps", "description": "In any case." },
+            }),
+            &["try"],
+        ),
+        step(
+            "compensate",
+            json!({
+                "compensate": { "const": "all", "description": "Does the steps of `undo` of what was done, newest first." },
+                "on_error": { "$ref": "#/$defs/on_error" },
+            }),
+            &["compensate"],
+        ),
+        step(
+            "stop",
+            json!({
+                "stop": {
+                    "type": "object",
+                    "additionalProperties": false,
+                    "properties": {
+                        "status": { "enum": ["succeeded", "failed"], "default": "succeeded" },
+                        "reason": { "type": "string" },
+                    },
+                },
+            }),
+            &["stop"],
+        ),
+    ]
 }
 
 fn step(title: &str, own: Value, required: &[&str]) -> Value {

@@ -16,7 +16,7 @@ use crate::problem::{Problem, child};
 use crate::run::{STEP_ROOTS, sleep};
 
 /// The keys that say what a step does, and the keys that may stand beside them.
-const KINDS: [(&str, &[&str]); 14] = [
+const KINDS: [(&str, &[&str]); 15] = [
     (
         "call",
         &[
@@ -28,6 +28,7 @@ const KINDS: [(&str, &[&str]); 14] = [
             "retry",
             "timeout",
             "on_error",
+            "undo",
         ],
     ),
     ("if", &["id", "when", "if", "then", "else"]),
@@ -66,11 +67,13 @@ const KINDS: [(&str, &[&str]); 14] = [
             "timeout",
             "on_timeout",
             "on_error",
+            "undo",
         ],
     ),
-    ("emit", &["id", "when", "emit", "on_error"]),
+    ("emit", &["id", "when", "emit", "on_error", "undo"]),
     ("respond", &["id", "when", "respond", "on_error"]),
     ("try", &["id", "when", "try", "catch", "finally"]),
+    ("compensate", &["id", "when", "compensate", "on_error"]),
     ("stop", &["id", "when", "stop"]),
 ];
 /// The longest id of a step in bytes: ids are part of paths, paths of keys and of every journal.
@@ -180,11 +183,13 @@ impl<'p> Steps<'p> {
         };
         let on_timeout = handler("on_timeout").unwrap_or_default();
         let on_reject = handler("on_reject").unwrap_or_default();
+        let undo = handler("undo").unwrap_or_default();
         let action = match kind {
             "call" => self.call(&fields).map(Action::Call),
             "wait_for" => self.wait_for(&fields).map(Action::WaitFor),
             "approve" => self.approve(&fields).map(Action::Approve),
             "run" => self.child(&fields).map(Action::Run),
+            "compensate" => self.compensate(&fields),
             "emit" => self.emit(&fields).map(Action::Emit),
             "respond" => self.respond(&fields).map(Action::Respond),
             "if" => self.branches(&fields, depth),
@@ -203,6 +208,7 @@ impl<'p> Steps<'p> {
             on_error,
             on_timeout,
             on_reject,
+            undo,
             action: action?,
         })
     }
@@ -500,6 +506,12 @@ impl<'p> Steps<'p> {
             catch: block("catch").unwrap_or_default(),
             finally: block("finally").unwrap_or_default(),
         })
+    }
+
+    /// `compensate: all`: there is nothing to choose, and nothing to misunderstand.
+    fn compensate(&mut self, fields: &Fields<'_>) -> Option<Action> {
+        let words = [("all", Action::Compensate)];
+        fields.word("compensate", &words, self.problems)
     }
 
     /// `sleep: 5m`, `sleep: { for: … }` or `sleep: { until: … }`.

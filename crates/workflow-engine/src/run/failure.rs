@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::fold::EFFECT_UNKNOWN;
 use super::fork::record;
 use super::state::{Branch, Closed, Failure, Guard, Place, ReadState, Rescue, RunState, Slot, Verdict};
-use crate::definition::Join;
+use crate::definition::{Join, UNDO};
 use crate::document::Document;
 use crate::journal::{Caught, Ending, Exchanges, Target};
 use crate::plan::{CATCH, FINALLY, Parent, TRY, Task};
@@ -122,6 +122,7 @@ impl RunState {
         match way {
             (outer, Via::Block(block)) => self.catch(&outer, block, failure),
             (outer, Via::Item(item)) => self.set_item_settling(&outer, item, failure),
+            (outer, Via::Undo) => self.set_undo_settling(&outer, failure),
         }
     }
 
@@ -141,6 +142,7 @@ impl RunState {
             }
             (Some(Slot::Fork(_)), Via::Block(_)) => !matches!(node.task, Task::Parallel(Join::All)),
             (Some(Slot::Loop(_)), Via::Item(_)) => self.collects(place.node),
+            (Some(Slot::Undo(_)), Via::Undo) => true,
             _ => false,
         }
     }
@@ -196,6 +198,7 @@ impl RunState {
                 format!("{}.{label}.", caught.step)
             }
             (Some(Slot::Loop(_)), Some(key)) => format!("{}[{key}].", caught.step),
+            (Some(Slot::Undo(_)), Some(step)) => format!("{step}.{UNDO}."),
             (_, Some(label)) => format!("{}.{label}.", caught.step),
             (_, None) => return,
         };
@@ -205,6 +208,7 @@ impl RunState {
         self.waits.retain(|path, _| !path.starts_with(&inside));
         match slot {
             Some(Slot::Guard(guard)) => self.leave_block(&place, &guard),
+            Some(Slot::Undo(undo)) => self.leave_undo(&place, &undo),
             Some(Slot::Fork(fork)) => {
                 let node = self.program.0.nodes.get(place.node);
                 let number = node
@@ -254,6 +258,9 @@ impl RunState {
 
     /// The last step of a block is through.
     pub(super) fn close_block(&mut self, place: Place, block: usize, output: Document) {
+        if self.is_undo(place.node, block) {
+            return self.undone(&place);
+        }
         let slot = self.slot(&place).cloned();
         let has_finally = self
             .program
@@ -302,6 +309,7 @@ impl RunState {
                 matches!(fork.branches.get(block), Some(Branch::Settling(_) | Branch::Leaving))
             }
             (_, Via::Item(item)) => self.item_settles(&outer, item),
+            (Some(Slot::Undo(undo)), Via::Undo) => undo.settling.is_some(),
             _ => false,
         })
     }
@@ -337,7 +345,14 @@ impl RunState {
                 }
                 Parent::Block(outer, block) => {
                     at.node = outer;
-                    Via::Block(block)
+                    // What undoes a step stands in the `compensate` that has it done.
+                    match self.undoing.get(&at).filter(|_| self.is_undo(outer, block)) {
+                        Some(compensate) => {
+                            at = compensate.clone();
+                            Via::Undo
+                        }
+                        None => Via::Block(block),
+                    }
                 }
             };
             Some((at.clone(), via))
@@ -350,4 +365,6 @@ impl RunState {
 enum Via {
     Block(usize),
     Item(usize),
+    /// In the steps that undo what it undoes.
+    Undo,
 }

@@ -115,6 +115,11 @@ impl RunState {
             Entry::Awaited(awaited) => self.fold_awaited(awaited),
             Entry::Arrived(arrived) => self.fold_arrived(arrived),
             Entry::PassedOver(_) => {}
+            Entry::Compensating(compensating) => self.fold_compensating(compensating),
+            Entry::Compensated(compensated) => {
+                let closed = Closed::plain(Verdict::Done, Some(compensated.output.clone()));
+                self.close_path(&compensated.step, closed);
+            }
             Entry::Paused(paused) => {
                 self.paused.get_or_insert(paused.at);
             }
@@ -290,6 +295,7 @@ impl RunState {
                             error: None,
                             attempts: attempt.attempt,
                             exchanges: Some(Arc::clone(&attempt.exchanges)),
+                            items: None,
                         },
                     ),
                 }
@@ -395,8 +401,10 @@ impl RunState {
         let mut frame = &mut self.frame;
         for (node, item) in program.nodes.get(place.node)?.loops.iter().zip(&place.items) {
             let slot = program.nodes.get(*node)?.slot;
-            let Slot::Loop(state) = frame.slots.get_mut(slot)? else {
-                return None;
+            let state = match frame.slots.get_mut(slot)? {
+                Slot::Loop(state) => state,
+                Slot::Closed(closed) => Arc::make_mut(closed).items.as_mut()?,
+                _ => return None,
             };
             let item = Arc::make_mut(state).items.get_mut(*item)?;
             frame = &mut Arc::make_mut(item).frame;
@@ -428,6 +436,8 @@ impl RunState {
     /// Closes a step, and what is through with it.
     pub(super) fn close(&mut self, place: Place, closed: Closed) {
         let output = closed.output.clone();
+        self.note_undoable(&place, closed.verdict);
+        let closed = self.keep_items(&place, closed);
         self.put_slot(&place, |_| Slot::Closed(Arc::new(closed)));
         let node = self.program.0.nodes.get(place.node);
         let Some(parent) = node.filter(|node| node.closes_block).map(|node| node.parent) else {

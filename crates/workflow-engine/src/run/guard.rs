@@ -130,7 +130,7 @@ impl<'a> Walk<'a> {
     /// Gives up what is open in the steps whose paths begin with `inside`; true when nothing is any more.
     ///
     /// An effect that may have taken place is followed up until it is known: whatever comes next may have to undo it.
-    fn settle(&mut self, inside: &str) -> bool {
+    pub(super) fn settle(&mut self, inside: &str) -> bool {
         let is_inside = |call: &OpenCall| matches!(&call.of, Target::Step(path) if path.starts_with(inside));
         let mut given_up: Vec<(CallId, Target, bool)> = Vec::new();
         let mut stays = false;

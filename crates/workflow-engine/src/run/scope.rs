@@ -331,7 +331,8 @@ impl<'a> RunScope<'a> {
             | Slot::Inside(_)
             | Slot::Loop(_)
             | Slot::Fork(_)
-            | Slot::Guard(_) => None,
+            | Slot::Guard(_)
+            | Slot::Undo(_) => None,
             Slot::Rescue(rescue) => Some(&rescue.closed),
         }
     }
@@ -393,7 +394,7 @@ impl<'a> RunScope<'a> {
                 .run
                 .frame(&outer.loops, items)
                 .and_then(|frame| frame.slots.get(outer.slot));
-            let Some(Slot::Loop(state)) = slot else {
+            let Some(state) = slot.and_then(Slot::items) else {
                 return Found::Missing;
             };
             return state

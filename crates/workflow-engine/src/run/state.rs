@@ -77,6 +77,10 @@ pub struct RunState {
     pub(super) waits: BTreeMap<Arc<str>, Place>,
     /// The events that steps have waited for and got.
     pub(super) taken: BTreeSet<EventId>,
+    /// Steps that were done and can be undone, in the order in which they were done.
+    pub(super) undoable: Vec<Place>,
+    /// Steps that a `compensate` is undoing, and that one.
+    pub(super) undoing: BTreeMap<Place, Place>,
     /// Since when it stands still, and how long it did so before.
     pub(super) paused: Option<Timestamp>,
     pub(super) paused_for: Duration,
@@ -152,7 +156,20 @@ pub(super) enum Slot {
     Guard(Arc<Guard>),
     /// A step that failed, and the steps for that are not through.
     Rescue(Arc<Rescue>),
+    /// A `compensate` that is not through.
+    Undo(Arc<Undo>),
     Closed(Arc<Closed>),
+}
+
+impl Slot {
+    /// The items of a loop, also of one that is through, if they may have to be undone.
+    pub(super) fn items(&self) -> Option<&Arc<Loop>> {
+        match self {
+            Self::Loop(items) => Some(items),
+            Self::Closed(closed) => closed.items.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// A `parallel` that is not through.
@@ -205,6 +222,19 @@ pub(super) struct Rescue {
     pub(super) closed: Closed,
 }
 
+/// A `compensate` that is not through.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Undo {
+    /// The steps that it undoes, in this order.
+    pub(super) of: Vec<Place>,
+    /// How many of them it is through with.
+    pub(super) done: usize,
+    /// Undoing the one at hand failed, and what is open there comes to an end.
+    pub(super) settling: Option<Failure>,
+    /// What could not be undone.
+    pub(super) failed: Vec<Failure>,
+}
+
 /// A `for_each` that is not through.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Loop {
@@ -243,6 +273,8 @@ pub(super) struct Closed {
     pub(super) error: Option<(Arc<str>, Arc<str>)>,
     pub(super) attempts: u32,
     pub(super) exchanges: Option<Exchanges>,
+    /// The items of a loop in which something was done that can be undone.
+    pub(super) items: Option<Arc<Loop>>,
 }
 
 impl Closed {
@@ -253,6 +285,7 @@ impl Closed {
             error: None,
             attempts: 0,
             exchanges: None,
+            items: None,
         }
     }
 }
@@ -314,6 +347,8 @@ impl RunState {
             sleeps: BTreeSet::new(),
             waits: BTreeMap::new(),
             taken: BTreeSet::new(),
+            undoable: Vec::new(),
+            undoing: BTreeMap::new(),
             paused: None,
             paused_for: Duration::ZERO,
             failed: None,
@@ -403,10 +438,7 @@ impl RunState {
         let mut frame = &self.frame;
         for (node, item) in loops.iter().zip(items) {
             let slot = self.program.0.nodes.get(*node)?.slot;
-            let Slot::Loop(state) = frame.slots.get(slot)? else {
-                return None;
-            };
-            frame = &state.items.get(*item)?.frame;
+            frame = &frame.slots.get(slot)?.items()?.items.get(*item)?.frame;
         }
         Some(frame)
     }
@@ -459,10 +491,10 @@ impl RunState {
                     node: parent,
                     items: outer.to_vec(),
                 };
-                let key = match (self.slot(&place), last) {
-                    (Some(Slot::Loop(state)), Some(last)) => state.items.get(last).map(|item| &item.key),
-                    _ => None,
-                };
+                let items = self.slot(&place).and_then(Slot::items);
+                let key = items
+                    .zip(last)
+                    .and_then(|(items, last)| Some(&items.items.get(last)?.key));
                 path.push('[');
                 path.push_str(key.map_or("", |key| key));
                 path.push_str("].");
@@ -489,9 +521,7 @@ impl RunState {
                 node: *outer,
                 items: items.clone(),
             };
-            let Some(Slot::Loop(state)) = self.slot(&place) else {
-                return None;
-            };
+            let state = self.slot(&place)?.items()?;
             items.push(*state.by_key.get(keys.next()?)?);
         }
         Some(Place { node, items })

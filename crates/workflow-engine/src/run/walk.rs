@@ -199,6 +199,7 @@ impl<'a> Walk<'a> {
                 (Slot::Loop(_), Task::ForEach(each)) => self.items(&place, each, items),
                 (Slot::Fork(_), _) => self.forked(&place, node, items),
                 (Slot::Guard(_), _) => self.guarded(&place, node, items),
+                (Slot::Undo(_), _) => self.undo(&place),
                 (Slot::Rescue(rescue), _) => match node.blocks.get(rescue.block) {
                     Some(inside) => self.block(&inside.steps, items),
                     None => false,
@@ -306,6 +307,7 @@ impl<'a> Walk<'a> {
             }),
             (Ok(true), Task::WaitFor(wait)) => self.await_event(place, &path, wait),
             (Ok(true), Task::Approve(approve)) => self.ask(place, &path, approve),
+            (Ok(true), Task::Compensate) => Ok(self.compensate(place, &path)),
             (Ok(true), Task::ForEach(each)) => self.list(place, &path, each),
             (Ok(true), Task::Stop { status, reason }) => match reason.render(&self.scope(place)) {
                 Ok(reason) => {

@@ -74,7 +74,7 @@ fn the_document_itself() {
 }
 
 const KINDS: &str =
-    "call, if, switch, set, for_each, parallel, sleep, wait_for, approve, run, emit, respond, try, stop";
+    "call, if, switch, set, for_each, parallel, sleep, wait_for, approve, run, emit, respond, try, compensate, stop";
 
 #[test]
 fn the_shape_of_steps() {
@@ -359,6 +359,7 @@ fn the_published_schema_says_what_the_parser_takes() {
         ("emit", "emit: { type: a }"),
         ("respond", "respond: {}"),
         ("try", "try: [], catch: []"),
+        ("compensate", "compensate: all"),
         ("stop", "stop: {}"),
     ];
     for (at, (kind, body)) in bodies.iter().enumerate() {

@@ -19,4 +19,5 @@ mod replay;
 mod sleeping;
 mod support;
 mod telling;
+mod undoing;
 mod waiting;

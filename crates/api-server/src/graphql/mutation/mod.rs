@@ -6,6 +6,7 @@
 mod connection;
 mod documents;
 mod endpoint;
+mod operate;
 mod run;
 mod token;
 mod workflow;
@@ -28,6 +29,7 @@ pub(crate) struct Mutation(
     endpoint::EndpointMutations,
     workflow::WorkflowMutations,
     run::RunMutations,
+    operate::OperateMutations,
     token::TokenMutations,
 );
 

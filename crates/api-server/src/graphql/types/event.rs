@@ -244,6 +244,8 @@ pub(crate) enum EventSource {
     Manual,
     /// A program started it.
     Api,
+    /// A step of another run.
+    Workflow,
 }
 
 impl From<Source> for EventSource {
@@ -255,6 +257,7 @@ impl From<Source> for EventSource {
             Source::Schedule => EventSource::Schedule,
             Source::Manual => EventSource::Manual,
             Source::Api => EventSource::Api,
+            Source::Workflow => EventSource::Workflow,
         }
     }
 }

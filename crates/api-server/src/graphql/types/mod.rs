@@ -1,5 +1,6 @@
 //! The objects of the schema, one file each. They show rows and configuration; they decide nothing.
 
+pub(crate) mod approval;
 pub(crate) mod body;
 pub(crate) mod connection;
 pub(crate) mod connector;
@@ -8,6 +9,7 @@ pub(crate) mod event;
 pub(crate) mod exchange;
 pub(crate) mod header;
 pub(crate) mod node;
+pub(crate) mod outgoing;
 pub(crate) mod refused_request;
 pub(crate) mod replay_preview;
 pub(crate) mod run;

@@ -166,6 +166,16 @@ named_enum! {
         Parallel = "parallel",
         /// A pause.
         Sleep = "sleep",
+        /// A pause until an event arrives.
+        WaitFor = "wait_for",
+        /// A pause until a person decides.
+        Approve = "approve",
+        /// A run of another workflow.
+        Run = "run",
+        /// An outgoing event.
+        Emit = "emit",
+        /// An answer to whoever sent the event.
+        Respond = "respond",
         /// Steps whose failure is handled.
         Try = "try",
         /// The end of the run.

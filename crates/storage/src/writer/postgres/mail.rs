@@ -30,8 +30,19 @@ pub(super) struct MailColumns {
     looks: Vec<(WaitKey, i64, i64, i64)>,
     /// Steps that wait for the end of a run: run that waits, run waited for, time.
     watches: Vec<(i64, i64, i64)>,
+    sends: Sends,
     /// Runs that end: key, run, time.
     ends: Vec<(WaitKey, i64, i64)>,
+}
+
+/// Requests to other runs.
+#[derive(Default)]
+struct Sends {
+    id: Vec<i64>,
+    run: Vec<i64>,
+    workspace: Vec<i64>,
+    at: Vec<i64>,
+    body: Vec<String>,
 }
 
 #[derive(Default)]
@@ -75,6 +86,13 @@ impl MailColumns {
                     for wait in &change.opened {
                         columns.open(run, change.workspace.as_raw(), wait);
                     }
+                    for request in &change.sends {
+                        columns.sends.id.push(request.id);
+                        columns.sends.run.push(request.run.as_raw());
+                        columns.sends.workspace.push(request.workspace.as_raw());
+                        columns.sends.at.push(request.at.as_unix_ms());
+                        columns.sends.body.push(request.body.clone());
+                    }
                     if change.ends {
                         let key = WaitKey::end_of(row.run);
                         let at = row.update.as_ref().and_then(|update| update.finished_at);
@@ -88,6 +106,7 @@ impl MailColumns {
         let idle = columns.locks.is_empty()
             && columns.taken.0.is_empty()
             && columns.closed.0.is_empty()
+            && columns.sends.id.is_empty()
             && columns.opened.run.is_empty();
         (!idle).then_some(columns)
     }
@@ -200,6 +219,25 @@ impl MailColumns {
                 .add(self.watches.iter().map(|watch| watch.1).collect::<Vec<_>>())
                 .add(self.watches.iter().map(|watch| watch.2).collect::<Vec<_>>());
             mailed.extend(run(connection, &text, binds).await?);
+        }
+        if !self.sends.id.is_empty() {
+            // Their rows stay as they are until our commit, so none of them ends in between.
+            let text = "WITH open AS (SELECT run.id AS run_id, s.id, s.at, s.body \
+                FROM UNNEST($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[]) AS s (id, run, workspace, at, body) \
+                JOIN run ON run.id = s.run AND run.workspace_id = s.workspace AND run.status < 2 FOR SHARE OF run), \
+                told AS (INSERT INTO inbox (run_id, id, kind, body, created_at) \
+                SELECT run_id, id, $1::smallint, body, at FROM open RETURNING run_id) \
+                SELECT run.id FROM run WHERE run.owner = $2 AND run.id IN (SELECT run_id FROM told)";
+            let sends = self.sends;
+            let binds = Binds::new()
+                .add(mail_kind_code(MailKind::Request))
+                .add(slot)
+                .add(sends.id)
+                .add(sends.run)
+                .add(sends.workspace)
+                .add(sends.at)
+                .add(sends.body);
+            mailed.extend(run(connection, text, binds).await?);
         }
         if !self.ends.is_empty() {
             mailed.extend(tell(connection, slot, MailKind::RunEnded, &self.ends).await?);

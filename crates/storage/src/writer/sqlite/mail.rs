@@ -40,6 +40,16 @@ pub(super) fn changed(
     for wait in &change.opened {
         open(transaction, row.run, change, wait, mailed)?;
     }
+    for request in &change.sends {
+        let statement = transaction.prepare_cached(
+            "INSERT INTO inbox (run_id, id, kind, body, created_at) SELECT id, ?1, ?2, ?3, ?4 FROM run \
+             WHERE id = ?5 AND workspace_id = ?6 AND status < 2 RETURNING run_id",
+        )?;
+        let kind = mail_kind_code(MailKind::Request);
+        let (at, to) = (request.at.as_unix_ms(), request.run.as_raw());
+        let values = params![request.id, kind, request.body, at, to, request.workspace.as_raw()];
+        note(statement, values, mailed)?;
+    }
     if change.ends {
         let at = row.update.as_ref().and_then(|update| update.finished_at);
         let at = at.unwrap_or_else(|| Timestamp::from_unix_ms(0));

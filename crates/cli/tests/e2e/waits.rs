@@ -1,0 +1,298 @@
+//! Runs that wait for events, people and other runs; runs that are held, ended, and answer their callers.
+
+use crate::support::{SOON, Server, eventually, http, stderr, stdout};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const ORDERS: &str = r#"
+kind: Endpoint
+name: shop
+connector: generic
+verify: { token: { at: "header:X-Shop-Token" } }
+secrets: [shop-token-0123456789]
+---
+kind: Workflow
+name: ship
+on: { event: generic.order.placed }
+steps:
+  - id: paid
+    wait_for:
+      event: generic.order.paid
+      key: "{{ arrived.data.order }}"
+      equals: "{{ event.data.id }}"
+    timeout: 1d
+  - { id: end, set: { amount: "{{ steps.paid.data.amount }}" } }
+"#;
+
+async fn sent(server: &Server, body: Value) {
+    let answer = server
+        .hook("shop", &[("x-shop-token", "shop-token-0123456789")], body.to_string())
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+}
+
+fn placed(order: u32) -> Value {
+    json!({ "type": "order.placed", "id": order, "event_id": order })
+}
+
+fn paid(order: u32, amount: u32) -> Value {
+    json!({ "type": "order.paid", "id": format!("pay-{order}"), "order": order, "amount": amount })
+}
+
+fn id(server: &Server, arguments: &[&str]) -> String {
+    let output = server.weir(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    stdout(&output).trim().to_owned()
+}
+
+async fn runs_in(server: &Server, status: &str, count: usize) -> Vec<Value> {
+    eventually(&format!("{count} runs are {status}"), SOON, async || {
+        let runs = server.runs(&["--status", status]);
+        (runs.len() == count).then_some(runs)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_finds_the_run_that_waits_for_it_also_over_a_crash() {
+    let mut server = Server::start().await;
+    server.apply(ORDERS);
+    for order in 1..=3 {
+        sent(&server, placed(order)).await;
+    }
+    runs_in(&server, "waiting", 3).await;
+    sent(&server, paid(2, 20)).await;
+    runs_in(&server, "succeeded", 1).await;
+    server.kill();
+    server.start_again().await;
+    sent(&server, paid(1, 10)).await;
+    sent(&server, paid(1, 10)).await;
+    sent(&server, paid(9, 90)).await;
+    let runs = runs_in(&server, "succeeded", 2).await;
+    let first = runs.last().unwrap()["id"].as_str().unwrap();
+    let told = stdout(&server.weir(&["run", "show", first]));
+    assert!(
+        told.contains("wait_for") && told.contains("generic.order.paid"),
+        "{told}"
+    );
+    assert_eq!(server.runs(&["--status", "waiting"]).len(), 1);
+}
+
+const ASKS: &str = "
+kind: Workflow
+name: refund
+on: { manual: {} }
+steps:
+  - { id: ok, approve: { title: \"Refund {{ event.data.amount }}?\", by: [admin] }, timeout: 1d }
+  - { id: end, set: { by: \"{{ steps.ok.by }}\", note: \"{{ steps.ok.note }}\" } }
+---
+kind: Workflow
+name: others
+on: { manual: {} }
+steps:
+  - { id: ok, approve: { title: For somebody else, by: [somebody] } }
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_decide_hold_and_end_runs() {
+    let mut server = Server::start().await;
+    server.apply(ASKS);
+    let yes = id(&server, &["run", "start", "refund", "--input", r#"{"amount": 5}"#]);
+    let no = id(&server, &["run", "start", "refund", "--input", r#"{"amount": 500}"#]);
+    let theirs = id(&server, &["run", "start", "others"]);
+    runs_in(&server, "waiting", 3).await;
+    let asked = server.list(&["approvals", "--json"]);
+    assert_eq!(asked.len(), 3);
+    assert_eq!(asked[2]["title"], "Refund 5?");
+    server.kill();
+    server.start_again().await;
+    id(&server, &["approve", &yes, "ok", "--note", "fine"]);
+    id(&server, &["reject", &no, "ok", "--note", "too much"]);
+    let refused = server.weir(&["approve", &theirs, "ok"]);
+    assert!(!refused.status.success() && stderr(&refused).contains("only somebody may decide this"));
+    runs_in(&server, "succeeded", 1).await;
+    let failed = runs_in(&server, "failed", 1).await;
+    assert_eq!(failed[0]["error"]["code"], "rejected");
+    let again = server.weir(&["approve", &yes, "ok"]);
+    assert!(
+        stderr(&again).contains("does not ask for a decision"),
+        "{}",
+        stderr(&again)
+    );
+
+    id(&server, &["run", "pause", &theirs, "--reason", "let me look"]);
+    runs_in(&server, "paused", 1).await;
+    server.kill();
+    server.start_again().await;
+    runs_in(&server, "paused", 1).await;
+    id(&server, &["run", "resume", &theirs]);
+    runs_in(&server, "waiting", 1).await;
+    id(&server, &["run", "cancel", &theirs, "--reason", "not needed"]);
+    runs_in(&server, "canceled", 1).await;
+    let late = server.weir(&["run", "cancel", &theirs]);
+    assert!(
+        stderr(&late).contains("the run has ended: canceled"),
+        "{}",
+        stderr(&late)
+    );
+    assert_eq!(server.list(&["approvals", "--json"]), Vec::<Value>::new());
+}
+
+const FAMILY: &str = "
+kind: Workflow
+name: parent
+on: { manual: {} }
+steps:
+  - { id: child, run: child, with: { n: \"{{ event.data.n }}\" } }
+  - { id: end, set: { double: \"{{ steps.child.output.double }}\" } }
+---
+kind: Workflow
+name: child
+on: { manual: { input: { type: object, required: [n], properties: { n: { type: integer } } } } }
+steps:
+  - { id: nap, sleep: 1s }
+  - { id: sum, set: { double: \"{{ event.data.n * 2 }}\" } }
+---
+kind: Workflow
+name: forever
+on: { manual: {} }
+steps:
+  - { id: again, run: forever }
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_starts_another_once_and_hears_of_its_end() {
+    let mut server = Server::start().await;
+    server.apply(FAMILY);
+    for n in 0..5 {
+        id(
+            &server,
+            &["run", "start", "parent", "--input", &json!({ "n": n }).to_string()],
+        );
+    }
+    server.kill();
+    server.start_again().await;
+    let runs = runs_in(&server, "succeeded", 10).await;
+    let children = runs.iter().filter(|run| run["workflowName"] == "child").count();
+    assert_eq!(children, 5);
+    // Canceled together: nobody waits for the child any more.
+    let parent = id(&server, &["run", "start", "parent", "--input", r#"{"n": 1}"#]);
+    runs_in(&server, "waiting", 2).await;
+    id(&server, &["run", "cancel", &parent]);
+    runs_in(&server, "canceled", 2).await;
+    // A wrong input, and a workflow that starts itself.
+    id(&server, &["run", "start", "parent", "--input", r#"{"n": "x"}"#]);
+    let failed = runs_in(&server, "failed", 1).await;
+    assert_eq!(failed[0]["error"]["code"], "invalid_input");
+    id(&server, &["run", "start", "forever"]);
+    let failed = runs_in(&server, "failed", 18).await;
+    let deepest = failed
+        .iter()
+        .filter(|run| run["error"]["code"] == "runs_too_deep")
+        .count();
+    assert_eq!(deepest, 1);
+}
+
+const ANSWERS: &str = r#"
+kind: Endpoint
+name: api
+connector: generic
+verify: { token: { at: "header:X-Api-Token" } }
+secrets: [api-token-0123456789]
+---
+kind: Workflow
+name: quote
+on: { event: generic.quote }
+steps:
+  - { id: slow, when: "{{ event.data.slow | default(false) }}", sleep: 2s }
+  - id: say
+    respond:
+      status: 201
+      headers: { x-total: "{{ event.data.n * 3 }}", set-cookie: a=b }
+      body: { total: "{{ event.data.n * 3 }}" }
+      within: 1s
+  - { id: tell, emit: { type: quote.made, key: "{{ event.data.n }}", data: { total: "{{ event.data.n * 3 }}" } } }
+---
+kind: Workflow
+name: silent
+on: { event: generic.silent }
+steps:
+  - { id: stop, when: "{{ event.data.n > 0 }}", stop: { status: failed, reason: no } }
+  - { id: say, respond: { within: 1s } }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_is_answered_now_or_at_an_address_of_its_own() {
+    let server = Server::start().await;
+    server.apply(ANSWERS);
+    let url = format!("{}/hooks/main/api", server.url);
+    let post = async |body: Value| {
+        let request = http().post(&url).header("x-api-token", "api-token-0123456789");
+        request.body(body.to_string()).send().await.unwrap()
+    };
+    let answer = post(json!({ "type": "quote", "id": "q1", "n": 2 })).await;
+    assert_eq!(answer.status(), 201);
+    let header = |name: &str| {
+        answer
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(header("x-total").as_deref(), Some("6"));
+    assert_eq!(
+        header("set-cookie"),
+        None,
+        "an answer does not act on this server's own pages"
+    );
+    assert_eq!(header("content-security-policy").as_deref(), Some("sandbox"));
+    assert_eq!(answer.json::<Value>().await.unwrap(), json!({ "total": 6 }));
+    // The same event again gets the same answer, and nothing runs again.
+    let answer = post(json!({ "type": "quote", "id": "q1", "n": 2 })).await;
+    assert_eq!(
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap()),
+        (201, json!({ "total": 6 }))
+    );
+    assert_eq!(server.runs(&[]).len(), 1);
+
+    let late = post(json!({ "type": "quote", "id": "q2", "n": 5, "slow": true })).await;
+    assert_eq!(late.status(), 202);
+    let body: Value = late.json().await.unwrap();
+    let address = body["answer_url"].as_str().unwrap().to_owned();
+    assert_eq!(http().get(&address).send().await.unwrap().status(), 202);
+    let answer = eventually("the answer is there", SOON, async || {
+        let answer = http().get(&address).send().await.unwrap();
+        (answer.status() == 201).then_some(answer)
+    })
+    .await;
+    assert_eq!(answer.json::<Value>().await.unwrap(), json!({ "total": 15 }));
+    // The same proof for another run, and no proof at all.
+    let (run, proof) = address.rsplit_once('.').unwrap();
+    for forged in [
+        format!("{}/answers/run_0000000000001.{proof}", server.url),
+        run.to_owned(),
+    ] {
+        assert_eq!(http().get(&forged).send().await.unwrap().status(), 404, "{forged}");
+    }
+
+    let silent = post(json!({ "type": "silent", "id": "s1", "n": 1 })).await;
+    assert_eq!(silent.status(), 202);
+    let body: Value = silent.json().await.unwrap();
+    let gone = http().get(body["answer_url"].as_str().unwrap()).send().await.unwrap();
+    assert_eq!(gone.status(), 410);
+
+    let told = eventually("both events are stored", Duration::from_secs(10), async || {
+        let query = json!({ "query": "{ outgoingEvents { nodes { type key data step } } }" });
+        let answer = http()
+            .post(format!("{}/graphql", server.url))
+            .bearer_auth(&server.token)
+            .json(&query);
+        let body: Value = answer.send().await.unwrap().json().await.unwrap();
+        let nodes = body["data"]["outgoingEvents"]["nodes"].as_array().unwrap().clone();
+        (nodes.len() == 2).then_some(nodes)
+    })
+    .await;
+    assert_eq!(
+        told[1],
+        json!({ "type": "quote.made", "key": "2", "data": { "total": 6 }, "step": "tell" })
+    );
+}

@@ -1,0 +1,233 @@
+//! What people ask of open runs: end them, hold them, let them go on, decide for them.
+//!
+//! Each request is a piece of mail for the run: on disk when it is answered, and taken in by whichever node owns the
+//! run, now or after a crash.
+
+use serde_json::Value;
+use weir_storage::{ApprovalRow, AuditEntry, Fact, FactOutcome, ReadError, Request, RequestOutcome, RunStatus};
+use weir_workflow_engine::{RunId, WorkspaceId};
+
+use crate::configure::Actor;
+use crate::mail::Asked;
+use crate::service::Orchestrator;
+
+/// The longest reason or note in bytes: it stands in the journal.
+pub const MAX_NOTE_BYTES: usize = 4096;
+
+/// Why a request was not left with a run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// No such run in this workspace.
+    #[error("there is no such run")]
+    NotFound,
+    /// The run has ended.
+    #[error("the run has ended: {}", .status.as_str())]
+    NotOpen {
+        /// How.
+        status: RunStatus,
+    },
+    /// The step does not ask for a decision (any more).
+    #[error("the step does not ask for a decision: somebody decided already, or it waits no longer")]
+    NotAsked,
+    /// The decision is for others.
+    #[error("only {} may decide this", by.join(", "))]
+    NotYours {
+        /// Who.
+        by: Vec<String>,
+    },
+    /// A reason or note is too long.
+    #[error("the text has {bytes} bytes, at most {limit} are kept")]
+    NoteTooLong {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The database cannot be read or written now; try again later.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<ReadError> for AskError {
+    fn from(error: ReadError) -> Self {
+        AskError::Unavailable(error.to_string())
+    }
+}
+
+/// A decision that a person is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approval {
+    /// Its row.
+    pub row: ApprovalRow,
+    /// What belongs to the question.
+    pub detail: Value,
+    /// Who may decide; anybody who may decide at all when it is empty.
+    pub by: Vec<String>,
+}
+
+impl Approval {
+    /// From its row.
+    pub fn from_row(row: ApprovalRow) -> Self {
+        let mut parts: Value = serde_json::from_str(&row.detail).unwrap_or_default();
+        let by = parts.get("by").and_then(Value::as_array);
+        let by = by
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
+        let detail = parts.get_mut("detail").map(Value::take).unwrap_or_default();
+        Self { row, detail, by }
+    }
+}
+
+impl Orchestrator {
+    /// Asks an open run to end: nothing new is begun, effects that are on their way are waited for.
+    ///
+    /// # Errors
+    /// [`AskError::NotFound`], or [`AskError::NotOpen`] when it has ended.
+    pub async fn run_cancel(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        run: RunId,
+        reason: &str,
+    ) -> Result<(), AskError> {
+        let asked = Asked::Cancel {
+            by: actor.label(),
+            reason: note(reason)?,
+        };
+        self.ask(workspace, actor, run, "run.cancel", asked, None).await
+    }
+
+    /// Has an open run stand still: nothing new is begun, and its time limits stand still with it.
+    ///
+    /// # Errors
+    /// As [`Orchestrator::run_cancel`].
+    pub async fn run_pause(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        run: RunId,
+        reason: &str,
+    ) -> Result<(), AskError> {
+        let asked = Asked::Pause {
+            by: actor.label(),
+            reason: note(reason)?,
+        };
+        self.ask(workspace, actor, run, "run.pause", asked, None).await
+    }
+
+    /// Lets a run go on that stands still. Harmless for one that does not.
+    ///
+    /// # Errors
+    /// As [`Orchestrator::run_cancel`].
+    pub async fn run_resume(&self, workspace: WorkspaceId, actor: &Actor, run: RunId) -> Result<(), AskError> {
+        let asked = Asked::Resume { by: actor.label() };
+        self.ask(workspace, actor, run, "run.resume", asked, None).await
+    }
+
+    /// Decides for or against what an `approve` asks. The first decision counts.
+    ///
+    /// # Errors
+    /// [`AskError::NotAsked`] when the step does not ask (any more), [`AskError::NotYours`] when others are to
+    /// decide.
+    pub async fn decide(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        (run, step): (RunId, &str),
+        approved: bool,
+        text: &str,
+    ) -> Result<(), AskError> {
+        let found = self.core.store.approval_load(workspace, run, step).await?;
+        let asked = match found.map(Approval::from_row) {
+            Some(asked) => asked,
+            None => {
+                self.core
+                    .store
+                    .run_load(workspace, run)
+                    .await?
+                    .ok_or(AskError::NotFound)?;
+                return Err(AskError::NotAsked);
+            }
+        };
+        if !asked.by.is_empty() && !asked.by.contains(&actor.name) {
+            return Err(AskError::NotYours { by: asked.by });
+        }
+        let decision = Asked::Decision {
+            step: step.to_owned(),
+            approved,
+            by: actor.name.clone(),
+            note: note(text)?,
+        };
+        let action = if approved {
+            "approval.approve"
+        } else {
+            "approval.reject"
+        };
+        self.ask(workspace, actor, run, action, decision, Some(step.to_owned()))
+            .await
+    }
+
+    async fn ask(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        run: RunId,
+        action: &str,
+        asked: Asked,
+        answers: Option<String>,
+    ) -> Result<(), AskError> {
+        let now = self.clock().now();
+        let body = asked.to_body();
+        let request = Request {
+            id: self.core.new_id(now),
+            workspace,
+            run,
+            body: body.clone(),
+            at: now,
+            answers,
+            audit: Some(AuditEntry {
+                id: self.core.new_id(now),
+                workspace,
+                at: now,
+                actor: actor.label(),
+                action: action.to_owned(),
+                subject: run.to_string(),
+                client_ip: None,
+                request_id: None,
+                detail: body,
+            }),
+        };
+        let pending = self
+            .writer()
+            .submit(Fact::Request(request))
+            .map_err(|full| AskError::Unavailable(full.to_string()))?;
+        match pending.await {
+            Ok(FactOutcome::Request(RequestOutcome::Delivered)) => {
+                tracing::info!(actor = %actor.name, run.id = %run, action, "{action} of {run} asked by {}", actor.name);
+                Ok(())
+            }
+            Ok(FactOutcome::Request(RequestOutcome::NotAsked)) => Err(AskError::NotAsked),
+            Ok(FactOutcome::Request(RequestOutcome::NotOpen)) => {
+                match self.core.store.run_load(workspace, run).await? {
+                    Some(row) => Err(AskError::NotOpen { status: row.status }),
+                    None => Err(AskError::NotFound),
+                }
+            }
+            Ok(other) => Err(AskError::Unavailable(format!("the writer answered with {other:?}"))),
+            Err(error) => Err(AskError::Unavailable(error.to_string())),
+        }
+    }
+}
+
+fn note(text: &str) -> Result<String, AskError> {
+    if text.len() > MAX_NOTE_BYTES {
+        return Err(AskError::NoteTooLong {
+            bytes: text.len(),
+            limit: MAX_NOTE_BYTES,
+        });
+    }
+    Ok(crate::runner::storable(text))
+}

@@ -1,0 +1,172 @@
+//! Undoing what was done, newest first.
+
+use serde_json::{Value, json};
+use weir_workflow_engine::{Command, Input, Ledger, Mail, RunId, Sent, Status, story};
+
+use crate::support::{Driver, KEYED, Shop, event, failure, head, plan, plan_in, refused_with, seconds};
+
+const SAGA: &str = r#"
+name: bench
+on: { event: stripe.payment_intent.succeeded, hydrate: never }
+steps:
+  - id: book
+    try:
+      - { id: hotel, call: http.request, connection: crm, with: { method: POST, what: hotel }, undo: [{ id: no_hotel, call: http.request, connection: crm, with: { method: DELETE, booking: "{{ steps.hotel.booking }}" } }] }
+      - id: each
+        for_each: "{{ event.data.seats }}"
+        key: "{{ item }}"
+        do:
+          - { id: seat, call: http.request, connection: crm, with: { method: POST, seat: "{{ item }}" }, undo: [{ id: no_seat, call: http.request, connection: crm, with: { method: DELETE, seat: "{{ item }}" } }, { id: rest, sleep: 1s }] }
+      - { id: car, call: http.request, connection: crm, with: { method: POST, what: car }, undo: [{ id: no_car, call: http.request, connection: crm, with: { method: DELETE, what: car } }] }
+    catch:
+      - { id: undo, compensate: all }
+      - { id: told, set: { undone: "{{ steps.undo.undone }}", why: "{{ error.code }}" } }
+"#;
+
+fn booked() -> Driver {
+    let mut driver = Driver::new(
+        plan_in(&Shop::default(), SAGA).unwrap(),
+        KEYED,
+        json!({ "seats": ["a", "b"] }),
+    );
+    driver.start();
+    driver.done(json!({ "booking": 7 }));
+    driver.done(json!({}));
+    driver.done(json!({}));
+    driver.fail(failure("invalid", Some(400), Sent::Never, false));
+    driver
+}
+
+fn asked(command: &Command) -> (String, Value) {
+    let Command::Call(call) = command else { panic!() };
+    (call.step.clone(), call.args.value().clone())
+}
+
+#[test]
+fn what_was_done_is_undone_newest_first_and_nothing_else() {
+    let mut driver = booked();
+    let mut undone = Vec::new();
+    while driver.last.status != Status::Succeeded {
+        if driver.commands.is_empty() {
+            driver.due();
+            continue;
+        }
+        // The process is lost before each of them: none is begun twice under another key.
+        driver.crash();
+        undone.push(asked(&driver.done(json!({}))));
+    }
+    assert_eq!(
+        undone,
+        [
+            (
+                "book.try.each[b].seat.undo.no_seat".to_owned(),
+                json!({ "method": "DELETE", "seat": "b" })
+            ),
+            (
+                "book.try.each[a].seat.undo.no_seat".to_owned(),
+                json!({ "method": "DELETE", "seat": "a" })
+            ),
+            (
+                "book.try.hotel.undo.no_hotel".to_owned(),
+                json!({ "method": "DELETE", "booking": 7 })
+            ),
+        ]
+    );
+    let paths = ["book.try.each[b].seat", "book.try.each[a].seat", "book.try.hotel"];
+    assert_eq!(driver.last_set(), json!({ "undone": paths, "why": "invalid" }));
+    let told = story(Some(&driver.plan), &driver.rows);
+    let step = told.iter().find(|step| step.path == "book.catch.undo").unwrap();
+    assert_eq!((step.kind, step.status), ("compensate", "succeeded"));
+    // A replay of the run undoes nothing twice: all of it is in the ledger.
+    let entries = driver.entries();
+    let ledger = Ledger::fold([(RunId::from_raw(1), entries.as_slice())]);
+    let data = event(json!({ "seats": ["a", "b"] }));
+    let mut again = Driver::with(plan_in(&Shop::default(), SAGA).unwrap(), KEYED, data, head(2), ledger);
+    again.start();
+    again.fail(failure("invalid", Some(400), Sent::Never, false));
+    while again.last.status != Status::Succeeded {
+        again.due();
+    }
+    assert_eq!(again.commands, []);
+}
+
+#[test]
+fn what_cannot_be_undone_does_not_keep_the_others() {
+    let mut driver = booked();
+    driver.fail(failure("invalid", Some(400), Sent::Never, false));
+    let second = asked(&driver.done(json!({})));
+    assert_eq!(second.1["seat"], "a");
+    driver.due();
+    let third = asked(&driver.done(json!({})));
+    assert_eq!(third.1["booking"], 7);
+    let Status::Failed { code, message, step } = &driver.last.status else {
+        panic!("{:?}", driver.last.status)
+    };
+    assert_eq!(
+        (code.as_str(), step.as_deref()),
+        ("compensation_failed", Some("book.catch.undo"))
+    );
+    assert!(
+        message.starts_with("1 of 3 could not be undone: `book.try.each["),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_failed_run_undoes_all_and_a_pause_in_it_is_kept() {
+    let steps = r#"
+name: bench
+on: { event: stripe.payment_intent.succeeded, hydrate: never }
+on_failure:
+  - { id: undo, compensate: all }
+steps:
+  - { id: one, call: http.request, connection: crm, with: { method: POST, n: 1 }, undo: [{ id: wait, sleep: 1h }, { id: un_one, call: http.request, connection: crm, with: { method: DELETE, n: 1 } }] }
+  - { id: skipped, when: "{{ false }}", call: http.request, connection: crm, with: { method: POST, n: 0 }, undo: [{ id: never, set: { a: 1 } }] }
+  - { id: two, call: http.request, connection: crm, with: { method: POST, n: 2 } }
+"#;
+    let mut driver = Driver::new(plan_in(&Shop::default(), steps).unwrap(), KEYED, json!({}));
+    driver.start();
+    driver.done(json!({}));
+    driver.fail(failure("invalid", Some(400), Sent::Never, false));
+    assert_eq!(driver.last.due, Some(driver.now.plus(seconds(3600))));
+    driver.crash();
+    driver.due();
+    assert_eq!(asked(&driver.done(json!({}))).0, "one.undo.un_one");
+    assert_eq!(driver.code(), "invalid", "the run ends as it failed");
+
+    // Nothing was done, so nothing is undone; and a canceled run undoes nothing by itself.
+    let mut driver = Driver::new(plan_in(&Shop::default(), steps).unwrap(), KEYED, json!({}));
+    driver.start();
+    driver.fail(failure("invalid", Some(400), Sent::Never, false));
+    assert_eq!((driver.code().as_str(), driver.commands.len()), ("invalid", 0));
+    let mut driver = Driver::new(plan_in(&Shop::default(), steps).unwrap(), KEYED, json!({}));
+    driver.start();
+    driver.done(json!({}));
+    driver.input(Input::Mail(Mail::Cancel { by: "me", reason: "" }));
+    driver.done(json!({}));
+    assert_eq!(driver.last.status, Status::Canceled);
+}
+
+#[test]
+fn undoing_has_its_place() {
+    refused_with(&[
+        (
+            "steps:\n  - { id: p, parallel: { a: [{ id: c, compensate: all }] } }".to_owned(),
+            "/steps/0/parallel/a/0/compensate: a `compensate` undoes one step after the other and cannot stand in a `parallel`",
+        ),
+        (
+            "steps:\n  - { id: r, run: invoice, undo: [{ id: c, compensate: all }] }".to_owned(),
+            "cannot stand in `undo`",
+        ),
+        (
+            "steps:\n  - { id: c, compensate: some }".to_owned(),
+            "/steps/0/compensate: \"some\" is none of: all",
+        ),
+        (
+            "steps:\n  - { id: s, set: { a: 1 }, undo: [] }".to_owned(),
+            "/steps/0/undo: `undo` is not supported here",
+        ),
+    ]);
+    let undo = "  - { id: r, run: invoice, undo: [{ id: u, set: { of: \"{{ steps.r.run }}\" } }] }\n  - { id: c, compensate: all }\n";
+    assert_eq!(plan(undo).call_sites().len(), 0);
+}
