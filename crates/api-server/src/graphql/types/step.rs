@@ -178,6 +178,8 @@ named_enum! {
         Respond = "respond",
         /// Steps whose failure is handled.
         Try = "try",
+        /// Undoes what was done.
+        Compensate = "compensate",
         /// The end of the run.
         Stop = "stop",
     }
