@@ -8,6 +8,7 @@ mod dialect;
 mod m20261101_000001_facts;
 mod m20261101_000002_configuration;
 mod m20261101_000003_mail;
+mod m20261101_000005_schedules;
 
 pub use sea_orm_migration::prelude::MigratorTrait;
 use sea_orm_migration::prelude::{MigrationTrait, async_trait};
@@ -23,6 +24,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261101_000001_facts::Migration),
             Box::new(m20261101_000002_configuration::Migration),
             Box::new(m20261101_000003_mail::Migration),
+            Box::new(m20261101_000005_schedules::Migration),
         ]
     }
 }

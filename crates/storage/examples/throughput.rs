@@ -151,6 +151,7 @@ fn event(ids: &IdGenerator, number: usize, now: Timestamp) -> Accepted {
             started_at: now,
         }],
         keys: Vec::new(),
+        fires: None,
         after_commit: None,
     }
 }

@@ -122,6 +122,20 @@ pub struct WorkflowVersionRow {
     pub created_at: Timestamp,
 }
 
+/// Where the schedule of a workflow stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScheduleRow {
+    /// Its workflow.
+    pub workflow: WorkflowId,
+    /// The tenant.
+    pub workspace: WorkspaceId,
+    /// Since when these times hold: no instant before it, nor itself, fires.
+    pub begins_at: Timestamp,
+    /// The planned instant that fired last. Written by [`Accepted::fires`](crate::Accepted::fires) alone; ignored in a
+    /// change.
+    pub fired_for: Option<Timestamp>,
+}
+
 /// A connector that was added at run time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectorManifestRow {
@@ -226,6 +240,8 @@ pub enum ConfigRowChange {
     PutWorkflow(WorkflowRow),
     /// Makes a version, or replaces a draft.
     PutVersion(WorkflowVersionRow),
+    /// Begins the times of a workflow's schedule anew; what it fired before is forgotten.
+    PutSchedule(ScheduleRow),
     /// Makes or replaces a connector.
     PutManifest(ConnectorManifestRow),
     /// Has an expression computed of arriving events from now on, if it is not already.
@@ -297,6 +313,8 @@ pub struct ConfigRows {
     /// The versions that are published or drafts of the workflows now; older ones by
     /// [`Store::version_load`](crate::Store::version_load).
     pub versions: Vec<WorkflowVersionRow>,
+    /// Where the schedules stand.
+    pub schedules: Vec<ScheduleRow>,
     /// All connectors added at run time.
     pub manifests: Vec<ConnectorManifestRow>,
     /// All tokens.

@@ -214,6 +214,14 @@ entity!(workflow, "workflow" {
     updated_at: i64,
 });
 
+entity!(schedule, "schedule" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    workflow_id: i64,
+    workspace_id: i64,
+    begins_at: i64,
+    fired_for: Option<i64>,
+});
+
 entity!(workflow_version, "workflow_version" {
     #[sea_orm(primary_key, auto_increment = false)]
     id: i64,

@@ -54,6 +54,9 @@ pub struct Accepted {
     pub runs: Vec<NewRun>,
     /// What steps that wait for an event can find it by.
     pub keys: Vec<WaitKey>,
+    /// The workflow whose schedule made the event: its row moves on to the event's `scheduled_for`, if the event is new
+    /// and the row is not further already.
+    pub fires: Option<WorkflowId>,
     /// Called by the writer right after the commit and before the `Pending` resolves: the hand-off in memory.
     /// It must not block. It is not called when the commit failed or its result is unknown.
     pub after_commit: Option<AfterCommit>,

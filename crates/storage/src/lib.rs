@@ -25,8 +25,8 @@ mod writer;
 
 pub use config::{
     ApiTokenRow, AuditEntry, ConfigChange, ConfigRowChange, ConfigRows, ConfigSubject, ConnectionRow,
-    ConnectorManifestRow, CorrelationRow, EndpointRow, ExpectedRevision, VersionState, WorkflowRow, WorkflowVersionRow,
-    WorkspaceRow, token_hash,
+    ConnectorManifestRow, CorrelationRow, EndpointRow, ExpectedRevision, ScheduleRow, VersionState, WorkflowRow,
+    WorkflowVersionRow, WorkspaceRow, token_hash,
 };
 pub use database::{Database, DatabaseKind, DatabaseOptions};
 pub use error::{OpenError, ReadError};

@@ -229,6 +229,7 @@ pub(crate) fn accept_fact(
         dedupe,
         runs,
         keys,
+        fires: None,
         after_commit: Some(after_commit),
     })
 }

@@ -6,12 +6,12 @@ use weir_workflow_engine::{ConnectionId, EndpointId, TokenId, VersionId, Workflo
 use super::{LIST_VALUES, Store, optional_time, page_limit, time};
 use crate::codes;
 use crate::config::{
-    ApiTokenRow, AuditEntry, ConfigRows, ConnectionRow, ConnectorManifestRow, CorrelationRow, EndpointRow, WorkflowRow,
-    WorkflowVersionRow, WorkspaceRow,
+    ApiTokenRow, AuditEntry, ConfigRows, ConnectionRow, ConnectorManifestRow, CorrelationRow, EndpointRow, ScheduleRow,
+    WorkflowRow, WorkflowVersionRow, WorkspaceRow,
 };
 use crate::entity::{
-    api_token, audit, config_state, connection, connector_manifest, correlation, endpoint, workflow, workflow_version,
-    workspace,
+    api_token, audit, config_state, connection, connector_manifest, correlation, endpoint, schedule, workflow,
+    workflow_version, workspace,
 };
 use crate::error::ReadError;
 use crate::page::Page;
@@ -97,6 +97,12 @@ impl Store {
                 .collect(),
             workflows,
             versions,
+            schedules: schedule::Entity::find()
+                .all(db)
+                .await?
+                .into_iter()
+                .map(schedule_row)
+                .collect(),
             manifests: connector_manifest::Entity::find()
                 .all(db)
                 .await?
@@ -121,6 +127,22 @@ impl Store {
                 })
                 .collect(),
         })
+    }
+
+    /// Where the schedule of a workflow stands now. `None`: it has none.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn schedule_load(
+        &self,
+        workspace: WorkspaceId,
+        workflow: WorkflowId,
+    ) -> Result<Option<ScheduleRow>, ReadError> {
+        let found = schedule::Entity::find_by_id(workflow.as_raw())
+            .filter(schedule::Column::WorkspaceId.eq(workspace.as_raw()))
+            .one(&self.db)
+            .await?;
+        Ok(found.map(schedule_row))
     }
 
     /// One version of a workflow, also one that is no longer published: runs stay pinned to it.
@@ -240,6 +262,15 @@ fn workflow_row(model: workflow::Model) -> WorkflowRow {
         revision: model.revision,
         created_at: time(model.created_at),
         updated_at: time(model.updated_at),
+    }
+}
+
+fn schedule_row(model: schedule::Model) -> ScheduleRow {
+    ScheduleRow {
+        workflow: WorkflowId::from_raw(model.workflow_id),
+        workspace: WorkspaceId::from_raw(model.workspace_id),
+        begins_at: time(model.begins_at),
+        fired_for: optional_time(model.fired_for),
     }
 }
 

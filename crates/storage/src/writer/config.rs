@@ -157,6 +157,16 @@ async fn write(connection: &mut Connection, change: &ConfigRowChange) -> Result<
                 time(row.created_at),
             ],
         ),
+        ConfigRowChange::PutSchedule(row) => (
+            "INSERT INTO schedule (workflow_id, workspace_id, begins_at) VALUES ($1, $2, $3) \
+             ON CONFLICT (workflow_id) DO UPDATE SET begins_at = excluded.begins_at, fired_for = NULL \
+             WHERE schedule.workspace_id = excluded.workspace_id",
+            vec![
+                row.workflow.as_raw().into(),
+                row.workspace.as_raw().into(),
+                time(row.begins_at),
+            ],
+        ),
         ConfigRowChange::PutManifest(row) => (
             "INSERT INTO connector_manifest (workspace_id, name, version, yaml, revision, created_at, updated_at) \
              VALUES ($1, $2, $3, $4, 1, $5, $6) ON CONFLICT (workspace_id, name) DO UPDATE SET version = excluded.version, \
@@ -205,6 +215,11 @@ async fn write(connection: &mut Connection, change: &ConfigRowChange) -> Result<
 }
 
 async fn delete(connection: &mut Connection, workspace: WorkspaceId, subject: &ConfigSubject) -> Result<(), Failure> {
+    if let ConfigSubject::Workflow(id) = subject {
+        let values = vec![workspace.as_raw().into(), id.as_raw().into()];
+        let statement = "DELETE FROM schedule WHERE workspace_id = $1 AND workflow_id = $2";
+        connection.run(statement, values).await?;
+    }
     let (statement, key) = match subject {
         ConfigSubject::Connection(id) => (
             "DELETE FROM connection WHERE workspace_id = $1 AND id = $2",

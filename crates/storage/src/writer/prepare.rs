@@ -1,7 +1,7 @@
 //! Facts in the form in which the task writes them: bodies compressed, keys hashed.
 
 use bytes::Bytes;
-use weir_workflow_engine::{EventId, RunId};
+use weir_workflow_engine::{EventId, RunId, Timestamp, WorkflowId};
 
 use super::dedupe::DedupeKey;
 use crate::blob::Blob;
@@ -60,6 +60,8 @@ pub(crate) struct AcceptRow {
     pub(crate) run_ids: Option<Vec<u8>>,
     pub(crate) runs: Vec<NewRun>,
     pub(crate) keys: Vec<WaitKey>,
+    /// The schedule that moves on, and to where.
+    pub(crate) fires: Option<(WorkflowId, Timestamp)>,
 }
 
 #[derive(Debug)]
@@ -131,8 +133,10 @@ impl AcceptRow {
             dedupe,
             runs,
             keys,
+            fires,
             after_commit,
         } = accepted;
+        let fires = fires.zip(event.scheduled_for);
         let key = DedupeKey::new(event.workspace, &dedupe, event.received_at);
         let body = Blob::encode(&event.body);
         let body_bytes = i32::try_from(event.body.len()).unwrap_or(i32::MAX);
@@ -150,6 +154,7 @@ impl AcceptRow {
                 run_ids,
                 runs,
                 keys,
+                fires,
             },
             after_commit,
         )

@@ -133,6 +133,12 @@ impl<'a> Batch<'a> {
         self.event(row)?;
         self.runs(&row.runs)?;
         mail::arrived(self.transaction, row, &mut self.mailed)?;
+        if let Some((workflow, at)) = row.fires {
+            let text =
+                "UPDATE schedule SET fired_for = ?1 WHERE workflow_id = ?2 AND coalesce(fired_for, begins_at) < ?1";
+            let mut statement = self.transaction.prepare_cached(text)?;
+            statement.execute(params![at.as_unix_ms(), workflow.as_raw()])?;
+        }
         Ok(AcceptOutcome::New)
     }
 

@@ -12,5 +12,6 @@ mod mail;
 mod proxy;
 mod refusals;
 mod runs;
+mod schedules;
 mod schema;
 mod support;

@@ -220,6 +220,7 @@ impl Bed {
                 started_at: received_at,
             }],
             keys: Vec::new(),
+            fires: None,
             after_commit: None,
         }
     }

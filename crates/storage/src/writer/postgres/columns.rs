@@ -50,6 +50,10 @@ columns!(
         replay_of: Option<i64>, started_at: i64,
     }
 );
+columns!(
+    /// `gate` names the event that must be new.
+    Fires { gate: i64, workflow_id: i64, at: i64, }
+);
 columns!(Journals { run_id: i64, seq: i32, codec: i16, body: Option<Vec<u8>>, });
 columns!(Updates {
     id: i64, status: i16, due_at: Option<i64>, finished_at: Option<i64>, error_code: Option<String>,
@@ -74,6 +78,7 @@ pub(super) struct Columns {
     guards: Guards,
     events: Events,
     runs: Runs,
+    fires: Fires,
     journals: Journals,
     updates: Updates,
     payloads: Payloads,
@@ -103,6 +108,11 @@ impl Columns {
                         row.runs
                             .iter()
                             .for_each(|run| columns.run(run, Some(row.id().as_raw())));
+                        if let Some((workflow, at)) = row.fires {
+                            columns.fires.gate.push(row.id().as_raw());
+                            columns.fires.workflow_id.push(workflow.as_raw());
+                            columns.fires.at.push(at.as_unix_ms());
+                        }
                     }
                 }
                 Row::Start(runs) => runs.iter().for_each(|run| columns.run(run, None)),
@@ -298,6 +308,19 @@ impl Columns {
                 owner = self.owner,
             ));
             self.runs.bind(&mut statement.arguments);
+        }
+        if !self.fires.gate.is_empty() {
+            // The rows are locked in one order, so that two nodes' batches wait for each other.
+            statement.part(
+                "fired AS (SELECT workflow_id, max(at) AS at FROM UNNEST({bigint[]}, {bigint[]}, {bigint[]}) \
+                 AS f (gate, workflow_id, at) WHERE gate IN (SELECT id FROM fresh) GROUP BY workflow_id), \
+                 held AS MATERIALIZED (SELECT workflow_id FROM schedule WHERE workflow_id IN (SELECT workflow_id FROM fired) \
+                 ORDER BY workflow_id FOR UPDATE), \
+                 moved AS (UPDATE schedule SET fired_for = fired.at FROM fired WHERE schedule.workflow_id = fired.workflow_id \
+                 AND schedule.workflow_id IN (SELECT workflow_id FROM held) \
+                 AND coalesce(schedule.fired_for, schedule.begins_at) < fired.at)",
+            );
+            self.fires.bind(&mut statement.arguments);
         }
         if !self.journals.run_id.is_empty() {
             statement.part(
