@@ -71,6 +71,8 @@ Example:
   weir runs --status failed
   weir runs --workflow payment-to-crm --limit 5 --json")]
     Runs(RunsArguments),
+    /// List the workflows, what starts them, and when those that the clock starts go next.
+    Workflows(WorkflowsArguments),
     /// Look at a run, start one, hold or end one, or replay one.
     #[command(subcommand)]
     Run(RunCommand),
@@ -215,6 +217,15 @@ pub(crate) struct EventsArguments {
     /// Only events of this type, e.g. payment_intent.succeeded.
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) kind: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkflowsArguments {
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    /// One JSON document per line.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

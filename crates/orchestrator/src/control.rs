@@ -114,7 +114,7 @@ impl Orchestrator {
         let now = self.clock().now();
         let uid = self.core.new_event_id(now);
         let source = match version.plan.trigger() {
-            Trigger::Manual { .. } => EventSource::Manual,
+            Trigger::Manual { .. } | Trigger::Schedule(_) => EventSource::Manual,
             Trigger::Event { .. } => EventSource::Api,
         };
         let start = Start {

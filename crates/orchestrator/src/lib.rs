@@ -25,6 +25,7 @@ pub mod registry;
 mod route;
 mod runner;
 mod runs;
+mod schedules;
 mod service;
 mod settings;
 pub mod snapshot;

@@ -102,6 +102,7 @@ pub(crate) fn spawn_loops(core: &Arc<Core>) {
     core.loops.spawn(heartbeat(Arc::clone(core), beats));
     core.loops.spawn(chores(Arc::clone(core), heard));
     core.loops.spawn(prune(Arc::clone(core)));
+    core.loops.spawn(crate::schedules::run(Arc::clone(core)));
     core.runs.wake.notify_one();
 }
 

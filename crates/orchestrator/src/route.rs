@@ -54,7 +54,7 @@ pub(crate) fn filter(
 ) -> Result<bool, ExpressionError> {
     if matches!(
         version.plan.trigger(),
-        Trigger::Event { filter: None, .. } | Trigger::Manual { .. }
+        Trigger::Event { filter: None, .. } | Trigger::Manual { .. } | Trigger::Schedule(_)
     ) {
         return Ok(true);
     }

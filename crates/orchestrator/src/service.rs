@@ -10,7 +10,7 @@ use crate::registry::Registry;
 use crate::runner::ActiveRun;
 use crate::runs::Runs;
 use crate::settings::Settings;
-use crate::snapshot::{Snapshot, SnapshotError};
+use crate::snapshot::{Snapshot, SnapshotError, Workflow};
 use arc_swap::ArcSwap;
 use std::future::Future;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -24,7 +24,7 @@ use weir_storage::{
 };
 use weir_workflow_engine::Status;
 use weir_workflow_engine::Timestamp;
-use weir_workflow_engine::{IdGenerator, WorkspaceId};
+use weir_workflow_engine::{IdGenerator, WorkflowId, WorkspaceId};
 
 /// How long the last writes may take at shutdown.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
@@ -95,6 +95,7 @@ pub(crate) struct Core {
     pub(crate) runs: Runs,
     /// Whoever waits for the answer of a run.
     pub(crate) callers: Callers,
+    pub(crate) schedules: crate::schedules::Schedules,
     pub(crate) refusals: RefusalBudget,
     pub(crate) intake: IntakeLoad,
     /// Bounds how often bad signatures make us look for a newer configuration.
@@ -234,6 +235,7 @@ impl Orchestrator {
                 settings.max_run_bytes_in_memory,
                 settings.max_backlog_runs,
             ),
+            schedules: crate::schedules::Schedules::default(),
             settings,
             clock,
             store,
@@ -376,6 +378,19 @@ impl Orchestrator {
             ready: reasons.is_empty(),
             reasons,
         }
+    }
+
+    /// The next planned instants of a published workflow's schedule, at most `count`. None while it is paused, or when
+    /// it has no schedule.
+    #[must_use]
+    pub fn next_runs(&self, workflow: &Workflow, count: usize) -> Vec<Timestamp> {
+        crate::schedules::upcoming(&self.core, workflow, count)
+    }
+
+    /// The planned instant for which a workflow's schedule fired last. `None`: it has not fired with these times.
+    #[must_use]
+    pub fn fired_for(&self, workflow: WorkflowId) -> Option<Timestamp> {
+        self.core.schedules.fired_for(workflow)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

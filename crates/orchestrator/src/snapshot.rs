@@ -21,8 +21,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use weir_connector_sdk::{Connector, Verifier};
 use weir_storage::{
-    ApiTokenRow, ConfigRows, ConnectionRow, EndpointRow, ReadError, SecretBox, Store, WaitKey, WorkflowRow,
-    WorkflowVersionRow,
+    ApiTokenRow, ConfigRows, ConnectionRow, EndpointRow, ReadError, ScheduleRow, SecretBox, Store, WaitKey,
+    WorkflowRow, WorkflowVersionRow,
 };
 use weir_workflow_engine::{
     ConnectionId, Correlator, Definition, EffectClass, EndpointId, Environment, Event, Plan, Resolution, Timestamp,
@@ -230,6 +230,7 @@ pub struct Snapshot {
     workspaces: BTreeMap<String, WorkspaceId>,
     endpoints: HashMap<EndpointId, Arc<Endpoint>>,
     tenants: HashMap<WorkspaceId, Tenant>,
+    schedules: HashMap<WorkflowId, ScheduleRow>,
     tokens: HashMap<[u8; 32], ApiTokenRow>,
     registry: Registry,
     /// Versions that open runs are pinned to though a newer one is published.
@@ -348,6 +349,7 @@ impl Snapshot {
             workspaces: rows.workspaces.into_iter().map(|row| (row.name, row.id)).collect(),
             endpoints,
             tenants,
+            schedules: rows.schedules.into_iter().map(|row| (row.workflow, row)).collect(),
             tokens: rows.tokens.into_iter().map(|row| (row.hash, row)).collect(),
             registry: registry.clone(),
             pinned: Mutex::new(pinned),
@@ -492,6 +494,20 @@ impl Snapshot {
             Some(event_key(workspace, &event.connector, &event.kind, key, &value))
         });
         found.collect()
+    }
+
+    /// Published workflows that the clock starts, also those that are paused, in all workspaces.
+    pub(crate) fn scheduled(&self) -> impl Iterator<Item = (&Arc<Workflow>, &Arc<Version>)> {
+        let all = self.tenants.values().flat_map(|tenant| tenant.workflows.values());
+        all.filter_map(|workflow| {
+            let version = workflow.published.as_ref()?;
+            matches!(version.plan.trigger(), Trigger::Schedule(_)).then_some((workflow, version))
+        })
+    }
+
+    /// Where the schedule of a workflow stood when the configuration was read.
+    pub(crate) fn schedule_row(&self, workflow: WorkflowId) -> Option<&ScheduleRow> {
+        self.schedules.get(&workflow)
     }
 
     pub(crate) fn surroundings(&self, workspace: WorkspaceId) -> Surroundings<'_> {

@@ -12,6 +12,7 @@ use weir_workflow_engine::{Document, EventId, EventSource, Problem, RunId, Times
 use crate::control::ControlError;
 use crate::ingest::accept::{Arrival, Door, accept_fact, start_runs};
 use crate::route::Match;
+use crate::schedules;
 use crate::service::Core;
 use crate::snapshot::{Snapshot, Version, Workflow};
 
@@ -45,12 +46,17 @@ impl Start<'_> {
             uid,
             now,
         } = self;
-        let document = Document::from_value(input);
-        let raw = Bytes::copy_from_slice(document.raw().as_bytes());
+        let mut document = Document::from_value(input);
+        let mut raw = Bytes::copy_from_slice(document.raw().as_bytes());
         let (connector, connection, unit) = match version.plan.trigger() {
             trigger @ Trigger::Manual { .. } => {
                 trigger.check_input(document.value()).map_err(ControlError::Invalid)?;
                 ("manual", None, plain_unit(&workflow.row.name, uid))
+            }
+            Trigger::Schedule(schedule) => {
+                document = schedules::by_hand(core, workflow, schedule, document.value(), now)?;
+                raw = Bytes::copy_from_slice(document.raw().as_bytes());
+                (schedules::CONNECTOR, None, plain_unit(&workflow.row.name, uid))
             }
             Trigger::Event { event, connection, .. } => {
                 let (connector, kind) = event.split_once('.').unwrap_or((event, ""));

@@ -6,6 +6,7 @@ mod fields;
 mod input;
 mod own;
 mod parse;
+mod schedule;
 mod schema;
 mod steps;
 mod waits;
@@ -18,6 +19,7 @@ use crate::catalogue::HydrateMode;
 use crate::correlation::Correlation;
 use crate::expression::{Expression, Template};
 use crate::problem::Problem;
+use crate::schedule::Schedule;
 
 /// How many steps a workflow may have, nested ones included: the state of a run is walked on every outcome.
 pub const MAX_STEPS: usize = 500;
@@ -79,6 +81,8 @@ pub enum Trigger {
         /// What the input must look like: a JSON Schema of `type`, `properties`, `required`, `enum`, `items`.
         input: Option<Value>,
     },
+    /// The clock.
+    Schedule(Box<Schedule>),
 }
 
 impl Trigger {

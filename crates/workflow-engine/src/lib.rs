@@ -26,6 +26,7 @@ mod problem;
 mod reads;
 mod result;
 mod run;
+mod schedule;
 mod story;
 mod time;
 
@@ -64,6 +65,10 @@ pub use result::{CallFailure, CallOutcome, CallResult, Exchange, Origin, Respons
 pub use run::{
     Decision, EngineError, Environment, Input, MAX_ENTRIES_PER_DECISION, MAX_ITEMS, MAX_RUN_BYTES, MAX_RUN_ENTRIES,
     MAX_SLEEP, Mail, OpenEffect, OpenWait, RunHead, RunState, Status, decide,
+};
+pub use schedule::{
+    CatchUp, DEFAULT_CATCH_UP, Due, EVERY_BOUNDS, MAX_CATCH_UP, MAX_CRON_BYTES, MAX_CRON_LINES, MAX_MISSED_COUNTED,
+    MAX_SCHEDULE_INPUT_BYTES, SKIP_AFTER, Schedule,
 };
 pub use story::{StoryAttempt, StoryEffect, StoryStep, story};
 pub use time::{Timestamp, TimestampError};

@@ -320,7 +320,7 @@ impl Plan {
                 trigger: scope.trigger,
                 now,
             }),
-            Trigger::Event { filter: None, .. } | Trigger::Manual { .. } => Ok(true),
+            Trigger::Event { filter: None, .. } | Trigger::Manual { .. } | Trigger::Schedule(_) => Ok(true),
         }
     }
 

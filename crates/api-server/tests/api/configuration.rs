@@ -494,3 +494,68 @@ async fn tokens_allow_what_they_say_and_end_when_revoked() {
     );
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schedule_is_shown_with_its_next_times() {
+    let server = TestServer::start().await;
+    let schedule = json!({
+        "cron": ["0 9 * * mon-fri", "@monthly"], "timezone": "Europe/Berlin", "catch_up": "all", "max_catch_up": 7,
+        "input": { "region": "eu" },
+    });
+    let steps = json!([{ "id": "told", "set": { "region": "{{ event.data.input.region }}" } }]);
+    let report = json!({ "kind": "Workflow", "name": "report", "on": { "schedule": schedule }, "steps": steps });
+    let every =
+        json!({ "kind": "Workflow", "name": "every", "on": { "schedule": { "every": "90m" } }, "steps": steps });
+    server.apply(&[report, every, orders_endpoint(), note_workflow()]).await;
+    let fields =
+        "trigger { kind event schedule { cron timezone everySeconds catchUp maxCatchUp input } } lastScheduledFor";
+    let query = format!(
+        "query($name: String!, $first: Int!) {{ workflow(name: $name) {{ {fields} nextRuns(first: $first) }} }}"
+    );
+    let shown = async |name: &str, first: u32| {
+        let variables = json!({ "name": name, "first": first });
+        server.query(&query, variables).await["workflow"].clone()
+    };
+    let report = shown("report", 3).await;
+    assert_eq!(
+        report["trigger"],
+        json!({ "kind": "SCHEDULE", "event": null, "schedule": {
+            "cron": ["0 9 * * mon-fri", "@monthly"], "timezone": "Europe/Berlin", "everySeconds": null,
+            "catchUp": "ALL", "maxCatchUp": 7, "input": { "region": "eu" },
+        } })
+    );
+    let times = |workflow: &Value| -> Vec<String> {
+        let listed = workflow["nextRuns"].as_array().unwrap();
+        listed.iter().map(|time| time.as_str().unwrap().to_owned()).collect()
+    };
+    let next = times(&report);
+    assert!(
+        next.len() == 3 && next.is_sorted() && next[0] > server.orchestrator.now().to_string(),
+        "{next:?}"
+    );
+    assert_eq!(report["lastScheduledFor"], Value::Null);
+    let every = shown("every", 1000).await;
+    let schedule = &every["trigger"]["schedule"];
+    assert_eq!(
+        (&schedule["everySeconds"], &schedule["catchUp"]),
+        (&json!(5400), &json!("ONE"))
+    );
+    assert_eq!(times(&every).len(), 100);
+    assert_eq!(shown("note", 5).await["nextRuns"], json!([]));
+
+    let wrong = json!({ "kind": "Workflow", "name": "wrong", "steps": steps, "on": { "schedule": { "cron": "0 25 * * *", "timezone": "Europe/Berln" } } });
+    let query = format!("mutation($input: ApplyDocumentsInput!) {{ applyDocuments(input: $input) {{ {ERRORS} }} }}");
+    let refused = server
+        .query(&query, json!({ "input": { "documents": [wrong.to_string()] } }))
+        .await;
+    let errors = refused["applyDocuments"]["userErrors"].clone();
+    let pointers: Vec<&Value> = errors
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| &error["pointer"])
+        .collect();
+    assert_eq!(pointers, ["/on/schedule/timezone", "/on/schedule/cron"]);
+    assert_eq!(errors[0]["suggestion"], "did you mean `Europe/Berlin`?");
+    server.stop().await;
+}

@@ -19,6 +19,7 @@ mod start;
 pub(crate) mod story;
 mod token;
 mod user_errors;
+mod workflows;
 
 use crate::arguments::{Command, ConnectorCommand, RunCommand, TokenCommand};
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Export(server) => export::run(&server).await,
         Command::Events(arguments) => events::run(&arguments).await,
         Command::Runs(arguments) => runs::run(&arguments).await,
+        Command::Workflows(arguments) => workflows::run(&arguments).await,
         Command::Run(RunCommand::Show {
             server,
             id,

@@ -15,6 +15,8 @@ mod hydration;
 #[cfg(test)]
 mod localstripe;
 #[cfg(test)]
+mod schedules;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod timers;

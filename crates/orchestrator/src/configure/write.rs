@@ -3,18 +3,18 @@
 use super::change::{Planned, Write};
 use super::{Action, Actor, ApplyError, Change, Kind};
 use crate::service::{Core, Orchestrator, StartError};
-use crate::snapshot::{Snapshot, open_json};
+use crate::snapshot::{Snapshot, Workflow, open_json};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use weir_storage::{
     AuditEntry, ConfigChange, ConfigOutcome, ConfigRowChange, ConfigSubject, ConnectionRow, CorrelationRow,
-    EndpointRow, ExpectedRevision, Fact, FactOutcome, RowIdentity, Store, VersionState, WorkflowRow,
+    EndpointRow, ExpectedRevision, Fact, FactOutcome, RowIdentity, ScheduleRow, Store, VersionState, WorkflowRow,
     WorkflowVersionRow, WorkspaceRow, Writer,
 };
-use weir_workflow_engine::Timestamp;
 use weir_workflow_engine::{
-    ConnectionId, Correlation, Definition, EndpointId, IdGenerator, VersionId, WorkflowId, WorkspaceId,
+    ConnectionId, Correlation, Definition, EndpointId, IdGenerator, Timestamp, Trigger, VersionId, WorkflowId,
+    WorkspaceId,
 };
 
 /// Makes the workspace on the first start.
@@ -163,6 +163,7 @@ impl Orchestrator {
         let fresh =
             Arc::new(Snapshot::load(&self.core.store, &self.core.secrets, &self.core.registry, Some(&before)).await?);
         self.core.snapshot.store(Arc::clone(&fresh));
+        self.core.schedules.changed.notify_one();
         Ok(fresh)
     }
 }
@@ -392,6 +393,33 @@ impl Rows<'_> {
                 checksum,
                 created_at: now,
             }));
+        if state == VersionState::Published {
+            self.put_schedule(workflow, stored.map(|stored| &**stored), definition);
+        }
         workflow.to_string()
+    }
+
+    /// New times hold from now on: nothing that they would have fired in the past is fired. A version with the same
+    /// times goes on where the one before it stands.
+    fn put_schedule(&mut self, workflow: WorkflowId, stored: Option<&Workflow>, definition: &Value) {
+        let times = |trigger: &Trigger| match trigger {
+            Trigger::Schedule(schedule) => Some(schedule.times()),
+            Trigger::Event { .. } | Trigger::Manual { .. } => None,
+        };
+        let new = Definition::parse(definition)
+            .ok()
+            .and_then(|definition| times(definition.trigger()));
+        let old = stored
+            .filter(|_| self.snapshot.schedule_row(workflow).is_some())
+            .and_then(|stored| times(stored.published.as_ref()?.plan.trigger()));
+        if new.is_none() || new == old {
+            return;
+        }
+        self.change.changes.push(ConfigRowChange::PutSchedule(ScheduleRow {
+            workflow,
+            workspace: self.workspace,
+            begins_at: self.now,
+            fired_for: None,
+        }));
     }
 }

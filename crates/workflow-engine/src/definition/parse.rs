@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::fields::{Fields, wrong_type};
+use super::schedule::schedule;
 use super::steps::Steps;
 use super::{Definition, MAX_WORKFLOW_TIMEOUT, Trigger};
 use crate::catalogue::HydrateMode;
@@ -77,9 +78,14 @@ fn trigger(on: &Value, problems: &mut Vec<Problem>) -> Option<Trigger> {
         }
         return Some(Trigger::Manual { input: input.cloned() });
     }
+    if on.get("schedule").is_some() {
+        let fields = Fields::new(on, "/on", &["schedule"], problems)?;
+        let schedule = schedule(fields.get("schedule")?, problems)?;
+        return Some(Trigger::Schedule(Box::new(schedule)));
+    }
     let fields = Fields::new(on, "/on", &EVENT_KEYS, problems)?;
     if !fields.has("event") {
-        let message = "a trigger is either `event` or `manual`";
+        let message = "a trigger is one of `event`, `schedule` and `manual`";
         problems.push(Problem::new("/on", "missing_key", message));
         return None;
     }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{DEFAULT_CASE, MAX_APPROVERS, MAX_BRANCHES, MAX_CASES, MAX_CONCURRENCY, MAX_TRIES};
+use crate::schedule::{DEFAULT_CATCH_UP, MAX_CATCH_UP, MAX_CRON_BYTES, MAX_CRON_LINES};
 
 pub(super) fn workflow() -> Value {
     json!({
@@ -23,33 +24,8 @@ pub(super) fn workflow() -> Value {
         "$defs": {
             "span": { "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?(ms|s|m|h|d)$", "examples": ["500ms", "30s", "5m", "24h"] },
             "expression": { "type": "string", "pattern": "^\\{\\{[\\s\\S]*\\}\\}$", "description": "Exactly one expression in {{ }}." },
-            "trigger": {
-                "oneOf": [
-                    {
-                        "type": "object",
-                        "additionalProperties": false,
-                        "required": ["event"],
-                        "properties": {
-                            "event": { "type": "string", "pattern": "^[^.]+\\..+$", "description": "connector.event_type" },
-                            "connection": { "type": "string", "description": "Only events of this connection." },
-                            "where": { "$ref": "#/$defs/expression", "description": "Only events for which this is true. Sees event, connection, trigger, now." },
-                            "hydrate": { "enum": ["always", "missing", "never"], "description": "Whether the follow-up reads run; the connector decides by default." },
-                        },
-                    },
-                    {
-                        "type": "object",
-                        "additionalProperties": false,
-                        "required": ["manual"],
-                        "properties": {
-                            "manual": {
-                                "type": "object",
-                                "additionalProperties": false,
-                                "properties": { "input": { "type": "object", "description": "JSON Schema of the input." } },
-                            },
-                        },
-                    },
-                ],
-            },
+            "cron": { "type": "string", "maxLength": MAX_CRON_BYTES },
+            "trigger": trigger(),
             "steps": { "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/step" } },
             "id": { "type": "string", "pattern": "^[a-z][a-z0-9_]{0,63}$" },
             "on_error": {
@@ -59,16 +35,74 @@ pub(super) fn workflow() -> Value {
             },
             "undo": { "$ref": "#/$defs/steps", "description": "What undoes the step; done by a `compensate` after it was done." },
             "on_timeout": { "$ref": "#/$defs/steps", "description": "Done when it waited in vain; sees `error`." },
-            "step": { "oneOf": step_kinds() },
+            "step": any_step(),
         },
     })
 }
 
-fn step_kinds() -> Vec<Value> {
-    vec![
-        step(
-            "call",
-            json!({
+/// What starts a workflow.
+fn trigger() -> Value {
+    json!({
+        "oneOf": [
+            {
+                "type": "object",
+                "additionalProperties": false,
+                "required": ["event"],
+                "properties": {
+                    "event": { "type": "string", "pattern": "^[^.]+\\..+$", "description": "connector.event_type" },
+                    "connection": { "type": "string", "description": "Only events of this connection." },
+                    "where": { "$ref": "#/$defs/expression", "description": "Only events for which this is true. Sees event, connection, trigger, now." },
+                    "hydrate": { "enum": ["always", "missing", "never"], "description": "Whether the follow-up reads run; the connector decides by default." },
+                },
+            },
+            {
+                "type": "object",
+                "additionalProperties": false,
+                "required": ["manual"],
+                "properties": {
+                    "manual": {
+                        "type": "object",
+                        "additionalProperties": false,
+                        "properties": { "input": { "type": "object", "description": "JSON Schema of the input." } },
+                    },
+                },
+            },
+            {
+                "type": "object",
+                "additionalProperties": false,
+                "required": ["schedule"],
+                "properties": {
+                    "schedule": {
+                        "type": "object",
+                        "additionalProperties": false,
+                        "oneOf": [{ "required": ["cron"] }, { "required": ["every"], "not": { "required": ["timezone"] } }],
+                        "properties": {
+                            "cron": {
+                                "description": "Minute, hour, day of month, month, day of week; with six fields seconds stand in front.",
+                                "examples": ["0 9 * * mon-fri", "*/15 * * * *", "@daily"],
+                                "oneOf": [
+                                    { "$ref": "#/$defs/cron" },
+                                    { "type": "array", "minItems": 1, "maxItems": MAX_CRON_LINES, "items": { "$ref": "#/$defs/cron" } },
+                                ],
+                            },
+                            "timezone": { "type": "string", "default": "UTC", "examples": ["Europe/Berlin"], "description": "IANA name." },
+                            "every": { "$ref": "#/$defs/span", "description": "Whole seconds; counted from 1970-01-01T00:00Z." },
+                            "catch_up": { "enum": ["skip", "one", "all"], "default": "one", "description": "What becomes of times that passed while nobody could fire them." },
+                            "max_catch_up": { "type": "integer", "minimum": 1, "maximum": MAX_CATCH_UP, "default": DEFAULT_CATCH_UP, "description": "Runs that `catch_up: all` starts at most." },
+                            "input": { "type": "object", "description": "Plain data for each run: `event.data.input`." },
+                        },
+                    },
+                },
+            },
+        ],
+    })
+}
+
+/// The steps by what they do.
+fn any_step() -> Value {
+    json!({
+        "oneOf": [
+            step("call", json!({
                 "call": { "type": "string", "pattern": "^[^.]+\\..+$", "description": "connector.operation" },
                 "connection": { "type": "string", "description": "The connection to use; by default the trigger's." },
                 "with": { "type": "object", "description": "Arguments; texts may hold {{ }}." },
@@ -85,21 +119,13 @@ fn step_kinds() -> Vec<Value> {
                 "timeout": { "$ref": "#/$defs/span", "default": "30s", "description": "Time limit of one try." },
                 "on_error": { "$ref": "#/$defs/on_error" },
                 "undo": { "$ref": "#/$defs/undo" },
-            }),
-            &["call"],
-        ),
-        step(
-            "if",
-            json!({
+            }), &["call"]),
+            step("if", json!({
                 "if": { "$ref": "#/$defs/expression" },
                 "then": { "$ref": "#/$defs/steps" },
                 "else": { "$ref": "#/$defs/steps" },
-            }),
-            &["if", "then"],
-        ),
-        step(
-            "switch",
-            json!({
+            }), &["if", "then"]),
+            step("switch", json!({
                 "switch": {
                     "oneOf": [
                         { "$ref": "#/$defs/expression", "description": "A text, number or boolean that chooses among `cases`." },
@@ -126,32 +152,20 @@ fn step_kinds() -> Vec<Value> {
                     "description": "Values and their steps.",
                 },
                 "default": { "$ref": "#/$defs/steps", "description": "When no case holds." },
-            }),
-            &["switch"],
-        ),
-        step(
-            "set",
-            json!({
+            }), &["switch"]),
+            step("set", json!({
                 "set": { "type": "object", "description": "Names and values; the output of the step." },
                 "on_error": { "$ref": "#/$defs/on_error" },
-            }),
-            &["set"],
-        ),
-        step(
-            "for_each",
-            json!({
+            }), &["set"]),
+            step("for_each", json!({
                 "for_each": { "$ref": "#/$defs/expression", "description": "A list." },
                 "as": { "$ref": "#/$defs/id", "default": "item" },
                 "key": { "$ref": "#/$defs/expression", "description": "What tells an item from the others; its content by default." },
                 "concurrency": { "type": "integer", "minimum": 1, "maximum": MAX_CONCURRENCY, "default": 1 },
                 "on_error": { "enum": ["fail", "collect"], "default": "fail", "description": "`collect`: a failed item leaves the others alone." },
                 "do": { "$ref": "#/$defs/steps" },
-            }),
-            &["for_each", "do"],
-        ),
-        step(
-            "parallel",
-            json!({
+            }), &["for_each", "do"]),
+            step("parallel", json!({
                 "parallel": {
                     "type": "object",
                     "minProperties": 1,
@@ -162,12 +176,8 @@ fn step_kinds() -> Vec<Value> {
                 },
                 "join": { "enum": ["all", "any", "first"], "default": "all", "description": "When the step is through: all branches are, one has succeeded, one is through." },
                 "on_error": { "enum": ["fail", "collect"], "default": "fail", "description": "`collect`: a failed branch leaves the others alone." },
-            }),
-            &["parallel"],
-        ),
-        step(
-            "sleep",
-            json!({
+            }), &["parallel"]),
+            step("sleep", json!({
                 "sleep": {
                     "oneOf": [
                         { "type": "string", "description": "How long: a span, or {{ }} that gives one." },
@@ -185,12 +195,8 @@ fn step_kinds() -> Vec<Value> {
                     ],
                 },
                 "on_error": { "$ref": "#/$defs/on_error" },
-            }),
-            &["sleep"],
-        ),
-        step(
-            "wait_for",
-            json!({
+            }), &["sleep"]),
+            step("wait_for", json!({
                 "wait_for": {
                     "type": "object",
                     "additionalProperties": false,
@@ -206,12 +212,8 @@ fn step_kinds() -> Vec<Value> {
                 "timeout": { "$ref": "#/$defs/span", "default": "30d" },
                 "on_timeout": { "$ref": "#/$defs/on_timeout" },
                 "on_error": { "$ref": "#/$defs/on_error" },
-            }),
-            &["wait_for"],
-        ),
-        step(
-            "approve",
-            json!({
+            }), &["wait_for"]),
+            step("approve", json!({
                 "approve": {
                     "oneOf": [
                         { "type": "string", "description": "What is asked." },
@@ -231,12 +233,8 @@ fn step_kinds() -> Vec<Value> {
                 "on_timeout": { "$ref": "#/$defs/on_timeout" },
                 "on_reject": { "$ref": "#/$defs/steps", "description": "Done when a person said no; sees `error`." },
                 "on_error": { "$ref": "#/$defs/on_error" },
-            }),
-            &["approve"],
-        ),
-        step(
-            "run",
-            json!({
+            }), &["approve"]),
+            step("run", json!({
                 "run": { "type": "string", "description": "Name of the workflow to start." },
                 "with": { "type": "object", "description": "Its input; texts may hold {{ }}." },
                 "detach": { "type": "boolean", "default": false, "description": "Whether its end is not waited for." },
@@ -244,12 +242,8 @@ fn step_kinds() -> Vec<Value> {
                 "on_timeout": { "$ref": "#/$defs/on_timeout" },
                 "on_error": { "$ref": "#/$defs/on_error" },
                 "undo": { "$ref": "#/$defs/undo" },
-            }),
-            &["run"],
-        ),
-        step(
-            "emit",
-            json!({
+            }), &["run"]),
+            step("emit", json!({
                 "emit": {
                     "type": "object",
                     "additionalProperties": false,
@@ -262,12 +256,8 @@ fn step_kinds() -> Vec<Value> {
                 },
                 "on_error": { "$ref": "#/$defs/on_error" },
                 "undo": { "$ref": "#/$defs/undo" },
-            }),
-            &["emit"],
-        ),
-        step(
-            "respond",
-            json!({
+            }), &["emit"]),
+            step("respond", json!({
                 "respond": {
                     "type": "object",
                     "additionalProperties": false,
@@ -279,29 +269,17 @@ fn step_kinds() -> Vec<Value> {
                     },
                 },
                 "on_error": { "$ref": "#/$defs/on_error" },
-            }),
-            &["respond"],
-        ),
-        step(
-            "try",
-            json!({
+            }), &["respond"]),
+            step("try", json!({
                 "try": { "$ref": "#/$defs/steps" },
                 "catch": { "$ref": "#/$defs/steps", "description": "When a step of `try` failed; sees `error`." },
                 "finally": { "$ref": "#/$defs/steps", "description": "In any case." },
-            }),
-            &["try"],
-        ),
-        step(
-            "compensate",
-            json!({
+            }), &["try"]),
+            step("compensate", json!({
                 "compensate": { "const": "all", "description": "Does the steps of `undo` of what was done, newest first." },
                 "on_error": { "$ref": "#/$defs/on_error" },
-            }),
-            &["compensate"],
-        ),
-        step(
-            "stop",
-            json!({
+            }), &["compensate"]),
+            step("stop", json!({
                 "stop": {
                     "type": "object",
                     "additionalProperties": false,
@@ -310,10 +288,9 @@ fn step_kinds() -> Vec<Value> {
                         "reason": { "type": "string" },
                     },
                 },
-            }),
-            &["stop"],
-        ),
-    ]
+            }), &["stop"]),
+        ],
+    })
 }
 
 fn step(title: &str, own: Value, required: &[&str]) -> Value {

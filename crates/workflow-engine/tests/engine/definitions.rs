@@ -25,6 +25,13 @@ fn the_document_itself() {
     let check = |text: &str, expected: &[&str]| assert_eq!(problems(text), expected, "{text}");
     let steps = "steps: [{ id: x, set: { a: 1 } }]";
     check(
+        &format!("name: t\non: {{ evnt: x }}\n{steps}"),
+        &[
+            "/on/evnt: `evnt` is not supported here; supported: event, connection, where, hydrate (did you mean `event`?)",
+            "/on: a trigger is one of `event`, `schedule` and `manual`",
+        ],
+    );
+    check(
         &format!("name: t\non: {{ event: stripe.charge.refunded }}\nlane: \"{{{{ event.id }}}}\"\n{steps}"),
         &["/lane: `lane` is not supported here; supported: name, description, on, steps, on_failure, timeout"],
     );
@@ -39,8 +46,7 @@ fn the_document_itself() {
         &format!("name: T\non: {{ schedule: {{ cron: x }} }}\n{steps}"),
         &[
             "/name: a name is 1 to 64 of a-z, 0-9, `-` and `_`, and begins with a letter or digit",
-            "/on/schedule: `schedule` is not supported here; supported: event, connection, where, hydrate",
-            "/on: a trigger is either `event` or `manual`",
+            "/on/schedule/cron: a cron line has 5 fields (minute, hour, day of month, month, day of week), or 6 with seconds in front; this one has 1",
         ],
     );
     check(
@@ -345,6 +351,11 @@ fn the_published_schema_says_what_the_parser_takes() {
         names
     };
     assert_eq!(top, supported("zzz: 1"));
+    let trigger = &schema["$defs"]["trigger"]["oneOf"][2]["properties"]["schedule"];
+    let mut known = keys(trigger);
+    known.sort();
+    let text = "name: t\non: { schedule: { every: 1h, zzz: 1 } }\nsteps: []";
+    assert_eq!(known, supported(text));
     let bodies = [
         ("call", "call: a.b"),
         ("if", "if: \"{{ event }}\", then: []"),

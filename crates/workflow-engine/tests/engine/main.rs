@@ -16,6 +16,7 @@ mod own;
 mod parallel;
 mod properties;
 mod replay;
+mod schedules;
 mod sleeping;
 mod support;
 mod telling;

@@ -154,7 +154,8 @@ fn misfits(field: &str, problems: Vec<weir_workflow_engine::Problem>) -> Vec<Use
 pub(crate) struct RunStartInput {
     /// Name of the workflow.
     workflow: String,
-    /// What expressions see as `event.body`; checked when the workflow says what its input looks like.
+    /// What expressions see as `event.body`; checked when the workflow says what its input looks like. A scheduled workflow
+    /// sees it as `event.data.input`; left out or empty, it sees the input of its schedule.
     input: Option<Json>,
     /// A second start of this workflow with the same key starts nothing and gives the first run.
     idempotency_key: Option<String>,

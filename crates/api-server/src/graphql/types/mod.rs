@@ -13,6 +13,7 @@ pub(crate) mod outgoing;
 pub(crate) mod refused_request;
 pub(crate) mod replay_preview;
 pub(crate) mod run;
+pub(crate) mod schedule;
 pub(crate) mod step;
 pub(crate) mod token;
 pub(crate) mod viewer;

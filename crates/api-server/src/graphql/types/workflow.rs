@@ -5,12 +5,16 @@ use super::super::errors::{ApiError, ApiResult};
 use super::super::scalars::{DateTime, Json};
 use super::connector::HydrateMode;
 use super::long_to_int;
+use super::schedule::Schedule;
 use crate::auth::Permission;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use std::sync::Arc;
 use weir_orchestrator::snapshot::Snapshot;
 use weir_storage::{VersionState as StoredState, WorkflowVersionRow};
 use weir_workflow_engine::{Definition, VersionId, WorkflowId, WorkspaceId};
+
+/// How many planned times one answer shows.
+const MAX_NEXT_RUNS: u32 = 100;
 
 /// A workflow over all its versions.
 #[derive(Debug, Clone)]
@@ -80,6 +84,24 @@ impl Workflow {
             .published
             .as_ref()
             .map(|version| Trigger::of(version.plan.trigger(), &version.definition))
+    }
+
+    /// The next times at which its schedule fires, at most 100. Empty: it has no schedule, or it is paused.
+    async fn next_runs(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many.", default = 5)] first: u32,
+    ) -> ApiResult<Option<Vec<DateTime>>> {
+        let (orchestrator, _) = Caller::of(ctx).orchestrator(Permission::ConfigRead)?;
+        let first = usize::try_from(first.min(MAX_NEXT_RUNS)).unwrap_or_default();
+        let planned = orchestrator.next_runs(&self.0, first);
+        Ok(Some(planned.into_iter().map(DateTime).collect()))
+    }
+
+    /// The planned time for which its schedule fired last. Null: it has no schedule, or it has not fired with these times.
+    async fn last_scheduled_for(&self, ctx: &Context<'_>) -> ApiResult<Option<DateTime>> {
+        let (orchestrator, _) = Caller::of(ctx).orchestrator(Permission::ConfigRead)?;
+        Ok(orchestrator.fired_for(self.0.row.id).map(DateTime))
     }
 
     /// Raised by each change; pass it as `expectedRevision`.
@@ -199,6 +221,8 @@ pub(crate) struct Trigger {
     hydrate: Option<HydrateMode>,
     /// What the input must look like, for manual starts.
     input_schema: Option<Json>,
+    /// When it fires, for schedules.
+    schedule: Option<Schedule>,
 }
 
 impl Trigger {
@@ -221,6 +245,16 @@ impl Trigger {
                     .map(str::to_owned),
                 hydrate: hydrate.map(HydrateMode::from),
                 input_schema: None,
+                schedule: None,
+            },
+            Parsed::Schedule(schedule) => Trigger {
+                kind: TriggerKind::Schedule,
+                event: None,
+                connection: None,
+                filter: None,
+                hydrate: None,
+                input_schema: None,
+                schedule: Some(Schedule::of(schedule)),
             },
             Parsed::Manual { input } => Trigger {
                 kind: TriggerKind::Manual,
@@ -229,6 +263,7 @@ impl Trigger {
                 filter: None,
                 hydrate: None,
                 input_schema: input.clone().map(Json),
+                schedule: None,
             },
         }
     }
@@ -241,4 +276,6 @@ pub(crate) enum TriggerKind {
     Event,
     /// A person or a program.
     Manual,
+    /// The clock.
+    Schedule,
 }
