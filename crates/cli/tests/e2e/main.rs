@@ -8,6 +8,7 @@ mod commands;
 mod crash;
 #[cfg(test)]
 mod demo;
+mod documentation;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! A server that writes down every request it gets, byte for byte, and answers each with the same JSON.
+//! A server that writes down every request it gets, byte for byte, and answers each with the same JSON; below `/fail`
+//! with 400.
 
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -30,13 +31,17 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     pub(crate) async fn start() -> Self {
+        Self::answering(r#"{"ok":true}"#).await
+    }
+
+    pub(crate) async fn answering(body: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&requests);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&kept)));
+                tokio::spawn(serve(stream, Arc::clone(&kept), body));
             }
         });
         Upstream { url, requests }
@@ -47,7 +52,7 @@ impl Upstream {
     }
 }
 
-async fn serve(mut stream: TcpStream, requests: Arc<Mutex<Vec<Request>>>) {
+async fn serve(mut stream: TcpStream, requests: Arc<Mutex<Vec<Request>>>, body: &str) {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -71,8 +76,17 @@ async fn serve(mut stream: TcpStream, requests: Arc<Mutex<Vec<Request>>>) {
             return;
         }
     }
+    let fails = request
+        .head
+        .split(' ')
+        .nth(1)
+        .is_some_and(|path| path.starts_with("/fail"));
     requests.lock().unwrap().push(request);
-    let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\nconnection: close\r\n\r\n{\"ok\":true}";
+    let status = if fails { "400 Bad Request" } else { "200 OK" };
+    let answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
     // A caller that hung up is no business of the upstream's.
     let _answered = stream.write_all(answer.as_bytes()).await;
 }
