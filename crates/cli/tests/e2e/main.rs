@@ -8,6 +8,7 @@ mod commands;
 mod crash;
 #[cfg(test)]
 mod demo;
+#[cfg(test)]
 mod documentation;
 #[cfg(test)]
 mod durability;
@@ -25,4 +26,5 @@ mod timers;
 mod tracing;
 #[cfg(test)]
 mod upstream;
+#[cfg(test)]
 mod waits;
