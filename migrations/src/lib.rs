@@ -10,6 +10,7 @@ mod m20261101_000002_configuration;
 mod m20261101_000003_mail;
 mod m20261101_000005_schedules;
 
+pub use sea_orm_migration::IntoSchemaManagerConnection;
 pub use sea_orm_migration::prelude::MigratorTrait;
 use sea_orm_migration::prelude::{MigrationTrait, async_trait};
 

@@ -94,6 +94,27 @@ Example:
         after_help = "`weir serve` does the same at start; this command is for deployments that want it as a step of its own."
     )]
     Migrate(Box<ServeArguments>),
+    /// Write the whole database, as it is at this instant, into one file; the server may go on.
+    #[command(
+        after_help = "The file holds everything but the master key: keep that elsewhere. It can be restored into either kind of database.
+
+Examples:
+  weir backup /backup                 a file in the folder, named by its time
+  weir backup weir.backup
+  docker exec weir weir backup - > weir.backup
+  WEIR_DATABASE_URL=postgres://weir@db/weir weir backup /backup"
+    )]
+    Backup(Box<BackupArguments>),
+    /// Fill an empty database from a file that `weir backup` wrote, all or nothing.
+    #[command(
+        after_help = "Runs that were open go on when the server starts. The master key is not in the backup.
+
+Examples:
+  weir restore weir.backup
+  weir restore /backup                the newest in the folder
+  WEIR_DATABASE_URL=postgres://weir@db/new weir restore weir.backup"
+    )]
+    Restore(Box<BackupArguments>),
     /// Manage API tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -111,6 +132,16 @@ pub(crate) struct ServeArguments {
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) settings: SettingsSource,
+}
+
+/// `weir backup`, `weir restore`.
+#[derive(Debug, Args)]
+pub(crate) struct BackupArguments {
+    /// A file, or a folder of backups; `backup` also takes - for standard output.
+    #[arg(value_name = "FILE|DIR")]
+    pub(crate) target: PathBuf,
+    #[command(flatten)]
+    pub(crate) serve: ServeArguments,
 }
 
 /// Which server, as whom.

@@ -5,6 +5,7 @@
 
 use crate::arguments::ServeArguments;
 use crate::config::{self, Backend, Config};
+use crate::data_folder::DataFolder;
 use crate::failure::Failure;
 use crate::output;
 use crate::telemetry::{self, LogTarget};
@@ -20,7 +21,7 @@ use weir_api_server::{Server, ServerOptions};
 use weir_orchestrator::clock::SystemClock;
 use weir_orchestrator::registry::Registry;
 use weir_orchestrator::{Options, Orchestrator};
-use weir_storage::{Database, DatabaseOptions, MasterKey, OpenError, SecretBox, Store, WriterSeed};
+use weir_storage::{Database, DatabaseOptions, MasterKey, MasterKeyError, OpenError, SecretBox, Store, WriterSeed};
 
 /// Text of `/metrics`, made when asked for.
 pub(crate) type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -161,8 +162,15 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<Opened> {
         .context("could not look for stored secrets")?;
     let secrets = SecretBox::new(master_key(config, sealed_rows_exist)?);
     writer.check_key(&secrets).await.map_err(|error| {
-        let failure = Failure::new("the master key does not fit this database")
-            .fix("set WEIR_MASTER_KEY (or the file master.key) to the key it was made with");
+        let key_file = config.data_folder.as_ref().map(DataFolder::master_key);
+        let place = match (&config.master_key, key_file) {
+            (None, Some(path)) => format!(
+                "put the key it was made with into {}, or set WEIR_MASTER_KEY to it",
+                path.display()
+            ),
+            (Some(_), _) | (None, None) => "set WEIR_MASTER_KEY to the key it was made with".to_owned(),
+        };
+        let failure = Failure::new("the master key does not fit this database").fix(place);
         anyhow::Error::new(error).context(failure)
     })?;
     Ok(Opened { store, writer, secrets })
@@ -318,21 +326,37 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// The key that seals stored secrets: given, or kept in the data folder of an embedded database.
-fn master_key(config: &Config, sealed_rows_exist: bool) -> anyhow::Result<MasterKey> {
+pub(crate) fn master_key(config: &Config, sealed_rows_exist: bool) -> anyhow::Result<MasterKey> {
     if let Some(text) = &config.master_key {
         return MasterKey::from_base64(text.expose_secret()).context(
             Failure::usage("WEIR_MASTER_KEY is not 32 bytes in base64").fix("make one with `openssl rand -base64 32`"),
         );
     }
-    match (&config.data_folder, config.backend) {
+    let failure = match (&config.data_folder, config.backend) {
         (Some(folder), Backend::Sqlite) => {
             let path = folder.master_key();
-            MasterKey::load_or_create(&path, sealed_rows_exist).with_context(|| format!("could not use the master key {}", path.display()))
+            return MasterKey::load_or_create(&path, sealed_rows_exist).map_err(|error| {
+                let fix = match &error {
+                    MasterKeyError::Lost { .. } => {
+                        "put the file back, or set WEIR_MASTER_KEY to what it held; a backup of the database does not hold it"
+                    }
+                    MasterKeyError::Malformed | MasterKeyError::MalformedFile { .. } => {
+                        "put the right file back; if nothing was sealed yet, remove it and a new one is made"
+                    }
+                    MasterKeyError::File { .. } => "give this user the right to read and write it",
+                };
+                let failure = Failure::new(format!("could not use the master key {}", path.display())).fix(fix);
+                anyhow::Error::new(error).context(failure)
+            });
         }
-        (None, Backend::Sqlite) | (_, Backend::PostgreSql) => Err(Failure::usage("WEIR_MASTER_KEY is not set")
-            .fix("with PostgreSQL every server must be given the same key: make one with `openssl rand -base64 32` and keep it safe")
-            .into()),
-    }
+        (None, Backend::Sqlite) | (_, Backend::PostgreSql) => Failure::usage("WEIR_MASTER_KEY is not set"),
+    };
+    let fix = if sealed_rows_exist {
+        "this database holds secrets: set it to the key that they were sealed with, the same on every server"
+    } else {
+        "with PostgreSQL every server must be given the same key: make one with `openssl rand -base64 32` and keep it safe"
+    };
+    Err(failure.fix(fix).into())
 }
 
 /// The administrator's token and whether it was made just now.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use sea_orm::{DatabaseConnection, SqlxPostgresConnector, SqlxSqliteConnector};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, Executor};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 use weir_migrations::{Migrator, MigratorTrait};
 
 use crate::error::OpenError;
@@ -24,6 +24,8 @@ use crate::writer::seed::{BUSY_TIMEOUT, PAGE_BYTES, SqliteTarget, Target};
 const READ_CACHE_KIB: u32 = 2048;
 /// How long a read waits for a connection.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
+/// Number of the lock on PostgreSQL that whoever changes the schema holds.
+pub(crate) const MIGRATION_LOCK: i64 = 1_466_263_923;
 
 /// Which database it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +70,34 @@ impl Database {
     /// # Errors
     /// See [`OpenError`]; [`OpenError::Locked`] when another process has the SQLite file.
     pub async fn open(url: &str, options: DatabaseOptions) -> Result<(Store, WriterSeed), OpenError> {
+        match Address::parse(url)? {
+            Address::Sqlite(path) => open_sqlite(path, options).await,
+            Address::Postgres(connect) => open_postgres(*connect, options).await,
+        }
+    }
+}
+
+/// Where a database is.
+pub(crate) enum Address {
+    Sqlite(PathBuf),
+    Postgres(Box<PgConnectOptions>),
+}
+
+impl Address {
+    pub(crate) fn parse(url: &str) -> Result<Self, OpenError> {
         match url.split_once(':') {
-            Some(("sqlite", rest)) => open_sqlite(rest.trim_start_matches("//"), options).await,
-            Some(("postgres" | "postgresql", _)) => open_postgres(url, options).await,
+            Some(("sqlite", rest)) => {
+                let path = rest.trim_start_matches("//").split('?').next().unwrap_or_default();
+                if path.is_empty() || path == ":memory:" {
+                    return Err(address(&format!("sqlite://{path}"), "it needs the path of a file"));
+                }
+                Ok(Self::Sqlite(PathBuf::from(path)))
+            }
+            Some(("postgres" | "postgresql", _)) => {
+                let connect = PgConnectOptions::from_str(url).map_err(|error| address(url, &error.to_string()))?;
+                let connect = connect.application_name("weir").disable_statement_logging();
+                Ok(Self::Postgres(Box::new(connect)))
+            }
             _ => Err(address(url, "it must begin with sqlite:// or postgres://")),
         }
     }
@@ -88,12 +115,7 @@ fn address(url: &str, reason: &str) -> OpenError {
     }
 }
 
-async fn open_sqlite(path: &str, options: DatabaseOptions) -> Result<(Store, WriterSeed), OpenError> {
-    let path = path.split('?').next().unwrap_or_default();
-    if path.is_empty() || path == ":memory:" {
-        return Err(address(&format!("sqlite://{path}"), "it needs the path of a file"));
-    }
-    let path = PathBuf::from(path);
+async fn open_sqlite(path: PathBuf, options: DatabaseOptions) -> Result<(Store, WriterSeed), OpenError> {
     let lock = Arc::new(lock(&path)?);
     migrate_sqlite(&path).await?;
     let read = SqliteConnectOptions::new()
@@ -133,7 +155,7 @@ async fn open_sqlite(path: &str, options: DatabaseOptions) -> Result<(Store, Wri
 
 /// The lock is a file of its own beside the database: locks on the database itself belong to SQLite. It is freed by
 /// the operating system however the process ends, so the file may stay.
-fn lock(path: &Path) -> Result<File, OpenError> {
+pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
     let file_error = |path: &Path, source| OpenError::File {
         path: path.to_owned(),
         source,
@@ -157,7 +179,8 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-async fn migrate_sqlite(path: &Path) -> Result<(), OpenError> {
+/// The one connection that makes a file, or brings it up to date.
+pub(crate) async fn new_sqlite(path: &Path) -> Result<DatabaseConnection, OpenError> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -173,18 +196,19 @@ async fn migrate_sqlite(path: &Path) -> Result<(), OpenError> {
         .connect_with(options)
         .await
         .map_err(OpenError::Connect)?;
-    let migrated = Migrator::up(&SqlxSqliteConnector::from_sqlx_sqlite_pool(pool.clone()), None).await;
-    pool.close().await;
+    Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool))
+}
+
+async fn migrate_sqlite(path: &Path) -> Result<(), OpenError> {
+    let connection = new_sqlite(path).await?;
+    let migrated = Migrator::up(&connection, None).await;
+    connection.close().await.map_err(OpenError::Migrate)?;
     migrated.map_err(OpenError::Migrate)
 }
 
-async fn open_postgres(url: &str, options: DatabaseOptions) -> Result<(Store, WriterSeed), OpenError> {
-    let connect = PgConnectOptions::from_str(url).map_err(|error| address(url, &error.to_string()))?;
+async fn open_postgres(connect: PgConnectOptions, options: DatabaseOptions) -> Result<(Store, WriterSeed), OpenError> {
     // One text per set of tables that a batch touches.
-    let connect = connect
-        .application_name("weir")
-        .statement_cache_capacity(256)
-        .disable_statement_logging();
+    let connect = connect.statement_cache_capacity(256);
     knock(&connect).await?;
     migrate_postgres(&connect).await?;
     let pool = PgPoolOptions::new()
@@ -211,7 +235,7 @@ async fn open_postgres(url: &str, options: DatabaseOptions) -> Result<(Store, Wr
 }
 
 /// Connects once without a pool, which would say no more than that its time is over.
-async fn knock(options: &PgConnectOptions) -> Result<(), OpenError> {
+pub(crate) async fn knock(options: &PgConnectOptions) -> Result<(), OpenError> {
     let server = || match options.get_socket() {
         Some(folder) => folder.display().to_string(),
         None => format!("{}:{}", options.get_host(), options.get_port()),
@@ -258,7 +282,9 @@ async fn migrate_postgres(options: &PgConnectOptions) -> Result<(), OpenError> {
     let connection: DatabaseConnection = SqlxPostgresConnector::from_sqlx_postgres_pool(pool.clone());
     // Nodes that start together go one after the other. The lock belongs to the pool's only connection and goes
     // with it.
-    let locked = pool.execute("SELECT pg_advisory_lock(1466263923)").await;
+    let locked = pool
+        .execute(AssertSqlSafe(format!("SELECT pg_advisory_lock({MIGRATION_LOCK})")))
+        .await;
     let migrated = match locked {
         Ok(_) => Migrator::up(&connection, None).await.map_err(OpenError::Migrate),
         Err(error) => Err(OpenError::Connect(error)),

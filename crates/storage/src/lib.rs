@@ -6,6 +6,7 @@
 //!
 //! The way in: [`Database::open`] → [`WriterSeed`] (key check, registration) → [`Writer`] and its task.
 
+pub mod backup;
 mod blob;
 mod codes;
 mod config;

@@ -56,9 +56,7 @@ pub enum MasterKeyError {
         path: PathBuf,
     },
     /// The file is gone, and the database holds secrets that only its key opens.
-    #[error(
-        "the master key file {path} is missing, and the database holds secrets that were sealed with it: restore the file"
-    )]
+    #[error("the master key file {path} is missing, and the database holds secrets that were sealed with it")]
     Lost {
         /// Which file.
         path: PathBuf,

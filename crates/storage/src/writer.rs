@@ -7,7 +7,7 @@
 
 mod checkpoint;
 mod config;
-mod connection;
+pub(crate) mod connection;
 mod control;
 mod dedupe;
 mod failure;

@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 mod approvals;
+mod backup;
 pub(crate) mod connector;
 pub(crate) mod doctor;
 pub(crate) mod documents;
@@ -13,6 +14,7 @@ mod migrate;
 mod operate;
 pub(crate) mod refused;
 mod replay;
+mod restore;
 pub(crate) mod runs;
 pub(crate) mod show;
 mod start;
@@ -63,6 +65,8 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Refused(arguments) => refused::run(&arguments).await,
         Command::Connector(ConnectorCommand::Check { path }) => connector::check(&path),
+        Command::Backup(arguments) => Box::pin(backup::run(*arguments)).await,
+        Command::Restore(arguments) => Box::pin(restore::run(*arguments)).await,
         Command::Migrate(arguments) => migrate::run(*arguments).await,
         Command::Token(TokenCommand::Create {
             server,

@@ -1,11 +1,10 @@
 //! SIGKILL in the middle of the work: what was acknowledged is done, once.
 
-use crate::support::{Server, eventually, needed};
-use sqlx::{Connection as _, PgConnection};
+use crate::support::{MASTER_KEY, PostgresDatabase, Server, eventually};
 use std::time::Duration;
 use weir_simulator::{RetryPolicy, Scenario, Simulator, SimulatorOptions, StreamOptions};
 
-const SECRET: &str = "whsec_crash";
+pub(crate) const SECRET: &str = "whsec_crash";
 const EVENTS: u64 = 400;
 const RATE_PER_S: f64 = 200.0;
 /// How often the server is killed while events come in.
@@ -13,7 +12,7 @@ const CRASHES: usize = 3;
 /// A busy machine may need long for what is normally done in five seconds.
 const LIMIT: Duration = Duration::from_secs(90);
 
-fn documents(providers: &Simulator) -> String {
+pub(crate) fn documents(providers: &Simulator) -> String {
     let keys = providers.api_keys();
     format!(
         r#"
@@ -106,19 +105,7 @@ async fn nothing_is_lost_or_doubled_on_sqlite() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_or_doubled_on_postgres() {
-    let admin = needed("WEIR_TEST_POSTGRES_URL");
-    let name = format!("weir_crash_{}", std::process::id());
-    let mut connection = PgConnection::connect(&admin).await.unwrap();
-    sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}")))
-        .execute(&mut connection)
-        .await
-        .unwrap();
-    let mut url = reqwest::Url::parse(&admin).unwrap();
-    url.set_path(&name);
-    let key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
-    survives(&[("WEIR_DATABASE_URL", url.as_str()), ("WEIR_MASTER_KEY", key)]).await;
-    sqlx::query(sqlx::AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)")))
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    let database = PostgresDatabase::create("crash").await;
+    survives(&[("WEIR_DATABASE_URL", &database.url), ("WEIR_MASTER_KEY", MASTER_KEY)]).await;
+    database.drop().await;
 }

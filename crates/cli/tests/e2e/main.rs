@@ -1,6 +1,8 @@
 //! The product as its users meet it: the real executable, real HTTP on loopback, real crashes.
 
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod commands;
@@ -16,6 +18,8 @@ mod durability;
 mod hydration;
 #[cfg(test)]
 mod localstripe;
+#[cfg(test)]
+mod master_key;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]

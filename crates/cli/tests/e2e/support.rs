@@ -5,6 +5,7 @@
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 use sha2::Sha256;
+use sqlx::{Connection as _, PgConnection};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
@@ -17,6 +18,8 @@ use tempfile::TempDir;
 pub(crate) const WEIR: &str = env!("CARGO_BIN_EXE_weir");
 /// How long a condition may take that normally takes a moment; generous, because machines that test are busy.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// A master key for tests.
+pub(crate) const MASTER_KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 /// How often a condition is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -80,7 +83,14 @@ impl Server {
 
     /// Starts under another program, such as `strace`.
     pub(crate) async fn start_under(wrapper: &[&str], settings: &[(&str, &str)]) -> Self {
-        let mut server = Server {
+        let mut server = Self::not_started(wrapper, settings);
+        server.start_again().await;
+        server
+    }
+
+    /// A folder and settings, for [`Server::start_again`].
+    pub(crate) fn not_started(wrapper: &[&str], settings: &[(&str, &str)]) -> Self {
+        Server {
             child: None,
             folder: tempfile::tempdir().unwrap(),
             url: String::new(),
@@ -90,12 +100,10 @@ impl Server {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
             wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(),
-        };
-        server.start_again().await;
-        server
+        }
     }
 
-    fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("weir-data")
     }
 
@@ -200,6 +208,25 @@ impl Server {
         command
     }
 
+    /// Runs a command with the server's own settings to its end, such as `backup`.
+    pub(crate) fn beside(&self, arguments: &[&str]) -> Output {
+        let mut command = weir(self.folder.path());
+        command
+            .args(arguments)
+            .env("WEIR_LISTEN", "127.0.0.1:0")
+            .env("WEIR_ADMIN_TOKEN", &self.token)
+            .env("WEIR_DATA_FOLDER", self.data());
+        command.envs(&self.settings).output().unwrap()
+    }
+
+    /// Takes a setting away, or gives another one, from the next start on.
+    pub(crate) fn set(&mut self, name: &str, value: Option<&str>) {
+        match value {
+            Some(value) => self.settings.insert(name.to_owned(), value.to_owned()),
+            None => self.settings.remove(name),
+        };
+    }
+
     /// Runs a client command to its end.
     pub(crate) fn weir(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
@@ -275,6 +302,42 @@ impl Drop for Server {
         if std::thread::panicking() {
             eprintln!("server log:\n{}", self.log());
         }
+    }
+}
+
+/// A database of its own on the PostgreSQL server of the tests.
+pub(crate) struct PostgresDatabase {
+    admin: String,
+    name: String,
+    pub(crate) url: String,
+}
+
+impl PostgresDatabase {
+    pub(crate) async fn create(what_for: &str) -> Self {
+        let admin = needed("WEIR_TEST_POSTGRES_URL");
+        let name = format!("weir_{what_for}_{}", std::process::id());
+        let mut url = reqwest::Url::parse(&admin).unwrap();
+        url.set_path(&name);
+        let database = Self {
+            admin,
+            name,
+            url: url.to_string(),
+        };
+        database.administer("CREATE DATABASE", "").await;
+        database
+    }
+
+    pub(crate) async fn drop(self) {
+        self.administer("DROP DATABASE", "WITH (FORCE)").await;
+    }
+
+    async fn administer(&self, before: &str, after: &str) {
+        let mut connection = PgConnection::connect(&self.admin).await.unwrap();
+        let text = format!("{before} {} {after}", self.name);
+        sqlx::query(sqlx::AssertSqlSafe(text))
+            .execute(&mut connection)
+            .await
+            .unwrap();
     }
 }
 

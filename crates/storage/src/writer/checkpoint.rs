@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use rusqlite::Connection;
+use tokio::time::Instant;
 
 use super::seed::SqliteTarget;
 
@@ -25,6 +26,9 @@ const QUIET: Duration = Duration::from_secs(20);
 const REST: Duration = Duration::from_millis(100);
 /// How long the writer waits for readers of the old log.
 const READER_WAIT: Duration = Duration::from_millis(50);
+/// How long the writer lets a long log be after readers kept it from starting again: a backup reads for minutes, and
+/// waiting for it after every pass would cost intake a third of its time.
+const READER_PAUSE: Duration = Duration::from_secs(2);
 /// How long the end of the writer waits for readers and for a pass that is under way.
 const FOLD_WAIT: Duration = Duration::from_secs(2);
 
@@ -34,6 +38,8 @@ pub(crate) struct Checkpoints {
     wake: SyncSender<()>,
     long: Arc<AtomicBool>,
     commits: u32,
+    /// When the log may next be started again.
+    not_before: Option<Instant>,
 }
 
 impl Checkpoints {
@@ -52,7 +58,12 @@ impl Checkpoints {
         let seen = Arc::clone(&long);
         let thread = std::thread::Builder::new().name("weir-checkpoint".to_owned());
         match thread.spawn(move || serve(&connection, &woken, &seen)) {
-            Ok(_) => Some(Self { wake, long, commits: 0 }),
+            Ok(_) => Some(Self {
+                wake,
+                long,
+                commits: 0,
+                not_before: None,
+            }),
             Err(error) => {
                 tracing::warn!(%error, "the write-ahead log is copied within commits: its thread cannot be started");
                 None
@@ -69,17 +80,19 @@ impl Checkpoints {
     }
 
     /// Starts the log again from its beginning, if it is long.
-    pub(crate) fn between_batches(&self, connection: &mut Connection) {
-        if !self.long.swap(false, Ordering::AcqRel) {
+    pub(crate) fn between_batches(&mut self, connection: &mut Connection) {
+        let now = Instant::now();
+        if self.not_before.is_some_and(|at| now < at) || !self.long.swap(false, Ordering::AcqRel) {
             return;
         }
         let usual = super::seed::BUSY_TIMEOUT;
         let restarted = connection
             .busy_timeout(READER_WAIT)
             .and_then(|()| pass(connection, "PRAGMA wal_checkpoint(RESTART)"))
-            .and_then(|_| connection.busy_timeout(usual));
-        if let Err(error) = restarted {
-            tracing::warn!(%error, "the write-ahead log could not be started again");
+            .and_then(|done| connection.busy_timeout(usual).map(|()| done));
+        match restarted {
+            Ok(done) => self.not_before = done.kept_by_readers.then_some(now + READER_PAUSE),
+            Err(error) => tracing::warn!(%error, "the write-ahead log could not be started again"),
         }
     }
 }
@@ -102,8 +115,8 @@ fn serve(connection: &Connection, woken: &Receiver<()>, long: &AtomicBool) {
             Err(RecvTimeoutError::Disconnected) => return,
         }
         match pass(connection, "PRAGMA wal_checkpoint(PASSIVE)") {
-            Ok(bytes) => {
-                if bytes > LOG_LONG_BYTES {
+            Ok(done) => {
+                if done.log_bytes > LOG_LONG_BYTES {
                     long.store(true, Ordering::Release);
                 }
             }
@@ -113,8 +126,17 @@ fn serve(connection: &Connection, woken: &Receiver<()>, long: &AtomicBool) {
     }
 }
 
-/// One pass; how long the log is.
-fn pass(connection: &Connection, text: &str) -> rusqlite::Result<u64> {
-    let frames: i64 = connection.query_row(text, [], |row| row.get(1))?;
-    Ok(u64::try_from(frames).unwrap_or(0) * u64::from(super::seed::PAGE_BYTES))
+/// What a pass found.
+struct Pass {
+    /// Whether it stopped at what somebody still reads.
+    kept_by_readers: bool,
+    log_bytes: u64,
+}
+
+fn pass(connection: &Connection, text: &str) -> rusqlite::Result<Pass> {
+    let (busy, frames): (i64, i64) = connection.query_row(text, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(Pass {
+        kept_by_readers: busy != 0,
+        log_bytes: u64::try_from(frames).unwrap_or(0) * u64::from(super::seed::PAGE_BYTES),
+    })
 }

@@ -151,7 +151,7 @@ impl WriterTask {
             if received == 0 {
                 return WriterEnd::Closed;
             }
-            if let Some(checkpoints) = &self.checkpoints
+            if let Some(checkpoints) = &mut self.checkpoints
                 && let Some(Connection::Sqlite(connection)) = &mut self.connection
             {
                 checkpoints.between_batches(connection);

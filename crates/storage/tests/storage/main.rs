@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on must fail")]
 
 mod accept;
+mod backup;
 mod claim;
 mod configuration;
 mod dedupe;
