@@ -29,6 +29,8 @@ mod timers;
 #[cfg(test)]
 mod tracing;
 #[cfg(test)]
+mod upgrade;
+#[cfg(test)]
 mod upstream;
 #[cfg(test)]
 mod waits;
