@@ -12,6 +12,7 @@ use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use weir_orchestrator::retention::Retention;
 
 /// Read when `--config` names no other.
 const DEFAULT_FILE: &str = "weir.toml";
@@ -72,6 +73,18 @@ pub(crate) struct SettingsSource {
     /// Seconds that a stop waits for calls that have left; the rest is taken up at the next start. Default: 10
     #[arg(long, env = "WEIR_SHUTDOWN_GRACE_S", value_name = "SECONDS")]
     pub(crate) shutdown_grace_s: Option<u64>,
+    /// Days that events, runs and journals are kept after the last run of the event has ended; 0 is for ever. Default: 30
+    #[arg(long, env = "WEIR_KEEP_RUNS_DAYS", value_name = "DAYS")]
+    pub(crate) keep_runs_days: Option<u32>,
+    /// The same for events with a failed run. Default: 90
+    #[arg(long, env = "WEIR_KEEP_FAILED_DAYS", value_name = "DAYS")]
+    pub(crate) keep_failed_days: Option<u32>,
+    /// Days that refused requests are kept; 0 is for ever, within 10,000 of them and 32 MiB. Default: 1
+    #[arg(long, env = "WEIR_KEEP_REFUSED_DAYS", value_name = "DAYS")]
+    pub(crate) keep_refused_days: Option<u32>,
+    /// Days that the audit trail is kept; 0 is for ever. Default: 730
+    #[arg(long, env = "WEIR_KEEP_AUDIT_DAYS", value_name = "DAYS")]
+    pub(crate) keep_audit_days: Option<u32>,
     /// What to log, e.g. info or weir_orchestrator=debug. Default: info
     #[arg(long, env = "WEIR_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
@@ -145,6 +158,10 @@ impl SettingsSource {
             workers: self.workers.or(fallback.workers),
             connectors: self.connectors.or(fallback.connectors),
             shutdown_grace_s: self.shutdown_grace_s.or(fallback.shutdown_grace_s),
+            keep_runs_days: self.keep_runs_days.or(fallback.keep_runs_days),
+            keep_failed_days: self.keep_failed_days.or(fallback.keep_failed_days),
+            keep_refused_days: self.keep_refused_days.or(fallback.keep_refused_days),
+            keep_audit_days: self.keep_audit_days.or(fallback.keep_audit_days),
             log: self.log.or(fallback.log),
             log_format: self.log_format.or(fallback.log_format),
         }
@@ -253,6 +270,12 @@ pub(crate) fn check(source: SettingsSource) -> anyhow::Result<Config> {
         max_body_bytes: source.max_body_bytes.unwrap_or(defaults.max_body_bytes),
         max_backlog_runs: source.max_backlog_runs.unwrap_or(defaults.max_backlog_runs),
         shutdown_grace: Duration::from_secs(source.shutdown_grace_s.unwrap_or(DEFAULT_SHUTDOWN_GRACE_S)),
+        retention: Retention {
+            runs: kept(source.keep_runs_days, defaults.retention.runs),
+            failed: kept(source.keep_failed_days, defaults.retention.failed),
+            refused: kept(source.keep_refused_days, defaults.retention.refused),
+            audit: kept(source.keep_audit_days, defaults.retention.audit),
+        },
         ..defaults
     };
     Ok(Config {
@@ -275,6 +298,15 @@ pub(crate) fn check(source: SettingsSource) -> anyhow::Result<Config> {
         log: source.log,
         log_format: source.log_format,
     })
+}
+
+/// A span of days; 0 is for ever.
+fn kept(days: Option<u32>, default: Option<Duration>) -> Option<Duration> {
+    match days {
+        None => default,
+        Some(0) => None,
+        Some(days) => Some(Duration::from_secs(u64::from(days) * 24 * 3600)),
+    }
 }
 
 /// Cores this process may use; it honours CPU affinity and container limits.

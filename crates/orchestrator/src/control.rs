@@ -6,6 +6,7 @@
 use crate::configure::Actor;
 use crate::ingest::accept::new_run;
 use crate::recovery::restore_event;
+use crate::retention;
 use crate::runner::{self, ActiveRun, First};
 use crate::service::{Core, Orchestrator};
 use crate::snapshot::SnapshotError;
@@ -226,8 +227,8 @@ impl Orchestrator {
                 why: "it is not over yet".to_owned(),
             });
         }
-        let family = self.core.store.event_runs(workspace, stored.event_id).await?;
-        let family: Vec<&RunRow> = family.iter().filter(|other| other.root_id == stored.root_id).collect();
+        let all = self.core.store.event_runs(workspace, stored.event_id).await?;
+        let family: Vec<&RunRow> = all.iter().filter(|other| other.root_id == stored.root_id).collect();
         let open = family.iter().find(|other| {
             matches!(
                 other.status,
@@ -243,12 +244,19 @@ impl Orchestrator {
         let event_row = event_row.ok_or_else(|| ControlError::NotReplayable {
             why: "its event is no longer stored".to_owned(),
         })?;
+        let now = self.clock().now();
+        let stands: Vec<_> = all.iter().map(|run| (run.status, run.finished_at)).collect();
+        if retention::is_leaving(&self.core.settings.retention, event_row.row.received_at, &stands, now) {
+            return Err(ControlError::NotReplayable {
+                why: "the time is over for which its event and journal are kept (keep_runs_days, keep_failed_days)"
+                    .to_owned(),
+            });
+        }
         let snapshot = self.snapshot();
         let version = snapshot
             .version(&self.core.store, workspace, stored.workflow_id, stored.version_id)
             .await?;
         let event = Arc::new(restore_event(&snapshot, &event_row.row).map_err(ControlError::Unavailable)?);
-        let now = self.clock().now();
         let head = RunHead {
             id: RunId::from_raw(self.core.new_id(now)),
             root_id: stored.root_id,

@@ -22,6 +22,7 @@ mod panics;
 pub mod perform;
 mod recovery;
 pub mod registry;
+pub mod retention;
 mod route;
 mod runner;
 mod runs;

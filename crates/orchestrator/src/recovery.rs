@@ -4,6 +4,7 @@
 //! The database is read at start, for due timers, for the backlog and after a commit whose result is unknown; never to
 //! look for work that memory knows. Idling costs one statement a second.
 
+use crate::retention;
 use crate::route;
 use crate::runner::{self, ActiveRun, First, Refused};
 use crate::service::{Core, Orchestrator, StartError};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use weir_storage::{
-    EventRow, Fact, FactOutcome, Heartbeat, HeartbeatReply, Prune, RunStatus, RunUpdate, StoredRun, WriteError,
+    EventRow, Fact, FactOutcome, Heartbeat, HeartbeatReply, RunStatus, RunUpdate, StoredRun, WriteError,
 };
 use weir_workflow_engine::{Document, Event, EventRef, RunHead, RunId, RunState, Timestamp, WorkspaceId, decode};
 
@@ -33,15 +34,6 @@ const DUE_PAGE: u32 = 10_000;
 const LOAD_BATCH: usize = 128;
 /// Pause after a failed read before the same is tried again.
 const READ_RETRY: Duration = Duration::from_millis(500);
-/// Time between two rounds of retention.
-const PRUNE_EVERY: Duration = Duration::from_secs(60);
-/// How long refused requests are kept.
-const REFUSED_KEPT: Duration = Duration::from_secs(24 * 3600);
-/// How long the hourly counts of refusals are kept.
-const REFUSED_COUNTS_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Most slices that one round of retention deletes, so that it never holds up webhooks.
-const PRUNE_SLICES: u32 = 20;
-
 /// Claims the runs of dead nodes and registers every open run of this one: those that wait for a time as timers, the
 /// others as backlog.
 pub(crate) async fn take_back(core: &Arc<Core>) -> Result<(), StartError> {
@@ -101,7 +93,7 @@ pub(crate) fn spawn_loops(core: &Arc<Core>) {
     let (beats, heard) = mpsc::channel(1);
     core.loops.spawn(heartbeat(Arc::clone(core), beats));
     core.loops.spawn(chores(Arc::clone(core), heard));
-    core.loops.spawn(prune(Arc::clone(core)));
+    core.loops.spawn(retention::run(Arc::clone(core)));
     core.loops.spawn(crate::schedules::run(Arc::clone(core)));
     core.runs.wake.notify_one();
 }
@@ -422,43 +414,4 @@ fn gauges(core: &Core) {
         .oldest_accepted()
         .map_or(0.0, |at| core.clock.now().since(at).as_secs_f64());
     metrics::gauge!("weir_oldest_open_run_seconds").set(oldest);
-}
-
-/// Refused requests are kept a day, their counts a month, what was seen of events as long as storage says.
-async fn prune(core: Arc<Core>) {
-    let mut ticks = tokio::time::interval(PRUNE_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = core.stopping.cancelled() => return,
-        }
-        let now = core.clock.now();
-        let before = |kept: Duration| {
-            Timestamp::from_unix_ms(now.as_unix_ms() - i64::try_from(kept.as_millis()).unwrap_or(i64::MAX))
-        };
-        for what in [
-            Prune::Refused {
-                before: before(REFUSED_KEPT),
-            },
-            Prune::RefusedCounts {
-                before: before(REFUSED_COUNTS_KEPT),
-            },
-            Prune::Dedupe { now },
-        ] {
-            for _slice in 0..PRUNE_SLICES {
-                let Ok(pending) = core.writer.submit(Fact::Prune(what)) else {
-                    break;
-                };
-                match pending.await {
-                    Ok(FactOutcome::Pruned(rows)) if rows > 0 => {}
-                    Ok(_) => break,
-                    Err(error) => {
-                        tracing::debug!("retention waits: {error}");
-                        break;
-                    }
-                }
-            }
-        }
-    }
 }

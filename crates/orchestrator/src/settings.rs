@@ -1,5 +1,6 @@
 //! What the process was told at start. Parsed and checked by the executable; every bound has its name and reason here.
 
+use crate::retention::Retention;
 use ipnet::IpNet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub struct Settings {
     pub max_backlog_runs: usize,
     /// How long `shutdown` lets calls that have left come back before it parks the rest.
     pub shutdown_grace: Duration,
+    /// How long what is over is kept.
+    pub retention: Retention,
 }
 
 impl Default for Settings {
@@ -40,6 +43,7 @@ impl Default for Settings {
             max_run_bytes_in_memory: 64 * 1024 * 1024,
             max_backlog_runs: 100_000,
             shutdown_grace: Duration::from_secs(10),
+            retention: Retention::default(),
         }
     }
 }

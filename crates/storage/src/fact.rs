@@ -260,8 +260,18 @@ pub struct Heartbeat {
 }
 
 /// One slice of retention. The outcome says how many rows went; call again while it is not zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prune {
+    /// Events with all that came of them. Those with an open run, and those that wait in an inbox, stay. What one slice
+    /// has no room for is no longer to be seen, and is deleted by [`Prune::Leftovers`].
+    History(Vec<History>),
+    /// What is left of histories that were dropped.
+    Leftovers,
+    /// Entries of the audit trail from before this time.
+    Audit {
+        /// Older ones go.
+        before: Timestamp,
+    },
     /// Refused requests received before this time, and the oldest of those beyond the bounds in number and bytes.
     Refused {
         /// Older ones go.
@@ -278,4 +288,13 @@ pub enum Prune {
         /// Today.
         now: Timestamp,
     },
+}
+
+/// An event to be dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// The event.
+    pub event: EventId,
+    /// The runs it started when it came; their replays go with them.
+    pub runs: Vec<RunId>,
 }

@@ -32,18 +32,18 @@ pub use config::{
 pub use database::{Database, DatabaseKind, DatabaseOptions};
 pub use error::{OpenError, ReadError};
 pub use fact::{
-    Accepted, AfterCommit, Dedupe, EventRow, Fact, Heartbeat, NewRun, Prune, RefusedRequest, RunCommit, RunStatus,
-    RunUpdate,
+    Accepted, AfterCommit, Dedupe, EventRow, Fact, Heartbeat, History, NewRun, Prune, RefusedRequest, RunCommit,
+    RunStatus, RunUpdate,
 };
 pub use mail::{ApprovalRow, Mail, MailChange, MailKind, NewWait, Request, RequestOutcome, WaitKey, WaitKind};
 pub use master_key::{MasterKey, MasterKeyError};
 pub use node::{LEASE, NodeIdentity};
-pub use outcome::{AcceptOutcome, ConfigOutcome, Constraint, FactOutcome, Full, HeartbeatReply, WriteError};
+pub use outcome::{AcceptOutcome, ConfigOutcome, Constraint, FactOutcome, Full, HeartbeatReply, Removed, WriteError};
 pub use outgoing::{Outgoing, OutgoingRow};
 pub use page::{MAX_PAGE, Page};
 pub use read::{
-    Count, EventFilter, EventSummary, RefusedCount, RefusedFilter, RefusedRow, RunCounts, RunFilter, RunRow, Store,
-    StoredEvent, StoredRun,
+    Count, EventFilter, EventSummary, OldEvent, RefusedCount, RefusedFilter, RefusedRow, RunCounts, RunFilter, RunRow,
+    Store, StoredEvent, StoredRun,
 };
 pub use secret_box::{KeyError, RowIdentity, SecretBox};
 pub use writer::{

@@ -25,8 +25,8 @@ pub enum FactOutcome {
     Heartbeat(HeartbeatReply),
     /// Answer to `Claim`: the runs that now belong to this node, oldest first.
     Claimed(Vec<RunId>),
-    /// Answer to `Prune`: how many rows were deleted.
-    Pruned(u64),
+    /// Answer to `Prune`: what was deleted.
+    Pruned(Removed),
 }
 
 /// Whether an event was new.
@@ -128,4 +128,31 @@ pub struct Full {
     pub facts: usize,
     /// Their bytes.
     pub bytes: usize,
+}
+
+/// What a slice of retention deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Rows of all tables.
+    pub rows: u64,
+    /// Bytes of the bodies among them, as they were stored.
+    pub bytes: u64,
+}
+
+impl Removed {
+    /// From the sizes that a deleting statement returned.
+    pub(crate) fn of(sizes: &[Vec<Option<i64>>]) -> Self {
+        let bytes = sizes.iter().flatten().copied().flatten();
+        Self {
+            rows: u64::try_from(sizes.len()).unwrap_or(u64::MAX),
+            bytes: bytes.filter_map(|bytes| u64::try_from(bytes).ok()).sum(),
+        }
+    }
+}
+
+impl std::ops::AddAssign for Removed {
+    fn add_assign(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+    }
 }

@@ -5,6 +5,7 @@
 
 mod config;
 mod event;
+mod history;
 mod journal;
 mod mail;
 mod outgoing;
@@ -19,6 +20,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 use weir_workflow_engine::{IdGenerator, Timestamp};
 
 pub use event::{EventFilter, EventSummary, StoredEvent};
+pub use history::OldEvent;
 pub use recovery::StoredRun;
 pub use refused::{RefusedCount, RefusedFilter, RefusedRow};
 pub use run::{Count, RunCounts, RunFilter, RunRow};
@@ -87,7 +89,7 @@ fn page_limit(limit: u32) -> u64 {
 }
 
 /// The lowest id that is made at this time. Ids carry their time, so a span of time is a span of ids.
-fn first_id_at(time: Timestamp) -> i64 {
+pub(crate) fn first_id_at(time: Timestamp) -> i64 {
     IdGenerator::new(0, 0).next_raw(time)
 }
 

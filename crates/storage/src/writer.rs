@@ -15,6 +15,7 @@ mod mail;
 mod outgoing;
 mod postgres;
 mod prepare;
+mod retention;
 pub(crate) mod seed;
 mod sqlite;
 mod task;
@@ -228,7 +229,7 @@ impl Writer {
             });
         }
         let refused_in_detail = matches!(fact, Fact::Refused(_))
-            && self.shared.refused_details.fetch_add(1, Ordering::Relaxed) < control::REFUSED_MAX_ROWS;
+            && self.shared.refused_details.fetch_add(1, Ordering::Relaxed) < retention::REFUSED_MAX_ROWS;
         let (work, after_commit) = Work::prepare(fact, refused_in_detail);
         let (facts, bytes) = work.weight();
         if bytes > limits.max_bytes && !matches!(share, Share::Control) {

@@ -6,6 +6,7 @@ mod configuration;
 mod graphql_rules;
 mod hooks;
 mod pages;
+mod retention;
 mod runs;
 mod schema;
 mod support;

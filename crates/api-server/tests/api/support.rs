@@ -31,7 +31,7 @@ pub(crate) struct TestServer {
     pub(crate) http: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<std::io::Result<()>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl TestServer {
@@ -40,7 +40,11 @@ impl TestServer {
     }
 
     pub(crate) async fn start_with(settings: Settings) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), settings).await
+    }
+
+    /// Starts on what an earlier server left in a folder.
+    pub(crate) async fn start_in(folder: TempDir, settings: Settings) -> Self {
         let url = format!("sqlite://{}", folder.path().join("weir.db").display());
         let (store, mut writer) = Database::open(&url, DatabaseOptions::default()).await.unwrap();
         let secrets = SecretBox::new(MasterKey::from_base64(MASTER_KEY).unwrap());
@@ -93,15 +97,16 @@ impl TestServer {
             http,
             stop: Some(stop),
             task,
-            _folder: folder,
+            folder,
         }
     }
 
-    /// Stops gracefully and waits until it has stopped.
-    pub(crate) async fn stop(mut self) {
+    /// Stops gracefully and waits until it has stopped; gives its folder.
+    pub(crate) async fn stop(mut self) -> TempDir {
         self.stop.take().unwrap().send(()).unwrap();
         self.task.await.unwrap().unwrap();
         self.orchestrator.shutdown().await;
+        self.folder
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -38,7 +38,9 @@ pub(crate) async fn load(client: &Client, id: &str, bodies: bool) -> anyhow::Res
     let data: Data = client.query(&document, json!({ "id": id })).await?;
     data.run.ok_or_else(|| {
         Failure::new(format!("there is no run {id}"))
-            .fix("`weir runs` lists them")
+            .fix(
+                "`weir runs` lists them; those that ended long ago are removed (see WEIR_KEEP_RUNS_DAYS of the server)",
+            )
             .into()
     })
 }

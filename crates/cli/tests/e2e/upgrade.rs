@@ -108,8 +108,11 @@ async fn finishes(mut server: Server, upstream: &Upstream) {
     assert_eq!(server.stop().await, Some(0), "{}", server.log());
 }
 
-fn settings(url: &str) -> [(&'static str, &str); 3] {
+/// Old runs are looked at, so they stay.
+fn settings(url: &str) -> [(&'static str, &str); 5] {
     [
+        ("WEIR_KEEP_RUNS_DAYS", "0"),
+        ("WEIR_KEEP_FAILED_DAYS", "0"),
         ("WEIR_DATABASE_URL", url),
         ("WEIR_MASTER_KEY", MASTER_KEY),
         ("WEIR_EGRESS_ALLOW", "127.0.0.0/8"),

@@ -7,6 +7,7 @@ use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::{Arguments, AssertSqlSafe, Executor, Row as _, TypeInfo, ValueRef};
 
 use super::failure::Failure;
+use super::seed::PAGE_BYTES;
 
 /// A value bound to a statement; `None` is null.
 #[derive(Clone, Debug)]
@@ -42,6 +43,10 @@ impl From<&[u8]> for Value {
 
 /// Pages that one slice of retention gives back: a few milliseconds.
 const PAGES_PER_SLICE: u32 = 256;
+/// Empty pages that stay in the file: a sixteenth of it, and 16 MiB at least. While as much is deleted as is written,
+/// pages that were given back would only be asked for again, and moving them is work.
+const RESERVE_PART: i64 = 16;
+const RESERVE_PAGES: i64 = (16 << 20) / PAGE_BYTES as i64;
 
 /// Rows of an answer: the numbers in them.
 pub(crate) type Numbers = Vec<Vec<Option<i64>>>;
@@ -153,6 +158,15 @@ impl Connection {
     pub(crate) fn give_back_pages(&mut self) {
         if let Self::Sqlite(connection) = self {
             let shrink = || -> rusqlite::Result<()> {
+                let pages = |text| {
+                    connection
+                        .prepare_cached(text)?
+                        .query_row([], |row| row.get::<_, i64>(0))
+                };
+                let reserve = (pages("PRAGMA page_count")? / RESERVE_PART).max(RESERVE_PAGES);
+                if pages("PRAGMA freelist_count")? <= reserve {
+                    return Ok(());
+                }
                 let mut statement =
                     connection.prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES_PER_SLICE})"))?;
                 let mut rows = statement.query([])?;

@@ -1,4 +1,4 @@
-//! What a node says and asks about itself: registration, heartbeat, takeover, retention.
+//! What a node says and asks about itself: registration, heartbeat, takeover.
 //!
 //! A node is a row, and a run's `owner` is the row's slot. A process that registers under a name replaces the
 //! incarnation in the row: that alone gives it all open runs of its predecessor and fences it. A node whose lease
@@ -9,26 +9,19 @@
 use weir_workflow_engine::{NODE_SLOTS, RunId, Timestamp};
 
 use super::connection::{Connection, Dialect, Numbers};
-use super::dedupe;
 use super::failure::Failure;
-use crate::fact::{Heartbeat, Prune};
+use crate::fact::Heartbeat;
 use crate::node::{LEASE, NodeIdentity};
 use crate::outcome::{FactOutcome, HeartbeatReply};
 
 /// Counts in a heartbeat stop here.
 const COUNT_LIMIT: i64 = 1000;
-/// Rows that one slice of retention deletes: a few milliseconds.
-const SLICE_ROWS: i64 = 1000;
-/// Refused requests kept in detail.
-pub(super) const REFUSED_MAX_ROWS: i64 = 10_000;
-/// Bytes of them.
-const REFUSED_MAX_BYTES: i64 = 32 << 20;
 
 fn lease_ms() -> i64 {
     i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn number(rows: &Numbers, row: usize, column: usize) -> Option<i64> {
+pub(super) fn number(rows: &Numbers, row: usize, column: usize) -> Option<i64> {
     rows.get(row).and_then(|row| row.get(column)).copied().flatten()
 }
 
@@ -221,36 +214,4 @@ pub(crate) async fn claim(
         connection.run(text, Vec::new()).await?;
     }
     Ok(FactOutcome::Claimed(runs))
-}
-
-/// Deletes one slice. Inside a transaction.
-pub(crate) async fn prune(
-    connection: &mut Connection,
-    node: &NodeIdentity,
-    prune: Prune,
-) -> Result<FactOutcome, Failure> {
-    prove_lease(connection, node).await?;
-    let rows = match prune {
-        Prune::Refused { before } => {
-            let text = format!(
-                "DELETE FROM refused WHERE id IN (SELECT id FROM (SELECT id, received_at, \
-                 row_number() OVER (ORDER BY id DESC) AS place, sum(stored_bytes) OVER (ORDER BY id DESC) AS bytes FROM refused) AS kept \
-                 WHERE received_at < $1 OR place > {REFUSED_MAX_ROWS} OR bytes > {REFUSED_MAX_BYTES} ORDER BY id LIMIT {SLICE_ROWS})"
-            );
-            connection.run(&text, vec![before.as_unix_ms().into()]).await?
-        }
-        Prune::RefusedCounts { before } => {
-            let hour = before.as_unix_ms().div_euclid(3_600_000);
-            connection
-                .run("DELETE FROM refused_count WHERE hour < $1", vec![hour.into()])
-                .await?
-        }
-        Prune::Dedupe { now } => {
-            let text = format!(
-                "DELETE FROM dedupe WHERE (day, hash) IN (SELECT day, hash FROM dedupe WHERE day < $1 ORDER BY day, hash LIMIT {SLICE_ROWS})"
-            );
-            connection.run(&text, vec![dedupe::first_day_kept(now).into()]).await?
-        }
-    };
-    Ok(FactOutcome::Pruned(rows))
 }

@@ -18,7 +18,7 @@ use super::connection::Connection;
 use super::failure::{Failure, Offence};
 use super::prepare::{Control, Row, Work};
 use super::seed::Target;
-use super::{Queued, Shared, config, control, mail, outgoing, postgres, sqlite};
+use super::{Queued, Shared, config, control, mail, outgoing, postgres, retention, sqlite};
 use crate::fact::Prune;
 use crate::mail::RequestOutcome;
 use crate::node::NodeIdentity;
@@ -467,7 +467,7 @@ async fn transaction(
         Control::Emit(body, event) => outgoing::emit(connection, node, body, event).await,
         Control::Request(request) => mail::request(connection, node, request).await,
         Control::Claim { limit } => control::claim(connection, node, *limit).await,
-        Control::Prune(slice) => control::prune(connection, node, *slice).await,
+        Control::Prune(slice) => retention::prune(connection, node, slice).await,
         // A single statement; it needs no transaction around it.
         Control::Heartbeat(beat) => control::heartbeat(connection, node, *beat).await,
     };
@@ -481,7 +481,7 @@ async fn transaction(
         }
         Ok(outcome) => {
             connection.commit().await?;
-            if let FactOutcome::Pruned(1..) = outcome {
+            if matches!(outcome, FactOutcome::Pruned(removed) if removed.rows > 0) {
                 connection.give_back_pages();
             }
             Ok(outcome)

@@ -12,6 +12,7 @@ mod lists;
 mod mail;
 mod proxy;
 mod refusals;
+mod retention;
 mod runs;
 mod schedules;
 mod schema;

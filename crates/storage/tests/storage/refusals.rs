@@ -79,17 +79,18 @@ async fn refusals_are_counted_and_bounded(bed: &Bed) {
     );
 
     let prune = |before| Fact::Prune(Prune::Refused { before });
-    assert_eq!(node.write(prune(at(days(1)))).await, Ok(FactOutcome::Pruned(60)));
-    assert_eq!(node.write(prune(at(days(1)))).await, Ok(FactOutcome::Pruned(0)));
+    assert_eq!(node.prune(prune(at(days(1)))).await.rows, 60);
+    assert_eq!(node.prune(prune(at(days(1)))).await.rows, 0);
     assert_eq!(
         node.store.refused_counts(WORKSPACE, at(0)).await.unwrap().len(),
         3,
         "the counters outlive the rows"
     );
     assert_eq!(
-        node.write(Fact::Prune(Prune::RefusedCounts { before: at(days(1)) }))
-            .await,
-        Ok(FactOutcome::Pruned(2))
+        node.prune(Fact::Prune(Prune::RefusedCounts { before: at(days(1)) }))
+            .await
+            .rows,
+        2
     );
 
     // In a flood the counters stay exact, and the details stop at their bound until the next slice.
@@ -108,7 +109,11 @@ async fn refusals_are_counted_and_bounded(bed: &Bed) {
     // Beyond their bounds the oldest go, however young.
     bed.execute("UPDATE refused SET stored_bytes = 8388").await;
     let mut left = bed.number("SELECT count(*) FROM refused").await;
-    while let Ok(FactOutcome::Pruned(rows @ 1..)) = node.write(prune(at(0))).await {
+    loop {
+        let rows = node.prune(prune(at(0))).await.rows;
+        if rows == 0 {
+            break;
+        }
         assert!(rows <= 1000, "one slice at a time");
         left -= i64::try_from(rows).unwrap();
     }

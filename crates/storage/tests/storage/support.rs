@@ -10,8 +10,8 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use weir_storage::{
-    Accepted, Database, DatabaseOptions, Dedupe, EventRow, Fact, FactOutcome, NewRun, NodeIdentity, Pending, RunCommit,
-    RunStatus, RunUpdate, Store, WriteError, Writer, WriterEnd, WriterLimits, WriterSeed,
+    Accepted, Database, DatabaseOptions, Dedupe, EventRow, Fact, FactOutcome, NewRun, NodeIdentity, Pending, Removed,
+    RunCommit, RunStatus, RunUpdate, Store, WriteError, Writer, WriterEnd, WriterLimits, WriterSeed,
 };
 use weir_workflow_engine::{EventId, EventSource, IdGenerator, RunId, Timestamp, VersionId, WorkflowId, WorkspaceId};
 
@@ -233,6 +233,14 @@ impl Node {
 
     pub(crate) async fn write(&self, fact: Fact) -> Result<FactOutcome, WriteError> {
         self.submit(fact).await
+    }
+
+    /// One slice of retention.
+    pub(crate) async fn prune(&self, fact: Fact) -> Removed {
+        match self.write(fact).await {
+            Ok(FactOutcome::Pruned(removed)) => removed,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Ends the writer and waits until it has let go.
