@@ -18,6 +18,8 @@ use sha2::{Digest, Sha256};
 /// Page size when `first` is left out.
 pub(crate) const DEFAULT_PAGE: u32 = 25;
 /// Largest page.
+///
+/// Limit: rows of a page | `BAD_REQUEST` | pages_stop_at_their_bound
 pub(crate) const MAX_PAGE: u32 = 100;
 const FINGERPRINT_BYTES: usize = 8;
 

@@ -5,6 +5,7 @@
 mod configuration;
 mod graphql_rules;
 mod hooks;
+mod limits;
 mod pages;
 mod retention;
 mod runs;

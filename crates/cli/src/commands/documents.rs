@@ -13,6 +13,8 @@ use weir_connector_sdk::{YamlDocument, parse_yaml};
 /// Extensions of files that a folder contributes.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 /// Most bytes taken from standard input or a referenced file.
+///
+/// Limit: a file or standard input that `weir apply` reads | refused | a_text_is_read_whole_or_not_at_all
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// Kinds whose values may be references. In a workflow `{ env: … }` is data like any other.
 const KINDS_WITH_REFERENCES: [&str; 2] = ["Connection", "Endpoint"];
@@ -39,23 +41,29 @@ fn place(origin: &str, text: &YamlDocument, pointer: &str) -> String {
     }
 }
 
+/// The whole text, or an error: half of it could be a set of documents too.
+fn read_whole(from: impl Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    from.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(std::io::Error::other(format!("it has more than {MAX_BYTES} bytes")));
+    }
+    Ok(text)
+}
+
 /// Reads all documents of files, folders and `-`, in the order given. Reports every problem of every file at once.
 pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
     let mut documents = Vec::new();
     let mut problems = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {
-            let mut text = String::new();
-            std::io::stdin()
-                .lock()
-                .take(MAX_BYTES)
-                .read_to_string(&mut text)
-                .context("could not read standard input")?;
+            let text = read_whole(std::io::stdin().lock()).context("could not read standard input")?;
             read_text(&text, "standard input", Path::new("."), &mut documents, &mut problems);
             continue;
         }
         for file in files_of(path)? {
-            let text = std::fs::read_to_string(&file).with_context(|| format!("could not read {}", file.display()))?;
+            let text = std::fs::File::open(&file).and_then(read_whole);
+            let text = text.with_context(|| format!("could not read {}", file.display()))?;
             let folder = file.parent().unwrap_or_else(|| Path::new("."));
             read_text(
                 &text,
@@ -184,12 +192,8 @@ impl Resolver<'_> {
 
     fn file(&self, path: &str) -> Result<String, String> {
         let full = self.folder.join(path);
-        let read = || -> std::io::Result<String> {
-            let mut text = String::new();
-            std::fs::File::open(&full)?.take(MAX_BYTES).read_to_string(&mut text)?;
-            Ok(text)
-        };
-        let text = read().map_err(|error| format!("could not read the file {}: {error}", full.display()))?;
+        let text = std::fs::File::open(&full).and_then(read_whole);
+        let text = text.map_err(|error| format!("could not read the file {}: {error}", full.display()))?;
         // Editors and `echo` end files with a line break that is no part of a secret.
         let text = text.strip_suffix('\n').unwrap_or(&text);
         Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
@@ -222,6 +226,16 @@ mod tests {
         } else {
             Err(problems.join("\n"))
         }
+    }
+
+    #[test]
+    fn a_text_is_read_whole_or_not_at_all() {
+        assert_eq!(
+            read_whole(std::io::repeat(b'a').take(MAX_BYTES)).unwrap().len() as u64,
+            MAX_BYTES
+        );
+        let refused = read_whole(std::io::repeat(b'a').take(MAX_BYTES + 1)).unwrap_err();
+        assert!(refused.to_string().contains("more than 4194304 bytes"), "{refused}");
     }
 
     #[test]

@@ -17,6 +17,8 @@ mod durability;
 #[cfg(test)]
 mod hydration;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod localstripe;
 #[cfg(test)]
 mod master_key;

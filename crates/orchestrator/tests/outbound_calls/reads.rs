@@ -40,6 +40,24 @@ async fn pages_are_followed_until_the_end_or_the_cap() {
 }
 
 #[tokio::test]
+async fn pages_are_not_gathered_without_bound() {
+    let server = Server::start().await;
+    let large = "x".repeat(weir_orchestrator::perform::MAX_READ_BYTES / 3);
+    server.script(move |seen| {
+        let next = seen.path.len().to_string();
+        Some(answer(200, json!({ "data": [large], "next": format!("{next}{next}") })))
+    });
+    let result = Bench::new()
+        .read(
+            &connection(&server.url()),
+            &read_command("things.list", json!({}), Some(100)),
+        )
+        .await;
+    assert_eq!(failure(&result).code, "response_too_large");
+    assert_eq!(server.seen().len(), 3);
+}
+
+#[tokio::test]
 async fn a_page_that_fails_fails_the_read_and_a_cursor_that_repeats_too() {
     let server = Server::start().await;
     server.reply(answer(200, json!({ "data": [1], "next": "b" })));

@@ -20,8 +20,12 @@ const SLICE_PAYLOADS: i64 = 32;
 /// Owners with rows left over that one slice looks at.
 const SLICE_OWNERS: i64 = 100;
 /// Refused requests kept in detail.
+///
+/// Limit: refused requests that are kept in detail | counted only, and the oldest go | refusals_are_counted_and_bounded | weir_webhooks_refused_total
 pub(super) const REFUSED_MAX_ROWS: i64 = 10_000;
 /// Bytes of them.
+///
+/// Limit: bytes of refused requests that are kept | the oldest go | refusals_are_counted_and_bounded
 const REFUSED_MAX_BYTES: i64 = 32 << 20;
 /// Number of the lock on PostgreSQL that the deleting node holds.
 const LOCK: i64 = 1_466_263_924;

@@ -12,6 +12,7 @@ mod expressions;
 mod failures;
 mod flow;
 mod hydration;
+mod limits;
 mod own;
 mod parallel;
 mod properties;

@@ -1,0 +1,126 @@
+//! Each bound of the GraphQL API: at the bound a request is answered, beyond it there is the code that is promised.
+
+use crate::support::{
+    ADMIN, ENDPOINT_SECRET, TestServer, note_workflow, orders_endpoint, post_workflow, shop_connection,
+};
+use serde_json::{Value, json};
+use std::time::Duration;
+use weir_orchestrator::Settings;
+
+/// The code of the first error, or an empty text.
+async fn code(server: &TestServer, query: &str) -> String {
+    let answer = server.raw_query(ADMIN, query, json!({})).await;
+    answer["errors"][0]["extensions"]["code"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_stop_at_their_bound() {
+    let server = TestServer::start().await;
+    // MAX_PAGE
+    for (first, expected) in [(100, ""), (101, "BAD_REQUEST")] {
+        let query = format!("{{ runs(first: {first}) {{ nodes {{ id }} }} }}");
+        assert_eq!(code(&server, &query).await, expected, "{first}");
+    }
+    // MAX_READS: a run reads its story.
+    let part = |n: usize| format!("a{n}: runs(first: 100) {{ nodes {{ steps {{ path }} }} }}");
+    let query = format!("{{ {} }}", (0..6).map(part).collect::<Vec<_>>().join(" "));
+    server.apply(&[orders_endpoint(), note_workflow()]).await;
+    for number in 0..100 {
+        let body = json!({ "type": "order.placed", "id": number.to_string() }).to_string();
+        assert_eq!(
+            server.hook("/hooks/main/orders", ENDPOINT_SECRET, body).await.status(),
+            200
+        );
+    }
+    assert_eq!(code(&server, &query).await, "COST_EXCEEDED");
+    server.stop().await;
+}
+
+/// Nothing is lost at the bound of the backlog: the sender is told to come again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webhooks_wait_outside_when_the_backlog_is_full() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let server = TestServer::start_with(Settings {
+        max_runs_in_memory: 1,
+        max_backlog_runs: 2,
+        shutdown_grace: Duration::ZERO,
+        ..Settings::default()
+    })
+    .await;
+    let mut workflow = note_workflow();
+    workflow["steps"] = json!([{ "id": "hang", "call": "http.request", "connection": "shop", "with": { "method": "GET", "path": "/" } }]);
+    server
+        .apply(&[orders_endpoint(), shop_connection(&url), workflow])
+        .await;
+    let mut accepted = 0;
+    let refused = loop {
+        let body = json!({ "type": "order.placed", "id": accepted.to_string() }).to_string();
+        let answer = server.hook("/hooks/main/orders", ENDPOINT_SECRET, body).await;
+        if answer.status() != 200 {
+            break answer;
+        }
+        accepted += 1;
+    };
+    assert_eq!(refused.status(), 503);
+    assert_eq!(refused.headers()["retry-after"], "5");
+    let problem: Value = refused.json().await.unwrap();
+    assert_eq!(problem["code"], "BACKLOG_FULL", "{problem:#}");
+    // One in memory, two on disk.
+    assert_eq!(accepted, 3);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inputs_stop_at_their_bounds() {
+    let server = TestServer::start().await;
+    let error = async |query: &str, of: &str, input: Value| -> String {
+        let data = server.query(query, json!({ "input": input })).await;
+        data[of]["userErrors"][0]["code"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    // MAX_DOCUMENTS
+    let apply = "mutation($input: ApplyDocumentsInput!) { applyDocuments(input: $input) { userErrors { code } } }";
+    let documents = |count: usize| {
+        let document = |n: usize| {
+            let mut workflow = note_workflow();
+            workflow["name"] = json!(format!("note-{n}"));
+            workflow.to_string()
+        };
+        json!({ "documents": (0..count).map(document).collect::<Vec<_>>() })
+    };
+    assert_eq!(error(apply, "applyDocuments", documents(501)).await, "TOO_MANY");
+    // MAX_NAME_CHARACTERS of a token
+    let token = "mutation($input: TokenCreateInput!) { tokenCreate(input: $input) { userErrors { code } } }";
+    for (length, expected) in [(100, ""), (101, "INVALID")] {
+        let input = json!({ "name": "t".repeat(length), "permissions": ["RUN_READ"] });
+        assert_eq!(error(token, "tokenCreate", input).await, expected, "{length}");
+    }
+    // MAX_KEY_BYTES
+    let mut workflow = post_workflow();
+    workflow["steps"] = json!([{ "id": "x", "set": { "a": 1 } }]);
+    server.apply(&[workflow]).await;
+    let start = "mutation($input: RunStartInput!) { runStart(input: $input) { userErrors { code } } }";
+    for (length, expected) in [(200, ""), (201, "INVALID")] {
+        let input =
+            json!({ "workflow": "post-order", "input": { "order": "1" }, "idempotencyKey": "k".repeat(length) });
+        assert_eq!(error(start, "runStart", input).await, expected, "{length}");
+    }
+    // MAX_ENDPOINT_SECRETS, MAX_NAME_CHARACTERS of connections and endpoints
+    let endpoint = |name: &str, secrets: usize| {
+        let secrets: Vec<String> = (0..secrets).map(|n| format!("secret-number-{n}-long-enough")).collect();
+        let document = json!({ "kind": "Endpoint", "name": name, "connector": "generic",
+            "verify": { "token": { "at": "header:X-Token" } }, "secrets": secrets });
+        json!({ "documents": [document.to_string()] })
+    };
+    assert_eq!(error(apply, "applyDocuments", endpoint("orders", 8)).await, "");
+    assert_ne!(error(apply, "applyDocuments", endpoint("orders", 9)).await, "");
+    assert_eq!(error(apply, "applyDocuments", endpoint(&"e".repeat(64), 1)).await, "");
+    assert_ne!(error(apply, "applyDocuments", endpoint(&"e".repeat(65), 1)).await, "");
+    server.stop().await;
+}
