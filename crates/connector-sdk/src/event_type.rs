@@ -11,7 +11,7 @@ use crate::template::Template;
 
 /// Most reads of one event type.
 ///
-/// Limit: reads of an event type | the manifest is refused, `too_many` | an_event_type_has_so_many_reads
+/// Limit: reads of an event type | the manifest is refused, `too_many` | `an_event_type_has_so_many_reads`
 pub const MAX_READS: usize = 16;
 
 /// When the reads of an event type run, unless a workflow says otherwise.

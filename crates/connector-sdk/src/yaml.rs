@@ -14,17 +14,17 @@ use crate::pointer;
 
 /// Longest YAML text that is read, in bytes. The largest hand-written manifests known are ten times smaller.
 ///
-/// Limit: a manifest or document | refused | yaml_stops_at_its_bounds
+/// Limit: a manifest or document | refused | `yaml_stops_at_its_bounds`
 pub(crate) const MAX_YAML_BYTES: usize = 4 * 1024 * 1024;
 /// Deepest nesting. The parser recurses, and unoptimised it takes about 35 KiB of stack for each level: threads have 2 MiB.
 ///
-/// Limit: levels of a manifest or document | refused | yaml_stops_at_its_bounds
+/// Limit: levels of a manifest or document | refused | `yaml_stops_at_its_bounds`
 pub(crate) const MAX_YAML_DEPTH: usize = 48;
 /// Most events that aliases may replay; stops "billion laughs" long before memory matters.
 const MAX_REPLAYED_EVENTS: usize = 50_000;
 /// Most anchors, and most aliases.
 ///
-/// Limit: aliases in a manifest or document | refused | yaml_stops_at_its_bounds
+/// Limit: aliases in a manifest or document | refused | `yaml_stops_at_its_bounds`
 const MAX_ALIASES: usize = 1_000;
 
 /// One document of a YAML text, as JSON, with the line of every value.

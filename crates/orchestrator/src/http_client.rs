@@ -28,7 +28,7 @@ use crate::egress::{EgressPolicy, EgressRefused, GuardedResolver};
 
 /// Largest answer read, after decompression. A list page of a provider is well below 1 MiB; more is a mistake or an attack.
 ///
-/// Limit: answer of a provider, after decompression | the call fails, `response_too_large` | an_answer_above_the_cap_is_not_read | weir_calls_total
+/// Limit: answer of a provider, after decompression | the call fails, `response_too_large` | `an_answer_above_the_cap_is_not_read` | `weir_calls_total`
 pub const MAX_RESPONSE_BYTES: usize = 8 * 1024 * 1024;
 
 /// Time for name resolution, TCP and TLS together. Part of the call's own timeout, not in addition to it.

@@ -12,6 +12,8 @@ use crate::mail::Asked;
 use crate::service::Orchestrator;
 
 /// The longest reason or note in bytes: it stands in the journal.
+///
+/// Limit: reason or note of a request or decision | refused, `INVALID` | `inputs_stop_at_their_bounds`
 pub const MAX_NOTE_BYTES: usize = 4096;
 
 /// Why a request was not left with a run.

@@ -20,6 +20,8 @@ use crate::service::Core;
 use crate::start::Start;
 
 /// How deeply runs may start runs: a workflow that starts itself must end somewhere.
+///
+/// Limit: runs that started each other, one above the other | the step fails, `runs_too_deep` | `a_run_starts_another_once_and_hears_of_its_end`
 pub const MAX_RUN_DEPTH: u32 = 16;
 /// Names the run that started this one, among the headers of its event.
 const PARENT_HEADER: &str = "weir-parent-run";

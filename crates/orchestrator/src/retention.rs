@@ -169,6 +169,12 @@ async fn round(core: &Core, after: &mut Option<EventId>) -> Result<(), Interrupt
     };
     all(core, Class::Refused, &counts).await?;
     all(core, Class::Dedupe, &Prune::Dedupe { now }).await?;
+    if let (Some(runs), Some(failed)) = (keep.runs, keep.failed) {
+        let what = Prune::Outgoing {
+            before: before(now, runs.max(failed)),
+        };
+        all(core, Class::Runs, &what).await?;
+    }
     if let Some(audit) = keep.audit {
         let what = Prune::Audit {
             before: before(now, audit),

@@ -19,17 +19,17 @@ pub struct Settings {
     pub egress_allow: Vec<String>,
     /// Largest webhook body, bytes. Larger ones get 413 before they are read.
     ///
-    /// Limit: a webhook | 413 | refusals_say_what_is_wrong_and_what_to_do | weir_webhooks_refused_total
+    /// Limit: a webhook | 413 | `refusals_say_what_is_wrong_and_what_to_do` | `weir_webhooks_refused_total`
     pub max_body_bytes: usize,
     /// Runs held in memory at once. More are left on disk and loaded as others finish, so a slow upstream never costs an acknowledgement.
     ///
-    /// Limit: runs in memory | further runs wait on disk | webhooks_wait_outside_when_the_backlog_is_full | weir_runs_in_memory
+    /// Limit: runs in memory | further runs wait on disk | `webhooks_wait_outside_when_the_backlog_is_full` | `weir_runs_in_memory`
     pub max_runs_in_memory: usize,
     /// Bytes of event bodies held in memory at once, for the same reason.
     pub max_run_bytes_in_memory: usize,
     /// Accepted runs that wait on disk for their turn. Above it webhooks get 503 with `Retry-After`.
     ///
-    /// Limit: runs that wait on disk for their turn | 503 with `Retry-After`, `BACKLOG_FULL` | webhooks_wait_outside_when_the_backlog_is_full | weir_runs_backlog
+    /// Limit: runs that wait on disk for their turn | 503 with `Retry-After`, `BACKLOG_FULL` | `webhooks_wait_outside_when_the_backlog_is_full` | `weir_runs_backlog`
     pub max_backlog_runs: usize,
     /// How long `shutdown` lets calls that have left come back before it parks the rest.
     pub shutdown_grace: Duration,

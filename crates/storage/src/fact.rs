@@ -267,6 +267,11 @@ pub enum Prune {
     History(Vec<History>),
     /// What is left of histories that were dropped.
     Leftovers,
+    /// Outgoing events from before this time.
+    Outgoing {
+        /// Older ones go.
+        before: Timestamp,
+    },
     /// Entries of the audit trail from before this time.
     Audit {
         /// Older ones go.

@@ -44,11 +44,11 @@ use prepare::Work;
 pub struct WriterLimits {
     /// Facts that may wait. Default 4,096: about half a second at full speed.
     ///
-    /// Limit: facts in the queue before the database; work under way has half as much again | 503 with `Retry-After` | the_queue_is_bounded | weir_writer_queue_facts
+    /// Limit: facts in the queue before the database; work under way has half as much again | 503 with `Retry-After` | `the_queue_is_bounded` | `weir_writer_queue_facts`
     pub max_facts: usize,
     /// Bytes that may wait. Default 64 MiB: bodies, not facts, fill the memory.
     ///
-    /// Limit: bytes in the queue before the database; work under way has half as much again | 503 with `Retry-After` | the_queue_is_bounded | weir_writer_queue_bytes
+    /// Limit: bytes in the queue before the database; work under way has half as much again | 503 with `Retry-After` | `the_queue_is_bounded` | `weir_writer_queue_bytes`
     pub max_bytes: usize,
     /// Facts of one transaction. Default 512: beyond that a larger batch saves nothing.
     pub max_batch: usize,

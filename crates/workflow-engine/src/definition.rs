@@ -23,47 +23,53 @@ use crate::schedule::Schedule;
 
 /// How many steps a workflow may have, nested ones included: the state of a run is walked on every outcome.
 ///
-/// Limit: steps of a workflow, nested ones included | refused at publish, `too_many_steps` | definitions_stop_at_their_bounds
+/// Limit: steps of a workflow, nested ones included | refused at publish, `too_many_steps` | `definitions_stop_at_their_bounds`
 pub const MAX_STEPS: usize = 500;
 /// How deeply steps may be nested: code that walks steps recurses.
 ///
-/// Limit: levels of steps below the first | refused at publish, `nested_too_deeply` | definitions_stop_at_their_bounds
+/// Limit: levels of steps below the first | refused at publish, `nested_too_deeply` | `definitions_stop_at_their_bounds`
 pub const MAX_STEP_DEPTH: usize = 8;
 /// How many cases a `switch` may have.
 ///
-/// Limit: cases of a `switch` | refused at publish, `out_of_bounds` | definitions_stop_at_their_bounds
+/// Limit: cases of a `switch` | refused at publish, `out_of_bounds` | `definitions_stop_at_their_bounds`
 pub const MAX_CASES: usize = 100;
 /// How many branches a `parallel` may have: as many as items of a `for_each` run side by side.
 ///
-/// Limit: branches of a `parallel` | refused at publish, `out_of_bounds` | definitions_stop_at_their_bounds
+/// Limit: branches of a `parallel` | refused at publish, `out_of_bounds` | `definitions_stop_at_their_bounds`
 pub const MAX_BRANCHES: usize = 32;
 /// The largest `concurrency` of a `for_each`: more would starve other runs of their connection's budget.
 ///
-/// Limit: `concurrency` of a `for_each` | refused at publish, `out_of_bounds` | definitions_stop_at_their_bounds
+/// Limit: `concurrency` of a `for_each` | refused at publish, `out_of_bounds` | `definitions_stop_at_their_bounds`
 pub const MAX_CONCURRENCY: u32 = 32;
 /// The longest `timeout` of a workflow: 90 days, the longest that journals are sure to be kept.
 ///
-/// Limit: `timeout` of a workflow; pauses of a `retry` | refused at publish, `out_of_bounds` | definitions_stop_at_their_bounds
+/// Limit: `timeout` of a workflow; pauses of a `retry` | refused at publish, `out_of_bounds` | `definitions_stop_at_their_bounds`
 pub const MAX_WORKFLOW_TIMEOUT: Duration = Duration::from_secs(90 * 86_400);
 /// The longest `timeout` of one try of a call.
 ///
-/// Limit: `timeout` of one try of a call | refused at publish, `out_of_bounds` | definitions_stop_at_their_bounds
+/// Limit: `timeout` of one try of a call | refused at publish, `out_of_bounds` | `definitions_stop_at_their_bounds`
 pub const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(600);
 /// The `timeout` of one try of a call, when none is given.
 pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a step waits for an event, a person or a run, when its `timeout` says nothing.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(30 * 86_400);
 /// The longest `timeout` of a step that waits: a year and a day, as long as a `sleep`.
+///
+/// Limit: `timeout` of a step that waits | refused at publish, `out_of_bounds` | `definitions_stop_at_their_bounds`
 pub const MAX_WAIT: Duration = crate::run::MAX_SLEEP;
 /// How many names `by` of an `approve` may have.
+///
+/// Limit: names in `by` of an `approve` | refused at publish, `out_of_bounds` | `definitions_stop_at_their_bounds`
 pub const MAX_APPROVERS: usize = 100;
 /// How long the sender of an event waits for a `respond`, when its `within` says nothing.
 pub const DEFAULT_RESPOND_WITHIN: Duration = Duration::from_secs(10);
 /// The longest that the sender of an event is kept waiting: proxies in between give up after a minute.
+///
+/// Limit: `within` of a `respond` | refused at publish, `out_of_bounds` | `definitions_stop_at_their_bounds`
 pub const MAX_RESPOND_WITHIN: Duration = Duration::from_secs(55);
 /// The largest number of tries of a call.
 ///
-/// Limit: `tries` of a call | refused at publish, `out_of_bounds` | definitions_stop_at_their_bounds
+/// Limit: `tries` of a call | refused at publish, `out_of_bounds` | `definitions_stop_at_their_bounds`
 pub const MAX_TRIES: u32 = 100;
 
 /// A parsed workflow document.

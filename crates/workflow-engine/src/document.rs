@@ -18,7 +18,7 @@ use self::index::Index;
 /// How deeply arrays and objects may be nested in a document; deeper ones are refused, because code that walks
 /// a document may recurse.
 ///
-/// Limit: levels of JSON | an event: 400; the answer of a read: the call fails, `unreadable` | refuses_what_is_not_json_with_its_place
+/// Limit: levels of JSON | an event: 400; the answer of a read: the call fails, `unreadable` | `refuses_what_is_not_json_with_its_place`
 pub const MAX_JSON_DEPTH: usize = 128;
 
 /// One step of a path into a document.

@@ -30,16 +30,16 @@ use crate::problem::Problem;
 pub const FUEL_PER_EVALUATION: u64 = 400_000;
 /// The longest expression or template text in bytes; longer ones are programs and belong elsewhere.
 ///
-/// Limit: expression, or text with expressions | refused at publish | faulty_expressions_are_refused_at_publish
+/// Limit: expression, or text with expressions | refused at publish | `faulty_expressions_are_refused_at_publish`
 pub const MAX_EXPRESSION_BYTES: usize = 4096;
 /// The largest JSON text that one step may compute from expressions, in bytes.
 ///
-/// Limit: what a step computes from expressions | the step fails, `expression_failed` | expressions_stop_at_their_bounds
+/// Limit: what a step computes from expressions | the step fails, `expression_failed` | `expressions_stop_at_their_bounds`
 pub const MAX_OUTPUT_BYTES: usize = 1024 * 1024;
 
 /// What one evaluation may read, in bytes of JSON, counted at each place where the expression names it.
 ///
-/// Limit: what one expression reads, counted each time it is named | the step fails, `expression_failed` | expressions_stop_at_their_bounds
+/// Limit: what one expression reads, counted each time it is named | the step fails, `expression_failed` | `expressions_stop_at_their_bounds`
 pub const MAX_READ_BYTES: usize = 8 * 1024 * 1024;
 
 /// Where an expression finds the names that it uses.

@@ -12,7 +12,7 @@ use crate::problem::{Problem, child, nearest};
 
 /// How many reads an event type may have: each is a request per event.
 ///
-/// Limit: reads that are put in order for a run | the manifest is refused | reads_that_cannot_be_ordered_are_refused_with_their_place
+/// Limit: reads that are put in order for a run | the manifest is refused | `reads_that_cannot_be_ordered_are_refused_with_their_place`
 pub const MAX_READS: usize = 16;
 
 /// The names that a read sees beside the reads before it.

@@ -33,16 +33,16 @@ use crate::time::Timestamp;
 
 /// How many items a `for_each` may take: the state of every item is held while the run is open.
 ///
-/// Limit: items of a `for_each` | the step fails, `too_many_items` | a_loop_refuses_what_it_cannot_keep_apart_or_hold
+/// Limit: items of a `for_each` | the step fails, `too_many_items` | `a_loop_refuses_what_it_cannot_keep_apart_or_hold`
 pub const MAX_ITEMS: usize = 10_000;
 
 /// How many entries a run may have: the state of every step is held while the run is open.
 ///
-/// Limit: journal entries of a run (a step has one to four) | the run fails, `run_too_large`; `on_failure` has a tenth more | a_run_that_grows_without_bound_is_ended | weir_runs_finished_total
+/// Limit: journal entries of a run (a step has one to four) | the run fails, `run_too_large`; `on_failure` has a tenth more | `a_run_that_grows_without_bound_is_ended` | `weir_runs_finished_total`
 pub const MAX_RUN_ENTRIES: usize = 200_000;
 /// How many bytes of arguments, items and outputs a run may gather, 32 MiB, for the same reason.
 ///
-/// Limit: arguments, items and outputs that a run gathers | the run fails, `run_too_large` | a_run_that_grows_without_bound_is_ended | weir_runs_finished_total
+/// Limit: arguments, items and outputs that a run gathers | the run fails, `run_too_large` | `a_run_that_grows_without_bound_is_ended` | `weir_runs_finished_total`
 pub const MAX_RUN_BYTES: usize = 32 << 20;
 /// After how many entries a decision is cut, so that others get their turn before the run goes on.
 pub const MAX_ENTRIES_PER_DECISION: usize = 200;

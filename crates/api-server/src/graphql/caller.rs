@@ -18,7 +18,7 @@ use weir_workflow_engine::{Timestamp, WorkspaceId};
 
 /// Most reads of the database in one request: a page of 100 with a few relations each.
 ///
-/// Limit: reads of the database in one request | `COST_EXCEEDED` | pages_stop_at_their_bound
+/// Limit: reads of the database in one request | `COST_EXCEEDED` | `pages_stop_at_their_bound`
 pub(crate) const MAX_READS: u32 = 500;
 /// Refused requests are counted over the last day.
 const REFUSED_SPAN_MS: i64 = 24 * 3_600_000;

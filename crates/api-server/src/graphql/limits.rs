@@ -10,45 +10,45 @@ use std::collections::HashMap;
 
 /// Largest request body, bytes: a whole set of configuration documents in one call. Read only after authentication.
 ///
-/// Limit: body of a request | 413, `BODY_TOO_LARGE` | large_and_explosive_requests_are_refused_at_once
+/// Limit: body of a request | 413, `BODY_TOO_LARGE` | `large_and_explosive_requests_are_refused_at_once`
 pub(crate) const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 /// Longest query string of a GET. Headers of other servers end far below it.
 pub(crate) const MAX_QUERY_STRING_BYTES: usize = 256 * 1024;
 /// Most lexical tokens in a document; bounds parser and validator.
 ///
-/// Limit: tokens in a document | `COST_EXCEEDED` | each_limit_has_its_refusal
+/// Limit: tokens in a document | `COST_EXCEEDED` | `each_limit_has_its_refusal`
 pub(crate) const MAX_TOKENS: usize = 5_000;
 /// Deepest nesting of brackets of any kind; keeps the recursive parser's stack small.
 ///
-/// Limit: levels of brackets | `COST_EXCEEDED` | each_limit_has_its_refusal
+/// Limit: levels of brackets | `COST_EXCEEDED` | `each_limit_has_its_refusal`
 pub(crate) const MAX_BRACKETS: usize = 48;
 /// Deepest nesting of fields. The introspection query of current tools needs all of it.
 ///
-/// Limit: levels of fields | `COST_EXCEEDED` | each_limit_has_its_refusal
+/// Limit: levels of fields | `COST_EXCEEDED` | `each_limit_has_its_refusal`
 pub(crate) const MAX_DEPTH: u32 = 15;
 /// Most aliases, fragments expanded.
 ///
-/// Limit: aliases | `COST_EXCEEDED` | each_limit_has_its_refusal
+/// Limit: aliases | `COST_EXCEEDED` | `each_limit_has_its_refusal`
 pub(crate) const MAX_ALIASES: u64 = 200;
 /// Most root fields of one operation, fragments expanded.
 ///
-/// Limit: root fields | `COST_EXCEEDED` | each_limit_has_its_refusal
+/// Limit: root fields | `COST_EXCEEDED` | `each_limit_has_its_refusal`
 pub(crate) const MAX_ROOT_FIELDS: u64 = 50;
 /// Most operations in one document.
 ///
-/// Limit: operations in a document | `COST_EXCEEDED` | each_limit_has_its_refusal
+/// Limit: operations in a document | `COST_EXCEEDED` | `each_limit_has_its_refusal`
 pub(crate) const MAX_OPERATIONS: usize = 10;
 /// Most fragments in one document.
 ///
-/// Limit: fragments in a document | `COST_EXCEEDED` | each_limit_has_its_refusal
+/// Limit: fragments in a document | `COST_EXCEEDED` | `each_limit_has_its_refusal`
 pub(crate) const MAX_FRAGMENTS: usize = 50;
 /// Most directives, fragments expanded.
 ///
-/// Limit: directives | `COST_EXCEEDED` | each_limit_has_its_refusal
+/// Limit: directives | `COST_EXCEEDED` | `each_limit_has_its_refusal`
 pub(crate) const MAX_DIRECTIVES: u64 = 50;
 /// Most selections of all operations together, fragments expanded: what the library's own checks walk.
 ///
-/// Limit: selections, fragments expanded | `COST_EXCEEDED` | selections_have_a_limit
+/// Limit: selections, fragments expanded | `COST_EXCEEDED` | `selections_have_a_limit`
 pub(crate) const MAX_SELECTIONS: u64 = 5_000;
 
 /// Counts tokens and bracket nesting without parsing, so that the parser never sees a bomb.

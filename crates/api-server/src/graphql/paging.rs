@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 pub(crate) const DEFAULT_PAGE: u32 = 25;
 /// Largest page.
 ///
-/// Limit: rows of a page | `BAD_REQUEST` | pages_stop_at_their_bound
+/// Limit: rows of a page | `BAD_REQUEST` | `pages_stop_at_their_bound`
 pub(crate) const MAX_PAGE: u32 = 100;
 const FINGERPRINT_BYTES: usize = 8;
 

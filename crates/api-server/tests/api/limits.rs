@@ -111,6 +111,10 @@ async fn inputs_stop_at_their_bounds() {
             json!({ "workflow": "post-order", "input": { "order": "1" }, "idempotencyKey": "k".repeat(length) });
         assert_eq!(error(start, "runStart", input).await, expected, "{length}");
     }
+    // MAX_NOTE_BYTES
+    let cancel = "mutation($input: RunCancelInput!) { runCancel(input: $input) { userErrors { code } } }";
+    let input = json!({ "runId": "run_0000000000001", "reason": "r".repeat(4097) });
+    assert_eq!(error(cancel, "runCancel", input).await, "INVALID");
     // MAX_ENDPOINT_SECRETS, MAX_NAME_CHARACTERS of connections and endpoints
     let endpoint = |name: &str, secrets: usize| {
         let secrets: Vec<String> = (0..secrets).map(|n| format!("secret-number-{n}-long-enough")).collect();

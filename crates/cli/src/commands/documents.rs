@@ -6,7 +6,7 @@
 use crate::failure::Failure;
 use anyhow::Context as _;
 use serde_json::Value;
-use std::io::Read as _;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use weir_connector_sdk::{YamlDocument, parse_yaml};
 
@@ -14,7 +14,7 @@ use weir_connector_sdk::{YamlDocument, parse_yaml};
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 /// Most bytes taken from standard input or a referenced file.
 ///
-/// Limit: a file or standard input that `weir apply` reads | refused | a_text_is_read_whole_or_not_at_all
+/// Limit: a file or standard input that `weir apply` reads | refused | `a_text_is_read_whole_or_not_at_all`
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// Kinds whose values may be references. In a workflow `{ env: … }` is data like any other.
 const KINDS_WITH_REFERENCES: [&str; 2] = ["Connection", "Endpoint"];

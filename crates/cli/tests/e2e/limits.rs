@@ -1,7 +1,7 @@
 //! `docs/limits.md` is made from the code: from a line `Limit:` in the comment of each bound.
 //!
 //! The line says, separated by `|`, what is bounded, what happens at the bound, and the test that drives it there:
-//! `/// Limit: items of a `for_each` | the step fails, `too_many_items` | name_of_the_test`. A fourth part names a metric.
+//! `Limit: items of a loop | the step fails, too_many_items | name_of_the_test`. A fourth part names a metric.
 //! The value is the constant's, or the field's default. `WEIR_UPDATE_LIMITS=1` renews the page.
 
 use std::collections::BTreeMap;
@@ -19,23 +19,42 @@ const PARTS: [(&str, &str); 6] = [
 ];
 
 /// Bounds that nobody meets with an error, and why: they are not on the page.
-const UNSEEN: [(&str, &str); 29] = [
-    ("MAX_QUERY_STRING_BYTES", "the HTTP server bounds the head of a request below it"),
-    ("MAX_OUTPUT_BYTES", "in manifests, whose authors see `invalid`; the one of workflows is on the page"),
+const UNSEEN: [(&str, &str); 30] = [
+    (
+        "MAX_WAITING_CALLERS",
+        "a sender beyond it gets 202 with the address of the answer",
+    ),
+    (
+        "MAX_QUERY_STRING_BYTES",
+        "the HTTP server bounds the head of a request below it",
+    ),
+    (
+        "MAX_OUTPUT_BYTES",
+        "in manifests, whose authors see `invalid`; the one of workflows is on the page",
+    ),
     ("MAX_ENTRIES", "the rest of a signature header is not looked at"),
     ("MAX_CHALLENGE_BYTES", "a longer challenge is not echoed"),
     ("MAX_SHARED_READS", "beyond it reads are made instead of shared"),
     ("MAX_PANICS", "a fault of Weir, not of its user"),
     ("MAX_PINNED_VERSIONS", "a cache"),
-    ("MAX_REDACTED_BODY_BYTES", "a larger body is left out of what is kept for people"),
+    (
+        "MAX_REDACTED_BODY_BYTES",
+        "a larger body is left out of what is kept for people",
+    ),
     ("MAX_KEPT_BODY_BYTES", "what is kept for people is cut"),
     ("MAX_KEPT_HEADERS", "what is kept for people is cut"),
     ("MAX_KEPT_HEADER_BYTES", "what is kept for people is cut"),
     ("MAX_KEPT_BYTES_PER_CALL", "what is kept for people is cut"),
-    ("MAX_REFUSED_PER_MINUTE", "what is kept for people is cut; the counts stay exact"),
+    (
+        "MAX_REFUSED_PER_MINUTE",
+        "what is kept for people is cut; the counts stay exact",
+    ),
     ("MAX_GENERATION_BYTES", "a file begins anew"),
     ("MAX_PATH_TEXT_BYTES", "a longer text is hashed"),
-    ("MAX_ENTRIES_PER_DECISION", "the run goes on after others had their turn"),
+    (
+        "MAX_ENTRIES_PER_DECISION",
+        "the run goes on after others had their turn",
+    ),
     ("MAX_GENERATIONS", "no run has so many tries"),
     ("MAX_RETRY_AFTER", "a longer wish of a provider is cut"),
     ("MAX_PAGE", "a page is cut; the API's own bound is in front"),
@@ -102,7 +121,13 @@ fn value(expression: &str) -> Option<(u64, bool)> {
 fn shown((number, is_span): (u64, bool), item: &str) -> String {
     let lower = item.to_lowercase();
     let units: &[(u64, &str)] = if is_span {
-        &[(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"), (1, "ms")]
+        &[
+            (86_400_000, "d"),
+            (3_600_000, "h"),
+            (60_000, "min"),
+            (1000, "s"),
+            (1, "ms"),
+        ]
     } else if lower.contains("bytes") {
         &[(1 << 20, "MiB"), (1 << 10, "KiB"), (1, "bytes")]
     } else {
@@ -120,7 +145,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -129,18 +154,26 @@ fn grouped(number: u64) -> String {
 }
 
 /// The limits that one file declares.
-fn limits_of(file: &Path, text: &str, settings: &str) -> Vec<Limit> {
+fn limits_of(file: &Path, text: &str, all: &BTreeMap<PathBuf, String>, settings: &str) -> Vec<Limit> {
     let mut limits = Vec::new();
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     for (at, line) in lines.iter().enumerate() {
-        let Some(note) = line.strip_prefix("/// Limit: ") else { continue };
+        let Some(note) = line.strip_prefix("/// Limit: ") else {
+            continue;
+        };
         let mut parts = note.split('|').map(|part| part.trim().to_owned());
         let mut next = || parts.next().unwrap_or_default();
-        let (of, at_the_bound, test, metric) = (next(), next(), next(), next());
+        let (of, at_the_bound) = (next(), next());
+        let (test, metric) = (next().replace('`', ""), next().replace('`', ""));
         assert!(!test.is_empty(), "{}: {note:?} names no test", file.display());
-        let below = lines[at + 1..].iter().find(|line| !line.starts_with("///") && !line.starts_with('#'));
+        let below = lines[at + 1..]
+            .iter()
+            .find(|line| !line.starts_with("///") && !line.starts_with('#'));
         let below = below.unwrap_or_else(|| panic!("{}: {note:?} belongs to nothing", file.display()));
-        let declared = below.trim_start_matches("pub ").trim_start_matches("pub(crate) ").trim_start_matches("pub(super) ");
+        let declared = below
+            .trim_start_matches("pub ")
+            .trim_start_matches("pub(crate) ")
+            .trim_start_matches("pub(super) ");
         let (item, expression) = match declared.strip_prefix("const ") {
             Some(constant) => {
                 let (item, rest) = constant.split_once(':').unwrap();
@@ -149,11 +182,20 @@ fn limits_of(file: &Path, text: &str, settings: &str) -> Vec<Limit> {
             None => {
                 let item = declared.split_once(':').unwrap().0;
                 let default = text.split_once("impl Default").map_or("", |(_, default)| default);
-                let default = default.lines().find_map(|line| line.trim().strip_prefix(&format!("{item}: ")));
+                let default = default
+                    .lines()
+                    .find_map(|line| line.trim().strip_prefix(&format!("{item}: ")));
                 (item, default.unwrap().trim_end_matches(',').to_owned())
             }
         };
-        let found = value(&expression).unwrap_or_else(|| panic!("{}: {expression:?} is not understood", file.display()));
+        // One constant may be another of the same crate.
+        let other = expression.rsplit("::").next().unwrap_or_default().trim();
+        let other = all.values().find_map(|text| {
+            let (_, rest) = text.split_once(&format!("const {other}: "))?;
+            Some(rest.split_once('=')?.1.split_once(';')?.0.to_owned())
+        });
+        let found = value(other.as_ref().unwrap_or(&expression))
+            .unwrap_or_else(|| panic!("{}: {expression:?} is not understood", file.display()));
         let is_setting = settings.contains(&format!("pub(crate) {item}: Option<"));
         limits.push(Limit {
             of,
@@ -178,16 +220,25 @@ fn page(limits: &BTreeMap<&str, Vec<Limit>>) -> String {
          What is kept how long: [Retention](operations.md#retention).\n",
     );
     for (folder, title) in PARTS {
-        let Some(limits) = limits.get(folder).filter(|limits| !limits.is_empty()) else { continue };
+        let Some(limits) = limits.get(folder).filter(|limits| !limits.is_empty()) else {
+            continue;
+        };
         write!(
             page,
             "\n## {title}\n\n| what | limit | at the limit | metric | setting |\n|---|---|---|---|---|\n"
         )
         .unwrap();
         for limit in limits {
-            let metric = if limit.metric.is_empty() { String::new() } else { format!("`{}`", limit.metric) };
+            let metric = if limit.metric.is_empty() {
+                String::new()
+            } else {
+                format!("`{}`", limit.metric)
+            };
             let cells = [&limit.of, &limit.value, &limit.at_the_bound, &metric, &limit.set_by];
-            let cells: Vec<&str> = cells.iter().map(|cell| if cell.is_empty() { "–" } else { cell.as_str() }).collect();
+            let cells: Vec<&str> = cells
+                .iter()
+                .map(|cell| if cell.is_empty() { "–" } else { cell.as_str() })
+                .collect();
             writeln!(page, "| {} |", cells.join(" | ")).unwrap();
         }
     }
@@ -200,7 +251,9 @@ fn all() -> (BTreeMap<&'static str, Vec<Limit>>, BTreeMap<PathBuf, String>) {
     for (folder, _) in PARTS {
         let mut found = BTreeMap::new();
         sources(&root().join("crates").join(folder).join("src"), &mut found);
-        let of_crate = found.iter().flat_map(|(file, text)| limits_of(file, text, &settings));
+        let of_crate = found
+            .iter()
+            .flat_map(|(file, text)| limits_of(file, text, &found, &settings));
         limits.insert(folder, of_crate.collect());
         everything.extend(found);
         let tests = root().join("crates").join(folder).join("tests");
@@ -219,7 +272,10 @@ fn the_page_of_limits_is_what_the_code_says() {
         std::fs::write(&path, &made).unwrap();
     }
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == made, "docs/limits.md differs from the code: WEIR_UPDATE_LIMITS=1 renews it");
+    assert!(
+        kept == made,
+        "docs/limits.md differs from the code: WEIR_UPDATE_LIMITS=1 renews it"
+    );
 }
 
 /// The test exists, and names the bound or its value, or asserts the code that is promised at it.
@@ -230,17 +286,25 @@ fn every_limit_names_a_test_that_drives_it_to_its_bound() {
     for limit in limits.values().flatten() {
         let codes: Vec<&str> = limit.at_the_bound.split('`').skip(1).step_by(2).collect();
         let tested = everything.iter().any(|(_, text)| {
-            let Some((_, test)) = text.split_once(&format!("fn {}(", limit.test)) else { return false };
+            let Some((_, test)) = text.split_once(&format!("fn {}(", limit.test)) else {
+                return false;
+            };
             // Either in the body, or in what the file says once for its tests.
             let end = test.find("\n}\n").unwrap_or(test.len());
             let body = test.get(..end).unwrap_or(test);
             let plain = body.replace('_', "");
             let numbers = [limit.number, limit.number + 1].map(|number| number.to_string());
             let named = body.contains(&limit.item) || body.contains(&limit.expression);
-            named || numbers.iter().any(|number| has_word(&plain, number)) || codes.iter().any(|code| text.contains(&format!("\"{code}\""))) || {
-                let status = limit.at_the_bound.split([' ', ':', ',']).find(|word| word.len() == 3 && word.parse::<u16>().is_ok());
-                status.is_some_and(|status| body.contains(status))
-            }
+            named
+                || numbers.iter().any(|number| has_word(&plain, number))
+                || codes.iter().any(|code| text.contains(&format!("\"{code}\"")))
+                || {
+                    let status = limit
+                        .at_the_bound
+                        .split([' ', ':', ','])
+                        .find(|word| word.len() == 3 && word.parse::<u16>().is_ok());
+                    status.is_some_and(|status| body.contains(status))
+                }
         });
         if !tested {
             wrong.push(format!("{} ({}): {}", limit.item, limit.file.display(), limit.test));
@@ -253,7 +317,9 @@ fn every_limit_names_a_test_that_drives_it_to_its_bound() {
 fn has_word(text: &str, word: &str) -> bool {
     text.match_indices(word).any(|(at, _)| {
         let beside = |character: Option<char>| !character.is_some_and(|character| character.is_ascii_digit());
-        beside(text[..at].chars().next_back()) && beside(text[at + word.len()..].chars().next())
+        let (before, from) = text.split_at(at);
+        let after = from.strip_prefix(word).unwrap_or_default();
+        beside(before.chars().next_back()) && beside(after.chars().next())
     })
 }
 
@@ -262,12 +328,20 @@ fn has_word(text: &str, word: &str) -> bool {
 fn every_bound_is_listed_or_says_why_not() {
     let (limits, everything) = all();
     let mut unlisted = Vec::new();
-    for (file, text) in everything.iter().filter(|(file, _)| !file.components().any(|part| part.as_os_str() == "tests")) {
+    for (file, text) in everything
+        .iter()
+        .filter(|(file, _)| !file.components().any(|part| part.as_os_str() == "tests"))
+    {
         let product = text.split("#[cfg(test)]").next().unwrap_or_default();
         for line in product.lines() {
-            let Some((_, rest)) = line.split_once("const MAX_") else { continue };
+            let Some((_, rest)) = line.split_once("const MAX_") else {
+                continue;
+            };
             let item = format!("MAX_{}", rest.split(':').next().unwrap_or_default());
-            let listed = limits.values().flatten().any(|limit| limit.item == item && &limit.file == file);
+            let listed = limits
+                .values()
+                .flatten()
+                .any(|limit| limit.item == item && &limit.file == file);
             if !listed && !UNSEEN.iter().any(|(unseen, _)| *unseen == item) {
                 unlisted.push(format!("{item} ({})", file.display()));
             }

@@ -15,11 +15,11 @@ use crate::verify::InboundRequest;
 
 /// Most events in one request; as many as the store takes in one transaction eight times over.
 ///
-/// Limit: events in one webhook | 400 | a_request_holds_so_many_events_with_types_of_such_length | weir_webhooks_refused_total
+/// Limit: events in one webhook | 400 | `a_request_holds_so_many_events_with_types_of_such_length` | `weir_webhooks_refused_total`
 const MAX_EVENTS_PER_REQUEST: usize = 4_096;
 /// Longest id, type or key that is kept as it is, in bytes; longer ones are hashed or refused.
 ///
-/// Limit: type of an event; a longer id or dedupe key is hashed | 400 | a_request_holds_so_many_events_with_types_of_such_length | weir_webhooks_refused_total
+/// Limit: type of an event; a longer id or dedupe key is hashed | 400 | `a_request_holds_so_many_events_with_types_of_such_length` | `weir_webhooks_refused_total`
 const MAX_TEXT_BYTES: usize = 512;
 
 /// One event found in a request.

@@ -197,11 +197,11 @@ impl Parsed {
 
 /// Longest name of a connection, endpoint or workflow, in characters.
 ///
-/// Limit: name of a connection or endpoint | refused, `invalid_name` | inputs_stop_at_their_bounds
+/// Limit: name of a connection or endpoint | refused, `invalid_name` | `inputs_stop_at_their_bounds`
 pub const MAX_NAME_CHARACTERS: usize = 64;
 /// Most secrets that an endpoint accepts at once. Each is tried for each request.
 ///
-/// Limit: secrets of an endpoint that are active at once | refused | inputs_stop_at_their_bounds
+/// Limit: secrets of an endpoint that are active at once | refused | `inputs_stop_at_their_bounds`
 pub const MAX_ENDPOINT_SECRETS: usize = 8;
 
 /// Reads one document.

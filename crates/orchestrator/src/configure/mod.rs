@@ -129,7 +129,7 @@ pub enum ApplyError {
 
 /// Most documents in one call.
 ///
-/// Limit: documents in one `apply` | refused, `TOO_MANY` | inputs_stop_at_their_bounds
+/// Limit: documents in one `apply` | refused, `TOO_MANY` | `inputs_stop_at_their_bounds`
 pub const MAX_DOCUMENTS: usize = 500;
 
 impl Orchestrator {

@@ -14,7 +14,7 @@ use crate::connection::Connection;
 
 /// Bytes of answers that one read may collect over all its pages. The output lives in memory and in the journal.
 ///
-/// Limit: all pages of one read | the read fails, `response_too_large` | pages_are_not_gathered_without_bound | weir_calls_total
+/// Limit: all pages of one read | the read fails, `response_too_large` | `pages_are_not_gathered_without_bound` | `weir_calls_total`
 pub const MAX_READ_BYTES: usize = 16 * 1024 * 1024;
 
 /// A read of all pages may take this many times the timeout of one page.

@@ -26,7 +26,7 @@ use crate::http_client::{Outgoing, Recording, Tracking};
 
 /// Redirects followed for one read by GET or HEAD.
 ///
-/// Limit: redirects of a read | the call fails, `too_many_redirects` | reads_follow_redirects_with_their_credential_on_the_same_origin_and_not_for_ever | weir_calls_total
+/// Limit: redirects of a read | the call fails, `too_many_redirects` | `reads_follow_redirects_with_their_credential_on_the_same_origin_and_not_for_ever` | `weir_calls_total`
 pub const MAX_REDIRECTS: u32 = 3;
 
 /// Text of answers kept over all exchanges of one call, bytes: a long list is in the output already.

@@ -5,6 +5,8 @@
 //! An event with an open run, or one that is still in somebody's inbox, stays, whatever the caller believed. One node at
 //! a time deletes: the others find the lock taken and have nothing to do.
 
+use weir_workflow_engine::Timestamp;
+
 use super::connection::{Connection, Dialect};
 use super::control::{number, prove_lease};
 use super::dedupe;
@@ -21,11 +23,11 @@ const SLICE_PAYLOADS: i64 = 32;
 const SLICE_OWNERS: i64 = 100;
 /// Refused requests kept in detail.
 ///
-/// Limit: refused requests that are kept in detail | counted only, and the oldest go | refusals_are_counted_and_bounded | weir_webhooks_refused_total
+/// Limit: refused requests that are kept in detail | counted only, and the oldest go | `refusals_are_counted_and_bounded` | `weir_webhooks_refused_total`
 pub(super) const REFUSED_MAX_ROWS: i64 = 10_000;
 /// Bytes of them.
 ///
-/// Limit: bytes of refused requests that are kept | the oldest go | refusals_are_counted_and_bounded
+/// Limit: bytes of refused requests that are kept | the oldest go | `refusals_are_counted_and_bounded`
 const REFUSED_MAX_BYTES: i64 = 32 << 20;
 /// Number of the lock on PostgreSQL that the deleting node holds.
 const LOCK: i64 = 1_466_263_924;
@@ -69,17 +71,21 @@ pub(crate) async fn prune(
             );
             connection.run(&text, vec![dedupe::first_day_kept(*now).into()]).await?
         }
-        Prune::Audit { before } => {
-            let text = format!(
-                "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE id < $1 ORDER BY id LIMIT {SLICE_ROWS})"
-            );
-            let below = crate::read::first_id_at(*before);
-            connection.run(&text, vec![below.into()]).await?
-        }
+        Prune::Audit { before } => older(connection, "audit", *before).await?,
+        Prune::Outgoing { before } => older(connection, "outgoing", *before).await?,
         Prune::History(wanted) => return history(connection, wanted).await.map(FactOutcome::Pruned),
         Prune::Leftovers => return leftovers(connection).await.map(FactOutcome::Pruned),
     };
     Ok(FactOutcome::Pruned(Removed { rows, bytes: 0 }))
+}
+
+/// A slice of a table whose ids tell the time.
+async fn older(connection: &mut Connection, table: &str, before: Timestamp) -> Result<u64, Failure> {
+    let text = format!(
+        "DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE id < $1 ORDER BY id LIMIT {SLICE_ROWS})"
+    );
+    let below = crate::read::first_id_at(before);
+    connection.run(&text, vec![below.into()]).await
 }
 
 /// Ids as one parameter, `$1`, and the comparison with it.

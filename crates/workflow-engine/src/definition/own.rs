@@ -9,6 +9,8 @@ use crate::expression::Template;
 use crate::problem::Problem;
 
 /// The longest type of an outgoing event in bytes.
+///
+/// Limit: type of an outgoing event | refused at publish, `bad_event` | `definitions_stop_at_their_bounds`
 const MAX_TYPE_BYTES: usize = 256;
 
 impl Steps<'_> {

@@ -15,11 +15,11 @@ const WORKFLOW_KEYS: [&str; 6] = ["name", "description", "on", "steps", "on_fail
 const EVENT_KEYS: [&str; 4] = ["event", "connection", "where", "hydrate"];
 /// The longest name of a workflow in bytes.
 ///
-/// Limit: name of a workflow | refused at publish, `bad_name` | definitions_stop_at_their_bounds
+/// Limit: name of a workflow | refused at publish, `bad_name` | `definitions_stop_at_their_bounds`
 const MAX_NAME_BYTES: usize = 64;
 /// The longest description in bytes.
 ///
-/// Limit: description of a workflow | refused at publish, `out_of_bounds` | definitions_stop_at_their_bounds
+/// Limit: description of a workflow | refused at publish, `out_of_bounds` | `definitions_stop_at_their_bounds`
 const MAX_DESCRIPTION_BYTES: usize = 4096;
 
 pub(super) fn definition(document: &Value) -> Result<Definition, Vec<Problem>> {
@@ -153,7 +153,7 @@ const SCHEMA_KEYS: [&str; 8] = [
 const SCHEMA_TYPES: [&str; 7] = ["object", "array", "string", "number", "integer", "boolean", "null"];
 /// How deeply the schema of a manual input may be nested.
 ///
-/// Limit: levels of an input schema | refused at publish, `out_of_bounds` | definitions_stop_at_their_bounds
+/// Limit: levels of an input schema | refused at publish, `out_of_bounds` | `definitions_stop_at_their_bounds`
 const MAX_SCHEMA_DEPTH: usize = 16;
 
 /// The schema of a manual input: a small part of JSON Schema, so that forms can be made of it.

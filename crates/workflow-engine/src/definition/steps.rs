@@ -78,7 +78,7 @@ const KINDS: [(&str, &[&str]); 15] = [
 ];
 /// The longest id of a step in bytes: ids are part of paths, paths of keys and of every journal.
 ///
-/// Limit: id of a step | refused at publish, `bad_id` | definitions_stop_at_their_bounds
+/// Limit: id of a step | refused at publish, `bad_id` | `definitions_stop_at_their_bounds`
 const MAX_ID_BYTES: usize = 64;
 
 /// A parser of steps: ids are unique over all of them.

@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 
 /// The longest `sleep`: a year and a day.
 ///
-/// Limit: a `sleep` | refused at publish, or the step fails, `bad_sleep` | what_is_no_span_and_no_moment_fails_the_step
+/// Limit: a `sleep` | refused at publish, or the step fails, `bad_sleep` | `what_is_no_span_and_no_moment_fails_the_step`
 pub const MAX_SLEEP: Duration = Duration::from_secs(366 * 86_400);
 
 /// Reads the value of `for`: a span as text, or a number of seconds.

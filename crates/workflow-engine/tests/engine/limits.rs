@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use weir_workflow_engine::{
-    Definition, MAX_BRANCHES, MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY, MAX_OUTPUT_BYTES, MAX_READ_BYTES,
-    MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WORKFLOW_TIMEOUT,
+    Definition, MAX_APPROVERS, MAX_BRANCHES, MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY, MAX_OUTPUT_BYTES,
+    MAX_READ_BYTES, MAX_RESPOND_WITHIN, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WAIT, MAX_WORKFLOW_TIMEOUT,
 };
 
 use crate::support::{Driver, plan, yaml};
@@ -75,6 +75,26 @@ fn definitions_stop_at_their_bounds() {
     check(&call, seconds(MAX_CALL_TIMEOUT), "out_of_bounds");
     let timeout = |seconds| (format!("{HEAD}\ntimeout: {seconds}s"), STEP.to_owned());
     check(&timeout, seconds(MAX_WORKFLOW_TIMEOUT), "out_of_bounds");
+    let waits = |seconds| steps(format!("  - {{ id: x, approve: {{ title: q }}, timeout: {seconds}s }}"));
+    check(&waits, seconds(MAX_WAIT), "out_of_bounds");
+    let approvers = |count| {
+        let names = listed(count, &|n| format!("p{n}"));
+        steps(format!("  - {{ id: x, approve: {{ title: q, by: [{names}] }} }}"))
+    };
+    check(&approvers, MAX_APPROVERS, "out_of_bounds");
+    let respond = |seconds| {
+        steps(format!(
+            "  - {{ id: x, respond: {{ body: {{ a: 1 }}, within: {seconds}s }} }}"
+        ))
+    };
+    check(&respond, seconds(MAX_RESPOND_WITHIN), "out_of_bounds");
+    let kind = |length: usize| {
+        steps(format!(
+            "  - {{ id: x, emit: {{ type: {}, data: {{ a: 1 }} }} }}",
+            "t".repeat(length)
+        ))
+    };
+    check(&kind, 256, "bad_event");
     // The private constants of the parser, by what the documentation says of them.
     let id = |length: usize| steps(format!("  - {{ id: {}, set: {{ a: 1 }} }}", "x".repeat(length)));
     check(&id, 64, "bad_id");

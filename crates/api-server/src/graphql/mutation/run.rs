@@ -16,7 +16,7 @@ use weir_workflow_engine::{EventId, RunId};
 
 /// Longest idempotency key, bytes: a UUID with room to spare.
 ///
-/// Limit: `idempotencyKey` of `runStart` | `INVALID` | inputs_stop_at_their_bounds
+/// Limit: `idempotencyKey` of `runStart` | `INVALID` | `inputs_stop_at_their_bounds`
 const MAX_KEY_BYTES: usize = 200;
 
 /// Mutations of runs.

@@ -16,7 +16,7 @@ use weir_workflow_engine::TokenId;
 
 /// Longest name of a token, characters.
 ///
-/// Limit: name of a token | `INVALID` | inputs_stop_at_their_bounds
+/// Limit: name of a token | `INVALID` | `inputs_stop_at_their_bounds`
 const MAX_NAME_CHARACTERS: usize = 100;
 /// Every token begins with this, so that scanners for leaked secrets find it.
 const TOKEN_PREFIX: &str = "weir_tok_";
