@@ -235,6 +235,7 @@ fn event(id: EventId, run: RunId, number: u64, now: Timestamp) -> Accepted {
             started_at: now,
         }],
         keys: Vec::new(),
+        fires: None,
         after_commit: None,
     }
 }
