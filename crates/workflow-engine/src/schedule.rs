@@ -19,14 +19,22 @@ pub(crate) use zone::Zone;
 /// The shortest and the longest span between two times of `every`.
 pub const EVERY_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(366 * 86_400));
 /// How many cron lines one schedule may have.
+///
+/// Limit: cron lines of a schedule | refused at publish, `out_of_bounds` | `schedules_stop_at_their_bounds`
 pub const MAX_CRON_LINES: usize = 16;
 /// The longest cron line in bytes.
+///
+/// Limit: a cron line | refused at publish, `bad_cron` | `schedules_stop_at_their_bounds`
 pub const MAX_CRON_BYTES: usize = 256;
 /// The largest `max_catch_up`: each missed time is a run, and they start one after the other.
+///
+/// Limit: `max_catch_up` of a schedule | refused at publish, `out_of_bounds` | `schedules_stop_at_their_bounds`
 pub const MAX_CATCH_UP: u32 = 1000;
 /// The `max_catch_up` when none is given.
 pub const DEFAULT_CATCH_UP: u32 = 100;
 /// The largest `input` of a schedule, in bytes of JSON: it is stored with each event.
+///
+/// Limit: `input` of a schedule | refused at publish, `out_of_bounds` | `schedules_stop_at_their_bounds`
 pub const MAX_SCHEDULE_INPUT_BYTES: usize = 65_536;
 
 /// What becomes of times that passed while nobody could fire them.

@@ -5,7 +5,8 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use weir_workflow_engine::{
-    CatchUp, Definition, Due, MAX_CATCH_UP, MAX_MISSED_COUNTED, SKIP_AFTER, Schedule, Timestamp, Trigger,
+    CatchUp, Definition, Due, MAX_CATCH_UP, MAX_CRON_BYTES, MAX_CRON_LINES, MAX_MISSED_COUNTED,
+    MAX_SCHEDULE_INPUT_BYTES, SKIP_AFTER, Schedule, Timestamp, Trigger,
 };
 
 use crate::support::yaml;
@@ -213,6 +214,36 @@ fn what_is_wrong_with_a_schedule_is_said_with_its_place() {
             "/on/schedule/input/day/0: the input of a schedule is plain data: nothing is evaluated here (compute it in a `set` step from `event.data.scheduled_for`)",
         ],
     );
+}
+
+#[test]
+fn schedules_stop_at_their_bounds() {
+    let refused = |schedule: &str| parse(schedule).is_err();
+    let lines = |count: usize| format!("{{ cron: [{}] }}", vec!["'0 9 * * *'"; count].join(", "));
+    // A list of minutes of this many bytes.
+    let line = |bytes: usize| {
+        let minutes = "0,".repeat(bytes);
+        format!("{{ cron: '{}0 * * * *' }}", &minutes[..bytes - "0 * * * *".len()])
+    };
+    let catch_up = |count: u32| format!("{{ every: 1m, catch_up: all, max_catch_up: {count} }}");
+    let input = |bytes: usize| {
+        format!(
+            "{{ every: 1m, input: {{ a: '{}' }} }}",
+            "x".repeat(bytes - r#"{"a":""}"#.len())
+        )
+    };
+    let most = (MAX_CRON_LINES, MAX_CRON_BYTES, MAX_CATCH_UP, MAX_SCHEDULE_INPUT_BYTES);
+    for fits in [lines(most.0), line(most.1 - 1), catch_up(most.2), input(most.3)] {
+        assert!(!refused(&fits), "{:?}", parse(&fits));
+    }
+    for exceeds in [
+        lines(most.0 + 1),
+        line(most.1 + 1),
+        catch_up(most.2 + 1),
+        input(most.3 + 1),
+    ] {
+        assert!(refused(&exceeds), "{exceeds}");
+    }
 }
 
 #[test]
