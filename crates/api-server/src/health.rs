@@ -30,7 +30,7 @@ pub(crate) async fn readyz(request: HttpRequest, shared: web::Data<Shared>) -> H
             HttpResponse::ServiceUnavailable()
         };
         answer.insert_header((CACHE_CONTROL, "no-store"));
-        answer.json(json!({ "ready": readiness.ready, "reasons": readiness.reasons }))
+        answer.json(json!({ "ready": readiness.ready, "reasons": readiness.reasons, "warnings": readiness.warnings }))
     });
     counted(&shared, outcome)
 }

@@ -85,6 +85,15 @@ pub(crate) struct SettingsSource {
     /// Days that the audit trail is kept; 0 is for ever. Default: 730
     #[arg(long, env = "WEIR_KEEP_AUDIT_DAYS", value_name = "DAYS")]
     pub(crate) keep_audit_days: Option<u32>,
+    /// Seconds by which this server takes the machine's clock to be ahead (negative: behind), to rehearse a wrong clock. Default: 0
+    #[arg(
+        long,
+        env = "WEIR_CLOCK_SHIFT_S",
+        value_name = "SECONDS",
+        hide = true,
+        allow_negative_numbers = true
+    )]
+    pub(crate) clock_shift_s: Option<i64>,
     /// What to log, e.g. info or weir_orchestrator=debug. Default: info
     #[arg(long, env = "WEIR_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
@@ -125,6 +134,8 @@ pub(crate) struct Config {
     pub(crate) node: String,
     pub(crate) workers: usize,
     pub(crate) connectors: Option<PathBuf>,
+    /// Added to the machine's clock.
+    pub(crate) clock_shift_ms: i64,
     pub(crate) log: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
 }
@@ -162,6 +173,7 @@ impl SettingsSource {
             keep_failed_days: self.keep_failed_days.or(fallback.keep_failed_days),
             keep_refused_days: self.keep_refused_days.or(fallback.keep_refused_days),
             keep_audit_days: self.keep_audit_days.or(fallback.keep_audit_days),
+            clock_shift_s: self.clock_shift_s.or(fallback.clock_shift_s),
             log: self.log.or(fallback.log),
             log_format: self.log_format.or(fallback.log_format),
         }
@@ -295,6 +307,7 @@ pub(crate) fn check(source: SettingsSource) -> anyhow::Result<Config> {
         orchestrator,
         workers: source.workers.unwrap_or_else(cores).max(1),
         connectors: source.connectors,
+        clock_shift_ms: source.clock_shift_s.unwrap_or_default().saturating_mul(1000),
         log: source.log,
         log_format: source.log_format,
     })

@@ -17,11 +17,15 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use weir_api_server::{Server, ServerOptions};
-use weir_orchestrator::clock::SystemClock;
+use weir_orchestrator::clock::{Clock as _, DatabaseClock};
 use weir_orchestrator::registry::Registry;
 use weir_orchestrator::{Options, Orchestrator};
-use weir_storage::{Database, DatabaseOptions, MasterKey, MasterKeyError, OpenError, SecretBox, Store, WriterSeed};
+use weir_storage::{Database, DatabaseOptions, MasterKey, MasterKeyError, NodeIdentity, OpenError, SecretBox, Store, WriterSeed};
+
+/// How long a node that lost its place may take to let go of its files.
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Text of `/metrics`, made when asked for.
 pub(crate) type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -61,13 +65,13 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let render_metrics = telemetry::start_metrics()?;
     // Before anybody can know of this process: from then on it is stopped politely.
     let stop = stop_signal()?;
-    let started = start(&config, render_metrics).await?;
+    let started = start(&config, Arc::clone(&render_metrics)).await?;
     if let Some(folder) = &config.data_folder {
         folder.announce(&started.url)?;
     }
     say_first_words(&config, &started);
     tracing::info!(url = %started.url, version = env!("CARGO_PKG_VERSION"), "listening on {}", started.url);
-    let outcome = run(started, stop).await;
+    let outcome = serve_on(&config, started, render_metrics, stop).await;
     if let Some(folder) = &config.data_folder {
         folder.withdraw();
     }
@@ -98,13 +102,43 @@ pub(crate) async fn start(config: &Config, render_metrics: RenderMetrics) -> any
     if let Some(folder) = &config.data_folder {
         folder.create()?;
     }
-    let connectors = connectors(config.connectors.as_deref())?;
-    let Opened { store, writer, secrets } = open(config).await?;
-    let mut writer = writer;
-    let node = writer
+    let clock = DatabaseClock::new(config.clock_shift_ms);
+    let mut opened = open(config).await?;
+    let asked_at = clock.now();
+    let node = opened
+        .writer
         .register(&config.node)
         .await
         .context("could not register this server in the database")?;
+    clock.learn(node.database_time, asked_at, clock.now());
+    start_as(config, render_metrics, listen, opened, (clock, node)).await
+}
+
+/// Takes a node whose lease ran out back into service, on the address it had. `None`: another process has its name.
+async fn rejoin(config: &Config, render_metrics: RenderMetrics, lost: &Lost) -> anyhow::Result<Option<Started>> {
+    let listen = try_port(lost.address)?;
+    let clock = DatabaseClock::new(config.clock_shift_ms);
+    let mut opened = open(config).await?;
+    let asked_at = clock.now();
+    let rejoined = opened.writer.rejoin(&lost.node).await;
+    let Some(node) = rejoined.context("could not register this server in the database again")? else {
+        return Ok(None);
+    };
+    clock.learn(node.database_time, asked_at, clock.now());
+    start_as(config, render_metrics, listen, opened, (clock, node))
+        .await
+        .map(Some)
+}
+
+async fn start_as(
+    config: &Config,
+    render_metrics: RenderMetrics,
+    listen: SocketAddr,
+    opened: Opened,
+    (clock, node): (DatabaseClock, NodeIdentity),
+) -> anyhow::Result<Started> {
+    let connectors = connectors(config.connectors.as_deref())?;
+    let Opened { store, writer, secrets } = opened;
     let (admin_token, admin_token_made_now) = admin_token(config)?;
     let mut settings = config.orchestrator.clone();
     settings.public_url = config
@@ -113,7 +147,7 @@ pub(crate) async fn start(config: &Config, render_metrics: RenderMetrics) -> any
         .unwrap_or_else(|| format!("http://{}", reachable(listen)));
     let orchestrator = Orchestrator::start(Options {
         settings,
-        clock: Arc::new(SystemClock),
+        clock: Arc::new(clock),
         store,
         writer,
         node,
@@ -211,29 +245,69 @@ pub(crate) async fn open_database(config: &Config) -> anyhow::Result<(Store, Wri
 
 /// Serves until `stop` resolves or the node loses its place; then finishes or parks what is going on.
 pub(crate) async fn run(started: Started, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    match run_once(started, stop).await? {
+        None => Ok(()),
+        Some(lost) => Err(lost.failure().into()),
+    }
+}
+
+/// Serves until `stop` resolves. A node that was only slow comes back by itself: others have taken its runs over, and it
+/// begins anew. One whose name another process has taken stops.
+async fn serve_on(
+    config: &Config,
+    mut started: Started,
+    render_metrics: RenderMetrics,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let mut stop = std::pin::pin!(stop);
+    while let Some(lost) = run_once(started, stop.as_mut()).await? {
+        started = rejoin(config, Arc::clone(&render_metrics), &lost)
+            .await?
+            .ok_or_else(|| lost.failure())?;
+        tracing::warn!("this server is back; its lease had run out, and what it had begun is with others");
+    }
+    Ok(())
+}
+
+/// A node that lost its place.
+struct Lost {
+    why: String,
+    node: NodeIdentity,
+    address: SocketAddr,
+}
+
+impl Lost {
+    fn failure(&self) -> Failure {
+        Failure::new(format!("the server stopped itself: {}", self.why))
+            .fix("start it again; if another server runs under the same WEIR_NODE, give each a name of its own")
+    }
+}
+
+/// Serves until `stop` resolves, or until the node loses its place.
+async fn run_once(started: Started, stop: impl Future<Output = ()>) -> anyhow::Result<Option<Lost>> {
     let Started {
         orchestrator, server, ..
     } = started;
-    let lost = orchestrator.stopped();
+    let address = server.local_addr();
+    let taken = orchestrator.stopped();
     let mut reason = None;
     let ended = async {
         tokio::select! {
             () = stop => tracing::info!("stopping"),
-            why = lost => reason = Some(why),
+            why = taken => reason = Some(why),
         }
     };
     let served = server.run(ended).await;
     orchestrator.shutdown().await;
     served.context("the HTTP server failed")?;
-    match reason {
-        None => {
-            tracing::info!("stopped");
-            Ok(())
-        }
-        Some(why) => Err(Failure::new(format!("the server stopped itself: {why}"))
-            .fix("start it again; if another server runs under the same WEIR_NODE, give each a name of its own")
-            .into()),
-    }
+    let Some(why) = reason else {
+        tracing::info!("stopped");
+        return Ok(None);
+    };
+    let node = orchestrator.node().clone();
+    // What comes next opens the same files.
+    drop(tokio::time::timeout(RELEASE_LIMIT, orchestrator.gone()).await);
+    Ok(Some(Lost { why, node, address }))
 }
 
 /// Resolves at the first SIGTERM or SIGINT; the second one ends the process at once.

@@ -25,6 +25,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock::Clock;
 use crate::departures::{Departure, Departures};
 use crate::egress::{EgressPolicy, EgressRefused, GuardedResolver};
+use crate::lease::Lease;
 
 /// Largest answer read, after decompression. A list page of a provider is well below 1 MiB; more is a mistake or an attack.
 ///
@@ -69,10 +70,25 @@ pub(crate) struct Outgoing {
 pub(crate) enum Tracking {
     /// Reads: whether it left does not matter.
     Off,
-    /// Effects: remember in memory whether it may have left.
-    Flag,
-    /// Effects that the other side cannot recognise as repeated: also record it, and do not send if that fails.
-    Record(Recording),
+    /// Effects: remember in memory whether it may have left, and let it leave through the gate only.
+    Effect(Gate),
+}
+
+/// What an effect passes right before its first byte.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) lease: Arc<Lease>,
+    /// For effects that the other side cannot recognise as repeated.
+    pub(crate) recording: Option<Recording>,
+}
+
+impl Gate {
+    fn pass(&self) -> Result<(), NotLet> {
+        if !self.lease.holds() {
+            return Err(NotLet::LeaseOver);
+        }
+        self.recording.as_ref().map_or(Ok(()), Recording::write)
+    }
 }
 
 pub(crate) struct Recording {
@@ -90,10 +106,10 @@ impl std::fmt::Debug for Recording {
 }
 
 impl Recording {
-    fn write(&self) -> Result<(), NotRecorded> {
+    fn write(&self) -> Result<(), NotLet> {
         self.log
             .departed(&self.departure, self.clock.now())
-            .map_err(NotRecorded)
+            .map_err(NotLet::Unrecorded)
     }
 }
 
@@ -134,13 +150,29 @@ pub(crate) enum SendErrorKind {
     TooLarge,
     #[error("not sent, because its departure could not be recorded in the data folder: {0}")]
     NotRecorded(String),
+    #[error("not sent, because this server's lease is over")]
+    LeaseOver,
     #[error("the request cannot be sent: {0}")]
     Unsendable(String),
 }
 
+/// The gate stayed shut.
 #[derive(Debug, Error)]
-#[error("cannot record the departure of the request: {0}")]
-struct NotRecorded(io::Error);
+enum NotLet {
+    #[error("cannot record the departure of the request: {0}")]
+    Unrecorded(io::Error),
+    #[error("the lease is over")]
+    LeaseOver,
+}
+
+impl NotLet {
+    fn kind(&self) -> SendErrorKind {
+        match self {
+            NotLet::Unrecorded(error) => SendErrorKind::NotRecorded(error.to_string()),
+            NotLet::LeaseOver => SendErrorKind::LeaseOver,
+        }
+    }
+}
 
 impl HttpClient {
     /// Builds the client. Do it once per process; connections are pooled inside.
@@ -182,9 +214,7 @@ impl HttpClient {
         *request.headers_mut() = headers;
         let left = match attach(&mut request, body, tracking) {
             Ok(left) => left,
-            Err(NotRecorded(error)) => {
-                return Err(SendError::before(SendErrorKind::NotRecorded(error.to_string())));
-            }
+            Err(shut) => return Err(SendError::before(shut.kind())),
         };
         let response = match timeout_at(deadline, self.client.execute(request)).await {
             Ok(Ok(response)) => response,
@@ -262,26 +292,25 @@ impl Left {
 }
 
 /// Puts the body into the request, wrapped so that its first poll is noticed.
-fn attach(request: &mut reqwest::Request, body: Option<Vec<u8>>, tracking: Tracking) -> Result<Left, NotRecorded> {
+fn attach(request: &mut reqwest::Request, body: Option<Vec<u8>>, tracking: Tracking) -> Result<Left, NotLet> {
     let body = body.filter(|bytes| !bytes.is_empty());
-    let recording = match (tracking, &body) {
-        (Tracking::Off, _) | (Tracking::Flag, None) => {
+    let gate = match (tracking, &body) {
+        (Tracking::Off, _) => {
             if let Some(bytes) = body {
                 *request.body_mut() = Some(Body::from(bytes));
             }
             return Ok(Left::MayHave);
         }
-        (Tracking::Record(recording), None) => {
-            recording.write()?;
+        (Tracking::Effect(gate), None) => {
+            gate.pass()?;
             return Ok(Left::MayHave);
         }
-        (Tracking::Flag, Some(_)) => None,
-        (Tracking::Record(recording), Some(_)) => Some(recording),
+        (Tracking::Effect(gate), Some(_)) => gate,
     };
     let left = Arc::new(AtomicBool::new(false));
     *request.body_mut() = Some(Body::wrap(WatchedBody {
         bytes: body.map(Bytes::from),
-        recording,
+        gate: Some(gate),
         left: left.clone(),
     }));
     Ok(Left::WhenPolled(left))
@@ -290,21 +319,21 @@ fn attach(request: &mut reqwest::Request, body: Option<Vec<u8>>, tracking: Track
 /// A request body of known size that notices when it is first asked for.
 struct WatchedBody {
     bytes: Option<Bytes>,
-    recording: Option<Recording>,
+    gate: Option<Gate>,
     left: Arc<AtomicBool>,
 }
 
 impl HttpBody for WatchedBody {
     type Data = Bytes;
-    type Error = NotRecorded;
+    type Error = NotLet;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, NotRecorded>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, NotLet>>> {
         let Some(bytes) = self.bytes.take() else {
             return Poll::Ready(None);
         };
         // An error here makes hyper drop the connection with the head still in its buffer: nothing was sent.
-        if let Some(recording) = self.recording.take()
-            && let Err(error) = recording.write()
+        if let Some(gate) = self.gate.take()
+            && let Err(error) = gate.pass()
         {
             return Poll::Ready(Some(Err(error)));
         }
@@ -334,8 +363,8 @@ impl SendError {
         if let Some(refused) = find_source::<EgressRefused>(error) {
             return SendError::before(SendErrorKind::Egress(refused.clone()));
         }
-        if let Some(NotRecorded(error)) = find_source::<NotRecorded>(error) {
-            return SendError::before(SendErrorKind::NotRecorded(error.to_string()));
+        if let Some(shut) = find_source::<NotLet>(error) {
+            return SendError::before(shut.kind());
         }
         if error.is_dns() {
             return SendError::before(SendErrorKind::Dns(innermost(error)));
@@ -401,7 +430,10 @@ mod tests {
             url: format!("http://{address}/pay").parse().unwrap(),
             headers: HeaderMap::new(),
             body: Some(b"{\"amount\":1}".to_vec()),
-            tracking: Tracking::Record(recording),
+            tracking: Tracking::Effect(Gate {
+                lease: Arc::new(Lease::exclusive(recording.clock.clone())),
+                recording: Some(recording),
+            }),
         }
     }
 
@@ -448,5 +480,42 @@ mod tests {
         assert!(matches!(error.kind, SendErrorKind::NotRecorded(_)), "{error:?}");
         assert!(error.never_left);
         assert_eq!(bytes, b"");
+    }
+
+    #[tokio::test]
+    async fn no_byte_of_an_effect_leaves_when_the_lease_is_over() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_unix_ms(0)));
+        let lease = Arc::new(Lease::shared(clock));
+        let policy = EgressPolicy::new(&["127.0.0.1".to_owned()]).unwrap();
+        let client = HttpClient::new(policy, "weir-test").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let outgoing = |body: Option<Vec<u8>>| Outgoing {
+            method: Method::POST,
+            url: format!("http://{address}/pay").parse().unwrap(),
+            headers: HeaderMap::new(),
+            body,
+            tracking: Tracking::Effect(Gate {
+                lease: lease.clone(),
+                recording: None,
+            }),
+        };
+        let received = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).await.unwrap();
+            bytes
+        };
+        let later = Instant::now() + Duration::from_secs(10);
+        let (sent, bytes) = tokio::join!(client.send(outgoing(Some(b"{}".to_vec())), later), received);
+        let error = sent.unwrap_err();
+        assert!(matches!(error.kind, SendErrorKind::LeaseOver), "{error:?}");
+        assert!(error.never_left);
+        assert_eq!(bytes, b"");
+        let error = client.send(outgoing(None), later).await.unwrap_err();
+        assert!(
+            matches!(error.kind, SendErrorKind::LeaseOver) && error.never_left,
+            "{error:?}"
+        );
     }
 }

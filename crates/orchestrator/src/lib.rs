@@ -15,6 +15,7 @@ pub mod departures;
 pub mod egress;
 pub mod http_client;
 pub mod ingest;
+pub mod lease;
 mod mail;
 pub mod operate;
 pub mod own;
@@ -34,5 +35,5 @@ mod start;
 mod trace;
 
 pub use clock::{Clock, SystemClock};
-pub use service::{DEFAULT_WORKSPACE, Options, Orchestrator, Readiness, StartError};
+pub use service::{DEFAULT_WORKSPACE, Options, Orchestrator, Readiness, StartError, skew_warning};
 pub use settings::Settings;

@@ -354,6 +354,7 @@ async fn heartbeat(core: Arc<Core>, beats: mpsc::Sender<HeartbeatReply>) {
             () = core.halted.cancelled() => return,
         }
         let now = core.clock.now();
+        let asked_at_ms = core.clock.monotonic_ms();
         let beat = Heartbeat {
             id_high_water: core.new_id(now),
             due_before: now.plus(HEARTBEAT),
@@ -363,6 +364,8 @@ async fn heartbeat(core: Arc<Core>, beats: mpsc::Sender<HeartbeatReply>) {
         };
         match pending.await {
             Ok(FactOutcome::Heartbeat(reply)) => {
+                core.lease.renew(asked_at_ms);
+                core.clock.learn(reply.database_time, now, core.clock.now());
                 // Chores that are still busy hear the same again in a second.
                 if beats.try_send(reply).is_err() {
                     tracing::debug!("the chores of an earlier heartbeat are not done yet");
@@ -414,4 +417,6 @@ fn gauges(core: &Core) {
         .oldest_accepted()
         .map_or(0.0, |at| core.clock.now().since(at).as_secs_f64());
     metrics::gauge!("weir_oldest_open_run_seconds").set(oldest);
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    metrics::gauge!("weir_clock_skew_seconds").set(core.clock.skew_ms() as f64 / 1e3);
 }

@@ -118,7 +118,12 @@ pub(crate) fn launch(core: &Arc<Core>, run: ActiveRun) {
             mailbox: Arc::clone(&mailbox),
         };
         let span = crate::trace::run(run.state.head(), run.traceparent.as_deref());
-        let ended = crate::panics::caught(drive(&task_core, run, &mut place).instrument(span)).await;
+        let driven = crate::panics::caught(drive(&task_core, run, &mut place).instrument(span));
+        let ended = tokio::select! {
+            ended = driven => ended,
+            // The run is somebody else's: what is under way ends as in a crash.
+            () = task_core.lost_signal.cancelled() => Ok(Ended::Stopped),
+        };
         drop(place);
         let ended = ended.unwrap_or_else(|panic| {
             let count = task_core.panics.note(id);

@@ -1,10 +1,12 @@
 //! The running orchestrator: one value that owns the writer, the memory and the loops, and a handle to it.
 
 use crate::answers::Callers;
-use crate::clock::Clock;
+use crate::clock::{CLOCK_SKEW_LIMIT, Clock};
+use crate::configure::Looks;
 use crate::departures::Senders;
 use crate::egress::{EgressConfigError, EgressPolicy};
 use crate::ingest::{IntakeLoad, RefusalBudget};
+use crate::lease::Lease;
 use crate::perform::{Performer, PerformerOptions};
 use crate::registry::Registry;
 use crate::runner::ActiveRun;
@@ -13,7 +15,6 @@ use crate::settings::Settings;
 use crate::snapshot::{Snapshot, SnapshotError, Workflow};
 use arc_swap::ArcSwap;
 use std::future::Future;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,8 @@ use weir_workflow_engine::{IdGenerator, WorkflowId, WorkspaceId};
 
 /// How long the last writes may take at shutdown.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
+/// Time between two looks whether the orchestrator is let go of.
+const GONE_LOOK: Duration = Duration::from_millis(10);
 
 /// The workspace that exists from the first start.
 pub const DEFAULT_WORKSPACE: &str = "main";
@@ -98,8 +101,10 @@ pub(crate) struct Core {
     pub(crate) schedules: crate::schedules::Schedules,
     pub(crate) refusals: RefusalBudget,
     pub(crate) intake: IntakeLoad,
+    /// This node's lease by its own clock.
+    pub(crate) lease: Arc<Lease>,
     /// Bounds how often bad signatures make us look for a newer configuration.
-    pub(crate) look_at_revision: OncePerSecond,
+    pub(crate) looks: Looks,
     /// One replay is started at a time.
     pub(crate) replaying: tokio::sync::Mutex<()>,
     /// One change of configuration at a time.
@@ -119,24 +124,6 @@ pub(crate) struct Core {
     pub(crate) lost: OnceLock<String>,
     pub(crate) lost_signal: CancellationToken,
     pub(crate) workspace: WorkspaceId,
-}
-
-/// Lets one caller through per second.
-#[derive(Debug, Default)]
-pub(crate) struct OncePerSecond {
-    last_ms: AtomicI64,
-}
-
-impl OncePerSecond {
-    pub(crate) fn try_take(&self, now: Timestamp) -> bool {
-        let (last, now) = (self.last_ms.load(Ordering::Relaxed), now.as_unix_ms());
-        // A clock that stepped back must not close the gate for long.
-        let open = now.saturating_sub(last).abs() >= 1000;
-        open && self
-            .last_ms
-            .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok()
-    }
 }
 
 impl Core {
@@ -192,6 +179,8 @@ pub struct Readiness {
     pub ready: bool,
     /// What stands in the way, one sentence each.
     pub reasons: Vec<String>,
+    /// What somebody should see to although the process works, one sentence each.
+    pub warnings: Vec<String>,
 }
 
 impl Orchestrator {
@@ -221,8 +210,13 @@ impl Orchestrator {
         let workspace =
             crate::configure::ensure_workspace(&store, &writer, &ids, clock.now(), DEFAULT_WORKSPACE).await?;
         let snapshot = Snapshot::load(&store, &secrets, &connectors, None).await?;
+        let lease = Arc::new(match senders {
+            Senders::ThisProcessOnly => Lease::exclusive(Arc::clone(&clock)),
+            Senders::Several => Lease::shared(Arc::clone(&clock)),
+        });
         let performer = Performer::new(PerformerOptions {
             clock: Arc::clone(&clock),
+            lease: Arc::clone(&lease),
             egress,
             departures: settings.data_folder.clone(),
             senders,
@@ -249,7 +243,8 @@ impl Orchestrator {
             callers: Callers::default(),
             refusals: RefusalBudget::default(),
             intake: IntakeLoad::default(),
-            look_at_revision: OncePerSecond::default(),
+            lease,
+            looks: Looks::default(),
             replaying: tokio::sync::Mutex::new(()),
             configuring: tokio::sync::Mutex::new(()),
             stopping: CancellationToken::new(),
@@ -314,6 +309,15 @@ impl Orchestrator {
         }
     }
 
+    /// Waits until nobody holds the orchestrator any more, and with it its files. Only after [`Orchestrator::shutdown`].
+    pub async fn gone(self) {
+        let core = Arc::downgrade(&self.core);
+        drop(self);
+        while core.strong_count() > 0 {
+            tokio::time::sleep(GONE_LOOK).await;
+        }
+    }
+
     /// Resolves when this node can no longer do its work, with the reason; the process should end then.
     pub fn stopped(&self) -> impl Future<Output = String> + Send + use<> {
         let core = Arc::clone(&self.core);
@@ -374,9 +378,15 @@ impl Orchestrator {
                 self.core.settings.max_backlog_runs
             ));
         }
+        let skew_ms = self.core.clock.skew_ms();
+        let mut warnings = Vec::new();
+        if skew_ms.unsigned_abs() > u64::try_from(CLOCK_SKEW_LIMIT.as_millis()).unwrap_or(u64::MAX) {
+            warnings.push(skew_warning(skew_ms));
+        }
         Readiness {
             ready: reasons.is_empty(),
             reasons,
+            warnings,
         }
     }
 
@@ -391,6 +401,12 @@ impl Orchestrator {
     #[must_use]
     pub fn fired_for(&self, workflow: WorkflowId) -> Option<Timestamp> {
         self.core.schedules.fired_for(workflow)
+    }
+
+    /// Who this process is among the nodes.
+    #[must_use]
+    pub fn node(&self) -> &NodeIdentity {
+        &self.core.node
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -416,4 +432,14 @@ impl Orchestrator {
     pub(crate) fn refusal_budget(&self) -> &RefusalBudget {
         &self.core.refusals
     }
+}
+
+/// What to say of a clock that is further off than [`CLOCK_SKEW_LIMIT`]; positive: ahead.
+#[must_use]
+pub fn skew_warning(skew_ms: i64) -> String {
+    let (seconds, direction) = (
+        (skew_ms.unsigned_abs() + 500) / 1_000,
+        if skew_ms > 0 { "ahead of" } else { "behind" },
+    );
+    format!("this machine's clock is {seconds} s {direction} the database's: let both follow a time server")
 }

@@ -28,6 +28,7 @@ pub use run::{Count, RunCounts, RunFilter, RunRow};
 use crate::database::DatabaseKind;
 use crate::error::ReadError;
 use crate::page::MAX_PAGE;
+use crate::writer::Dialect;
 
 /// Rows that a filter without an index looks at for one page.
 const SCAN_ROWS: u64 = 20_000;
@@ -72,6 +73,22 @@ impl Store {
         match row {
             Some(row) => Ok(row.try_get("", "version")?),
             None => Ok(String::new()),
+        }
+    }
+
+    /// The time of the database, by which leases are judged.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn database_time(&self) -> Result<Timestamp, ReadError> {
+        let now = match self.kind {
+            DatabaseKind::Sqlite => Dialect::Sqlite,
+            DatabaseKind::Postgres => Dialect::Postgres,
+        }
+        .now_ms();
+        match self.query(&format!("SELECT {now} AS now")).await? {
+            Some(row) => Ok(time(row.try_get("", "now")?)),
+            None => Ok(time(0)),
         }
     }
 

@@ -31,6 +31,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use weir_workflow_engine::RunId;
 
+pub(crate) use connection::Dialect;
 pub use dedupe::DEDUPE_DAYS;
 pub use seed::WriterSeed;
 pub use task::{WriterEnd, WriterTask};

@@ -9,7 +9,7 @@ async fn open_pages_answer_and_unknown_ones_do_not() {
     let get = |path: &str| server.http.get(server.url(path));
     assert_eq!(get("/healthz").send().await.unwrap().text().await.unwrap(), "ok\n");
     let ready: Value = get("/readyz").send().await.unwrap().json().await.unwrap();
-    assert_eq!(ready, json!({ "ready": true, "reasons": [] }));
+    assert_eq!(ready, json!({ "ready": true, "reasons": [], "warnings": [] }));
     let landing: Value = get("/").send().await.unwrap().json().await.unwrap();
     assert_eq!(
         (&landing["name"], &landing["graphql"]),

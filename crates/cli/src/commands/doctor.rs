@@ -13,6 +13,8 @@ use chrono::{DateTime, TimeZone as _, Utc};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::UNIX_EPOCH;
+use weir_orchestrator::clock::{CLOCK_SKEW_LIMIT, Clock as _, DatabaseClock};
+use weir_storage::{ReadError, Store};
 
 /// A clock before this is wrong: this release is younger.
 const RELEASED: (i32, u32, u32) = (2026, 11, 1);
@@ -155,13 +157,35 @@ async fn database(config: &Config) -> Finding {
         return Finding::Good("none yet; it will be made at the first start".to_owned());
     }
     match serve::open(config).await {
-        Ok(opened) => match opened.store.schema_version().await {
-            Ok(version) => Finding::Good(format!("opens, the master key fits, schema {version}")),
-            Err(error) => Finding::Bad(error.into()),
+        Ok(opened) => match (
+            opened.store.schema_version().await,
+            skew_ms(config, &opened.store).await,
+        ) {
+            (Ok(_), Ok(skew_ms))
+                if skew_ms.unsigned_abs() > u64::try_from(CLOCK_SKEW_LIMIT.as_millis()).unwrap_or(u64::MAX) =>
+            {
+                let failure = Failure::new(weir_orchestrator::skew_warning(skew_ms));
+                Finding::Bad(
+                    failure
+                        .fix("set the clocks of both machines, and let them follow a time server")
+                        .into(),
+                )
+            }
+            (Ok(version), Ok(_)) => Finding::Good(format!("opens, the master key fits, schema {version}")),
+            (Err(error), _) | (_, Err(error)) => Finding::Bad(error.into()),
         },
         Err(error) if is_locked(&error) => Finding::Remark("in use by a running server".to_owned()),
         Err(error) => Finding::Bad(error),
     }
+}
+
+/// How far this machine's clock is ahead of the database's.
+async fn skew_ms(config: &Config, store: &Store) -> Result<i64, ReadError> {
+    let clock = DatabaseClock::new(config.clock_shift_ms);
+    let asked_at = clock.now();
+    let database_time = store.database_time().await?;
+    clock.learn(database_time, asked_at, clock.now());
+    Ok(clock.skew_ms())
 }
 
 fn is_locked(error: &anyhow::Error) -> bool {

@@ -1,6 +1,6 @@
 //! SIGKILL in the middle of the work: what was acknowledged is done, once.
 
-use crate::support::{MASTER_KEY, PostgresDatabase, Server, eventually};
+use crate::support::{Database, Server, eventually};
 use std::time::Duration;
 use weir_simulator::{RetryPolicy, Scenario, Simulator, SimulatorOptions, StreamOptions};
 
@@ -105,7 +105,7 @@ async fn nothing_is_lost_or_doubled_on_sqlite() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_or_doubled_on_postgres() {
-    let database = PostgresDatabase::create("crash").await;
-    survives(&[("WEIR_DATABASE_URL", &database.url), ("WEIR_MASTER_KEY", MASTER_KEY)]).await;
+    let database = Database::create("crash").await;
+    survives(&database.settings()).await;
     database.drop().await;
 }

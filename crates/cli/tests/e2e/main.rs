@@ -23,6 +23,8 @@ mod localstripe;
 #[cfg(test)]
 mod master_key;
 #[cfg(test)]
+mod nodes;
+#[cfg(test)]
 mod schedules;
 #[cfg(test)]
 mod support;

@@ -169,6 +169,18 @@ impl Server {
         child.try_wait().unwrap().map(|status| status.code())
     }
 
+    /// Number of the process.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// Sends the process a signal, such as `STOP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let process = self.process_id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &process]).status();
+        assert!(sent.unwrap().success());
+    }
+
     /// Whether the process still runs.
     pub(crate) fn is_alive(&mut self) -> bool {
         self.child.is_some() && self.exit_code().is_none()
@@ -430,6 +442,59 @@ pub(crate) fn payment_event(event_id: &str, payment_id: &str) -> String {
         "data": { "object": { "id": payment_id, "object": "payment_intent", "amount": 2000, "currency": "eur" } },
     })
     .to_string()
+}
+
+/// A database of its own on the PostgreSQL of the tests.
+pub(crate) struct Database {
+    admin: String,
+    name: String,
+    pub(crate) url: String,
+}
+
+impl Database {
+    /// Makes it; `name` must be the test's own.
+    pub(crate) async fn create(name: &str) -> Self {
+        let admin = needed("WEIR_TEST_POSTGRES_URL");
+        let name = format!("weir_{name}_{}", std::process::id());
+        let mut url = reqwest::Url::parse(&admin).unwrap();
+        url.set_path(&name);
+        let database = Database {
+            url: url.to_string(),
+            admin,
+            name,
+        };
+        database.manage("CREATE DATABASE", "").await;
+        database
+    }
+
+    /// What a server needs to use it.
+    pub(crate) fn settings(&self) -> [(&str, &str); 2] {
+        [
+            ("WEIR_DATABASE_URL", &self.url),
+            ("WEIR_MASTER_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="),
+        ]
+    }
+
+    /// The answer to a query with one number, or none.
+    pub(crate) async fn number(&self, text: &str) -> Option<i64> {
+        let mut connection = PgConnection::connect(&self.url).await.unwrap();
+        let answer = sqlx::query_scalar(sqlx::AssertSqlSafe(text));
+        answer.fetch_one(&mut connection).await.unwrap()
+    }
+
+    /// Removes it.
+    pub(crate) async fn drop(self) {
+        self.manage("DROP DATABASE", "WITH (FORCE)").await;
+    }
+
+    async fn manage(&self, what: &str, how: &str) {
+        let mut connection = PgConnection::connect(&self.admin).await.unwrap();
+        let text = format!("{what} {} {how}", self.name);
+        sqlx::query(sqlx::AssertSqlSafe(text))
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
 }
 
 /// A setting the tests need, or a panic that says where it comes from.

@@ -6,12 +6,14 @@
 pub(crate) mod catalogue;
 mod change;
 mod document;
+mod looks;
 mod render;
 mod token;
 mod write;
 
 pub(crate) use document::escape;
 pub use document::{ConfigProblem, Kind, Lines, MAX_ENDPOINT_SECRETS, MAX_NAME_CHARACTERS, SourceDocument};
+pub(crate) use looks::{LOOK_EVERY, Looks};
 pub(crate) use write::ensure_workspace;
 
 use crate::service::Orchestrator;

@@ -1,12 +1,13 @@
 //! Turns checked changes into rows, seals secrets, writes everything in one transaction, and puts the result in force.
 
 use super::change::{Planned, Write};
-use super::{Action, Actor, ApplyError, Change, Kind};
+use super::{Action, Actor, ApplyError, Change, Kind, LOOK_EVERY};
 use crate::service::{Core, Orchestrator, StartError};
 use crate::snapshot::{Snapshot, Workflow, open_json};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
+use std::time::Duration;
 use weir_storage::{
     AuditEntry, ConfigChange, ConfigOutcome, ConfigRowChange, ConfigSubject, ConnectionRow, CorrelationRow,
     EndpointRow, ExpectedRevision, Fact, FactOutcome, RowIdentity, ScheduleRow, Store, VersionState, WorkflowRow,
@@ -135,23 +136,39 @@ impl Orchestrator {
         Ok(changes)
     }
 
-    /// Reads the configuration again if it has changed, at most once a second: a flood of bad signatures must not become a
-    /// flood of statements. `None`: nothing newer is known.
-    pub(crate) async fn reload_if_changed(&self) -> Option<Arc<Snapshot>> {
-        if !self.core.look_at_revision.try_take(self.clock().now()) {
-            return None;
+    /// The configuration as it was stored at some moment after this call. `None`: too many ask, or the database does not
+    /// answer. Those who ask at the same time share one look.
+    pub(crate) async fn latest(&self) -> Option<Arc<Snapshot>> {
+        let clock = self.clock();
+        let asked_at_ms = clock.monotonic_ms();
+        let _place = self.core.looks.enter()?;
+        let mut looked_at_ms = self.core.looks.looked_at_ms.lock().await;
+        if *looked_at_ms > asked_at_ms {
+            return Some(self.snapshot());
         }
+        let since_ms = clock.monotonic_ms().saturating_sub(*looked_at_ms);
+        if let Some(rest) = u64::try_from(since_ms)
+            .ok()
+            .and_then(|since_ms| LOOK_EVERY.checked_sub(Duration::from_millis(since_ms)))
+        {
+            tokio::time::sleep(rest).await;
+        }
+        *looked_at_ms = clock.monotonic_ms();
+        self.reload_if_changed().await.then(|| self.snapshot())
+    }
+
+    /// Reads the configuration again if it has changed; whether the database answered.
+    async fn reload_if_changed(&self) -> bool {
         // Connections of the database belong to the runtime that the process was started on; webhooks are taken on others.
         let this = self.clone();
         let looked = self.core.runtime.spawn(async move {
-            let revision = this.core.store.config_revision().await.ok()?;
-            if revision == this.snapshot().revision() {
-                None
-            } else {
-                this.reload().await.ok()
+            match this.core.store.config_revision().await {
+                Ok(revision) if revision == this.snapshot().revision() => true,
+                Ok(_newer) => this.reload().await.is_ok(),
+                Err(_) => false,
             }
         });
-        looked.await.ok().flatten()
+        looked.await.unwrap_or(false)
     }
 
     /// Reads the configuration again and puts it in force.

@@ -221,7 +221,10 @@ impl Orchestrator {
         };
         let watch = Stopwatch::start();
         let answer = self.verify_and_take(admission, delivery, body).instrument(span).await;
-        self.core.intake.answered(watch.elapsed());
+        // Who is refused may have waited for a look at the configuration, which says nothing about the load.
+        if !matches!(&answer, Err(problem) if problem.code == IngestCode::SignatureRefused) {
+            self.core.intake.answered(watch.elapsed());
+        }
         answer
     }
 
@@ -268,7 +271,7 @@ impl Orchestrator {
         };
         // A secret that was rotated a moment ago by another process may not have reached this memory yet.
         let fresh = self
-            .reload_if_changed()
+            .latest()
             .await
             .and_then(|snapshot| snapshot.endpoint(&EndpointRef::Id(endpoint.id())).cloned());
         if let Some(fresh) = fresh

@@ -141,6 +141,9 @@ async fn send(
         idempotency_key: Some(&key),
         page: None,
     };
+    // A node that cannot reach its database may get its lease back in time; what happens then is in no hurry.
+    let lease = session.lease();
+    drop(tokio::time::timeout_at(session.deadline, lease.held()).await);
     let response = match session.ask(operation, &ctx, watch).await {
         Ok(response) => response,
         Err(failure) => return CallOutcome::Failed(failure),

@@ -55,6 +55,7 @@ pub(super) fn of_send(error: &SendError) -> CallFailure {
         SendErrorKind::ConnectionLost(_) => ("connection_lost", transient),
         SendErrorKind::TooLarge => ("response_too_large", Retry::Permanent),
         SendErrorKind::NotRecorded(_) => ("not_recorded", transient),
+        SendErrorKind::LeaseOver => ("lease_over", transient),
         SendErrorKind::Unsendable(_) => ("invalid", Retry::Permanent),
     };
     CallFailure {

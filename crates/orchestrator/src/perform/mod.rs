@@ -25,6 +25,7 @@ use crate::connection::Connection;
 use crate::departures::{Departures, Senders};
 use crate::egress::EgressPolicy;
 use crate::http_client::{HttpClient, HttpClientError};
+use crate::lease::Lease;
 
 pub(crate) use meter::Meters;
 pub(crate) use record::header_pairs;
@@ -44,6 +45,8 @@ pub struct PerformerOptions {
     pub departures: Option<PathBuf>,
     /// Who else sends effects of the same store. [`Senders::ThisProcessOnly`] only with a store that locks others out.
     pub senders: Senders,
+    /// Whether effects may leave.
+    pub lease: Arc<Lease>,
     /// `User-Agent` of every request.
     pub user_agent: String,
 }
@@ -77,6 +80,7 @@ pub struct Performer {
     http: HttpClient,
     clock: Arc<dyn Clock>,
     departures: Option<Arc<Departures>>,
+    lease: Arc<Lease>,
     reads: Coalescer<CallOutcome>,
 }
 
@@ -98,6 +102,7 @@ impl Performer {
             http: HttpClient::new(options.egress, &options.user_agent)?,
             reads: Coalescer::new(options.clock.clone()),
             clock: options.clock,
+            lease: options.lease,
             departures,
         })
     }

@@ -22,7 +22,8 @@ use crate::clock::Stopwatch;
 use crate::connection::Connection;
 use crate::credentials::{self, AccessToken, TokenRequests};
 use crate::departures::Departure;
-use crate::http_client::{Outgoing, Recording, Tracking};
+use crate::http_client::{Gate, Outgoing, Recording, Tracking};
+use crate::lease::Lease;
 
 /// Redirects followed for one read by GET or HEAD.
 ///
@@ -270,15 +271,24 @@ impl<'a> Session<'a> {
     }
 
     fn tracking(&self, watch: Watch) -> Tracking {
-        match (watch, &self.performer.departures) {
-            (Watch::No, _) => Tracking::Off,
-            (Watch::Memory, _) | (Watch::File(_), None) => Tracking::Flag,
-            (Watch::File(departure), Some(log)) => Tracking::Record(Recording {
+        let recording = match (watch, &self.performer.departures) {
+            (Watch::No, _) => return Tracking::Off,
+            (Watch::Memory, _) | (Watch::File(_), None) => None,
+            (Watch::File(departure), Some(log)) => Some(Recording {
                 log: log.clone(),
                 departure,
                 clock: self.performer.clock.clone(),
             }),
-        }
+        };
+        Tracking::Effect(Gate {
+            lease: self.lease(),
+            recording,
+        })
+    }
+
+    /// Whether effects may leave.
+    pub(super) fn lease(&self) -> Arc<Lease> {
+        Arc::clone(&self.performer.lease)
     }
 
     /// Keeps the text of the latest answer with its exchange.

@@ -10,6 +10,7 @@ use weir_orchestrator::clock::{Clock, ManualClock};
 use weir_orchestrator::connection::Connection;
 use weir_orchestrator::departures::Senders;
 use weir_orchestrator::egress::EgressPolicy;
+use weir_orchestrator::lease::Lease;
 use weir_orchestrator::perform::{Performer, PerformerOptions, TraceContext};
 use weir_workflow_engine::{
     CallCommand, CallFailure, CallId, CallOutcome, CallResult, ConnectionId, Document, EffectClass, EffectCommand,
@@ -92,6 +93,7 @@ impl Bench {
         let performer = Performer::new(PerformerOptions {
             clock: clock.clone(),
             egress: EgressPolicy::new(&allow).unwrap(),
+            lease: Arc::new(Lease::exclusive(clock.clone())),
             departures: folder.map(Path::to_owned),
             senders: Senders::ThisProcessOnly,
             user_agent: "weir-test".to_owned(),

@@ -25,13 +25,24 @@ pub(super) fn number(rows: &Numbers, row: usize, column: usize) -> Option<i64> {
     rows.get(row).and_then(|row| row.get(column)).copied().flatten()
 }
 
-/// Takes the node's row in a transaction of the caller's, which must lock out other registrations.
-/// `None` when all slots are taken.
+/// What became of a registration.
+#[derive(Debug)]
+pub(crate) enum Registered {
+    Node(NodeIdentity),
+    /// All slots are taken.
+    NoSlot,
+    /// Another process has the name.
+    Replaced,
+}
+
+/// Takes the node's row in a transaction of the caller's, which must lock out other registrations. With `before`, only
+/// if no process came after that one.
 pub(crate) async fn register(
     connection: &mut Connection,
     name: &str,
     incarnation: i64,
-) -> Result<Option<NodeIdentity>, Failure> {
+    before: Option<i64>,
+) -> Result<Registered, Failure> {
     let dialect = connection.dialect();
     let now = dialect.now_ms();
     if dialect == Dialect::Sqlite {
@@ -50,6 +61,12 @@ pub(crate) async fn register(
             false,
         )
         .await?;
+    if let (Some(before), Some(current)) = (before, number(&known, 0, 2))
+        && current != 0
+        && current != before
+    {
+        return Ok(Registered::Replaced);
+    }
     let slot = match number(&known, 0, 0) {
         Some(slot) => slot,
         None => {
@@ -58,7 +75,9 @@ pub(crate) async fn register(
                 .await?;
             let free =
                 (0..i64::from(NODE_SLOTS)).find(|slot| !taken.iter().any(|row| row.first() == Some(&Some(*slot))));
-            let Some(slot) = free else { return Ok(None) };
+            let Some(slot) = free else {
+                return Ok(Registered::NoSlot);
+            };
             let text = "INSERT INTO node (slot, name, incarnation, started_at, lease_until, id_high_water) VALUES ($1, $2, 0, 0, 0, 0)";
             connection.run(text, vec![slot.into(), name.into()]).await?;
             slot
@@ -82,7 +101,7 @@ pub(crate) async fn register(
     );
     let values = vec![incarnation.into(), lease_ms().into(), high_water.into(), slot.into()];
     let rows = connection.numbers(&text, values, false).await?;
-    Ok(Some(NodeIdentity {
+    Ok(Registered::Node(NodeIdentity {
         name: name.to_owned(),
         slot: u16::try_from(slot).unwrap_or_default(),
         incarnation,

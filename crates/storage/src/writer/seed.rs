@@ -10,7 +10,7 @@ use sqlx::{Connection as _, Executor};
 
 use super::checkpoint::LOG_CAP_BYTES;
 use super::connection::{Connection, Value};
-use super::control;
+use super::control::{self, Registered};
 use super::failure::Failure;
 use super::task::WriterTask;
 use super::{Writer, WriterLimits, sqlite};
@@ -188,15 +188,34 @@ impl WriterSeed {
     /// # Errors
     /// [`OpenError::NoSlot`] when 1,024 other nodes exist, [`OpenError::Statement`] when the database fails.
     pub async fn register(&mut self, name: &str) -> Result<NodeIdentity, OpenError> {
+        match self.take_place(name, None).await? {
+            Registered::Node(node) => Ok(node),
+            Registered::NoSlot | Registered::Replaced => Err(OpenError::NoSlot),
+        }
+    }
+
+    /// Registers a node anew whose lease ran out, under its old name and with what is left of its runs. `None`: a
+    /// process that came later has the name, and this one must stop.
+    ///
+    /// # Errors
+    /// As for [`register`](Self::register).
+    pub async fn rejoin(&mut self, before: &NodeIdentity) -> Result<Option<NodeIdentity>, OpenError> {
+        match self.take_place(&before.name, Some(before.incarnation)).await? {
+            Registered::Node(node) => Ok(Some(node)),
+            Registered::NoSlot => Err(OpenError::NoSlot),
+            Registered::Replaced => Ok(None),
+        }
+    }
+
+    async fn take_place(&mut self, name: &str, before: Option<i64>) -> Result<Registered, OpenError> {
         let failed = statement("register the node");
         let connection = &mut self.connection;
         connection.begin().await.map_err(&failed)?;
-        let registered = register(connection, name).await;
-        let node = match registered {
-            Ok(Some(node)) => node,
-            Ok(None) => {
+        let registered = match register(connection, name, before).await {
+            Ok(Registered::Node(node)) => node,
+            Ok(without @ (Registered::NoSlot | Registered::Replaced)) => {
                 connection.roll_back().await;
-                return Err(OpenError::NoSlot);
+                return Ok(without);
             }
             Err(failure) => {
                 connection.roll_back().await;
@@ -205,9 +224,11 @@ impl WriterSeed {
         };
         connection.commit().await.map_err(&failed)?;
         if let Connection::Postgres(connection) = connection {
-            name_session(connection, &node).await.map_err(OpenError::Connect)?;
+            name_session(connection, &registered)
+                .await
+                .map_err(OpenError::Connect)?;
         }
-        Ok(node)
+        Ok(Registered::Node(registered))
     }
 
     /// Makes the writer of a registered node. The caller spawns the task.
@@ -218,7 +239,7 @@ impl WriterSeed {
     }
 }
 
-async fn register(connection: &mut Connection, name: &str) -> Result<Option<NodeIdentity>, Failure> {
+async fn register(connection: &mut Connection, name: &str, before: Option<i64>) -> Result<Registered, Failure> {
     if let Connection::Postgres(_) = connection {
         // One registration at a time; the number is ours alone ("weir").
         connection
@@ -226,7 +247,7 @@ async fn register(connection: &mut Connection, name: &str) -> Result<Option<Node
             .await?;
     }
     let incarnation = rand::random_range(1..=i64::MAX);
-    control::register(connection, name, incarnation).await
+    control::register(connection, name, incarnation, before).await
 }
 
 fn statement(task: &'static str) -> impl Fn(Failure) -> OpenError {

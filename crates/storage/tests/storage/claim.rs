@@ -162,6 +162,42 @@ async fn stalled(bed: &Bed) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fenced_node_comes_back_unless_another_has_its_name() {
+    Bed::postgres().await.run(rejoined).await;
+}
+
+async fn rejoined(bed: &Bed) {
+    let stalled = bed.node("a").await;
+    let runs = start_runs(bed, &stalled, 100).await;
+    let survivor = bed.node("b").await;
+    bed.execute("UPDATE node SET lease_until = 1 WHERE name = 'a'").await;
+    assert_eq!(
+        survivor.write(Fact::Claim { limit: 64 }).await,
+        Ok(FactOutcome::Claimed(runs[..64].to_vec()))
+    );
+    let (store, mut again) = bed.open().await;
+    let identity = again
+        .rejoin(&stalled.identity)
+        .await
+        .unwrap()
+        .expect("nobody has its name");
+    assert_ne!(identity.incarnation, stalled.identity.incarnation);
+    // What had not been taken over yet is its own again.
+    assert_eq!(store.run_open_ids(&identity, None, 100).await.unwrap(), runs[64..]);
+    assert_eq!(heartbeat(&survivor).await.unclaimed, 0);
+    // Its row may be gone as well.
+    bed.execute("UPDATE run SET status = 2 WHERE owner = (SELECT slot FROM node WHERE name = 'a')")
+        .await;
+    bed.execute("DELETE FROM node WHERE name = 'a'").await;
+    let (_, mut again) = bed.open().await;
+    let identity = again.rejoin(&identity).await.unwrap().expect("nobody has its name");
+    // Another process came: the name is its own.
+    let _other = bed.node("a").await;
+    let (_, mut again) = bed.open().await;
+    assert!(again.rejoin(&identity).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_process_with_the_same_name_takes_over() {
     Bed::postgres().await.run(replaced).await;
 }
@@ -253,6 +289,7 @@ async fn ids_never_repeat(bed: &Bed) {
     let node = bed.node("a").await;
     assert_eq!(node.identity.id_high_water, last);
     let reply = heartbeat(&node).await;
+    assert!(node.store.database_time().await.unwrap() >= reply.database_time);
     assert!(reply.lease_until > reply.database_time);
     assert!(reply.database_time >= node.identity.database_time);
 }
