@@ -40,10 +40,11 @@ sqlite3 "$SCRATCH/sqlite/weir-data/weir.db" 'PRAGMA wal_checkpoint(TRUNCATE)' >/
 mkdir -p "$folder"
 zstd --quiet -19 "$SCRATCH/sqlite/weir-data/weir.db" -o "$folder/$1.sqlite.zst"
 
+# shellcheck disable=SC2119
 postgres_start
 say "runs on PostgreSQL"
 python3 scripts/python/upgrade_fixture.py "$SCRATCH/postgres" "$POSTGRES_URL"
 # Lines that begin with a backslash are for psql alone.
-"$POSTGRES_BIN/pg_dump" --inserts --no-owner --no-privileges --no-comments "$POSTGRES_URL" | grep -v '^\\' |
+"$POSTGRES_BIN/pg_dump" --inserts --no-owner --no-privileges --no-comments "$POSTGRES_URL" | grep -v '^[\]' |
   zstd --quiet -19 -o "$folder/$1.postgres.sql.zst"
 ls -l "$folder/$1".*

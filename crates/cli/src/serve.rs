@@ -22,7 +22,9 @@ use weir_api_server::{Server, ServerOptions};
 use weir_orchestrator::clock::{Clock as _, DatabaseClock};
 use weir_orchestrator::registry::Registry;
 use weir_orchestrator::{Options, Orchestrator};
-use weir_storage::{Database, DatabaseOptions, MasterKey, MasterKeyError, NodeIdentity, OpenError, SecretBox, Store, WriterSeed};
+use weir_storage::{
+    Database, DatabaseOptions, MasterKey, MasterKeyError, NodeIdentity, OpenError, SecretBox, Store, WriterSeed,
+};
 
 /// How long a node that lost its place may take to let go of its files.
 const RELEASE_LIMIT: Duration = Duration::from_secs(10);

@@ -1,7 +1,7 @@
 //! Retention: what has had its time is deleted, in small slices between other writes.
 //!
 //! An event goes with its runs, their journals and large values, all at once; how long it is kept counts from the end of
-//! its last run. An event with an open run stays for ever. [`fate`] decides; the writer checks again in the transaction.
+//! its last run. An event with an open run stays for ever. `fate` decides; the writer checks again in the transaction.
 //! What recognises repeated events is kept apart and longer than any provider sends again ([`DEDUPE_DAYS`]), so nothing
 //! that is deleted here comes back as new.
 

@@ -19,7 +19,7 @@ const PARTS: [(&str, &str); 6] = [
 ];
 
 /// Bounds that nobody meets with an error, and why: they are not on the page.
-const UNSEEN: [(&str, &str); 32] = [
+const UNSEEN: [(&str, &str); 33] = [
     (
         "MAX_WAITING_CALLERS",
         "a sender beyond it gets 202 with the address of the answer",
@@ -68,6 +68,7 @@ const UNSEEN: [(&str, &str); 32] = [
     ("MAX_MESSAGE_CHARACTERS", "a provider's message is cut"),
     ("MAX_REPLAYED_EVENTS", "part of the bound on YAML aliases"),
     ("MAX_KEPT_KEYS", "what is kept for people is cut"),
+    ("MAX_WAITING", "a sender beyond it is refused, and sends again"),
     ("MAX_NEXT_RUNS", "an answer is cut"),
     ("MAX_MISSED_COUNTED", "more is said as this"),
 ];

@@ -222,8 +222,9 @@ fn schedules_stop_at_their_bounds() {
     let lines = |count: usize| format!("{{ cron: [{}] }}", vec!["'0 9 * * *'"; count].join(", "));
     // A list of minutes of this many bytes.
     let line = |bytes: usize| {
-        let minutes = "0,".repeat(bytes);
-        format!("{{ cron: '{}0 * * * *' }}", &minutes[..bytes - "0 * * * *".len()])
+        let rest = "0 * * * *";
+        let minutes = "0,".repeat((bytes - rest.len()) / 2);
+        format!("{{ cron: '{minutes}{rest}' }}")
     };
     let catch_up = |count: u32| format!("{{ every: 1m, catch_up: all, max_catch_up: {count} }}");
     let input = |bytes: usize| {

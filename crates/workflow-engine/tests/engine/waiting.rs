@@ -328,8 +328,8 @@ fn what_a_wait_needs_is_said() {
             "/steps/0/wait_for/connection: the connection `crm` is of `http`, not of `stripe`",
         ),
         (
-            "steps:\n  - { id: w, approve: { titel: x } }".to_owned(),
-            "/steps/0/approve/titel: `titel` is not supported here; supported: title, detail, by (did you mean `title`?)",
+            "steps:\n  - { id: w, approve: { titles: x } }".to_owned(),
+            "/steps/0/approve/titles: `titles` is not supported here; supported: title, detail, by (did you mean `title`?)",
         ),
         (
             "steps:\n  - { id: w, approve: x, timeout: 400d }".to_owned(),
