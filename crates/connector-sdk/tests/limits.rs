@@ -1,5 +1,7 @@
 //! Each bound of what comes in from outside: at the bound it is taken, beyond it there is a clear refusal.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on must fail")]
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};

@@ -156,7 +156,7 @@ async fn flow(writer: Writer, ids: Arc<IdGenerator>, number: u64) -> Duration {
         .unwrap();
     let accepted = begun.elapsed();
     for (seq, bytes) in [(0, 3000), (1, 600)] {
-        let update = (seq == 1).then(|| RunUpdate {
+        let update = (seq == 1).then_some(RunUpdate {
             status: RunStatus::Succeeded,
             due_at: None,
             finished_at: Some(now),
