@@ -3,6 +3,7 @@
 usage: upgrade_fixture.py FOLDER DATABASE_URL   (the executable is $WEIR)
 """
 
+import atexit
 import hmac
 import http.server
 import json
@@ -186,6 +187,8 @@ def main():
     }
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen([weir, "serve"], cwd=folder, env=environment, stdout=log, stderr=log)
+    # Also when something below fails: nothing is left running.
+    atexit.register(process.kill)
     announced = folder / "weir-data" / "weir.url"
     url = wait("the server says where it listens", lambda: announced.exists() and announced.read_text().strip())
     client = environment | {"WEIR_URL": url, "WEIR_TOKEN": TOKEN}
