@@ -10,8 +10,8 @@ use weir_storage::{RowIdentity, RunRow, RunStatus};
 use weir_workflow_engine::{Entry, EventId, OWN, RunId, WorkspaceId, decode};
 
 use crate::control::ControlError;
+use crate::driver::ActiveRun;
 use crate::ingest::Reply;
-use crate::runner::ActiveRun;
 use crate::service::{Core, Orchestrator};
 
 /// How many callers wait for an answer at once; the others get the address where it is going to be.

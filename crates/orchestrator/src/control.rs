@@ -4,10 +4,11 @@
 //! as long as the ledger, the version and the plan behind it are the same.
 
 use crate::configure::Actor;
+use crate::driver::{ActiveRun, First};
 use crate::ingest::accept::new_run;
 use crate::recovery::restore_event;
 use crate::retention;
-use crate::runner::{self, ActiveRun, First};
+use crate::runner;
 use crate::service::{Core, Orchestrator};
 use crate::snapshot::SnapshotError;
 use crate::start::Start;

@@ -12,6 +12,7 @@ pub mod connection;
 pub mod control;
 pub mod credentials;
 pub mod departures;
+mod driver;
 pub mod egress;
 pub mod http_client;
 pub mod ingest;

@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use weir_storage::{Mail as Row, MailChange, MailKind, NewWait, ReadError, Request, WaitKey, WaitKind};
+use weir_storage::{
+    Mail as Row, MailChange, MailKind, NewWait, ReadError, Request, RunRow, StoredEvent, WaitKey, WaitKind,
+};
 use weir_workflow_engine::{
-    Awaits, Document, Ending, Entry, Event, EventId, EventSource, Mail, RunId, RunState, Timestamp, WorkspaceId, decode,
+    Awaits, Document, Ending, Entry, Event, EventId, EventSource, IdGenerator, Mail, RunId, RunState, Timestamp,
+    WorkspaceId, decode,
 };
 
 use crate::recovery::restore_event;
 use crate::service::Core;
-
-/// Pieces of mail that are taken out of an inbox at once.
-const MAIL_AT_ONCE: u32 = 100;
+use crate::snapshot::Snapshot;
 
 /// What somebody asks of a run, as it stands in its inbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,22 +116,21 @@ impl Inbox {
         }
     }
 
-    /// Reads what has come in.
-    pub(crate) async fn refill(&mut self, core: &Core) -> Result<(), ReadError> {
-        let rows = core.store.run_mail(self.run, MAIL_AT_ONCE).await?;
+    /// What stands in the inbox now.
+    pub(crate) fn refill(&mut self, rows: Vec<Row>) {
         self.rows = rows.into_iter().filter(|row| !self.taken.contains(&row.id)).collect();
-        Ok(())
     }
 
-    /// The next piece, with all that belongs to it.
-    pub(crate) async fn next(&mut self, core: &Core) -> Result<Option<Letter>, ReadError> {
-        let Some(row) = self.rows.first() else {
-            return Ok(None);
-        };
-        let letter = open(core, self.workspace, row).await?;
-        self.taken.push(row.id);
-        self.rows.remove(0);
-        Ok(Some(letter))
+    /// The oldest piece that was read and not taken in.
+    pub(crate) fn first(&self) -> Option<&Row> {
+        self.rows.first()
+    }
+
+    /// The oldest piece is taken in.
+    pub(crate) fn take_first(&mut self) {
+        if !self.rows.is_empty() {
+            self.taken.push(self.rows.remove(0).id);
+        }
     }
 
     /// Whether all that was read is taken in.
@@ -152,7 +152,13 @@ impl Inbox {
     }
 
     /// What the next commit changes. `over`: it is the last one.
-    pub(crate) fn change(&self, core: &Core, state: &RunState, over: bool, now: Timestamp) -> Option<Box<MailChange>> {
+    pub(crate) fn change(
+        &self,
+        ids: &IdGenerator,
+        state: &RunState,
+        over: bool,
+        now: Timestamp,
+    ) -> Option<Box<MailChange>> {
         let mut change = MailChange::new(self.workspace);
         change.taken.clone_from(&self.taken);
         let open = waits(state);
@@ -161,7 +167,7 @@ impl Inbox {
             if let (Some(child), false) = (child, self.arrived.contains(step)) {
                 change
                     .sends
-                    .push(no_longer_wanted(core, self.workspace, self.run, *child, now));
+                    .push(no_longer_wanted(ids, self.workspace, self.run, *child, now));
             }
         }
         for wait in state
@@ -217,13 +223,13 @@ fn waits(state: &RunState) -> BTreeMap<Arc<str>, Option<RunId>> {
         .collect()
 }
 
-fn no_longer_wanted(core: &Core, workspace: WorkspaceId, parent: RunId, child: RunId, now: Timestamp) -> Request {
+fn no_longer_wanted(ids: &IdGenerator, workspace: WorkspaceId, parent: RunId, child: RunId, now: Timestamp) -> Request {
     let asked = Asked::Cancel {
         by: parent.to_string(),
         reason: format!("{parent}, which started it, waits for it no longer"),
     };
     Request {
-        id: core.new_id(now),
+        id: ids.next_raw(now),
         workspace,
         run: child,
         body: asked.to_body(),
@@ -238,39 +244,50 @@ pub(crate) fn event_key(workspace: WorkspaceId, connector: &str, kind: &str, key
     WaitKey::of(&["event", &workspace.to_string(), connector, kind, key, value])
 }
 
-async fn open(core: &Core, workspace: WorkspaceId, row: &Row) -> Result<Letter, ReadError> {
+/// Reads all that belongs to a piece of mail.
+pub(crate) async fn open(core: &Core, workspace: WorkspaceId, row: &Row) -> Result<Letter, ReadError> {
     match row.kind {
         MailKind::Event => {
             let stored = core.store.event_load(workspace, EventId::from_raw(row.id)).await?;
-            let event = stored.and_then(|stored| match restore_event(&core.snapshot.load(), &stored.row) {
-                Ok(event) => Some(event),
-                Err(reason) => {
-                    tracing::error!("an event that a run waits for cannot be read: {reason}");
-                    None
-                }
-            });
-            Ok(event.map_or(Letter::Lost, |event| Letter::Event(Arc::new(event))))
+            Ok(of_event(&core.snapshot.load(), stored.as_ref()))
         }
-        MailKind::RunEnded => ended(core, workspace, RunId::from_raw(row.id)).await,
-        MailKind::Request => {
-            let asked = row.body.as_deref().map(serde_json::from_str::<Asked>);
-            Ok(match asked {
-                Some(Ok(asked)) => Letter::Asked(asked),
-                _ => {
-                    tracing::error!("a request in an inbox cannot be read, it is left out");
-                    Letter::Lost
-                }
-            })
+        MailKind::RunEnded => {
+            let run = RunId::from_raw(row.id);
+            let Some(ended) = core.store.run_load(workspace, run).await? else {
+                return Ok(Letter::Lost);
+            };
+            let journal = core.store.journal_load(workspace, run).await?;
+            Ok(of_end(&ended, &journal))
+        }
+        MailKind::Request => Ok(of_request(row)),
+    }
+}
+
+/// An event has come that a step may wait for.
+pub(crate) fn of_event(snapshot: &Snapshot, stored: Option<&StoredEvent>) -> Letter {
+    let event = stored.and_then(|stored| match restore_event(snapshot, &stored.row) {
+        Ok(event) => Some(event),
+        Err(reason) => {
+            tracing::error!("an event that a run waits for cannot be read: {reason}");
+            None
+        }
+    });
+    event.map_or(Letter::Lost, |event| Letter::Event(Arc::new(event)))
+}
+
+/// Somebody asks for something.
+pub(crate) fn of_request(row: &Row) -> Letter {
+    match row.body.as_deref().map(serde_json::from_str::<Asked>) {
+        Some(Ok(asked)) => Letter::Asked(asked),
+        _ => {
+            tracing::error!("a request in an inbox cannot be read, it is left out");
+            Letter::Lost
         }
     }
 }
 
 /// How a run ended, from the last entry of its journal.
-async fn ended(core: &Core, workspace: WorkspaceId, run: RunId) -> Result<Letter, ReadError> {
-    let Some(row) = core.store.run_load(workspace, run).await? else {
-        return Ok(Letter::Lost);
-    };
-    let journal = core.store.journal_load(workspace, run).await?;
+pub(crate) fn of_end(row: &RunRow, journal: &[(i32, Vec<u8>)]) -> Letter {
     let last = journal.last().and_then(|(_, body)| decode(body).ok());
     let finished = last.and_then(|(_, entries)| match entries.last() {
         Some(Entry::Finished(finished)) => Some(finished.clone()),
@@ -290,9 +307,9 @@ async fn ended(core: &Core, workspace: WorkspaceId, run: RunId) -> Result<Letter
             (failed, None)
         }
     };
-    Ok(Letter::RunEnded {
-        run,
+    Letter::RunEnded {
+        run: row.id,
         ending,
         output: output.unwrap_or_else(Document::null),
-    })
+    }
 }

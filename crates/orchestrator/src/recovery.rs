@@ -4,11 +4,12 @@
 //! The database is read at start, for due timers, for the backlog and after a commit whose result is unknown; never to
 //! look for work that memory knows. Idling costs one statement a second.
 
+use crate::driver::{ActiveRun, First, Refused};
 use crate::retention;
 use crate::route;
-use crate::runner::{self, ActiveRun, First, Refused};
+use crate::runner;
 use crate::service::{Core, Orchestrator, StartError};
-use crate::snapshot::{Snapshot, SnapshotError};
+use crate::snapshot::{Snapshot, SnapshotError, Version};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,9 @@ use tokio::sync::mpsc;
 use weir_storage::{
     EventRow, Fact, FactOutcome, Heartbeat, HeartbeatReply, RunStatus, RunUpdate, StoredRun, WriteError,
 };
-use weir_workflow_engine::{Document, Event, EventRef, RunHead, RunId, RunState, Timestamp, WorkspaceId, decode};
+use weir_workflow_engine::{
+    Document, Event, EventRef, Ledger, RunHead, RunId, RunState, Timestamp, WorkspaceId, decode,
+};
 
 /// Time between heartbeats. The lease lasts five of them.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -176,14 +179,36 @@ async fn give_up(core: &Core, workspace: WorkspaceId, run: RunId, why: &str) {
 }
 
 async fn wake_up(core: &Core, snapshot: &Snapshot, stored: StoredRun) -> Result<ActiveRun, SnapshotError> {
+    let row = &stored.run;
+    let version = snapshot
+        .version(&core.store, row.workspace, row.workflow_id, row.version_id)
+        .await?;
+    let ledger = match row.replay_of {
+        Some(_) => Some(crate::control::family_ledger(core, row.workspace, row.root_id, Some(row.id)).await?),
+        None => None,
+    };
+    let gave_up = core.panics.gave_up(row.id);
+    let mut run = revive(snapshot, version, ledger, stored, core.clock.now())?;
+    if gave_up {
+        run.refused = Some(Refused::by_panics());
+    }
+    Ok(run)
+}
+
+/// A run as it was when its last commit was made, ready to go on. `ledger`: what the other runs of its family did, for
+/// a replay.
+pub(crate) fn revive(
+    snapshot: &Snapshot,
+    version: Arc<Version>,
+    ledger: Option<Ledger>,
+    stored: StoredRun,
+    now: Timestamp,
+) -> Result<ActiveRun, SnapshotError> {
     let StoredRun {
         run: row,
         event,
         journal,
     } = stored;
-    let version = snapshot
-        .version(&core.store, row.workspace, row.workflow_id, row.version_id)
-        .await?;
     let corrupt = |reason: String| SnapshotError::Corrupt {
         row: format!("run {}", row.id),
         reason,
@@ -203,8 +228,8 @@ async fn wake_up(core: &Core, snapshot: &Snapshot, stored: StoredRun) -> Result<
         started_at: row.started_at,
     };
     let mut state = RunState::new(head, Arc::new(event_body), &version.plan);
-    if row.replay_of.is_some() {
-        state = state.with_ledger(crate::control::family_ledger(core, row.workspace, row.root_id, Some(row.id)).await?);
+    if let Some(ledger) = ledger {
+        state = state.with_ledger(ledger);
     }
     let mut next_seq = 0;
     for (seq, body) in &journal {
@@ -221,10 +246,8 @@ async fn wake_up(core: &Core, snapshot: &Snapshot, stored: StoredRun) -> Result<
     };
     // A run that has not begun may have been kept only because its `where` could not be evaluated.
     let begins = first == First::Started && row.replay_of.is_none() && event.row.endpoint.is_some();
-    let refused = if core.panics.gave_up(row.id) {
-        Some(Refused::by_panics())
-    } else if begins {
-        route::filter(snapshot, row.workspace, &version, state.event(), core.clock.now())
+    let refused = if begins {
+        route::filter(snapshot, row.workspace, &version, state.event(), now)
             .err()
             .map(|error| Refused::by_filter(&error))
     } else {

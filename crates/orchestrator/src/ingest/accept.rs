@@ -2,8 +2,9 @@
 
 use super::{Delivery, IngestCode, IngestProblem, Reply};
 use crate::answers::{self, Caller};
+use crate::driver::{ActiveRun, First, Refused};
 use crate::route::{self, Match};
-use crate::runner::{self, ActiveRun, First, Refused, storable};
+use crate::runner::{self, storable};
 use crate::service::{Core, Orchestrator};
 use crate::snapshot::Endpoint;
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use weir_storage::{
 };
 use weir_workflow_engine::Document;
 use weir_workflow_engine::Timestamp;
-use weir_workflow_engine::{ConnectionId, EndpointId, EventId, RunId, WorkspaceId};
+use weir_workflow_engine::{ConnectionId, EndpointId, EventId, IdGenerator, RunId, WorkspaceId};
 use weir_workflow_engine::{Event, EventRef, EventSource};
 use weir_workflow_engine::{RunHead, RunState};
 
@@ -182,7 +183,7 @@ impl Orchestrator {
         let matches = route::matches(&snapshot, workspace, &accepted_event, arrival.now);
         let event = Arc::new(accepted_event);
         let started = start_runs(
-            &self.core,
+            &self.core.ids,
             &event,
             &dedupe,
             matches,
@@ -258,7 +259,7 @@ fn not_kept(detail: &str) -> IngestProblem {
 
 /// The runs of a new event, each with its memory, not started yet.
 pub(crate) fn start_runs(
-    core: &Core,
+    ids: &IdGenerator,
     event: &Arc<Event>,
     dedupe: &Dedupe,
     matches: Vec<Match>,
@@ -269,7 +270,7 @@ pub(crate) fn start_runs(
     matches
         .into_iter()
         .map(|found| {
-            let id = RunId::from_raw(core.new_id(now));
+            let id = RunId::from_raw(ids.next_raw(now));
             let head = RunHead {
                 id,
                 root_id: id,

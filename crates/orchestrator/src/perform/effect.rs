@@ -14,7 +14,8 @@ use weir_workflow_engine::{
     Sent,
 };
 
-use super::failure::{not_settled, refused, unproven};
+use super::failure::{refused, unproven};
+use super::gate::{Sees, unseen};
 use super::session::{Session, Watch, of_answer};
 use super::{Performer, TraceContext};
 use crate::connection::Connection;
@@ -25,8 +26,7 @@ struct Look {
     operation: String,
     with: Value,
     found: String,
-    consistent: bool,
-    settle: Duration,
+    sees: Sees,
 }
 
 /// What has to happen before the effect may be sent.
@@ -198,8 +198,10 @@ async fn gate_by_look(
             operation,
             with,
             found,
-            consistent,
-            settle: Duration::from_secs(settle_s),
+            sees: Sees {
+                consistent,
+                settle: Duration::from_secs(settle_s),
+            },
         },
         // The manifest changed under an open intent: it can no longer be looked for.
         Effect::Read | Effect::Keyed { .. } | Effect::Repeatable | Effect::Blind => {
@@ -218,26 +220,11 @@ async fn gate_by_look(
             });
         }
     }
-    if effect.mode == SendMode::LookOnly {
-        return Gate::Closed(unproven(
-            "it was looked for and not found, which this provider does not guarantee to mean that it was not done",
-        ));
-    }
-    if proof(performer, departure) == Proof::NeverLeft {
-        return Gate::Open;
-    }
-    // An earlier request may be under way at the provider until its timeout, and invisible for the settle time after that.
-    let settle = if look.consistent { Duration::ZERO } else { look.settle };
-    let settled_at = effect.first_sent_at.plus(command.timeout).plus(settle);
-    let remaining = settled_at.since(performer.clock.now());
-    if !remaining.is_zero() {
-        Gate::Closed(not_settled(remaining))
-    } else if look.consistent {
-        Gate::Open
-    } else {
-        Gate::Closed(unproven(
-            "it was looked for after the provider's settle time and not found",
-        ))
+    let now = performer.clock.now();
+    let proven = || proof(performer, departure) == Proof::NeverLeft;
+    match unseen(effect, look.sees, command.timeout, proven, now) {
+        Ok(()) => Gate::Open,
+        Err(failure) => Gate::Closed(failure),
     }
 }
 

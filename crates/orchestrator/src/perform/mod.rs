@@ -6,6 +6,7 @@
 
 mod effect;
 mod failure;
+pub(crate) mod gate;
 mod meter;
 mod read;
 mod record;
