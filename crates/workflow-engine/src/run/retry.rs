@@ -133,6 +133,9 @@ pub(super) fn next(open: &OpenCall, failure: &CallFailure, policy: &RetryPolicy,
             false => Next::Fail { code: None, effect },
         };
     }
+    // The request of this try may be under way at the provider for as long as a try takes, also when its connection
+    // broke at once: a look before that may be too early. How long ago the first try was does not matter.
+    let over = now.plus(timeout);
     match intent.class {
         EffectClass::Blind => unknown,
         EffectClass::Keyed { .. } | EffectClass::Repeatable | EffectClass::Read => {
@@ -157,13 +160,16 @@ pub(super) fn next(open: &OpenCall, failure: &CallFailure, policy: &RetryPolicy,
             } else {
                 SendMode::LookOnly
             };
-            Next::Retry { at, mode: Some(mode) }
+            Next::Retry {
+                at: at.max(over),
+                mode: Some(mode),
+            }
         }
         EffectClass::FindBy {
             consistent: false,
             settle,
         } => {
-            let settled = open.first_sent_at.plus(timeout).plus(settle);
+            let settled = over.plus(settle);
             Next::Retry {
                 at: at.max(settled),
                 mode: Some(SendMode::LookOnly),

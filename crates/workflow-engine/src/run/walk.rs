@@ -177,7 +177,13 @@ impl<'a> Walk<'a> {
                 items: items.clone(),
             };
             match self.run.slot(&place) {
-                Some(Slot::Pending) => self.start(&place),
+                Some(Slot::Pending) => {
+                    self.start(&place);
+                    // A replay knows at once which run its first run started.
+                    if let Some(Slot::Begun(_)) = self.run.slot(&place) {
+                        self.wait(&place);
+                    }
+                }
                 Some(Slot::Begun(_) | Slot::Waiting(_)) => self.wait(&place),
                 _ => {}
             }

@@ -26,6 +26,27 @@ fn pay(class: EffectClass) -> Driver {
     driver
 }
 
+#[test]
+fn a_look_waits_until_the_request_of_the_last_try_is_over() {
+    // The default time of one try.
+    let over = seconds(30);
+    let lost = || failure("connection_lost", None, Sent::Maybe, true);
+    let mut driver = pay(FIND_BY);
+    driver.now = START.plus(seconds(5));
+    driver.fail(lost());
+    assert_eq!(driver.last.due, Some(START.plus(seconds(5)).plus(over)));
+    driver.due();
+    // However long ago the first try was.
+    let second = driver.now.plus(seconds(3_600));
+    driver.now = second;
+    driver.fail(lost());
+    assert!(driver.last.due >= Some(second.plus(over)), "{:?}", driver.last.due);
+
+    let mut lagging = pay(LAGGING);
+    lagging.fail(lost());
+    assert_eq!(lagging.last.due, Some(START.plus(over).plus(seconds(15))));
+}
+
 fn effect(command: &Command) -> EffectCommand {
     let Command::Call(call) = command else { panic!("a call") };
     call.effect.clone().expect("an effect")

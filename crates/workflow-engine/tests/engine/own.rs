@@ -154,6 +154,20 @@ fn a_run_that_nobody_waits_for_is_only_started() {
     assert_eq!((&again.last.status, again.commands.len()), (&Status::Succeeded, 0));
 }
 
+#[test]
+fn a_replay_waits_for_the_run_that_its_first_run_started() {
+    let mut first = Driver::new(plan(CHILD), KEYED, json!({ "id": 7 }));
+    first.start();
+    first.done(json!({ "run": child().to_string() }));
+    let entries = first.entries();
+    let ledger = Ledger::fold([(RunId::from_raw(1), entries.as_slice())]);
+    let mut again = Driver::with(plan(CHILD), KEYED, event(json!({ "id": 7 })), head(2), ledger);
+    again.start();
+    assert_eq!((&again.last.status, again.commands.len()), (&Status::Waiting, 0));
+    ended(&mut again, &Ending::Succeeded, json!({ "number": "R-1" }));
+    assert_eq!(again.last_set(), json!({ "number": "R-1", "run": child().to_string() }));
+}
+
 /// What the end of the run says that it gave.
 fn gave(driver: &Driver) -> Option<Value> {
     driver.entries().into_iter().find_map(|entry| match entry {
