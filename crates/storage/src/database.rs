@@ -199,7 +199,7 @@ pub(crate) async fn new_sqlite(path: &Path) -> Result<DatabaseConnection, OpenEr
     Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool))
 }
 
-async fn migrate_sqlite(path: &Path) -> Result<(), OpenError> {
+pub(crate) async fn migrate_sqlite(path: &Path) -> Result<(), OpenError> {
     let connection = new_sqlite(path).await?;
     let migrated = Migrator::up(&connection, None).await;
     connection.close().await.map_err(OpenError::Migrate)?;

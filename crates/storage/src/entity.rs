@@ -1,6 +1,15 @@
 //! The tables as sea-orm sees them, for reading. No logic. Columns that no list shows are left out of the
 //! `select`s in [`read`](crate::read), not here.
 
+/// A row read without sea-orm.
+#[cfg(feature = "simulation")]
+pub(crate) trait OfSqlite: Sized {
+    /// Its table.
+    const TABLE: &'static str;
+    /// The row, all columns of which were selected.
+    fn of_sqlite(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self>;
+}
+
 macro_rules! entity {
     ($module:ident, $table:literal { $($(#[$attribute:meta])* $field:ident: $kind:ty,)* }) => {
         pub(crate) mod $module {
@@ -16,6 +25,14 @@ macro_rules! entity {
             pub(crate) enum Relation {}
 
             impl ActiveModelBehavior for ActiveModel {}
+
+            #[cfg(feature = "simulation")]
+            impl super::OfSqlite for Model {
+                const TABLE: &'static str = $table;
+                fn of_sqlite(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+                    Ok(Self { $($field: row.get(stringify!($field))?,)* })
+                }
+            }
         }
     };
 }

@@ -22,6 +22,8 @@ mod outgoing;
 mod page;
 mod read;
 mod secret_box;
+#[cfg(feature = "simulation")]
+mod simulation;
 mod writer;
 
 pub use config::{
@@ -46,6 +48,8 @@ pub use read::{
     Store, StoredEvent, StoredRun,
 };
 pub use secret_box::{KeyError, RowIdentity, SecretBox};
+#[cfg(feature = "simulation")]
+pub use simulation::{Answer, SyncStore};
 pub use writer::{
     DEDUPE_DAYS, Pending, Writer, WriterEnd, WriterHealth, WriterLimits, WriterSeed, WriterStatistics, WriterTask,
 };

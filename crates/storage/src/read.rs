@@ -4,14 +4,14 @@
 //! (recovery, timers, configuration) and say so.
 
 mod config;
-mod event;
+pub(crate) mod event;
 mod history;
 mod journal;
-mod mail;
+pub(crate) mod mail;
 mod outgoing;
 mod recovery;
 mod refused;
-mod run;
+pub(crate) mod run;
 
 use std::fs::File;
 use std::sync::Arc;

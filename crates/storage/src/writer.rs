@@ -8,17 +8,17 @@
 mod checkpoint;
 mod config;
 pub(crate) mod connection;
-mod control;
+pub(crate) mod control;
 mod dedupe;
-mod failure;
+pub(crate) mod failure;
 mod mail;
 mod outgoing;
 mod postgres;
-mod prepare;
+pub(crate) mod prepare;
 mod retention;
 pub(crate) mod seed;
-mod sqlite;
-mod task;
+pub(crate) mod sqlite;
+pub(crate) mod task;
 
 use std::future::Future;
 use std::pin::Pin;

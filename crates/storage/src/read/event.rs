@@ -215,7 +215,7 @@ impl Store {
     }
 }
 
-fn stored(model: event::Model, apart: Option<payload::Model>) -> Result<StoredEvent, ReadError> {
+pub(crate) fn stored(model: event::Model, apart: Option<payload::Model>) -> Result<StoredEvent, ReadError> {
     let id = EventId::from_raw(model.id);
     let name = || format!("event {id}");
     let (codec, body) = match (apart, model.body) {

@@ -137,7 +137,7 @@ impl Store {
     }
 }
 
-fn mail(row: inbox::Model) -> Result<Mail, ReadError> {
+pub(crate) fn mail(row: inbox::Model) -> Result<Mail, ReadError> {
     Ok(Mail {
         id: row.id,
         kind: codes::mail_kind(row.kind, || {

@@ -249,7 +249,7 @@ impl Store {
     }
 }
 
-pub(super) fn row(model: run::Model) -> Result<RunRow, ReadError> {
+pub(crate) fn row(model: run::Model) -> Result<RunRow, ReadError> {
     let id = RunId::from_raw(model.id);
     Ok(RunRow {
         id,

@@ -453,7 +453,8 @@ fn rows(part: &[Queued]) -> Vec<&Row> {
     rows
 }
 
-async fn transaction(
+/// One control in a transaction of its own.
+pub(crate) async fn transaction(
     connection: &mut Connection,
     node: &NodeIdentity,
     control: &Control,
