@@ -167,6 +167,12 @@ impl Driver {
         self.run.state.gathered_bytes()
     }
 
+    /// What was decided since the last commit was made ready.
+    #[cfg(test)]
+    pub(crate) fn uncommitted(&self) -> &[Entry] {
+        &self.uncommitted
+    }
+
     /// The oldest piece of mail that was read and not taken in.
     pub(crate) fn next_mail(&self) -> Option<&Row> {
         self.inbox.first()
@@ -339,5 +345,25 @@ fn waiting_update(status: &Status, due: Option<Timestamp>) -> RunUpdate {
         finished_at: None,
         error_code: None,
         error_step: None,
+    }
+}
+
+/// What the journal says about a commit whose result is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// It was made.
+    Made,
+    /// Another commit has its place.
+    Overtaken,
+    /// Its place is free.
+    Missing,
+}
+
+/// Looks for a commit in the journal of its run.
+pub(crate) fn look_for(row: &RunCommit, journal: &[(i32, Vec<u8>)]) -> Found {
+    match journal.iter().find(|(seq, _)| *seq == row.seq) {
+        Some((_, found)) if *found == row.journal => Found::Made,
+        Some(_) => Found::Overtaken,
+        None => Found::Missing,
     }
 }

@@ -31,6 +31,8 @@ mod runs;
 mod schedules;
 mod service;
 mod settings;
+#[cfg(test)]
+mod simulation;
 pub mod snapshot;
 mod start;
 mod trace;

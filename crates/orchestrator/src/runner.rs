@@ -3,7 +3,7 @@
 //! One task per run and no other writer of its journal, so a run's memory and its journal never disagree. A task ends
 //! when its run ends or has nothing but a timer to wait for; then only its id stays in memory.
 
-use crate::driver::{ActiveRun, Driver, Given, Then};
+use crate::driver::{ActiveRun, Driver, Found, Given, Then, look_for};
 use crate::mail::{self, Letter};
 use crate::perform::TraceContext;
 use crate::runs::Mailbox;
@@ -340,10 +340,10 @@ async fn commit(core: &Core, workspace: WorkspaceId, row: RunCommit, now: Timest
             Ok(()) => return Committed::Yes,
             Err(WriteError::Unavailable) => {}
             Err(WriteError::Unknown) => match core.store.journal_load(workspace, run).await {
-                Ok(rows) => match rows.into_iter().find(|(seq, _)| *seq == row.seq) {
-                    Some((_, found)) if found == row.journal => return Committed::Yes,
-                    Some(_) => return Committed::Reload,
-                    None => {}
+                Ok(rows) => match look_for(&row, &rows) {
+                    Found::Made => return Committed::Yes,
+                    Found::Overtaken => return Committed::Reload,
+                    Found::Missing => {}
                 },
                 Err(error) => tracing::debug!("the journal cannot be read back yet: {error}"),
             },

@@ -272,7 +272,7 @@ impl Snapshot {
         Self::build(rows, secrets, registry, before)
     }
 
-    fn build(
+    pub(crate) fn build(
         rows: ConfigRows,
         secrets: &SecretBox,
         registry: &Registry,

@@ -21,7 +21,7 @@ pub(super) fn refused(code: &str, message: impl Into<String>) -> CallFailure {
 }
 
 /// The failure after which a person decides: it may have been sent and nobody can tell.
-pub(super) fn unproven(reason: &str) -> CallFailure {
+pub(crate) fn unproven(reason: &str) -> CallFailure {
     CallFailure {
         code: "unproven".to_owned(),
         message: format!("it cannot be proven that nothing was sent: {reason}"),

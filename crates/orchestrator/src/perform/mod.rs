@@ -5,7 +5,7 @@
 //! fetched ourselves is answered once with a fresh token. It holds no lock across a call.
 
 mod effect;
-mod failure;
+pub(crate) mod failure;
 pub(crate) mod gate;
 mod meter;
 mod read;

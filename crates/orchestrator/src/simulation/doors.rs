@@ -1,0 +1,442 @@
+//! What comes from outside: events, in any order and more than once; what people want; and what runs ask of Weir itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use weir_connector_sdk::Identified;
+use weir_storage::{
+    AcceptOutcome, Accepted, Dedupe, Fact, FactOutcome, Outgoing, Request, RequestOutcome, RunStatus, WaitKey,
+    WriteError,
+};
+use weir_workflow_engine::{
+    CallCommand, CallFailure, Document, EventId, EventSource, OutgoingId, RunHead, RunId, RunState, Sent,
+};
+
+use super::calls::failure;
+use super::rules::Broken;
+use super::setting::CONNECTION;
+use super::world::{Broke, Item, Lawful, Place, Told, Turn, WORKSPACE, Wish, World, broke};
+use crate::driver::{ActiveRun, First};
+use crate::ingest::accept::{Arrival, Door, new_run, start_runs};
+use crate::mail::Asked;
+use crate::recovery::restore_event;
+use crate::route::{self, Match};
+
+/// When a provider delivers again what was not acknowledged.
+const DELIVERED_AGAIN: Duration = Duration::from_secs(7);
+/// The first minute of a world: most of what happens to it by chance.
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl World<'_> {
+    /// What the provider and the people are going to do, and what is going to break.
+    pub(super) fn plan(&mut self) {
+        let waits: Vec<String> = self
+            .workflows
+            .iter()
+            .flat_map(|workflow| workflow.waits.clone())
+            .collect();
+        for order in 0..=self.chance.below(2) {
+            let items: Vec<String> = (0..self.chance.below(4)).map(|item| format!("i{item}")).collect();
+            let id = format!("order-{order}");
+            self.tell(&id, "order", json!({ "items": items }), MINUTE);
+            for step in &waits {
+                if self.chance.percent(75) {
+                    let soon = if self.chance.percent(50) { MINUTE } else { 5 * HOUR };
+                    let to = format!("{id}/{step}");
+                    self.tell(&format!("answer-{order}-{step}"), "answer", json!({ "to": to }), soon);
+                }
+            }
+        }
+        for _ in 0..self.chance.below(3) {
+            let soon = if self.chance.percent(70) { MINUTE / 4 } else { 3 * HOUR };
+            let at = self.within(soon);
+            let item = match self.chance.percent(50) {
+                true => Item::TakeOver,
+                false => Item::Crash {
+                    reboot: self.chance.percent(15),
+                },
+            };
+            self.after(at, item);
+        }
+        for _ in 0..self.chance.below(3) {
+            let soon = if self.chance.percent(60) { MINUTE / 4 } else { 3 * HOUR };
+            let at = self.within(soon);
+            self.after(at, Item::Ask(Wish::Something));
+        }
+    }
+
+    fn tell(&mut self, id: &str, kind: &str, data: Value, soon: Duration) {
+        let told = self.told.len();
+        self.told.push(Told {
+            id: id.to_owned(),
+            kind: kind.to_owned(),
+            body: json!({ "id": id, "type": kind, "data": data }).to_string(),
+            acknowledged: false,
+            deliveries: 0,
+        });
+        for _ in 0..=self.chance.below(3) {
+            let pause = self.within(soon);
+            self.after(pause, Item::Deliver(told));
+        }
+    }
+
+    /// An event is delivered to the process in charge.
+    pub(super) fn deliver(&mut self, told: usize) -> Lawful {
+        let Some(process) = self.in_charge() else {
+            self.after(DELIVERED_AGAIN, Item::Deliver(told));
+            return Ok(());
+        };
+        self.told[told].deliveries += 1;
+        let Told {
+            id,
+            kind,
+            body,
+            deliveries,
+            ..
+        } = self.told[told].clone();
+        if self.broken == Broken::AckBeforeCommit {
+            self.told[told].acknowledged = true;
+        }
+        let key = match self.broken {
+            Broken::DedupeIgnored => format!("{id}#{deliveries}"),
+            _ => id.clone(),
+        };
+        let dedupe = Dedupe {
+            scope: "endpoint/shop".to_owned(),
+            key,
+            anchored_at: None,
+        };
+        let unit = unit(&id, &kind, "/data");
+        let raw = Bytes::from(body);
+        let (snapshot, now) = (Arc::clone(&self.snapshot), self.now);
+        let ids = &self.processes[process].ids;
+        let (event, row) = Arrival {
+            door: Door {
+                workspace: WORKSPACE,
+                connector: "shop",
+                connection: Some((CONNECTION, "shop")),
+                endpoint: None,
+                source: EventSource::Endpoint,
+            },
+            unit,
+            document: &Document::parse(&raw).map_err(|error| Broke(error.to_string()))?,
+            raw: &raw,
+            headers: &BTreeMap::new(),
+            traceparent: None,
+            now,
+        }
+        .event(EventId::from_raw(ids.next_raw(now)));
+        let matches = route::matches(&snapshot, WORKSPACE, &event, now);
+        let keys = snapshot.wait_keys(WORKSPACE, &event);
+        let event = Arc::new(event);
+        let started = start_runs(ids, &event, &dedupe, matches, WORKSPACE, None, now);
+        if self.dies_here() {
+            self.crash(false);
+            self.deliver_again(told);
+            return Ok(());
+        }
+        match self.accept(process, row, dedupe, keys, started)? {
+            Ok(_) => self.told[told].acknowledged = true,
+            Err(_) => self.deliver_again(told),
+        }
+        Ok(())
+    }
+
+    fn deliver_again(&mut self, told: usize) {
+        if !self.told[told].acknowledged {
+            self.after(DELIVERED_AGAIN, Item::Deliver(told));
+        }
+    }
+
+    /// Writes an event with its runs, and starts them when it is new. `Err`: nobody heard what became of it.
+    fn accept(
+        &mut self,
+        process: usize,
+        event: weir_storage::EventRow,
+        dedupe: Dedupe,
+        keys: Vec<WaitKey>,
+        started: Vec<ActiveRun>,
+    ) -> Lawful<Result<AcceptOutcome, WriteError>> {
+        let fact = Fact::Accept(Accepted {
+            event,
+            dedupe,
+            runs: started.iter().map(|run| new_run(&run.state)).collect(),
+            keys,
+            fires: None,
+            after_commit: None,
+        });
+        let (answer, mailed) = self.write(process, fact)?;
+        let outcome = match answer {
+            Ok(FactOutcome::Accepted(outcome)) => outcome,
+            Ok(other) => return broke("an event is answered as one", format!("{other:?}")),
+            Err(error) => return Ok(Err(error)),
+        };
+        if self.in_charge() == Some(process) && self.dies_here() {
+            self.crash(false);
+            return Ok(Err(WriteError::Unknown));
+        }
+        self.hand_over(process, mailed);
+        if outcome == AcceptOutcome::New {
+            for run in started {
+                self.launch(process, run);
+            }
+        }
+        Ok(Ok(outcome))
+    }
+
+    /// A run begins, at once or when there is room.
+    fn launch(&mut self, process: usize, run: ActiveRun) {
+        if self.chance.percent(10) {
+            let pause = self.within(Duration::from_secs(3));
+            let id = run.state.head().id;
+            self.after(pause, Item::Load(process, id));
+            return;
+        }
+        let place = self.enter(process, run);
+        self.soon(Item::Turn(place, Turn::Begin));
+    }
+
+    /// A step asks for something that Weir itself does.
+    pub(super) fn perform_own(&mut self, place: Place, call: &CallCommand) -> Lawful {
+        let Some(effect) = &call.effect else {
+            return broke("what Weir does is keyed", &call.step);
+        };
+        let args = call.args.value();
+        if call.operation == "emit" {
+            let raw = self.processes[place.process].ids.next_raw(self.now);
+            let event = Outgoing {
+                id: OutgoingId::from_raw(raw),
+                workspace: WORKSPACE,
+                effect_key: effect.key.to_bytes(),
+                kind: "shop.told".to_owned(),
+                order_key: None,
+                run: place.run,
+                step: call.step.clone(),
+                created_at: self.now,
+                body: Bytes::from(args["data"].to_string()),
+            };
+            let answer = self.write(place.process, Fact::Emit(event))?.0;
+            if self.broken == Broken::NoFence || answer != Err(WriteError::Fenced) {
+                let output = Document::from_value(json!({}));
+                self.answer_own(place, call, answer.map(|_| output));
+            }
+            return Ok(());
+        }
+        let snapshot = Arc::clone(&self.snapshot);
+        let workflow = snapshot.workflow(WORKSPACE, args["workflow"].as_str().unwrap_or_default());
+        let found = workflow.and_then(|workflow| Some((Arc::clone(workflow), workflow.published.clone()?)));
+        let Some((workflow, version)) = found else {
+            return broke("a run that is started has its workflow", args);
+        };
+        let (ids, now) = (&self.processes[place.process].ids, self.now);
+        let uid = EventId::from_raw(ids.next_raw(now));
+        let document = Document::from_value(args["input"].clone());
+        let raw = Bytes::copy_from_slice(document.raw().as_bytes());
+        let dedupe = Dedupe {
+            scope: "run".to_owned(),
+            key: effect.key.to_string(),
+            anchored_at: None,
+        };
+        let (event, row) = Arrival {
+            door: Door {
+                workspace: WORKSPACE,
+                connector: "manual",
+                connection: None,
+                endpoint: None,
+                source: EventSource::Workflow,
+            },
+            unit: unit(&uid.to_string(), &workflow.row.name, ""),
+            document: &document,
+            raw: &raw,
+            headers: &BTreeMap::new(),
+            traceparent: None,
+            now,
+        }
+        .event(uid);
+        let found = Match {
+            workflow,
+            version,
+            failure: None,
+        };
+        let started = start_runs(ids, &Arc::new(event), &dedupe, vec![found], WORKSPACE, None, now);
+        let fresh = started.first().map(|run| run.state.head().id);
+        let accepted = self.accept(place.process, row, dedupe, Vec::new(), started)?;
+        let run = match accepted {
+            Ok(AcceptOutcome::New) => Ok(fresh),
+            Ok(AcceptOutcome::Duplicate { of }) => {
+                let first = self.store.event(of).map_err(|error| Broke(error.to_string()))?;
+                Ok(first.and_then(|event| event.runs.first().copied()))
+            }
+            Err(error) => Err(error),
+        };
+        let output = run.map(|run| Document::from_value(json!({ "run": run.map(|run| run.to_string()) })));
+        self.answer_own(place, call, output);
+        Ok(())
+    }
+
+    fn answer_own(&mut self, place: Place, call: &CallCommand, answer: Result<Document, WriteError>) {
+        let answer = answer.map_err(|error| CallFailure {
+            sent: Sent::Maybe,
+            ..failure(&error.to_string(), None, Sent::Maybe, true)
+        });
+        self.answer(place, call.call, answer);
+    }
+
+    /// Somebody wants something of a run.
+    pub(super) fn ask(&mut self, wish: &Wish) -> Lawful {
+        let Some(process) = self.in_charge() else { return Ok(()) };
+        self.asked += 1;
+        let by = format!("person-{}", self.asked);
+        let reason = "they wanted it".to_owned();
+        let (run, asked, answers) = match wish {
+            Wish::Something => return self.ask_something(),
+            Wish::Replay(run) => return self.replay(*run),
+            Wish::Cancel(run) => (*run, Asked::Cancel { by, reason }, None),
+            Wish::Pause(run) => (*run, Asked::Pause { by, reason }, None),
+            Wish::Resume(run) => (*run, Asked::Resume { by }, None),
+            Wish::Decide(run, step) => {
+                let asked = Asked::Decision {
+                    step: step.clone(),
+                    approved: self.chance.percent(70),
+                    by,
+                    note: String::new(),
+                };
+                (*run, asked, Some(step.clone()))
+            }
+        };
+        let request = Request {
+            id: self.processes[process].ids.next_raw(self.now),
+            workspace: WORKSPACE,
+            run,
+            body: asked.to_body(),
+            at: self.now,
+            answers,
+            audit: None,
+        };
+        let (answer, mailed) = self.write(process, Fact::Request(request))?;
+        if let (Wish::Decide(run, step), Ok(FactOutcome::Request(RequestOutcome::Delivered))) = (wish, &answer) {
+            self.decided.insert((*run, step.clone()), self.now);
+        }
+        if self.dies_here() {
+            self.crash(false);
+            return Ok(());
+        }
+        self.hand_over(process, mailed);
+        Ok(())
+    }
+
+    fn ask_something(&mut self) -> Lawful {
+        let runs = self.store.runs().map_err(|error| Broke(error.to_string()))?;
+        let open: Vec<RunId> = runs
+            .iter()
+            .filter(|run| run.status.is_open())
+            .map(|run| run.id)
+            .collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let run = *self.chance.pick(&open);
+        if self.chance.percent(30) {
+            return self.ask(&Wish::Cancel(run));
+        }
+        let pause = self.within(30 * HOUR);
+        self.after(pause, Item::Ask(Wish::Resume(run)));
+        self.ask(&Wish::Pause(run))
+    }
+
+    /// A person has a run replayed, after having seen what that would do.
+    fn replay(&mut self, run: RunId) -> Lawful {
+        let Some(process) = self.in_charge() else { return Ok(()) };
+        let rows = self.store.runs().map_err(|error| Broke(error.to_string()))?;
+        let Some(row) = rows.iter().find(|row| row.id == run) else {
+            return broke("a run that ended is there", run);
+        };
+        let family_is_open = rows
+            .iter()
+            .any(|other| other.root_id == row.root_id && other.status.is_open());
+        if family_is_open || row.status != RunStatus::Failed {
+            return Ok(());
+        }
+        let stored = self
+            .store
+            .event(row.event_id)
+            .map_err(|error| Broke(error.to_string()))?;
+        let Some(stored) = stored else {
+            return broke("a run has its event", run);
+        };
+        let snapshot = Arc::clone(&self.snapshot);
+        let workflow = snapshot.workflow_by_id(WORKSPACE, row.workflow_id);
+        let Some(version) = workflow.and_then(|workflow| workflow.published.clone()) else {
+            return broke("a run has its version", run);
+        };
+        let event = restore_event(&snapshot, &stored.row).map_err(Broke)?;
+        let head = RunHead {
+            id: RunId::from_raw(self.processes[process].ids.next_raw(self.now)),
+            root_id: row.root_id,
+            replay_of: Some(run),
+            workspace: WORKSPACE,
+            workflow: row.workflow_id,
+            workflow_name: version.plan.name().to_owned(),
+            version: row.version_id,
+            version_number: version.number,
+            dedupe_scope: stored.dedupe.scope.clone(),
+            dedupe_key: stored.dedupe.key.clone(),
+            started_at: self.now,
+        };
+        let ledger = self.family(row.root_id, None)?;
+        let state = RunState::new(head, Arc::new(event), &version.plan).with_ledger(ledger);
+        let active = ActiveRun {
+            state,
+            version,
+            next_seq: 0,
+            first: First::Started,
+            mail: Vec::new(),
+            refused: None,
+            traceparent: None,
+        };
+        let (answer, _) = self.write(process, Fact::Start(vec![new_run(&active.state)]))?;
+        if answer.is_err() {
+            return Ok(());
+        }
+        if self.dies_here() {
+            self.crash(false);
+            return Ok(());
+        }
+        self.launch(process, active);
+        Ok(())
+    }
+
+    /// Nothing goes wrong from now on, and whoever had a run stand still lets it go on.
+    pub(super) fn calm_down(&mut self) -> Lawful {
+        self.calm = true;
+        self.note(|| "it becomes calm".to_owned());
+        let runs = self.store.runs().map_err(|error| Broke(error.to_string()))?;
+        for run in runs.iter().filter(|run| run.status == RunStatus::Paused) {
+            self.soon(Item::Ask(Wish::Resume(run.id)));
+        }
+        for told in 0..self.told.len() {
+            self.deliver_again(told);
+        }
+        Ok(())
+    }
+}
+
+fn unit(id: &str, kind: &str, data: &str) -> Identified {
+    Identified {
+        unit_pointer: String::new(),
+        id: id.to_owned(),
+        id_from_provider: true,
+        kind: kind.to_owned(),
+        time_unix_ms: None,
+        account: None,
+        reference: Some(("object".to_owned(), id.to_owned(), None)),
+        data_pointer: data.to_owned(),
+        dedupe_key: id.to_owned(),
+        order_key: None,
+        ignored: false,
+    }
+}

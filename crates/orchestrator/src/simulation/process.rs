@@ -1,0 +1,462 @@
+//! A node's processes: they drive runs as `runner` does, with every fault that can come between two statements.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use weir_storage::{Answer, Fact, FactOutcome, MailChange, MailKind, RunCommit, WaitKind, WriteError};
+use weir_workflow_engine::{CallId, CallResult, Entry, EventId, IdGenerator, Ledger, RunId, Status, decode, encode};
+
+use super::rules::Broken;
+use super::world::{Broke, Item, Lawful, Life, Live, Place, Process, Rest, Turn, WORKSPACE, Wish, World, broke};
+use crate::driver::{ActiveRun, Driver, Found, Given, Step, Then, look_for};
+use crate::mail::{self, Letter};
+use crate::recovery::revive;
+
+/// How long a process waits before it offers a commit again.
+const OFFER_AGAIN: Duration = Duration::from_millis(50);
+/// How long a process may stand still.
+const STILL: Duration = Duration::from_secs(90);
+
+impl World<'_> {
+    /// A process begins in this node's place, and takes back its runs.
+    pub(super) fn start(&mut self, name: &str) {
+        let incarnation = i64::try_from(self.chance.below(1 << 62)).unwrap_or(1) + 1;
+        let node = self.store.register(name, incarnation).expect("a node can register");
+        let ids = IdGenerator::new(node.slot, node.id_high_water);
+        self.recorders.entry(name.to_owned()).or_default();
+        let process = self.processes.len();
+        self.note(|| format!("process {process} starts as {name}"));
+        self.processes.push(Process {
+            node: node.clone(),
+            ids,
+            state: Life::Alive,
+            runs: BTreeMap::new(),
+            frozen: Vec::new(),
+        });
+        loop {
+            match self.store.write(&node, Fact::Claim { limit: 64 }).0 {
+                Ok(FactOutcome::Claimed(runs)) if !runs.is_empty() => {}
+                _ => break,
+            }
+        }
+        for run in self.store.open_runs(&node, self.now).expect("open runs can be read") {
+            self.soon(Item::Load(process, run));
+        }
+        for (due, run) in self.store.due_runs(&node).expect("due runs can be read") {
+            self.at(due.max(self.now), Item::Load(process, run));
+        }
+    }
+
+    /// The process in charge dies; another one of the same node starts.
+    pub(super) fn crash(&mut self, reboot: bool) {
+        let Some(process) = self.in_charge() else { return };
+        let name = self.processes[process].node.name.clone();
+        self.note(|| format!("process {process} dies"));
+        self.die(process);
+        if reboot {
+            let now = self.now;
+            let recorder = self.recorders.entry(name.clone()).or_default();
+            recorder.intended.clear();
+            recorder.departed.clear();
+            recorder.complete_after = Some(now);
+        }
+        self.start(&name);
+    }
+
+    fn die(&mut self, process: usize) {
+        let process = &mut self.processes[process];
+        process.state = Life::Dead;
+        process.runs.clear();
+        process.frozen.clear();
+    }
+
+    /// The process in charge stands still, and the other node takes its place.
+    pub(super) fn take_over(&mut self) -> Lawful {
+        let Some(process) = self.in_charge() else { return Ok(()) };
+        if !self.several {
+            self.crash(false);
+            return Ok(());
+        }
+        self.processes[process].state = Life::Still;
+        let other = match self.processes[process].node.name.as_str() {
+            "node-a" => "node-b",
+            _ => "node-a",
+        };
+        self.start(other);
+        let still = self.within(STILL);
+        self.after(still, Item::Awake(process));
+        Ok(())
+    }
+
+    /// A process that stood still goes on where it was.
+    pub(super) fn awake(&mut self, process: usize) {
+        let process = &mut self.processes[process];
+        if process.state != Life::Still {
+            return;
+        }
+        process.state = Life::Alive;
+        for item in std::mem::take(&mut process.frozen) {
+            self.soon(item);
+        }
+    }
+
+    /// Writes a fact as this process. Whoever lost its place must not get anything written.
+    pub(super) fn write(&mut self, process: usize, fact: Fact) -> Lawful<Answer> {
+        let last = self.processes.len() - 1;
+        let by = if self.broken == Broken::NoFence { last } else { process };
+        let node = self.processes[by].node.clone();
+        let answer = self.store.write(&node, fact);
+        if answer.0.is_ok() && process != last {
+            return broke("a process whose place was taken writes nothing", process);
+        }
+        if answer.0 == Err(WriteError::Fenced) {
+            self.die(process);
+        }
+        Ok(answer)
+    }
+
+    /// Tells the process of runs that have got mail; what it does not hear, its heartbeat finds.
+    pub(super) fn hand_over(&mut self, process: usize, mailed: Vec<RunId>) {
+        for run in mailed {
+            if !self.chance.percent(20) {
+                self.soon(Item::Load(process, run));
+            }
+        }
+    }
+
+    /// Takes a run into memory.
+    pub(super) fn enter(&mut self, process: usize, run: ActiveRun) -> Place {
+        self.stays += 1;
+        let place = Place {
+            process,
+            run: run.state.head().id,
+            stay: self.stays,
+        };
+        let live = Live {
+            driver: Driver::new(run),
+            stay: place.stay,
+            committing: false,
+            held: Vec::new(),
+        };
+        self.processes[process].runs.insert(place.run, live);
+        place
+    }
+
+    /// A run is wanted in memory: it is there, or it is read.
+    pub(super) fn load(&mut self, process: usize, run: RunId) -> Lawful {
+        if let Some(live) = self.processes[process].runs.get(&run) {
+            let stay = live.stay;
+            return self.turn(Place { process, run, stay }, Turn::Mail);
+        }
+        let stored = self.store.run(run).map_err(|error| Broke(error.to_string()))?;
+        let Some(stored) = stored.filter(|stored| stored.run.status.is_open()) else {
+            return Ok(());
+        };
+        let snapshot = Arc::clone(&self.snapshot);
+        let workflow = snapshot.workflow_by_id(WORKSPACE, stored.run.workflow_id);
+        let Some(version) = workflow.and_then(|workflow| workflow.published.clone()) else {
+            return broke("a run has its version", run);
+        };
+        let ledger = match stored.run.replay_of {
+            Some(_) => Some(self.family(stored.run.root_id, Some(run))?),
+            None => None,
+        };
+        let mut active = match revive(&snapshot, version, ledger, stored, self.now) {
+            Ok(active) => active,
+            Err(error) => return broke("a stored run can be read", format!("{run}: {error}")),
+        };
+        active.mail = self.mail_of(run)?;
+        let place = self.enter(process, active);
+        self.turn(place, Turn::Begin)
+    }
+
+    /// What the runs of a family did.
+    pub(super) fn family(&mut self, root: RunId, but: Option<RunId>) -> Lawful<Ledger> {
+        let mut journals: Vec<(RunId, Vec<Entry>)> = Vec::new();
+        for row in self.store.runs().map_err(|error| Broke(error.to_string()))? {
+            if row.root_id == root && Some(row.id) != but {
+                journals.push((row.id, self.entries(row.id)?));
+            }
+        }
+        Ok(Ledger::fold(
+            journals.iter().map(|(run, entries)| (*run, entries.as_slice())),
+        ))
+    }
+
+    /// The journal of a run.
+    pub(super) fn entries(&mut self, run: RunId) -> Lawful<Vec<Entry>> {
+        let mut all = Vec::new();
+        for (_, body) in self.store.journal(run).map_err(|error| Broke(error.to_string()))? {
+            let (_, entries) = decode(&body).map_err(|error| Broke(error.to_string()))?;
+            all.extend(entries);
+        }
+        Ok(all)
+    }
+
+    fn live(&mut self, place: Place) -> Option<&mut Live> {
+        let live = self.processes[place.process].runs.get_mut(&place.run)?;
+        (live.stay == place.stay).then_some(live)
+    }
+
+    /// A run in memory gets its turn.
+    pub(super) fn turn(&mut self, place: Place, turn: Turn) -> Lawful {
+        let Some(live) = self.live(place) else {
+            // It left memory meanwhile; whatever mail it has wants it back.
+            if matches!(turn, Turn::Mail) {
+                self.soon(Item::Load(place.process, place.run));
+            }
+            return Ok(());
+        };
+        if live.committing {
+            live.held.push(Item::Turn(place, turn));
+            return Ok(());
+        }
+        let given = match turn {
+            Turn::Begin => None,
+            Turn::Due => Some(Given::Due),
+            Turn::Next => Some(self.letter(place)?.map_or(Given::Due, Given::Mail)),
+            Turn::Mail => {
+                let rows = self.mail_of(place.run)?;
+                if let Some(live) = self.live(place) {
+                    live.driver.refill(rows);
+                }
+                Some(self.letter(place)?.map_or(Given::Due, Given::Mail))
+            }
+        };
+        self.take(place, given.as_ref())
+    }
+
+    /// A call came back.
+    pub(super) fn returned(&mut self, place: Place, call: CallId, result: CallResult) -> Lawful {
+        let Some(live) = self.live(place) else { return Ok(()) };
+        if live.committing {
+            live.held.push(Item::Return(place, call, Box::new(result)));
+            return Ok(());
+        }
+        self.take(place, Some(&Given::Outcome(call, result)))
+    }
+
+    fn take(&mut self, place: Place, given: Option<&Given>) -> Lawful {
+        let (snapshot, now) = (Arc::clone(&self.snapshot), self.now);
+        let surroundings = snapshot.surroundings(WORKSPACE);
+        let Process { runs, ids, .. } = &mut self.processes[place.process];
+        let Some(live) = runs.get_mut(&place.run) else {
+            return Ok(());
+        };
+        let step = match given {
+            None => live.driver.begin(&surroundings, ids, now),
+            Some(given) => live.driver.take(&surroundings, ids, given, now),
+        };
+        let open = live.driver.uncommitted().to_vec();
+        self.note(|| {
+            let commit = step
+                .commit
+                .as_ref()
+                .map(|row| String::from_utf8_lossy(&row.journal).into_owned());
+            format!("then {:?}, open {open:?}, commit {commit:?}", step.then)
+        });
+        self.make(place, step)
+    }
+
+    /// The first piece of mail, opened.
+    fn letter(&mut self, place: Place) -> Lawful<Option<Letter>> {
+        let row = self.live(place).and_then(|live| live.driver.next_mail().cloned());
+        let Some(row) = row else { return Ok(None) };
+        let unread = |error: weir_storage::ReadError| Broke(error.to_string());
+        let letter = match row.kind {
+            MailKind::Event => {
+                let stored = self.store.event(EventId::from_raw(row.id)).map_err(unread)?;
+                mail::of_event(&self.snapshot, stored.as_ref())
+            }
+            MailKind::RunEnded => match self.store.run(RunId::from_raw(row.id)).map_err(unread)? {
+                Some(ended) => mail::of_end(&ended.run, &ended.journal),
+                None => Letter::Lost,
+            },
+            MailKind::Request => mail::of_request(&row),
+        };
+        if self.broken == Broken::MailLost {
+            let mut change = MailChange::new(WORKSPACE);
+            change.taken.push(row.id);
+            self.commit_alone(place, change)?;
+        }
+        Ok(Some(letter))
+    }
+
+    /// Only for a broken rule: takes mail out of the inbox before it is taken in.
+    fn commit_alone(&mut self, place: Place, change: MailChange) -> Lawful {
+        let now = self.now;
+        let Some(live) = self.live(place) else { return Ok(()) };
+        let row = RunCommit {
+            run: place.run,
+            seq: live.driver.run().next_seq,
+            journal: encode(&[], now),
+            update: None,
+            mail: Some(Box::new(change)),
+        };
+        if self.write(place.process, Fact::Run(row))?.0.is_ok()
+            && let Some(live) = self.live(place)
+        {
+            live.driver.committed();
+        }
+        if self.dies_here() {
+            self.crash(false);
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, place: Place, step: Step) -> Lawful {
+        self.intend(place, &step.commands);
+        let Step {
+            commit,
+            mut commands,
+            then,
+        } = step;
+        if self.broken == Broken::EffectsBeforeCommit {
+            for command in std::mem::take(&mut commands) {
+                self.dispatch(place, command);
+            }
+        }
+        let rest = Rest { commands, then };
+        match commit {
+            Some(row) => self.offer(place, row, rest),
+            None => {
+                self.follow(place, rest);
+                Ok(())
+            }
+        }
+    }
+
+    /// Commits, as long as it takes.
+    pub(super) fn offer(&mut self, place: Place, row: RunCommit, rest: Rest) -> Lawful {
+        if self.live(place).is_none() {
+            return Ok(());
+        }
+        if self.dies_here() {
+            self.crash(false);
+            return Ok(());
+        }
+        let mishap = if self.calm { 100 } else { self.chance.below(100) };
+        let (answer, mailed) = match mishap {
+            0 | 1 => (Err(WriteError::Unavailable), Vec::new()),
+            // The answer is lost, whether it was written or not.
+            2 => (Err(WriteError::Unknown), Vec::new()),
+            3 | 4 => {
+                let (answer, _) = self.write(place.process, Fact::Run(self.bent(place, row.clone())))?;
+                (answer.and(Err(WriteError::Unknown)), Vec::new())
+            }
+            _ => self.write(place.process, Fact::Run(self.bent(place, row.clone())))?,
+        };
+        self.note(|| format!("commit {} of {}: {answer:?}", row.seq, row.run));
+        let found = match answer {
+            Ok(_) => Found::Made,
+            Err(WriteError::Stale) => Found::Overtaken,
+            Err(WriteError::Unavailable) => Found::Missing,
+            Err(WriteError::Fenced) => return Ok(()),
+            Err(WriteError::Refused(constraint)) => return broke("every commit can be stored", constraint),
+            Err(WriteError::Unknown) => {
+                let journal = self.store.journal(row.run).map_err(|error| Broke(error.to_string()))?;
+                look_for(&row, &journal)
+            }
+        };
+        match found {
+            Found::Made => {}
+            Found::Overtaken => {
+                self.processes[place.process].runs.remove(&place.run);
+                self.soon(Item::Load(place.process, place.run));
+                return Ok(());
+            }
+            Found::Missing => {
+                if let Some(live) = self.live(place) {
+                    live.committing = true;
+                }
+                self.after(OFFER_AGAIN, Item::Offer(place, Box::new(row), Box::new(rest)));
+                return Ok(());
+            }
+        }
+        self.ask_about(place, &row);
+        if self.dies_here() {
+            self.crash(false);
+            return Ok(());
+        }
+        self.hand_over(place.process, mailed);
+        let Some(live) = self.live(place) else { return Ok(()) };
+        live.driver.committed();
+        live.committing = false;
+        for item in std::mem::take(&mut live.held) {
+            self.soon(item);
+        }
+        // Reading a long journal after each of its commits would take most of the time.
+        if self.chance.percent(30) {
+            self.folds_to_memory(place)?;
+        }
+        self.follow(place, rest);
+        Ok(())
+    }
+
+    /// The commit as it goes out when a rule is broken.
+    fn bent(&self, place: Place, mut row: RunCommit) -> RunCommit {
+        let Some(change) = &mut row.mail else { return row };
+        match self.broken {
+            Broken::MailKept => change.taken.clear(),
+            Broken::NoLookBack => {
+                let fresh = self.processes[place.process].ids.next_raw(self.now);
+                for wait in &mut change.opened {
+                    if let WaitKind::Event { since, .. } = &mut wait.kind {
+                        *since = fresh;
+                    }
+                }
+            }
+            _ => {}
+        }
+        row
+    }
+
+    /// People see what a run asks them.
+    fn ask_about(&mut self, place: Place, row: &RunCommit) {
+        let asked: Vec<String> = row
+            .mail
+            .iter()
+            .flat_map(|change| &change.opened)
+            .filter(|wait| wait.kind == WaitKind::Approval)
+            .map(|wait| wait.step.clone())
+            .collect();
+        for step in asked {
+            if self.chance.percent(75) {
+                let pause = self.within(Duration::from_secs(2 * 3600));
+                self.after(pause, Item::Ask(Wish::Decide(place.run, step)));
+            }
+        }
+    }
+
+    /// What comes after the commit.
+    fn follow(&mut self, place: Place, rest: Rest) {
+        for command in rest.commands {
+            self.dispatch(place, command);
+        }
+        match rest.then {
+            Then::End(status) => {
+                self.processes[place.process].runs.remove(&place.run);
+                if matches!(status, Status::Failed { .. }) && self.replays_left > 0 && self.chance.percent(60) {
+                    self.replays_left -= 1;
+                    let pause = self.within(Duration::from_secs(26 * 3600));
+                    self.after(pause, Item::Ask(Wish::Replay(place.run)));
+                }
+            }
+            Then::Park { due } => {
+                self.processes[place.process].runs.remove(&place.run);
+                if let Some(due) = due {
+                    self.at(due.max(self.now), Item::Load(place.process, place.run));
+                }
+            }
+            Then::Again => self.soon(Item::Turn(place, Turn::Next)),
+            Then::Wait { due } => {
+                if self.live(place).is_some_and(|live| live.driver.next_mail().is_some()) {
+                    self.soon(Item::Turn(place, Turn::Next));
+                } else if let Some(due) = due {
+                    self.at(due.max(self.now), Item::Turn(place, Turn::Due));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Rules of the product that the simulation can break on purpose, to show that it notices.
+//!
+//! Each is a line of the durability rules. They are broken in the simulation's own shell; the product has no such
+//! switch.
+
+/// What is broken; the default is nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Broken {
+    #[default]
+    Nothing,
+    /// Effects leave before their intent is on disk.
+    EffectsBeforeCommit,
+    /// Mail is deleted before what came of it is in the journal.
+    MailLost,
+    /// Mail stays in the inbox when it is taken in.
+    MailKept,
+    /// The key of an effect holds the id of its run.
+    KeyWithRunId,
+    /// A process whose place was taken goes on writing.
+    NoFence,
+    /// A step that begins to wait does not look for what is there already.
+    NoLookBack,
+    /// A blind effect is sent again without proof that it never left.
+    BlindResent,
+    /// An effect that can be looked for is sent again without a look.
+    NotLookedFor,
+    /// Deliveries of one event count as different ones.
+    DedupeIgnored,
+    /// The provider is told that an event was taken before it is on disk.
+    AckBeforeCommit,
+}
+
+impl Broken {
+    pub(super) const ALL: [Self; 10] = [
+        Self::EffectsBeforeCommit,
+        Self::MailLost,
+        Self::MailKept,
+        Self::KeyWithRunId,
+        Self::NoFence,
+        Self::NoLookBack,
+        Self::BlindResent,
+        Self::NotLookedFor,
+        Self::DedupeIgnored,
+        Self::AckBeforeCommit,
+    ];
+}

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# The seeded simulation of engine and orchestrator (docs/reliability.md).
+#
+#   SEEDS=10000 scripts/simulate.sh      so many worlds, on two threads
+#   SEED=37 scripts/simulate.sh          this world alone, with all that happens in it
+#
+#   FIRST=1          the first seed
+#   PROFILE=demo     cargo profile; the optimised ones take longer to build and less to run
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PROFILE=${PROFILE:-demo}
+run() {
+  cargo test --quiet --locked --profile "$PROFILE" --package weir-orchestrator --lib -- --nocapture "$@"
+}
+
+if [ -n "${SEED:-}" ]; then
+  WEIR_SIMULATION_SEED=$SEED run simulation::tests::one_world_can_be_played_again
+else
+  export WEIR_SIMULATION_SEEDS=${SEEDS:-10000} WEIR_SIMULATION_FIRST=${FIRST:-1}
+  run simulation::tests::every_law_holds
+fi
