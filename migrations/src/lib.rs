@@ -8,6 +8,7 @@ mod dialect;
 mod m20261101_000001_facts;
 mod m20261101_000002_configuration;
 mod m20261101_000003_mail;
+mod m20261101_000004_flow;
 mod m20261101_000005_schedules;
 mod m20261101_000006_retention;
 
@@ -26,6 +27,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261101_000001_facts::Migration),
             Box::new(m20261101_000002_configuration::Migration),
             Box::new(m20261101_000003_mail::Migration),
+            Box::new(m20261101_000004_flow::Migration),
             Box::new(m20261101_000005_schedules::Migration),
             Box::new(m20261101_000006_retention::Migration),
         ]

@@ -78,6 +78,8 @@ Example:
     Run(RunCommand),
     /// List the decisions that people are asked for.
     Approvals(ApprovalsArguments),
+    /// List the lanes that a failed run keeps until somebody has dealt with it.
+    Lanes(ApprovalsArguments),
     /// Decide for what a step of a run asks.
     #[command(after_help = "Example:
   weir approve run_0abc… ok --note 'checked with the customer'")]
@@ -298,24 +300,28 @@ pub(crate) struct DecisionArguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RunState {
+    Queued,
     Paused,
     Running,
     Waiting,
     Succeeded,
     Failed,
     Canceled,
+    Merged,
 }
 
 impl RunState {
     /// The name of the state in GraphQL.
     pub(crate) fn wire(self) -> &'static str {
         match self {
+            RunState::Queued => "QUEUED",
             RunState::Paused => "PAUSED",
             RunState::Running => "RUNNING",
             RunState::Waiting => "WAITING",
             RunState::Succeeded => "SUCCEEDED",
             RunState::Failed => "FAILED",
             RunState::Canceled => "CANCELED",
+            RunState::Merged => "MERGED",
         }
     }
 }
@@ -381,6 +387,14 @@ pub(crate) enum RunCommand {
         #[command(flatten)]
         server: ServerArguments,
         /// The run that may go on.
+        #[arg(value_name = "RUN")]
+        id: String,
+    },
+    /// Let the lane go on that a failed run keeps (`on_block: hold`); the run stays as it is.
+    Release {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// The failed run; `weir lanes` shows it.
         #[arg(value_name = "RUN")]
         id: String,
     },

@@ -249,9 +249,10 @@ async fn recorded(core: &Core, run: &RunRow) -> Result<Answered, ControlError> {
         }
     }
     Ok(match run.status {
-        RunStatus::Paused | RunStatus::Running | RunStatus::Waiting => Answered::NotYet,
+        RunStatus::Queued | RunStatus::Paused | RunStatus::Running | RunStatus::Waiting => Answered::NotYet,
         RunStatus::Succeeded => Answered::Never { status: "succeeded" },
         RunStatus::Failed => Answered::Never { status: "failed" },
         RunStatus::Canceled => Answered::Never { status: "canceled" },
+        RunStatus::Merged => Answered::Never { status: "merged" },
     })
 }

@@ -12,11 +12,12 @@ use crate::runner;
 use crate::service::{Core, Orchestrator};
 use crate::snapshot::SnapshotError;
 use crate::start::Start;
+use crate::turns;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use weir_storage::{AcceptOutcome, Dedupe, EventRow, Fact, FactOutcome, ReadError, RunRow, RunStatus};
+use weir_storage::{AcceptOutcome, Dedupe, EventRow, Fact, FactOutcome, ReadError, RunRow, RunStatus, WaitingFor};
 use weir_workflow_engine::{
     Ending, Entry, EventId, EventSource, Ledger, Problem, ReplayPreview, RunHead, RunId, RunState, StoryStep,
     Timestamp, Trigger, WorkspaceId, decode, preview, story,
@@ -92,6 +93,10 @@ pub struct RunStory {
     pub steps: Vec<StoryStep>,
     /// What went wrong, for people.
     pub error_message: Option<String>,
+    /// What it waits for before it starts.
+    pub waiting_for: Option<WaitingFor>,
+    /// The run that stands for its event instead of it.
+    pub merged_into: Option<RunId>,
 }
 
 impl Orchestrator {
@@ -192,13 +197,14 @@ impl Orchestrator {
             return Err(ControlError::PreviewChanged(Box::new(prepared)));
         }
         let id = active.state.head().id;
-        let fact = Fact::Start(vec![new_run(&active.state)]);
+        let fact = Fact::Start(vec![new_run(&active)]);
         let pending = self
             .writer()
             .submit(fact)
             .map_err(|full| ControlError::Unavailable(full.to_string()))?;
-        match pending.await {
-            Ok(_) => {}
+        let waits = match pending.await {
+            Ok(FactOutcome::Started { held }) => held.contains(&id),
+            Ok(_) => false,
             Err(weir_storage::WriteError::Unknown) => {
                 self.core.rescan.notify_one();
                 return Err(ControlError::Unavailable(
@@ -207,9 +213,11 @@ impl Orchestrator {
                 ));
             }
             Err(error) => return Err(ControlError::Unavailable(error.to_string())),
-        }
+        };
         tracing::info!(actor = %actor.name, run.id = %id, replay_of = %run, "run {run} replayed as {id} by {}", actor.name);
-        runner::launch(&self.core, active);
+        if !waits {
+            runner::launch(&self.core, active);
+        }
         Ok(id)
     }
 
@@ -222,10 +230,17 @@ impl Orchestrator {
             .ok_or(ControlError::NotFound)?;
         if matches!(
             stored.status,
-            RunStatus::Paused | RunStatus::Running | RunStatus::Waiting
+            RunStatus::Queued | RunStatus::Paused | RunStatus::Running | RunStatus::Waiting
         ) {
             return Err(ControlError::NotReplayable {
                 why: "it is not over yet".to_owned(),
+            });
+        }
+        if stored.status == RunStatus::Merged {
+            let into = self.core.store.run_merged_into(run).await?;
+            let into = into.map_or_else(|| "another run".to_owned(), |run| run.to_string());
+            return Err(ControlError::NotReplayable {
+                why: format!("it never began: {into} stands for its event; replay that one"),
             });
         }
         let all = self.core.store.event_runs(workspace, stored.event_id).await?;
@@ -233,7 +248,7 @@ impl Orchestrator {
         let open = family.iter().find(|other| {
             matches!(
                 other.status,
-                RunStatus::Paused | RunStatus::Running | RunStatus::Waiting
+                RunStatus::Queued | RunStatus::Paused | RunStatus::Running | RunStatus::Waiting
             )
         });
         if let Some(open) = open {
@@ -257,7 +272,12 @@ impl Orchestrator {
         let version = snapshot
             .version(&self.core.store, workspace, stored.workflow_id, stored.version_id)
             .await?;
-        let event = Arc::new(restore_event(&snapshot, &event_row.row).map_err(ControlError::Unavailable)?);
+        let mut event = restore_event(&snapshot, &event_row.row).map_err(ControlError::Unavailable)?;
+        if version.plan.is_batched() {
+            let others = turns::batch_of(&self.core, &snapshot, &stored, event.uid).await?;
+            event = event.with_batch(&others);
+        }
+        let event = Arc::new(event);
         let head = RunHead {
             id: RunId::from_raw(self.core.new_id(now)),
             root_id: stored.root_id,
@@ -283,14 +303,19 @@ impl Orchestrator {
             now,
         );
         let confirm = confirmation(&shown, run, family.len());
+        let (turn, refused) = match turns::of(&snapshot, workspace, &version, &event, now) {
+            Ok(turn) => (turn, None),
+            Err(refused) => (None, Some(refused)),
+        };
         let state = RunState::new(head, event, &version.plan).with_ledger(ledger);
         let active = ActiveRun {
+            turn,
             state,
             version,
             next_seq: 0,
             first: First::Started,
             mail: Vec::new(),
-            refused: None,
+            refused,
             traceparent: event_row.row.traceparent,
         };
         Ok((
@@ -328,7 +353,16 @@ impl Orchestrator {
         let error_message = decoded
             .iter()
             .flat_map(|(_, _, entries)| entries)
-            .find_map(failure_message);
+            .find_map(failure_message)
+            .or_else(|| turns::why_not_begun(row.error_code.as_deref()?).map(str::to_owned));
+        let waiting_for = match row.status {
+            RunStatus::Queued => self.core.store.run_waiting_for(workspace, run).await?,
+            _ => None,
+        };
+        let merged_into = match row.status {
+            RunStatus::Merged => self.core.store.run_merged_into(run).await?,
+            _ => None,
+        };
         let steps = story(Some(&version.plan), &decoded);
         Ok(Some(RunStory {
             workflow: version.plan.name().to_owned(),
@@ -337,6 +371,8 @@ impl Orchestrator {
             run: row,
             steps,
             error_message,
+            waiting_for,
+            merged_into,
         }))
     }
 }

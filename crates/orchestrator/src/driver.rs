@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use weir_storage::{Mail as Row, RunCommit, RunStatus, RunUpdate};
 use weir_workflow_engine::{
-    CallId, CallResult, Command, Ending, Entry, Environment, Finished, IdGenerator, Input, RunState, Status, Timestamp,
-    decide, encode,
+    CallId, CallResult, Command, Ending, Entry, Environment, Finished, IdGenerator, Input, Mail, RunState, Status,
+    Timestamp, Turn, decide, encode,
 };
 
 use crate::mail::{Inbox, Letter};
@@ -29,6 +29,8 @@ pub(crate) struct ActiveRun {
     /// Sequence number of the next journal row.
     pub(crate) next_seq: i32,
     pub(crate) first: First,
+    /// What it has to pass before it may start; only of a run that is just being stored.
+    pub(crate) turn: Option<Box<Turn>>,
     /// What was in its inbox when it was loaded.
     pub(crate) mail: Vec<Row>,
     /// Why the run must not go on. It becomes a dead letter, since skipping it silently could lose what somebody
@@ -66,6 +68,14 @@ impl Refused {
         }
     }
 
+    /// A key of its flow control or its priority could not be computed.
+    pub(crate) fn by_gate(error: &weir_workflow_engine::ExpressionError) -> Self {
+        Refused {
+            code: "flow_control_failed",
+            message: error.to_string(),
+        }
+    }
+
     /// Its task panicked too often.
     pub(crate) fn by_panics() -> Self {
         Refused {
@@ -85,6 +95,8 @@ pub(crate) enum First {
     Started,
     /// Loaded from the database: calls that were under way have an unknown fate.
     Recovered,
+    /// Not at all: it waits for its turn, but has mail.
+    Queued,
 }
 
 /// What a run takes in, once it has begun.
@@ -191,6 +203,7 @@ impl Driver {
         let input = match self.run.first {
             First::Started => Input::Started,
             First::Recovered => Input::Recovered,
+            First::Queued => return self.attended(None, ids, now),
         };
         self.decide(environment, ids, input, now)
     }
@@ -203,6 +216,9 @@ impl Driver {
         given: &Given,
         now: Timestamp,
     ) -> Step {
+        if self.run.first == First::Queued {
+            return self.attend(environment, ids, given, now);
+        }
         let input = match given {
             Given::Outcome(call, result) => {
                 self.calls = self.calls.saturating_sub(1);
@@ -270,16 +286,67 @@ impl Driver {
         }
     }
 
+    /// Mail of a run that waits for its turn: it can be ended and held, and begins nothing.
+    fn attend(&mut self, environment: &dyn Environment, ids: &IdGenerator, given: &Given, now: Timestamp) -> Step {
+        let Given::Mail(letter) = given else {
+            return self.attended(None, ids, now);
+        };
+        self.inbox.take_first();
+        let mut status = self.run.state.status();
+        if let Some(mail @ (Mail::Cancel { .. } | Mail::Pause { .. } | Mail::Resume { .. })) = letter.as_mail() {
+            let decision = match decide(
+                &self.run.version.plan,
+                &self.run.state,
+                environment,
+                Input::Mail(mail),
+                now,
+            ) {
+                Ok(decision) => decision,
+                Err(error) => return self.give_up(&error, ids, now),
+            };
+            let ends = decision.status.is_final();
+            // Whether it is held counts when it starts; what else would begin now does not.
+            let counts = |entry: &Entry| ends || matches!(entry, Entry::Paused(_) | Entry::Resumed(_));
+            for entry in decision.entries.into_iter().filter(counts) {
+                self.run.state.fold(&entry);
+                self.uncommitted.push(entry);
+            }
+            if ends {
+                status = decision.status;
+            }
+        }
+        self.attended(Some(status), ids, now)
+    }
+
+    /// What follows for a run that waits for its turn, with a commit of the mail that it took in.
+    fn attended(&mut self, took: Option<Status>, ids: &IdGenerator, now: Timestamp) -> Step {
+        let ended = took.clone().filter(Status::is_final);
+        let update = ended.as_ref().map(|status| final_update(status, now));
+        let commit = took.map(|_| self.commit(update, ended.is_some(), ids, now));
+        let then = match ended {
+            Some(status) => Then::End(status),
+            None if self.inbox.is_empty() => Then::Park { due: None },
+            None => Then::Wait { due: None },
+        };
+        Step {
+            commit,
+            commands: Vec::new(),
+            then,
+        }
+    }
+
     /// The whole uncommitted prefix, with what changes about the run's row and its mail.
     fn commit(&mut self, update: Option<RunUpdate>, over: bool, ids: &IdGenerator, now: Timestamp) -> RunCommit {
         let journal = encode(&self.uncommitted, now);
         self.uncommitted.clear();
+        let gated = over && self.run.version.plan.has_gates();
         RunCommit {
             run: self.run.state.head().id,
             seq: self.run.next_seq,
             journal,
             update,
             mail: self.inbox.change(ids, &self.run.state, over, now),
+            leaves: gated.then(|| self.run.state.head().workflow),
         }
     }
 

@@ -36,6 +36,7 @@ mod simulation;
 pub mod snapshot;
 mod start;
 mod trace;
+mod turns;
 
 pub use clock::{Clock, SystemClock};
 pub use service::{DEFAULT_WORKSPACE, Options, Orchestrator, Readiness, StartError, skew_warning};

@@ -10,6 +10,7 @@ use crate::route;
 use crate::runner;
 use crate::service::{Core, Orchestrator, StartError};
 use crate::snapshot::{Snapshot, SnapshotError, Version};
+use crate::turns;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use weir_storage::{
     EventRow, Fact, FactOutcome, Heartbeat, HeartbeatReply, RunStatus, RunUpdate, StoredRun, WriteError,
 };
 use weir_workflow_engine::{
-    Document, Event, EventRef, Ledger, RunHead, RunId, RunState, Timestamp, WorkspaceId, decode,
+    Document, Event, EventRef, Ledger, RunHead, RunId, RunState, Timestamp, WorkflowId, WorkspaceId, decode,
 };
 
 /// Time between heartbeats. The lease lasts five of them.
@@ -144,27 +145,43 @@ async fn load(core: &Arc<Core>, ids: &[RunId]) -> Result<(), SnapshotError> {
     let mut mail = core.store.mail_of(&wanted).await?;
     let snapshot = core.snapshot.load_full();
     for run in stored {
-        if !matches!(
-            run.run.status,
-            RunStatus::Paused | RunStatus::Running | RunStatus::Waiting
-        ) {
+        let queued = run.run.status == RunStatus::Queued;
+        let open = queued
+            || matches!(
+                run.run.status,
+                RunStatus::Paused | RunStatus::Running | RunStatus::Waiting
+            );
+        // Whoever lets a waiting run start takes it over: it may be another node's by now.
+        if !open || run.run.owner != core.node.slot {
             continue;
         }
         let (workspace, id) = (run.run.workspace, run.run.id);
+        let letters = mail.remove(&id).unwrap_or_default();
+        if queued {
+            turns::look(core, &run.run, core.clock.now());
+            if letters.is_empty() {
+                continue;
+            }
+        }
+        let workflow = run.run.workflow_id;
         match wake_up(core, &snapshot, run).await {
             Ok(mut active) => {
-                active.mail = mail.remove(&id).unwrap_or_default();
+                active.mail = letters;
+                if queued {
+                    active.first = First::Queued;
+                    active.refused = None;
+                }
                 runner::launch(core, active);
             }
             Err(SnapshotError::Read(error)) => return Err(SnapshotError::Read(error)),
-            Err(error) => give_up(core, workspace, id, &error.to_string()).await,
+            Err(error) => give_up(core, (workspace, workflow), id, &error.to_string()).await,
         }
     }
     Ok(())
 }
 
 /// A run whose journal or version cannot be read any more is a dead letter, not a task that fails for ever.
-async fn give_up(core: &Core, workspace: WorkspaceId, run: RunId, why: &str) {
+async fn give_up(core: &Core, owner: (WorkspaceId, WorkflowId), run: RunId, why: &str) {
     tracing::error!(run.id = %run, "run cannot be continued: {why}");
     let update = RunUpdate {
         status: RunStatus::Failed,
@@ -173,7 +190,7 @@ async fn give_up(core: &Core, workspace: WorkspaceId, run: RunId, why: &str) {
         error_code: Some("unreadable".to_owned()),
         error_step: None,
     };
-    if let Err(error) = runner::commit_update(core, workspace, run, update).await {
+    if let Err(error) = runner::commit_update(core, owner, run, update).await {
         tracing::error!(run.id = %run, "the run's failure cannot be stored: {error}");
     }
 }
@@ -188,7 +205,11 @@ async fn wake_up(core: &Core, snapshot: &Snapshot, stored: StoredRun) -> Result<
         None => None,
     };
     let gave_up = core.panics.gave_up(row.id);
-    let mut run = revive(snapshot, version, ledger, stored, core.clock.now())?;
+    let others = match version.plan.is_batched() {
+        true => turns::batch_of(core, snapshot, row, stored.event.row.id).await?,
+        false => Vec::new(),
+    };
+    let mut run = revive(snapshot, version, (ledger, &others), stored, core.clock.now())?;
     if gave_up {
         run.refused = Some(Refused::by_panics());
     }
@@ -196,11 +217,11 @@ async fn wake_up(core: &Core, snapshot: &Snapshot, stored: StoredRun) -> Result<
 }
 
 /// A run as it was when its last commit was made, ready to go on. `ledger`: what the other runs of its family did, for
-/// a replay.
+/// a replay; `others`: the events it stands for beside its own.
 pub(crate) fn revive(
     snapshot: &Snapshot,
     version: Arc<Version>,
-    ledger: Option<Ledger>,
+    (ledger, others): (Option<Ledger>, &[Event]),
     stored: StoredRun,
     now: Timestamp,
 ) -> Result<ActiveRun, SnapshotError> {
@@ -213,7 +234,10 @@ pub(crate) fn revive(
         row: format!("run {}", row.id),
         reason,
     };
-    let event_body = restore_event(snapshot, &event.row).map_err(&corrupt)?;
+    let mut event_body = restore_event(snapshot, &event.row).map_err(&corrupt)?;
+    if version.plan.is_batched() {
+        event_body = event_body.with_batch(others);
+    }
     let head = RunHead {
         id: row.id,
         root_id: row.root_id,
@@ -253,12 +277,18 @@ pub(crate) fn revive(
     } else {
         None
     };
+    // Nor may one whose keys cannot be computed.
+    let refused = match refused {
+        None if first == First::Started => turns::of(snapshot, row.workspace, &version, state.event(), now).err(),
+        refused => refused,
+    };
     Ok(ActiveRun {
         state,
         version,
         next_seq,
         first,
         mail: Vec::new(),
+        turn: None,
         refused,
         traceparent: event.row.traceparent.clone(),
     })
@@ -309,6 +339,7 @@ pub(crate) fn restore_event(snapshot: &Snapshot, row: &EventRow) -> Result<Event
         connection,
         endpoint,
         scheduled_for: row.scheduled_for,
+        batch: None,
     })
 }
 
@@ -435,6 +466,10 @@ fn gauges(core: &Core) {
     set("weir_run_timers", timers);
     set("weir_writer_queue_facts", facts);
     set("weir_writer_queue_bytes", bytes);
+    let lane_full = core.writer.statistics().lane_full;
+    if lane_full > 0 {
+        metrics::counter!("weir_runs_lane_full_total").absolute(lane_full);
+    }
     let oldest = core
         .runs
         .oldest_accepted()

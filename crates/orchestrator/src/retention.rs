@@ -89,9 +89,9 @@ fn fate(
     let mut class = Class::Runs;
     for (status, finished_at) in runs {
         match status {
-            RunStatus::Paused | RunStatus::Running | RunStatus::Waiting => return None,
+            RunStatus::Queued | RunStatus::Paused | RunStatus::Running | RunStatus::Waiting => return None,
             RunStatus::Failed => class = Class::Failed,
-            RunStatus::Succeeded | RunStatus::Canceled => {}
+            RunStatus::Succeeded | RunStatus::Canceled | RunStatus::Merged => {}
         }
         last = last.max(finished_at.unwrap_or(received_at));
     }
@@ -169,6 +169,8 @@ async fn round(core: &Core, after: &mut Option<EventId>) -> Result<(), Interrupt
     };
     all(core, Class::Refused, &counts).await?;
     all(core, Class::Dedupe, &Prune::Dedupe { now }).await?;
+    // A few small rows of throttles; they go with what is remembered for as short a time.
+    all(core, Class::Dedupe, &Prune::Gates { now }).await?;
     if let (Some(runs), Some(failed)) = (keep.runs, keep.failed) {
         let what = Prune::Outgoing {
             before: before(now, runs.max(failed)),

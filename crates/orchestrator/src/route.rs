@@ -58,6 +58,18 @@ pub(crate) fn filter(
     ) {
         return Ok(true);
     }
+    with_scope(snapshot, workspace, event, |scope| {
+        version.plan.matches(event, &scope, now)
+    })
+}
+
+/// Calls with what `where`, keys and `priority` see beside the event.
+pub(crate) fn with_scope<T>(
+    snapshot: &Snapshot,
+    workspace: WorkspaceId,
+    event: &Event,
+    evaluate: impl FnOnce(TriggerScope<'_>) -> T,
+) -> T {
     let connection = event
         .connection
         .as_deref()
@@ -65,12 +77,8 @@ pub(crate) fn filter(
         .unwrap_or_default();
     let about =
         json!({ "kind": event.source.as_str(), "endpoint": event.endpoint, "scheduled_for": event.scheduled_for });
-    version.plan.matches(
-        event,
-        &TriggerScope {
-            connection: &connection,
-            trigger: &about,
-        },
-        now,
-    )
+    evaluate(TriggerScope {
+        connection: &connection,
+        trigger: &about,
+    })
 }

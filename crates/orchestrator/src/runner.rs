@@ -16,8 +16,8 @@ use std::time::Duration;
 use tracing::Instrument as _;
 use weir_storage::{Fact, RunCommit, RunStatus, RunUpdate, WriteError};
 use weir_workflow_engine::{
-    CallFailure, CallId, CallOutcome, CallResult, Command, OWN, Origin, Retry, RunId, Sent, Timestamp, WorkspaceId,
-    encode,
+    CallFailure, CallId, CallOutcome, CallResult, Command, OWN, Origin, Retry, RunId, Sent, Timestamp, WorkflowId,
+    WorkspaceId, encode,
 };
 
 /// Pieces of mail that are taken out of an inbox at once.
@@ -29,13 +29,14 @@ const COMMIT_RETRY_MAX: Duration = Duration::from_secs(2);
 /// Starts a task for `run`, or leaves it on disk when memory is full. Never waits: the writer calls it between commits.
 pub(crate) fn launch(core: &Arc<Core>, run: ActiveRun) {
     let id = run.state.head().id;
-    let bytes = run.state.event().body.size_bytes();
+    let bytes = run.state.event().size_bytes();
     if core.stopping.is_cancelled() {
         return;
     }
     let Some(mailbox) = core.runs.enter(id, run.state.event().received_at, bytes) else {
         if !core.runs.is_active(id) {
-            core.runs.leave_on_disk(id);
+            let priority = run.turn.as_ref().map_or(0, |turn| turn.priority);
+            core.runs.leave_on_disk_with(id, priority);
         }
         return;
     };
@@ -120,7 +121,7 @@ async fn drive(core: &Arc<Core>, run: ActiveRun, place: &mut Place) -> Ended {
     let trace = TraceContext {
         traceparent: run.traceparent.clone(),
     };
-    let workspace = run.state.head().workspace;
+    let (workspace, workflow) = (run.state.head().workspace, run.state.head().workflow);
     let mut driver = Driver::new(run);
     place.grow_to(driver.gathered_bytes());
     let mut given: Option<Given> = None;
@@ -143,7 +144,7 @@ async fn drive(core: &Arc<Core>, run: ActiveRun, place: &mut Place) -> Ended {
             core.performer.intend(&step.commands);
         }
         if let Some(row) = step.commit {
-            match commit(core, workspace, row, now).await {
+            match commit(core, (workspace, workflow), row, now).await {
                 Committed::Yes => driver.committed(),
                 Committed::Reload => return Ended::Reload,
                 Committed::Stop => return Ended::Stopped,
@@ -296,7 +297,7 @@ pub(crate) fn storable(text: &str) -> String {
 /// Ends a run that cannot be loaded, behind whatever its journal holds.
 pub(crate) async fn commit_update(
     core: &Core,
-    workspace: WorkspaceId,
+    (workspace, workflow): (WorkspaceId, WorkflowId),
     run: RunId,
     update: RunUpdate,
 ) -> Result<(), WriteError> {
@@ -313,6 +314,7 @@ pub(crate) async fn commit_update(
             journal,
             update: Some(update),
             mail: None,
+            leaves: Some(workflow),
         }))
         .map_err(|_full| WriteError::Unavailable)?;
     pending.await.map(drop)
@@ -328,7 +330,12 @@ enum Committed {
 
 /// Commits the whole uncommitted prefix. Waits as long as the database is away: what has happened must be recorded, so
 /// the entries are offered again until they are on disk or somebody else owns the run.
-async fn commit(core: &Core, workspace: WorkspaceId, row: RunCommit, now: Timestamp) -> Committed {
+async fn commit(
+    core: &Core,
+    (workspace, workflow): (WorkspaceId, WorkflowId),
+    row: RunCommit,
+    now: Timestamp,
+) -> Committed {
     let run = row.run;
     let mut pause = COMMIT_RETRY_FIRST;
     loop {
@@ -359,7 +366,7 @@ async fn commit(core: &Core, workspace: WorkspaceId, row: RunCommit, now: Timest
                     error_code: Some("not_storable".to_owned()),
                     error_step: None,
                 };
-                if let Err(error) = commit_update(core, workspace, run, update).await {
+                if let Err(error) = commit_update(core, (workspace, workflow), run, update).await {
                     tracing::error!(run.id = %run, "the run's failure cannot be stored: {error}");
                 }
                 return Committed::Stop;

@@ -1,6 +1,6 @@
 //! Which runs are in memory, which wait on disk, and which sleep.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +11,9 @@ use weir_workflow_engine::{RunId, Timestamp};
 const INTAKE_PATIENCE: Duration = Duration::from_millis(20);
 /// Below this share of the memory bound, runs left on disk are loaded again.
 const REFILL_BELOW_PERCENT: usize = 50;
+
+/// What a point of priority is worth in milliseconds of waiting.
+const PRIORITY_STEP_MS: i64 = 60_000;
 
 /// Runs in memory, runs left on disk, and timers: ids and counters only.
 #[derive(Debug)]
@@ -64,11 +67,11 @@ impl Mailbox {
     }
 }
 
-/// Runs left on disk, each once.
+/// Runs left on disk, each once; those with the lowest place are taken first.
 #[derive(Debug, Default)]
 struct Backlog {
-    queue: VecDeque<RunId>,
-    known: HashSet<RunId>,
+    queue: BTreeSet<(i64, RunId)>,
+    places: HashMap<RunId, i64>,
 }
 
 impl Runs {
@@ -197,20 +200,29 @@ impl Runs {
 
     /// Leaves a run on disk until there is room. Once is enough.
     pub(crate) fn leave_on_disk(&self, run: RunId) {
+        self.leave_on_disk_with(run, 0);
+    }
+
+    /// The same, for a run with a priority: a point of it is worth a minute of waiting, so that nobody waits for ever.
+    pub(crate) fn leave_on_disk_with(&self, run: RunId, priority: i32) {
         let mut backlog = lock(&self.backlog);
-        if backlog.known.insert(run) {
-            backlog.queue.push_back(run);
+        if let std::collections::hash_map::Entry::Vacant(place) = backlog.places.entry(run) {
+            let place = *place.insert(run.made_at().as_unix_ms() - i64::from(priority) * PRIORITY_STEP_MS);
+            backlog.queue.insert((place, run));
         }
         self.backlog_len.store(backlog.queue.len(), Ordering::Relaxed);
     }
 
-    /// The oldest runs left on disk, at most `limit`.
+    /// Runs left on disk whose turn it is, at most `limit`.
     pub(crate) fn take_backlog(&self, limit: usize) -> Vec<RunId> {
         let mut backlog = lock(&self.backlog);
-        let count = limit.min(backlog.queue.len());
-        let taken: Vec<RunId> = backlog.queue.drain(..count).collect();
-        for run in &taken {
-            backlog.known.remove(run);
+        let mut taken = Vec::with_capacity(limit.min(backlog.queue.len()));
+        while taken.len() < limit {
+            let Some((_, run)) = backlog.queue.pop_first() else {
+                break;
+            };
+            backlog.places.remove(&run);
+            taken.push(run);
         }
         self.backlog_len.store(backlog.queue.len(), Ordering::Relaxed);
         taken

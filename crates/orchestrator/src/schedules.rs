@@ -245,7 +245,15 @@ fn fact(core: &Arc<Core>, step: &Step, now: Timestamp) -> Option<Fact> {
         version: Arc::clone(&step.version),
         failure: None,
     };
-    let started = start_runs(&core.ids, &Arc::new(event), &dedupe, vec![found], workspace, None, now);
+    let started = start_runs(
+        (&core.ids, &core.snapshot.load()),
+        &Arc::new(event),
+        &dedupe,
+        vec![found],
+        workspace,
+        None,
+        now,
+    );
     // No step waits for an event that a clock made.
     match accept_fact(core, row, dedupe, Vec::new(), started) {
         Fact::Accept(accepted) => Some(Fact::Accept(Accepted {

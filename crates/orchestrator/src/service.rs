@@ -264,6 +264,7 @@ impl Orchestrator {
                 core.runs.mailed(mailed);
             }
         });
+        crate::turns::listen(&core);
         crate::recovery::take_back(&core).await?;
         crate::recovery::spawn_loops(&core);
         Ok(Orchestrator { core })

@@ -91,7 +91,15 @@ impl Start<'_> {
             failure: None,
         };
         let traceparent = traceparent.as_deref();
-        let started = start_runs(&core.ids, &event, &dedupe, vec![found], workspace, traceparent, now);
+        let started = start_runs(
+            (&core.ids, &snapshot),
+            &event,
+            &dedupe,
+            vec![found],
+            workspace,
+            traceparent,
+            now,
+        );
         let run = started.first().map(|run| run.state.head().id);
         let run = run.ok_or_else(|| ControlError::Unavailable("nothing was started".to_owned()))?;
         let keys = snapshot.wait_keys(workspace, &event);

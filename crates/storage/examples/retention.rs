@@ -169,6 +169,7 @@ async fn flow(writer: Writer, ids: Arc<IdGenerator>, number: u64) -> Duration {
             journal: text(number, bytes),
             update,
             mail: None,
+            leaves: None,
         };
         writer.submit(Fact::Run(commit)).unwrap().await.unwrap();
     }
@@ -233,6 +234,7 @@ fn event(id: EventId, run: RunId, number: u64, now: Timestamp) -> Accepted {
             workflow_id: WorkflowId::from_raw(1),
             version_id: VersionId::from_raw(1),
             started_at: now,
+            turn: None,
         }],
         keys: Vec::new(),
         fires: None,

@@ -149,6 +149,7 @@ fn event(ids: &IdGenerator, number: usize, now: Timestamp) -> Accepted {
             workflow_id: WorkflowId::from_raw(1),
             version_id: VersionId::from_raw(1),
             started_at: now,
+            turn: None,
         }],
         keys: Vec::new(),
         fires: None,
@@ -164,6 +165,7 @@ fn commit(run: RunId, seq: i32, length: usize, update: Option<RunUpdate>) -> Fac
         journal: json(number, length),
         update,
         mail: None,
+        leaves: None,
     })
 }
 

@@ -10,23 +10,27 @@ use crate::mail::{MailKind, WaitKind};
 
 pub(crate) fn run_status_code(status: RunStatus) -> i16 {
     match status {
+        RunStatus::Queued => -2,
         RunStatus::Paused => -1,
         RunStatus::Running => 0,
         RunStatus::Waiting => 1,
         RunStatus::Succeeded => 2,
         RunStatus::Failed => 3,
         RunStatus::Canceled => 4,
+        RunStatus::Merged => 5,
     }
 }
 
 pub(crate) fn run_status(code: i16, row: impl FnOnce() -> String) -> Result<RunStatus, ReadError> {
     match code {
+        -2 => Ok(RunStatus::Queued),
         -1 => Ok(RunStatus::Paused),
         0 => Ok(RunStatus::Running),
         1 => Ok(RunStatus::Waiting),
         2 => Ok(RunStatus::Succeeded),
         3 => Ok(RunStatus::Failed),
         4 => Ok(RunStatus::Canceled),
+        5 => Ok(RunStatus::Merged),
         other => Err(unknown("status", other, row())),
     }
 }

@@ -177,6 +177,42 @@ entity!(outgoing, "outgoing" {
     body: Vec<u8>,
 });
 
+entity!(gate, "gate" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: Vec<u8>,
+    workspace_id: i64,
+    workflow_id: i64,
+    kind: i16,
+    name: String,
+    max_inside: i32,
+    inside: i32,
+    waiting: i32,
+    holder: Option<i64>,
+    since: Option<i64>,
+});
+
+entity!(turn, "turn" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    run_id: i64,
+    root_id: i64,
+    workspace_id: i64,
+    workflow_id: i64,
+    is_replay: i16,
+    priority: i32,
+    position: i64,
+    stage: i16,
+    gate_id: Option<Vec<u8>>,
+    place: i64,
+    gates: Vec<u8>,
+});
+
+entity!(merged, "merged" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    run_id: i64,
+    into_id: i64,
+    place: i64,
+});
+
 entity!(config_state, "config_state" {
     #[sea_orm(primary_key, auto_increment = false)]
     id: i16,

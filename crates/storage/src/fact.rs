@@ -2,9 +2,12 @@
 //!
 //! Facts say what happened, never how a table looks. Nothing outside this crate writes in any other way.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use weir_workflow_engine::{
-    ConnectionId, EndpointId, EventId, EventSource, RefusalId, RunId, Timestamp, VersionId, WorkflowId, WorkspaceId,
+    ConnectionId, EndpointId, EventId, EventSource, RefusalId, RunId, Timestamp, Turn, VersionId, WorkflowId,
+    WorkspaceId,
 };
 
 use crate::config::ConfigChange;
@@ -31,6 +34,8 @@ pub enum Fact {
     Request(Request),
     /// An outgoing event.
     Emit(Outgoing),
+    /// Something happens to a run that waits for its turn, or that keeps others waiting.
+    Turn(TurnAsk),
     /// A change of the configuration.
     Config(ConfigChange),
     /// Renews the node's lease and asks what there is to do; once a second.
@@ -62,8 +67,9 @@ pub struct Accepted {
     pub after_commit: Option<AfterCommit>,
 }
 
-/// What [`Accepted::after_commit`] holds.
-pub type AfterCommit = Box<dyn FnOnce(&AcceptOutcome) + Send + Sync>;
+/// What [`Accepted::after_commit`] holds: called with what became of the event, and with those of its runs that may not
+/// start, if any.
+pub type AfterCommit = Box<dyn FnOnce(&AcceptOutcome, &BTreeSet<RunId>) + Send + Sync>;
 
 impl std::fmt::Debug for Accepted {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -155,11 +161,37 @@ pub struct NewRun {
     pub version_id: VersionId,
     /// When it started.
     pub started_at: Timestamp,
+    /// What it has to pass first; `None` when it may start at once.
+    pub turn: Option<Box<Turn>>,
+}
+
+/// Something happens to a run that waits for its turn, or that keeps others waiting. Nothing happens when it does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TurnAsk {
+    /// The run.
+    pub run: RunId,
+    /// Its workflow.
+    pub workflow: WorkflowId,
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub event: TurnEvent,
+}
+
+/// What happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnEvent {
+    /// The time has come until which it waits at most.
+    Due,
+    /// A person lets the lane go on that it keeps, having failed.
+    Release,
 }
 
 /// Where a run stands, as the lists show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunStatus {
+    /// Has not started: it waits for its turn.
+    Queued,
     /// Begins nothing until a person lets it go on.
     Paused,
     /// In the hands of its node.
@@ -172,24 +204,28 @@ pub enum RunStatus {
     Failed,
     /// Stopped by a person.
     Canceled,
+    /// Never started: the run of a later event took its place.
+    Merged,
 }
 
 impl RunStatus {
     /// The name in texts.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Queued => "queued",
             Self::Paused => "paused",
             Self::Running => "running",
             Self::Waiting => "waiting",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Canceled => "canceled",
+            Self::Merged => "merged",
         }
     }
 
     /// Whether the run is not over.
     pub const fn is_open(self) -> bool {
-        matches!(self, Self::Paused | Self::Running | Self::Waiting)
+        matches!(self, Self::Queued | Self::Paused | Self::Running | Self::Waiting)
     }
 }
 
@@ -207,6 +243,8 @@ pub struct RunCommit {
     pub update: Option<RunUpdate>,
     /// What changes about its waiting and its inbox.
     pub mail: Option<Box<MailChange>>,
+    /// The run ends with this commit, and what it keeps at the gates of this workflow is free again.
+    pub leaves: Option<WorkflowId>,
 }
 
 /// The changing columns of a run, all of them set by each update.
@@ -291,6 +329,11 @@ pub enum Prune {
     /// sweep's reach; younger than [`DEDUPE_DAYS`](crate::DEDUPE_DAYS) is refused by doing nothing.
     Dedupe {
         /// Today.
+        now: Timestamp,
+    },
+    /// What throttles remember of starts that are longer ago than their period.
+    Gates {
+        /// The time.
         now: Timestamp,
     },
 }

@@ -14,6 +14,7 @@ mod database;
 mod entity;
 mod error;
 mod fact;
+mod gates;
 mod mail;
 mod master_key;
 mod node;
@@ -35,7 +36,7 @@ pub use database::{Database, DatabaseKind, DatabaseOptions};
 pub use error::{OpenError, ReadError};
 pub use fact::{
     Accepted, AfterCommit, Dedupe, EventRow, Fact, Heartbeat, History, NewRun, Prune, RefusedRequest, RunCommit,
-    RunStatus, RunUpdate,
+    RunStatus, RunUpdate, TurnAsk, TurnEvent,
 };
 pub use mail::{ApprovalRow, Mail, MailChange, MailKind, NewWait, Request, RequestOutcome, WaitKey, WaitKind};
 pub use master_key::{MasterKey, MasterKeyError};
@@ -44,8 +45,8 @@ pub use outcome::{AcceptOutcome, ConfigOutcome, Constraint, FactOutcome, Full, H
 pub use outgoing::{Outgoing, OutgoingRow};
 pub use page::{MAX_PAGE, Page};
 pub use read::{
-    Count, EventFilter, EventSummary, OldEvent, RefusedCount, RefusedFilter, RefusedRow, RunCounts, RunFilter, RunRow,
-    Store, StoredEvent, StoredRun,
+    Count, EventFilter, EventSummary, HeldLane, OldEvent, RefusedCount, RefusedFilter, RefusedRow, RunCounts,
+    RunFilter, RunRow, Store, StoredEvent, StoredRun, WaitingFor,
 };
 pub use secret_box::{KeyError, RowIdentity, SecretBox};
 #[cfg(feature = "simulation")]

@@ -13,8 +13,13 @@ use crate::mail::RequestOutcome;
 pub enum FactOutcome {
     /// Answer to `Accept`.
     Accepted(AcceptOutcome),
-    /// Answer to `Start`, `Run` and `Refused`: it is on disk.
+    /// Answer to `Run`, `Refused` and `Release`: it is on disk.
     Written,
+    /// Answer to `Start`: they are on disk.
+    Started {
+        /// Those that may not start: they wait for their turn, or are over already.
+        held: Vec<RunId>,
+    },
     /// Answer to `Request`.
     Request(RequestOutcome),
     /// Answer to `Emit`: the event stored under this effect key, now or before.

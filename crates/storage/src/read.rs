@@ -5,6 +5,7 @@
 
 mod config;
 pub(crate) mod event;
+mod gates;
 mod history;
 mod journal;
 pub(crate) mod mail;
@@ -20,6 +21,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 use weir_workflow_engine::{IdGenerator, Timestamp};
 
 pub use event::{EventFilter, EventSummary, StoredEvent};
+pub use gates::{HeldLane, WaitingFor};
 pub use history::OldEvent;
 pub use recovery::StoredRun;
 pub use refused::{RefusedCount, RefusedFilter, RefusedRow};

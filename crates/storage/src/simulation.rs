@@ -122,6 +122,9 @@ impl SyncStore {
                 Ok(written) => {
                     let answer = match written.verdicts.into_iter().next() {
                         Some(Verdict::Accepted(outcome)) => Ok(FactOutcome::Accepted(outcome)),
+                        Some(Verdict::Started) => Ok(FactOutcome::Started {
+                            held: written.moved.held.iter().copied().collect(),
+                        }),
                         Some(Verdict::Written) => Ok(FactOutcome::Written),
                         Some(Verdict::Stale) => Err(WriteError::Stale),
                         None => Err(WriteError::Unavailable),

@@ -11,6 +11,7 @@ pub(crate) mod connection;
 pub(crate) mod control;
 mod dedupe;
 pub(crate) mod failure;
+mod gates;
 mod mail;
 mod outgoing;
 mod postgres;
@@ -29,7 +30,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
-use weir_workflow_engine::RunId;
+use weir_workflow_engine::{RunId, Timestamp};
 
 pub(crate) use connection::Dialect;
 pub use dedupe::DEDUPE_DAYS;
@@ -85,12 +86,24 @@ pub(crate) struct Shared {
     refused_details: AtomicI64,
     counters: Counters,
     on_mail: OnceLock<OnMail>,
+    on_turn: OnceLock<OnTurn>,
 }
 
 /// Called with runs of this node that have got mail.
 struct OnMail(Box<HandOver>);
 
 type HandOver = dyn Fn(&[RunId]) + Send + Sync;
+
+/// Called with runs of this node whose turn it is, and with those that wait until some time.
+struct OnTurn(Box<TurnHandOver>);
+
+type TurnHandOver = dyn Fn(&[RunId], &[(RunId, Timestamp)]) + Send + Sync;
+
+impl std::fmt::Debug for OnTurn {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("OnTurn")
+    }
+}
 
 impl std::fmt::Debug for OnMail {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -105,6 +118,7 @@ struct Counters {
     accepted: AtomicU64,
     duplicates: AtomicU64,
     failed: AtomicU64,
+    lane_full: AtomicU64,
 }
 
 /// One fact on its way.
@@ -178,6 +192,8 @@ pub struct WriterStatistics {
     pub duplicates: u64,
     /// Facts answered with an error.
     pub failed: u64,
+    /// Runs for which their lanes had no room.
+    pub lane_full: u64,
 }
 
 impl Writer {
@@ -193,6 +209,7 @@ impl Writer {
             refused_details: AtomicI64::new(0),
             counters: Counters::default(),
             on_mail: OnceLock::new(),
+            on_turn: OnceLock::new(),
         };
         (
             Self {
@@ -208,6 +225,14 @@ impl Writer {
     pub fn on_mail(&self, hand_over: impl Fn(&[RunId]) + Send + Sync + 'static) {
         let first = self.shared.on_mail.set(OnMail(Box::new(hand_over)));
         debug_assert!(first.is_ok(), "there is one hand-over of mail");
+    }
+
+    /// Has `hand_over` called with runs that waited for their turn and now are this node's to start, and with runs of this
+    /// node that wait until some time at most, right after the commit that decided it. It must not block. Only the first
+    /// call counts.
+    pub fn on_turn(&self, hand_over: impl Fn(&[RunId], &[(RunId, Timestamp)]) + Send + Sync + 'static) {
+        let first = self.shared.on_turn.set(OnTurn(Box::new(hand_over)));
+        debug_assert!(first.is_ok(), "there is one hand-over of runs whose turn it is");
     }
 
     /// Queues a fact. Never waits. Bodies are compressed here, on the caller's thread.
@@ -314,6 +339,7 @@ impl Writer {
             accepted: read(&counters.accepted),
             duplicates: read(&counters.duplicates),
             failed: read(&counters.failed),
+            lane_full: read(&counters.lane_full),
         }
     }
 }
@@ -330,7 +356,7 @@ impl Share {
     fn of(fact: &Fact) -> Self {
         match fact {
             Fact::Accept(_) | Fact::Start(_) | Fact::Refused(_) => Self::Intake,
-            Fact::Run(_) | Fact::Request(_) | Fact::Emit(_) => Self::UnderWay,
+            Fact::Run(_) | Fact::Request(_) | Fact::Emit(_) | Fact::Turn(_) => Self::UnderWay,
             Fact::Config(_) | Fact::Heartbeat(_) | Fact::Claim { .. } | Fact::Prune(_) => Self::Control,
         }
     }
@@ -341,6 +367,15 @@ impl Shared {
     fn mailed(&self, runs: &[RunId]) {
         if let (Some(OnMail(hand_over)), false) = (self.on_mail.get(), runs.is_empty()) {
             hand_over(runs);
+        }
+    }
+
+    /// Hands over runs whose turn it is. What nobody hears is found by the next look for open and due runs.
+    fn moved(&self, moved: &gates::Moved) {
+        self.counters.lane_full.fetch_add(moved.lane_full, Ordering::Relaxed);
+        let news = !moved.released.is_empty() || !moved.due.is_empty();
+        if let (Some(OnTurn(hand_over)), true) = (self.on_turn.get(), news) {
+            hand_over(&moved.released, &moved.due);
         }
     }
 

@@ -3,6 +3,7 @@
 //! Parsing needs no connector. What a workflow means among connectors is checked in [`crate::check`].
 
 mod fields;
+mod flow;
 mod input;
 mod own;
 mod parse;
@@ -72,16 +73,114 @@ pub const MAX_RESPOND_WITHIN: Duration = Duration::from_secs(55);
 /// Limit: `tries` of a call | refused at publish, `out_of_bounds` | `definitions_stop_at_their_bounds`
 pub const MAX_TRIES: u32 = 100;
 
+/// The `max_waiting` of a lane when none is given.
+pub const DEFAULT_MAX_WAITING: u32 = 1000;
+/// The largest `max_waiting` of a lane: one object with more open events than this is a fault somewhere.
+///
+/// Limit: `max_waiting` of a `lane`; by default 1,000 | refused at publish, `out_of_bounds`; the run of a further event fails, `lane_full` | `a_full_lane_says_so` | `weir_runs_lane_full_total`
+pub const MAX_MAX_WAITING: u32 = 10_000;
+/// The largest `limit` of runs in progress: more is no limit on any machine.
+///
+/// Limit: `limit` of `concurrency` and `throttle` | refused at publish, `out_of_bounds` | `what_a_document_may_say`
+pub const MAX_LIMIT: u32 = 1000;
+/// The longest `per` of a throttle: a day, so that what must be remembered of it stays small.
+///
+/// Limit: `per` of a `throttle` | refused at publish, `out_of_bounds` | `what_a_document_may_say`
+pub const MAX_PERIOD: Duration = Duration::from_secs(86_400);
+/// The longest `for` and `max` of a debounce and of a batch: a week.
+///
+/// Limit: `for` and `max` of a `debounce`, `for` of a `batch` | refused at publish, `out_of_bounds` | `what_a_document_may_say`
+pub const MAX_GATHERING: Duration = Duration::from_secs(7 * 86_400);
+/// The largest `size` of a batch: all its events are in memory while its run is.
+///
+/// Limit: `size` of a `batch` | refused at publish, `out_of_bounds` | `what_a_document_may_say`
+pub const MAX_BATCH: u32 = 100;
+/// The largest `priority`, and its negative the smallest.
+///
+/// Limit: `priority`, and its negative | refused at publish, `out_of_bounds`; what an expression gives counts as the bound | `what_a_document_may_say`
+pub const MAX_PRIORITY: i32 = 100;
+
 /// A parsed workflow document.
 #[derive(Clone, Debug)]
 pub struct Definition {
     pub(crate) name: String,
     pub(crate) description: Option<String>,
     pub(crate) trigger: Trigger,
+    pub(crate) flow: FlowControl,
     pub(crate) steps: Vec<Step>,
     /// What is done when the run has failed; empty when nothing is.
     pub(crate) on_failure: Vec<Step>,
     pub(crate) timeout: Option<Duration>,
+}
+
+/// What decides when runs of a workflow may start. All of it is computed before hydration.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FlowControl {
+    pub(crate) lane: Option<Lane>,
+    pub(crate) concurrency: Option<Concurrency>,
+    pub(crate) throttle: Option<Throttle>,
+    pub(crate) debounce: Option<Debounce>,
+    pub(crate) batch: Option<Batch>,
+    pub(crate) priority: Option<Priority>,
+}
+
+/// Serial order per key.
+#[derive(Clone, Debug)]
+pub(crate) struct Lane {
+    pub(crate) key: Template,
+    /// Whether only the last waiting event is kept.
+    pub(crate) merge: bool,
+    pub(crate) max_waiting: u32,
+    pub(crate) on_block: OnBlock,
+}
+
+/// What a failed run does to its lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnBlock {
+    /// The lane waits until a person has dealt with the run.
+    Hold,
+    /// The run is put aside and the lane goes on.
+    Park,
+}
+
+/// How many runs may be in progress at a time.
+#[derive(Clone, Debug)]
+pub(crate) struct Concurrency {
+    pub(crate) key: Option<Template>,
+    pub(crate) limit: u32,
+}
+
+/// How many runs may start in a period.
+#[derive(Clone, Debug)]
+pub(crate) struct Throttle {
+    pub(crate) key: Option<Template>,
+    pub(crate) limit: u32,
+    pub(crate) per: Duration,
+}
+
+/// One run for a burst of events, when it has been quiet for a while.
+#[derive(Clone, Debug)]
+pub(crate) struct Debounce {
+    pub(crate) key: Template,
+    pub(crate) quiet: Duration,
+    /// How long the first event of a burst may wait.
+    pub(crate) max: Option<Duration>,
+}
+
+/// One run for several events.
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    pub(crate) key: Option<Template>,
+    pub(crate) size: u32,
+    /// How long the first event may wait.
+    pub(crate) within: Duration,
+}
+
+/// Who goes first when there is not room for all.
+#[derive(Clone, Debug)]
+pub(crate) enum Priority {
+    Fixed(i32),
+    Computed(Expression),
 }
 
 /// What starts a workflow.

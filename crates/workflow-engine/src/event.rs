@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use crate::document::Document;
 use crate::id::EventId;
+use crate::run::whole_event;
 use crate::time::Timestamp;
 
 /// Where an event came from.
@@ -84,4 +87,21 @@ pub struct Event {
     pub endpoint: Option<String>,
     /// The planned instant, when a schedule made it.
     pub scheduled_for: Option<Timestamp>,
+    /// All events of a batch, this one first, where a run stands for several: the list that `event.batch` is.
+    pub batch: Option<Document>,
+}
+
+impl Event {
+    /// The event for which a run stands that stands for all of these, this one first.
+    pub fn with_batch(mut self, events: &[Self]) -> Self {
+        self.batch = None;
+        let list = std::iter::once(&self).chain(events).map(whole_event).collect();
+        self.batch = Some(Document::from_value(Value::Array(list)));
+        self
+    }
+
+    /// About how many bytes it holds.
+    pub fn size_bytes(&self) -> usize {
+        self.body.size_bytes() + self.batch.as_ref().map_or(0, Document::size_bytes)
+    }
 }

@@ -158,6 +158,13 @@ ids! {
     OutgoingId = "out_";
 }
 
+impl RunId {
+    /// When it was made, by the clock of the node that made it.
+    pub const fn made_at(self) -> Timestamp {
+        Timestamp::from_unix_ms(self.0 / TICK + EPOCH_MS)
+    }
+}
+
 /// Makes raw ids: 41 bits of milliseconds since 2024, 10 bits of node slot, 12 bits of counter.
 ///
 /// Ids of one generator rise strictly, also when the clock steps back: then the last time is kept and the counter
@@ -240,6 +247,7 @@ mod tests {
             let next = ids.next_raw(now);
             assert!(next > last, "{next} after {last}");
             assert_eq!((next >> COUNTER_BITS) & 1023, 7);
+            assert!(RunId::from_raw(next).made_at() >= now);
             last = next;
         }
         let after_restart = IdGenerator::new(9, last);

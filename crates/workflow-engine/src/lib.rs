@@ -29,15 +29,17 @@ mod run;
 mod schedule;
 mod story;
 mod time;
+mod turn;
 
 pub use catalogue::{Catalogue, EventTypeInfo, HydrateMode, OperationInfo, ReadInfo};
 pub use check::{CallResolution, Resolution, check};
 pub use command::{CallCommand, CallId, Command, EffectCommand, ReadCommand, SendMode};
 pub use correlation::{Correlation, Correlator};
 pub use definition::{
-    DEFAULT_CALL_TIMEOUT, DEFAULT_RESPOND_WITHIN, DEFAULT_WAIT, Definition, MAX_APPROVERS, MAX_BRANCHES,
-    MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY, MAX_RESPOND_WITHIN, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WAIT,
-    MAX_WORKFLOW_TIMEOUT, Trigger,
+    DEFAULT_CALL_TIMEOUT, DEFAULT_MAX_WAITING, DEFAULT_RESPOND_WITHIN, DEFAULT_WAIT, Definition, MAX_APPROVERS,
+    MAX_BATCH, MAX_BRANCHES, MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY, MAX_GATHERING, MAX_LIMIT, MAX_MAX_WAITING,
+    MAX_PERIOD, MAX_PRIORITY, MAX_RESPOND_WITHIN, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WAIT, MAX_WORKFLOW_TIMEOUT,
+    Trigger,
 };
 pub use document::{Document, DocumentError, MAX_JSON_DEPTH, PathPart};
 pub use effect::{EffectClass, EffectKey, RequestDigest};
@@ -72,3 +74,7 @@ pub use schedule::{
 };
 pub use story::{StoryAttempt, StoryEffect, StoryStep, story};
 pub use time::{Timestamp, TimestampError};
+pub use turn::{
+    Arrival, Ask, Board, Decided, Gate, GateChange, GateKey, GateKind, Outcome, Rules, RunEnd, Stage, Standing, Turn,
+    TurnChange,
+};

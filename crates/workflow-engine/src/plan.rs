@@ -17,11 +17,13 @@ use crate::definition::{
 };
 use crate::event::Event;
 use crate::expression::{Expression, ExpressionError, Template};
+use crate::id::WorkflowId;
 use crate::journal::StopStatus;
 use crate::problem::Problem;
 use crate::reads::{self, PlannedRead};
 use crate::run::{REJECTED, TriggerNames, WAIT_TIMEOUT};
 use crate::time::Timestamp;
+use crate::turn::Turn;
 
 /// What `where` sees beside the event.
 #[derive(Clone, Copy, Debug)]
@@ -322,6 +324,35 @@ impl Plan {
             }),
             Trigger::Event { filter: None, .. } | Trigger::Manual { .. } | Trigger::Schedule(_) => Ok(true),
         }
+    }
+
+    /// Whether anything decides when its runs may start, or which of them goes first.
+    pub fn has_flow_control(&self) -> bool {
+        self.definition.flow.is_used()
+    }
+
+    /// Whether runs may have to wait for others before they start.
+    pub fn has_gates(&self) -> bool {
+        self.definition.flow.has_gates()
+    }
+
+    /// Whether a run stands for several events.
+    pub fn is_batched(&self) -> bool {
+        self.definition.flow.batch.is_some()
+    }
+
+    /// What the run of an event has to pass before it may start, and its priority; `None` when the workflow says nothing about it.
+    ///
+    /// # Errors
+    /// When a key or the priority fails on this event.
+    pub fn turn(
+        &self,
+        workflow: WorkflowId,
+        event: &Event,
+        scope: &TriggerScope<'_>,
+        now: Timestamp,
+    ) -> Result<Option<Turn>, ExpressionError> {
+        self.definition.flow.turn(workflow, event, scope, now)
     }
 
     /// The follow-up reads, in the order of the manifest.

@@ -20,7 +20,9 @@ mod walk;
 use serde_json::Value;
 
 pub use self::decide::decide;
-pub(crate) use self::scope::{ARRIVED, ArrivedNames, EVENT_MEMBERS, STEP_ROOTS, TRIGGER_ROOTS, TriggerNames};
+pub(crate) use self::scope::{
+    ARRIVED, ArrivedNames, BATCH, EVENT_MEMBERS, STEP_ROOTS, TRIGGER_ROOTS, TriggerNames, whole_event,
+};
 pub use self::sleep::MAX_SLEEP;
 pub use self::state::{OpenEffect, RunHead, RunState};
 pub use self::wait::{Mail, OpenWait};

@@ -6,6 +6,7 @@
 use super::errors::{ApiError, ApiResult};
 use super::types::approval::Approval;
 use super::types::event::Event;
+use super::types::lane::HeldLane;
 use super::types::outgoing::OutgoingEvent;
 use super::types::refused_request::RefusedRequest;
 use super::types::run::Run;
@@ -38,6 +39,7 @@ pub(crate) struct PageInfo {
 #[graphql(concrete(name = "EventConnection", params(Event)))]
 #[graphql(concrete(name = "RefusedRequestConnection", params(RefusedRequest)))]
 #[graphql(concrete(name = "ApprovalConnection", params(Approval)))]
+#[graphql(concrete(name = "HeldLaneConnection", params(HeldLane)))]
 #[graphql(concrete(name = "OutgoingEventConnection", params(OutgoingEvent)))]
 pub(crate) struct Page<T: OutputType> {
     /// The things on this page.

@@ -9,6 +9,7 @@ use super::types::connection::Connection;
 use super::types::connector::Connector;
 use super::types::endpoint::Endpoint;
 use super::types::event::{self, Event};
+use super::types::lane::HeldLane;
 use super::types::node::{self, Node, parse_id};
 use super::types::outgoing::OutgoingEvent;
 use super::types::refused_request::RefusedRequest;
@@ -241,6 +242,26 @@ impl Query {
             .await
             .map_err(|error| ApiError::internal("reading approvals", &error))?;
         Ok(listing.page(rows, RunId::as_raw, |row| Approval(Asked::from_row(row))))
+    }
+
+    /// Lanes that a failed run keeps, those with the newest runs first. Needs `RUN_READ`.
+    async fn held_lanes(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many, 1 to 100; 25 when left out.")] first: Option<i32>,
+        #[graphql(desc = "`pageInfo.endCursor` of the page before.")] after: Option<String>,
+    ) -> ApiResult<Page<HeldLane>> {
+        let listing = Listing::new("held lanes", "");
+        let (limit, before) = (
+            Listing::limit(first)?,
+            listing.after(after.as_deref())?.map(RunId::from_raw),
+        );
+        let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
+        let rows = store
+            .held_lanes(workspace, None, before, limit)
+            .await
+            .map_err(|error| ApiError::internal("reading held lanes", &error))?;
+        Ok(listing.page(rows, RunId::as_raw, HeldLane))
     }
 
     /// Outgoing events, newest first. Needs `RUN_READ`.

@@ -6,11 +6,9 @@ use crate::commands::{lists, story};
 use crate::output;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::process::ExitCode;
 
-/// Largest page that the server gives.
-const PAGE_MAX: u32 = 100;
 const FIELDS: &str = "runId step title detail by askedAt dueAt run { workflowName }";
 
 #[derive(Deserialize, Serialize)]
@@ -34,7 +32,7 @@ struct Run {
 
 pub(crate) async fn run(arguments: &ApprovalsArguments) -> anyhow::Result<ExitCode> {
     let client = Client::find(&arguments.server)?;
-    let asked = read(&client, arguments.list.limit).await?;
+    let asked: Vec<Approval> = lists::read_all(&client, "approvals", FIELDS, arguments.list.limit).await?;
     if arguments.list.json {
         lists::print_json(&asked)?;
         return Ok(ExitCode::SUCCESS);
@@ -46,27 +44,6 @@ pub(crate) async fn run(arguments: &ApprovalsArguments) -> anyhow::Result<ExitCo
     let rows: Vec<Vec<String>> = asked.iter().map(row).collect();
     output::table(&["RUN", "STEP", "WORKFLOW", "ASKED", "UNTIL", "BY", "QUESTION"], &rows);
     Ok(ExitCode::SUCCESS)
-}
-
-async fn read(client: &Client, limit: u32) -> anyhow::Result<Vec<Approval>> {
-    let query = format!(
-        "query List($first: Int, $after: String) {{ approvals(first: $first, after: $after) \
-         {{ nodes {{ {FIELDS} }} pageInfo {{ hasNextPage endCursor }} }} }}"
-    );
-    let mut found: Vec<Approval> = Vec::new();
-    let mut after = Value::Null;
-    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-    loop {
-        let variables = json!({ "first": limit.min(PAGE_MAX), "after": after });
-        let mut data: Value = client.query(&query, variables).await?;
-        let mut page = data["approvals"].take();
-        found.extend(serde_json::from_value::<Vec<Approval>>(page["nodes"].take())?);
-        if found.len() >= wanted || page["pageInfo"]["hasNextPage"] != json!(true) {
-            found.truncate(wanted);
-            return Ok(found);
-        }
-        after = page["pageInfo"]["endCursor"].take();
-    }
 }
 
 fn row(asked: &Approval) -> Vec<String> {

@@ -52,6 +52,35 @@ pub(crate) async fn read<T: DeserializeOwned>(client: &Client, list: &List<'_>, 
     }
 }
 
+/// Reads at most `limit` nodes of a list that takes nothing else, in its order.
+pub(crate) async fn read_all<T: DeserializeOwned>(
+    client: &Client,
+    field: &str,
+    fields: &str,
+    limit: u32,
+) -> anyhow::Result<Vec<T>> {
+    let document = format!(
+        "query List($first: Int, $after: String) {{ {field}(first: $first, after: $after) \
+         {{ nodes {{ {fields} }} pageInfo {{ hasNextPage endCursor }} }} }}"
+    );
+    let mut found = Vec::new();
+    let mut after = Value::Null;
+    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+    loop {
+        let variables = json!({ "first": limit.min(PAGE_MAX), "after": after });
+        let mut data: Value = client.query(&document, variables).await?;
+        let mut page = data[field].take();
+        let nodes: Vec<T> = serde_json::from_value(page["nodes"].take())
+            .with_context(|| format!("the server's list of {field} has an unexpected shape"))?;
+        found.extend(nodes);
+        if found.len() >= wanted || page["pageInfo"]["hasNextPage"] != json!(true) {
+            found.truncate(wanted);
+            return Ok(found);
+        }
+        after = page["pageInfo"]["endCursor"].take();
+    }
+}
+
 /// Prints each value as one line of JSON.
 pub(crate) fn print_json<T: Serialize>(values: &[T]) -> anyhow::Result<()> {
     for value in values {

@@ -9,6 +9,7 @@ pub(crate) mod documents;
 mod events;
 mod export;
 mod healthcheck;
+mod lanes;
 mod lists;
 mod migrate;
 mod operate;
@@ -54,6 +55,10 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
             operate::run(&server, operate::Ask::Pause, &id, reason).await
         }
         Command::Run(RunCommand::Resume { server, id }) => operate::run(&server, operate::Ask::Resume, &id, None).await,
+        Command::Run(RunCommand::Release { server, id }) => {
+            operate::run(&server, operate::Ask::Release, &id, None).await
+        }
+        Command::Lanes(arguments) => lanes::run(&arguments).await,
         Command::Approvals(arguments) => approvals::run(&arguments).await,
         Command::Approve(decision) => {
             let question = (decision.id.as_str(), decision.step.as_str());

@@ -1,4 +1,4 @@
-//! `weir run cancel|pause|resume`, `weir approve`, `weir reject`: asks something of an open run.
+//! `weir run cancel|pause|resume|release`, `weir approve`, `weir reject`: asks something of an open run.
 
 use crate::arguments::ServerArguments;
 use crate::client::Client;
@@ -15,6 +15,7 @@ pub(crate) enum Ask {
     Cancel,
     Pause,
     Resume,
+    Release,
 }
 
 #[derive(Deserialize)]
@@ -34,6 +35,7 @@ pub(crate) async fn run(
         Ask::Cancel => ("runCancel", "RunCancelInput", "the run was not canceled"),
         Ask::Pause => ("runPause", "RunPauseInput", "the run was not paused"),
         Ask::Resume => ("runResume", "RunResumeInput", "the run was not resumed"),
+        Ask::Release => ("laneRelease", "LaneReleaseInput", "the lane was not released"),
     };
     let mut arguments = json!({ "runId": id });
     if let (Some(reason), Value::Object(arguments)) = (reason, &mut arguments) {

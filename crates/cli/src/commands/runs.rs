@@ -64,7 +64,7 @@ fn row(run: &Run) -> Vec<String> {
             None => error.code.clone(),
         },
         (None, Some(due)) if !run.is_finished() => format!("goes on at {}", story::clock(due)),
-        (None, _) => String::new(),
+        (None, _) => run.not_begun().unwrap_or_default(),
     };
     vec![
         run.id.clone(),

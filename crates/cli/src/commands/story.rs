@@ -7,16 +7,16 @@ use serde_json::Value;
 use std::fmt::Write as _;
 
 /// Fields of a run in a list.
-pub(crate) const RUN_FIELDS: &str = "id status startedAt finishedAt dueAt error { code step } workflowName \
+pub(crate) const RUN_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } mergedInto { id } startedAt finishedAt dueAt error { code step } workflowName \
     event { id externalId type connectorName source receivedAt }";
 /// Fields of a run's story, without bodies.
-pub(crate) const STORY_FIELDS: &str = "id status startedAt finishedAt dueAt error { code step } rootId replayOf { id } \
+pub(crate) const STORY_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } mergedInto { id } startedAt finishedAt dueAt error { code step } rootId replayOf { id } \
     workflowName versionNumber \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName } \
     stepCount steps { path kind label status startedAt finishedAt note effect { key class state } \
       attempts { number at durationMs outcome error nextAt exchanges { method url status durationMs error } } }";
 /// The same with what was sent, answered and put out.
-pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status startedAt finishedAt dueAt error { code step } rootId replayOf { id } \
+pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status waitingFor { reason ahead key heldBy { id } } mergedInto { id } startedAt finishedAt dueAt error { code step } rootId replayOf { id } \
     workflowName versionNumber \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName body { text size } } \
     stepCount steps { path kind label status startedAt finishedAt note output effect { key class state } \
@@ -40,6 +40,10 @@ pub(crate) struct Run {
     pub(crate) root_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) replay_of: Option<RunName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) waiting_for: Option<WaitingFor>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) merged_into: Option<RunName>,
     pub(crate) workflow_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) version_number: Option<u32>,
@@ -48,6 +52,33 @@ pub(crate) struct Run {
     pub(crate) steps: Vec<Step>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) step_count: Option<usize>,
+}
+
+/// What a run waits for before it starts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct WaitingFor {
+    pub(crate) reason: String,
+    pub(crate) ahead: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
+    pub(crate) held_by: Option<RunName>,
+}
+
+impl WaitingFor {
+    /// In a few words.
+    pub(crate) fn tell(&self) -> String {
+        let mut text = format!("waits for its {}", self.reason.to_lowercase());
+        if let Some(key) = &self.key {
+            text.push_str(&format!(" {key:?}"));
+        }
+        match (&self.held_by, self.ahead) {
+            (Some(run), _) => text.push_str(&format!(", held by {}", run.id)),
+            (None, 0) => {}
+            (None, ahead) => text.push_str(&format!(", {ahead} ahead")),
+        }
+        text
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -153,7 +184,16 @@ impl Run {
 
     /// Whether it will not change any more.
     pub(crate) fn is_finished(&self) -> bool {
-        matches!(self.status.as_str(), "SUCCEEDED" | "FAILED" | "CANCELED")
+        matches!(self.status.as_str(), "SUCCEEDED" | "FAILED" | "CANCELED" | "MERGED")
+    }
+
+    /// Why it has not begun, and perhaps never will.
+    pub(crate) fn not_begun(&self) -> Option<String> {
+        let merged = self
+            .merged_into
+            .as_ref()
+            .map(|run| format!("{} stands for its event", run.id));
+        merged.or_else(|| self.waiting_for.as_ref().map(WaitingFor::tell))
     }
 
     /// The step that waits, with its last try.
@@ -269,6 +309,9 @@ fn head(text: &mut String, run: &Run, style: Style) {
             .map(|step| format!(" in step {step}"))
             .unwrap_or_default();
         put!(text, "  error    {}{step}", style.red(&error.code));
+    }
+    if let Some(why) = run.not_begun() {
+        put!(text, "  {why}");
     }
     if let Some(due) = run.due_at.filter(|_| !run.is_finished()) {
         let waiting = run

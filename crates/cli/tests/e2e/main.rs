@@ -33,6 +33,8 @@ mod timers;
 #[cfg(test)]
 mod tracing;
 #[cfg(test)]
+mod turns;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod upstream;

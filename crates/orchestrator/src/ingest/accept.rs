@@ -6,10 +6,11 @@ use crate::driver::{ActiveRun, First, Refused};
 use crate::route::{self, Match};
 use crate::runner::{self, storable};
 use crate::service::{Core, Orchestrator};
-use crate::snapshot::Endpoint;
+use crate::snapshot::{Endpoint, Snapshot};
+use crate::turns;
 use bytes::Bytes;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tracing::Span;
 use weir_connector_sdk::{Identified, IdentifyError, InboundRequest};
@@ -183,7 +184,7 @@ impl Orchestrator {
         let matches = route::matches(&snapshot, workspace, &accepted_event, arrival.now);
         let event = Arc::new(accepted_event);
         let started = start_runs(
-            &self.core.ids,
+            (&self.core.ids, &snapshot),
             &event,
             &dedupe,
             matches,
@@ -216,11 +217,11 @@ pub(crate) fn accept_fact(
     keys: Vec<WaitKey>,
     started: Vec<ActiveRun>,
 ) -> Fact {
-    let runs = started.iter().map(|run| new_run(&run.state)).collect();
+    let runs = started.iter().map(new_run).collect();
     let core = Arc::clone(core);
-    let after_commit = Box::new(move |outcome: &AcceptOutcome| {
+    let after_commit = Box::new(move |outcome: &AcceptOutcome, held: &BTreeSet<RunId>| {
         if *outcome == AcceptOutcome::New {
-            for run in started {
+            for run in started.into_iter().filter(|run| !held.contains(&run.state.head().id)) {
                 runner::launch(&core, run);
             }
         }
@@ -259,7 +260,7 @@ fn not_kept(detail: &str) -> IngestProblem {
 
 /// The runs of a new event, each with its memory, not started yet.
 pub(crate) fn start_runs(
-    ids: &IdGenerator,
+    (ids, snapshot): (&IdGenerator, &Snapshot),
     event: &Arc<Event>,
     dedupe: &Dedupe,
     matches: Vec<Match>,
@@ -284,13 +285,22 @@ pub(crate) fn start_runs(
                 dedupe_key: dedupe.key.clone(),
                 started_at: now,
             };
+            let turn = match &found.failure {
+                Some(error) => Err(Refused::by_filter(error)),
+                None => turns::of(snapshot, workspace, &found.version, event, now),
+            };
+            let (turn, refused) = match turn {
+                Ok(turn) => (turn, None),
+                Err(refused) => (None, Some(refused)),
+            };
             ActiveRun {
+                turn,
                 state: RunState::new(head, Arc::clone(event), &found.version.plan),
                 version: found.version,
                 next_seq: 0,
                 first: First::Started,
                 mail: Vec::new(),
-                refused: found.failure.as_ref().map(Refused::by_filter),
+                refused,
                 traceparent: traceparent.map(ToOwned::to_owned),
             }
         })
@@ -298,8 +308,8 @@ pub(crate) fn start_runs(
 }
 
 /// The row of a run at its start.
-pub(crate) fn new_run(state: &RunState) -> NewRun {
-    let head = state.head();
+pub(crate) fn new_run(run: &ActiveRun) -> NewRun {
+    let (state, head) = (&run.state, run.state.head());
     NewRun {
         id: head.id,
         root_id: head.root_id,
@@ -309,6 +319,7 @@ pub(crate) fn new_run(state: &RunState) -> NewRun {
         workflow_id: head.workflow,
         version_id: head.version,
         started_at: head.started_at,
+        turn: run.turn.clone().filter(|turn| !turn.gates.is_empty()),
     }
 }
 
@@ -378,6 +389,7 @@ impl Arrival<'_> {
             connection: door.connection.map(|(_, name)| name.to_owned()),
             endpoint: door.endpoint.map(|(_, name)| name.to_owned()),
             scheduled_for: None,
+            batch: None,
         };
         let row = EventRow {
             id: uid,

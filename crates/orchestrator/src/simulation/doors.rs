@@ -133,7 +133,7 @@ impl World<'_> {
         let matches = route::matches(&snapshot, WORKSPACE, &event, now);
         let keys = snapshot.wait_keys(WORKSPACE, &event);
         let event = Arc::new(event);
-        let started = start_runs(ids, &event, &dedupe, matches, WORKSPACE, None, now);
+        let started = start_runs((ids, &snapshot), &event, &dedupe, matches, WORKSPACE, None, now);
         if self.dies_here() {
             self.crash(false);
             self.deliver_again(told);
@@ -164,7 +164,7 @@ impl World<'_> {
         let fact = Fact::Accept(Accepted {
             event,
             dedupe,
-            runs: started.iter().map(|run| new_run(&run.state)).collect(),
+            runs: started.iter().map(new_run).collect(),
             keys,
             fires: None,
             after_commit: None,
@@ -262,7 +262,15 @@ impl World<'_> {
             version,
             failure: None,
         };
-        let started = start_runs(ids, &Arc::new(event), &dedupe, vec![found], WORKSPACE, None, now);
+        let started = start_runs(
+            (ids, &snapshot),
+            &Arc::new(event),
+            &dedupe,
+            vec![found],
+            WORKSPACE,
+            None,
+            now,
+        );
         let fresh = started.first().map(|run| run.state.head().id);
         let accepted = self.accept(place.process, row, dedupe, Vec::new(), started)?;
         let run = match accepted {
@@ -390,6 +398,7 @@ impl World<'_> {
         let ledger = self.family(row.root_id, None)?;
         let state = RunState::new(head, Arc::new(event), &version.plan).with_ledger(ledger);
         let active = ActiveRun {
+            turn: None,
             state,
             version,
             next_seq: 0,
@@ -398,7 +407,7 @@ impl World<'_> {
             refused: None,
             traceparent: None,
         };
-        let (answer, _) = self.write(process, Fact::Start(vec![new_run(&active.state)]))?;
+        let (answer, _) = self.write(process, Fact::Start(vec![new_run(&active)]))?;
         if answer.is_err() {
             return Ok(());
         }

@@ -30,7 +30,7 @@ impl World<'_> {
             Some(_) => Some(self.family(stored.run.root_id, Some(run))?),
             None => None,
         };
-        revive(&snapshot, version, ledger, stored, self.now).map_err(|error| Broke(error.to_string()))
+        revive(&snapshot, version, (ledger, &[]), stored, self.now).map_err(|error| Broke(error.to_string()))
     }
 
     /// What was committed is what is in memory.

@@ -162,7 +162,7 @@ impl World<'_> {
             Some(_) => Some(self.family(stored.run.root_id, Some(run))?),
             None => None,
         };
-        let mut active = match revive(&snapshot, version, ledger, stored, self.now) {
+        let mut active = match revive(&snapshot, version, (ledger, &[]), stored, self.now) {
             Ok(active) => active,
             Err(error) => return broke("a stored run can be read", format!("{run}: {error}")),
         };
@@ -293,6 +293,7 @@ impl World<'_> {
             journal: encode(&[], now),
             update: None,
             mail: Some(Box::new(change)),
+            leaves: None,
         };
         if self.write(place.process, Fact::Run(row))?.0.is_ok()
             && let Some(live) = self.live(place)

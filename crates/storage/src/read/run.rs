@@ -88,12 +88,14 @@ pub struct RunCounts {
 /// Written out instead of bound, so that the databases see that a partial index fits.
 fn has_status(status: RunStatus) -> Expr {
     let text = match status {
+        RunStatus::Queued => "status = -2 AND status < 2",
         RunStatus::Paused => "status = -1 AND status < 2",
         RunStatus::Running => "status = 0 AND status < 2",
         RunStatus::Waiting => "status = 1 AND status < 2",
         RunStatus::Succeeded => "status = 2",
         RunStatus::Failed => "status = 3",
         RunStatus::Canceled => "status = 4",
+        RunStatus::Merged => "status = 5",
     };
     Expr::cust(text)
 }

@@ -8,6 +8,7 @@
 //! Only a batch in which somebody waits for something has a transaction of several statements ([`mail`]).
 
 mod columns;
+mod gates;
 mod mail;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -18,6 +19,7 @@ use weir_workflow_engine::{EventId, RunId};
 
 use super::dedupe::KeyHash;
 use super::failure::Failure;
+use super::gates::{GateWork, Moved};
 use super::prepare::{AcceptRow, Row};
 use super::task::{Verdict, Written};
 use crate::node::NodeIdentity;
@@ -39,9 +41,16 @@ pub(crate) async fn write(
         return Err(Failure::taken_id());
     }
     let columns = Columns::collect(rows, &fresh, node);
-    let (answer, mailed) = match MailColumns::collect(rows, &fresh) {
-        None => (written(columns, connection, node, true).await?, Vec::new()),
-        Some(mail) => with_mail(columns, mail, connection, node).await?,
+    let mail = MailColumns::collect(rows, &fresh);
+    let waits = !GateWork::collect(rows, |_, _| true).is_empty();
+    let Done { answer, mailed, moved } = if mail.is_none() && !waits {
+        let answer = written(columns, connection, node, true).await?;
+        Done {
+            answer,
+            ..Done::default()
+        }
+    } else {
+        together(columns, mail.unwrap_or_default(), rows, connection, node).await?
     };
     // Keys that another node wrote between the two statements.
     let lost: Vec<&AcceptRow> = fresh
@@ -68,11 +77,13 @@ pub(crate) async fn write(
                 AcceptOutcome::Duplicate { of: first }
             })
         }
-        Row::Start(_) | Row::Run(_) | Row::Refused(_) => Verdict::Written,
+        Row::Start(_) => Verdict::Started,
+        Row::Run(_) | Row::Refused(_) | Row::Turn(_) => Verdict::Written,
     };
     Ok(Written {
         verdicts: rows.iter().copied().map(verdict).collect(),
         mailed,
+        moved,
     })
 }
 
@@ -90,20 +101,42 @@ async fn written(
     }
 }
 
+/// What a batch did.
+#[derive(Default)]
+struct Done {
+    /// The ids of the events that were new.
+    answer: HashSet<i64>,
+    /// Runs of this node that got mail.
+    mailed: Vec<RunId>,
+    moved: Moved,
+}
+
 /// Writes the batch and what it changes about waiting, in one transaction.
-async fn with_mail(
+async fn together(
     columns: Columns,
     mail: MailColumns,
+    rows: &[&Row],
     connection: &mut PgConnection,
     node: &NodeIdentity,
-) -> Result<(HashSet<i64>, Vec<RunId>), Failure> {
+) -> Result<Done, Failure> {
     let begun = connection.execute("BEGIN").await;
     begun.map_err(|error| Failure::of_postgres(&error, false))?;
     let inside = async {
+        // Locks come first and in one order: a run's row is not touched before them.
         mail.lock(connection).await?;
+        let tails = gates::lock(connection, &GateWork::collect(rows, |_, _| true)).await?;
         let answer = written(columns, connection, node, false).await?;
+        let work = GateWork::collect(rows, |_, row| match row {
+            Row::Accept(row) => answer.contains(&row.id().as_raw()),
+            Row::Start(_) | Row::Run(_) | Row::Refused(_) | Row::Turn(_) => true,
+        });
+        let moved = if work.is_empty() {
+            Moved::default()
+        } else {
+            gates::settle(connection, node, &work, tails).await?
+        };
         let mailed = mail.write(connection, node, &answer).await?;
-        Ok((answer, mailed))
+        Ok(Done { answer, mailed, moved })
     };
     match inside.await {
         Ok(done) => {

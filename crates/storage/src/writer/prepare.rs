@@ -6,7 +6,9 @@ use weir_workflow_engine::{EventId, RunId, Timestamp, WorkflowId};
 use super::dedupe::DedupeKey;
 use crate::blob::Blob;
 use crate::config::ConfigChange;
-use crate::fact::{Accepted, AfterCommit, EventRow, Fact, Heartbeat, NewRun, Prune, RefusedRequest, RunUpdate};
+use crate::fact::{
+    Accepted, AfterCommit, EventRow, Fact, Heartbeat, NewRun, Prune, RefusedRequest, RunUpdate, TurnAsk,
+};
 use crate::mail::{MailChange, Request, WaitKey};
 use crate::outgoing::Outgoing;
 
@@ -35,6 +37,7 @@ pub(crate) enum Row {
     Start(Vec<NewRun>),
     Run(JournalRow),
     Refused(Box<RefusedRow>),
+    Turn(TurnAsk),
 }
 
 /// What does not.
@@ -71,6 +74,7 @@ pub(crate) struct JournalRow {
     pub(crate) body: Blob,
     pub(crate) update: Option<RunUpdate>,
     pub(crate) mail: Option<Box<MailChange>>,
+    pub(crate) leaves: Option<WorkflowId>,
 }
 
 #[derive(Debug)]
@@ -97,7 +101,9 @@ impl Work {
                 body: Blob::encode(&commit.journal),
                 update: commit.update,
                 mail: commit.mail.filter(|change| !change.is_empty()),
+                leaves: commit.leaves,
             })),
+            Fact::Turn(ask) => Self::Shared(Row::Turn(ask)),
             Fact::Request(request) => Self::Alone(Control::Request(request)),
             Fact::Emit(event) => Self::Alone(Control::Emit(Blob::encode(&event.body), event)),
             Fact::Refused(request) => Self::Shared(Row::Refused(Box::new(RefusedRow::new(request, refused_in_detail)))),
@@ -117,6 +123,7 @@ impl Work {
             Self::Shared(Row::Accept(row)) => (1, row.body.bytes.len() + row.event.headers.len()),
             Self::Shared(Row::Start(runs)) => (runs.len().max(1), 0),
             Self::Shared(Row::Run(row)) => (1, row.body.bytes.len()),
+            Self::Shared(Row::Turn(_)) => (1, 0),
             Self::Shared(Row::Refused(row)) => (1, row.request.body.len() + row.request.headers.len()),
             Self::Alone(Control::Emit(body, _)) => (1, body.bytes.len()),
             Self::Alone(Control::Request(request)) => (1, request.body.len()),

@@ -2,7 +2,8 @@
 //!
 //! An event goes with everything that came of it: its runs and their replays, journals, large values. In one
 //! transaction they stop being there; what a slice has no room for is noted in `dropped` and deleted by later slices.
-//! An event with an open run, or one that is still in somebody's inbox, stays, whatever the caller believed. One node at
+//! An event with an open run, or one that is still in somebody's inbox, stays, whatever the caller believed; so does one whose
+//! run keeps a lane, or is part of an open run's batch. One node at
 //! a time deletes: the others find the lock taken and have nothing to do.
 
 use weir_workflow_engine::Timestamp;
@@ -71,6 +72,12 @@ pub(crate) async fn prune(
             );
             connection.run(&text, vec![dedupe::first_day_kept(*now).into()]).await?
         }
+        Prune::Gates { now } => {
+            let text = format!(
+                "DELETE FROM gate WHERE id IN (SELECT id FROM gate WHERE idle_at < $1 AND waiting = 0 AND inside = 0 LIMIT {SLICE_ROWS})"
+            );
+            connection.run(&text, vec![now.as_unix_ms().into()]).await?
+        }
         Prune::Audit { before } => older(connection, "audit", *before).await?,
         Prune::Outgoing { before } => older(connection, "outgoing", *before).await?,
         Prune::History(wanted) => return history(connection, wanted).await.map(FactOutcome::Pruned),
@@ -137,6 +144,13 @@ async fn history(connection: &mut Connection, wanted: &[History]) -> Result<Remo
             kept.extend(number(&runs, place, 1));
         }
     }
+    let all = Ids::new(dialect, (0..runs.len()).filter_map(|place| number(&runs, place, 0)));
+    // A failed run that keeps its lane, and events for which the run of another one stands that is not over.
+    let text = "SELECT run.event_id FROM turn JOIN run ON run.id = turn.run_id WHERE turn.run_id {ids} \
+        UNION SELECT run.event_id FROM merged JOIN run ON run.id = merged.run_id JOIN run AS other ON other.id = merged.into_id \
+        WHERE merged.run_id {ids} AND other.status < 2";
+    let held = all.numbers(connection, text).await?;
+    kept.extend(held.iter().filter_map(|row| row.first().copied().flatten()));
     let gone = |id: Option<i64>| id.is_some_and(|id| !kept.contains(&id));
     let runs: Vec<i64> = (0..runs.len())
         .filter(|place| gone(number(&runs, *place, 1)))
@@ -155,7 +169,7 @@ async fn history(connection: &mut Connection, wanted: &[History]) -> Result<Remo
     removed.rows += of_events
         .run(connection, "DELETE FROM event_key WHERE event_id {ids}")
         .await?;
-    for table in ["wait", "inbox"] {
+    for table in ["wait", "inbox", "merged"] {
         let text = format!("DELETE FROM {table} WHERE run_id {{ids}}");
         removed.rows += of_runs.run(connection, &text).await?;
     }

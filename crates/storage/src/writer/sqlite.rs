@@ -4,6 +4,7 @@
 //! Here each fact runs its own statements in order. That is faster than statements of many rows (there is no
 //! network between us and the database), and a place in a journal that is taken fails its fact alone.
 
+mod gates;
 mod mail;
 
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use weir_workflow_engine::{EventId, RunId, Timestamp};
 
 use super::dedupe::{DedupeKey, KeyHash};
 use super::failure::{Failure, Offence};
+use super::gates::{GateWork, Moved};
 use super::prepare::{AcceptRow, JournalRow, RefusedRow, Row};
 use crate::codes::{event_source_code, run_status_code};
 use crate::fact::NewRun;
@@ -21,7 +23,7 @@ use crate::outcome::AcceptOutcome;
 use crate::writer::task::{Verdict, Written};
 
 /// Statements that stay prepared: those of this file and the plain ones.
-pub(crate) const STATEMENTS: usize = 64;
+pub(crate) const STATEMENTS: usize = 96;
 
 /// Writes the rows and commits; a verdict for each.
 pub(crate) fn write(connection: &mut Connection, node: &NodeIdentity, rows: &[&Row]) -> Result<Written, Failure> {
@@ -44,7 +46,7 @@ fn write_rows(transaction: &Transaction<'_>, node: &NodeIdentity, rows: &[&Row])
     for row in rows {
         let written = match row {
             Row::Accept(row) => batch.accept(row).map(Verdict::Accepted),
-            Row::Start(runs) => batch.runs(runs).map(|()| Verdict::Written),
+            Row::Start(runs) => batch.runs(runs).map(|()| Verdict::Started),
             Row::Run(row) => match batch.journal(row) {
                 Err(error) if matches!(Failure::of_sqlite(&error), Failure::Fact(Offence::Journal)) => {
                     Ok(Verdict::Stale)
@@ -52,11 +54,28 @@ fn write_rows(transaction: &Transaction<'_>, node: &NodeIdentity, rows: &[&Row])
                 written => written.map(|()| Verdict::Written),
             },
             Row::Refused(row) => batch.refused(row).map(|()| Verdict::Written),
+            Row::Turn(_) => Ok(Verdict::Written),
         };
         verdicts.push(written.map_err(|error| Failure::of_sqlite(&error))?);
     }
     let mailed = batch.mailed;
-    Ok(Written { verdicts, mailed })
+    let work = GateWork::collect(rows, |number, _| {
+        let verdict = verdicts.get(number);
+        matches!(
+            verdict,
+            Some(Verdict::Accepted(AcceptOutcome::New) | Verdict::Started | Verdict::Written)
+        )
+    });
+    let moved = if work.is_empty() {
+        Moved::default()
+    } else {
+        gates::settle(transaction, node, &work)?
+    };
+    Ok(Written {
+        verdicts,
+        mailed,
+        moved,
+    })
 }
 
 /// The open transaction. Statements are looked up once per batch at most.

@@ -4,6 +4,7 @@
 //! that fact stands alone. A commit whose result is unknown is never repeated. While the database is away, facts
 //! are answered at once instead of piling up, and the connection is tried again with growing pauses.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,6 +17,7 @@ use weir_workflow_engine::RunId;
 use super::checkpoint::Checkpoints;
 use super::connection::Connection;
 use super::failure::{Failure, Offence};
+use super::gates::Moved;
 use super::prepare::{Control, Row, Work};
 use super::seed::Target;
 use super::{Queued, Shared, config, control, mail, outgoing, postgres, retention, sqlite};
@@ -38,6 +40,7 @@ const STATEMENT_LIMIT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) enum Verdict {
     Accepted(AcceptOutcome),
+    Started,
     Written,
     Stale,
 }
@@ -49,6 +52,8 @@ pub(crate) struct Written {
     pub(crate) verdicts: Vec<Verdict>,
     /// Runs of this node that got mail.
     pub(crate) mailed: Vec<RunId>,
+    /// What became of runs at gates.
+    pub(crate) moved: Moved,
 }
 
 /// Why the task ended.
@@ -305,7 +310,11 @@ impl WriterTask {
 
     /// Answers, and hands over in memory. Nothing is answered before everything is handed over.
     fn committed(&mut self, part: Vec<Queued>, written: Written) {
-        let Written { verdicts, mailed } = written;
+        let Written {
+            verdicts,
+            mailed,
+            moved,
+        } = written;
         self.shared.succeeded();
         if let Some(checkpoints) = &mut self.checkpoints {
             checkpoints.committed();
@@ -315,6 +324,7 @@ impl WriterTask {
         counters
             .facts
             .fetch_add(u64::try_from(part.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.shared.moved(&moved);
         for (mut item, verdict) in part.into_iter().zip(verdicts) {
             let result = match verdict {
                 Verdict::Accepted(outcome) => {
@@ -325,12 +335,15 @@ impl WriterTask {
                     counter.fetch_add(1, Ordering::Relaxed);
                     if let Some(after_commit) = item.after_commit.take() {
                         // Somebody else's code must not end everybody's writing.
-                        if catch_unwind(AssertUnwindSafe(|| after_commit(&outcome))).is_err() {
+                        if catch_unwind(AssertUnwindSafe(|| after_commit(&outcome, &moved.held))).is_err() {
                             tracing::error!("the hand-off of an event panicked");
                         }
                     }
                     Ok(FactOutcome::Accepted(outcome))
                 }
+                Verdict::Started => Ok(FactOutcome::Started {
+                    held: held_of(&item.work, &moved.held),
+                }),
                 Verdict::Written => Ok(FactOutcome::Written),
                 Verdict::Stale => Err(WriteError::Stale),
             };
@@ -441,6 +454,17 @@ fn group(items: &mut Vec<Queued>) -> Vec<Vec<Queued>> {
         open = shared;
     }
     groups
+}
+
+/// Those runs of a start that may not start.
+fn held_of(work: &Work, held: &BTreeSet<RunId>) -> Vec<RunId> {
+    match work {
+        Work::Shared(Row::Start(runs)) => {
+            let ids = runs.iter().map(|run| run.id);
+            ids.filter(|run| held.contains(run)).collect()
+        }
+        Work::Shared(_) | Work::Alone(_) => Vec::new(),
+    }
 }
 
 fn rows(part: &[Queued]) -> Vec<&Row> {

@@ -28,7 +28,7 @@ async fn each_fact_is_answered(bed: &Bed) {
     for n in 0..700 {
         let mut accepted = bed.accepted(&format!("key {n}"));
         let (list, id) = (Arc::clone(&handed_over), accepted.event.id);
-        accepted.after_commit = Some(Box::new(move |outcome| list.lock().unwrap().push((id, *outcome))));
+        accepted.after_commit = Some(Box::new(move |outcome, _| list.lock().unwrap().push((id, *outcome))));
         pending.push((id, node.submit(Fact::Accept(accepted))));
     }
     for (id, pending) in pending {

@@ -235,6 +235,7 @@ async fn timers_are_counted_and_read(bed: &Bed) {
             journal: Vec::new(),
             update: Some(update),
             mail: None,
+            leaves: None,
         }))
         .await
         .unwrap();

@@ -114,6 +114,7 @@ async fn runs_by_page_and_filter(bed: &Bed) {
             journal: Vec::new(),
             update: Some(update),
             mail: None,
+            leaves: None,
         })));
     }
     join_all(pending).await;

@@ -51,6 +51,7 @@ fn commit(run: RunId, seq: i32, status: RunStatus, change: MailChange) -> Fact {
             error_step: None,
         }),
         mail: Some(Box::new(change)),
+        leaves: None,
     })
 }
 

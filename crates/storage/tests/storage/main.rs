@@ -8,6 +8,7 @@ mod claim;
 mod configuration;
 mod dedupe;
 mod failure;
+mod gates;
 mod lists;
 mod mail;
 mod proxy;

@@ -1,6 +1,6 @@
 //! A wire between the product and PostgreSQL that can be cut with a statement still in it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,6 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 /// What the next statement meets.
 #[derive(Default)]
 struct Cut {
+    /// Statements that went through.
+    executed: AtomicUsize,
     armed: AtomicBool,
     /// The bytes on their way, and the server's end of the wire.
     held: Mutex<Option<(Vec<u8>, OwnedWriteHalf)>>,
@@ -46,6 +48,11 @@ impl Proxy {
         proxy
     }
 
+    /// How many statements went through.
+    pub(crate) fn executed(&self) -> usize {
+        self.cut.executed.load(Ordering::SeqCst)
+    }
+
     /// Cuts the wire when the next statement is in it: the client learns nothing, the server has not seen it yet.
     pub(crate) fn cut(&self) {
         self.cut.armed.store(true, Ordering::SeqCst);
@@ -67,9 +74,11 @@ async fn relay(client: TcpStream, server: TcpStream, cut: Arc<Cut>) {
     let answers = tokio::spawn(async move {
         drop(tokio::io::copy(&mut from_server, &mut to_client).await);
     });
+    let mut frames = Frames::default();
     let mut buffer = vec![0; 1 << 16];
     while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
         let bytes = buffer.get(..length).unwrap_or_default();
+        cut.executed.fetch_add(frames.statements(bytes), Ordering::SeqCst);
         if cut.armed.swap(false, Ordering::SeqCst) {
             *cut.held.lock().unwrap() = Some((bytes.to_vec(), to_server));
             answers.abort();
@@ -80,4 +89,35 @@ async fn relay(client: TcpStream, server: TcpStream, cut: Arc<Cut>) {
         }
     }
     answers.abort();
+}
+
+/// What a client sends, cut into messages (PostgreSQL, "Message Formats"): a type and a length that counts itself. The
+/// first one of a connection has no type.
+#[derive(Default)]
+struct Frames {
+    begun: bool,
+    rest: Vec<u8>,
+}
+
+impl Frames {
+    /// How many statements are carried out by what was completed with these bytes.
+    fn statements(&mut self, bytes: &[u8]) -> usize {
+        self.rest.extend(bytes);
+        let mut found = 0;
+        loop {
+            let kind = usize::from(self.begun);
+            let Some(length) = self.rest.get(kind..kind + 4) else {
+                return found;
+            };
+            let length = usize::try_from(u32::from_be_bytes(length.try_into().unwrap())).unwrap() + kind;
+            if self.rest.len() < length {
+                return found;
+            }
+            // Execute, or a simple query.
+            found += usize::from(self.begun && matches!(self.rest[0], b'E' | b'Q'));
+            // The request for TLS is answered by one byte, and the first message comes after it.
+            self.begun |= length != 8;
+            self.rest.drain(..length);
+        }
+    }
 }

@@ -45,6 +45,7 @@ async fn replay(bed: &Bed, node: &Node, of: &History, status: RunStatus) -> RunI
         workflow_id: crate::support::WORKFLOW,
         version_id: weir_workflow_engine::VersionId::from_raw(31),
         started_at: at(0),
+        turn: None,
     };
     node.write(Fact::Start(vec![run])).await.unwrap();
     node.write(commit(id, 0, "again", Some(status))).await.unwrap();

@@ -75,6 +75,7 @@ async fn commits_of_one_run_keep_their_order(bed: &Bed) {
                 journal,
                 update: Some(update(n)),
                 mail: None,
+                leaves: None,
             }))
         })
         .collect();
@@ -112,7 +113,7 @@ async fn a_family_is_read_together(bed: &Bed) {
     };
     assert_eq!(
         node.write(Fact::Start(vec![replay.clone(), second.clone()])).await,
-        Ok(FactOutcome::Written)
+        Ok(FactOutcome::Started { held: Vec::new() })
     );
     for (n, run) in [root.id, replay.id, second.id].into_iter().enumerate() {
         node.write(commit(run, 0, &format!("journal {n}"), None)).await.unwrap();

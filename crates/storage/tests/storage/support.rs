@@ -218,6 +218,7 @@ impl Bed {
                 workflow_id: WORKFLOW,
                 version_id: VersionId::from_raw(31),
                 started_at: received_at,
+                turn: None,
             }],
             keys: Vec::new(),
             fires: None,
@@ -274,6 +275,7 @@ pub(crate) fn commit(run: RunId, seq: i32, journal: &str, status: Option<RunStat
         journal: journal.as_bytes().to_vec(),
         update,
         mail: None,
+        leaves: None,
     })
 }
 

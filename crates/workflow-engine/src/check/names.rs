@@ -11,7 +11,7 @@ use crate::definition::{Action, Definition, Join, OnError, Step, Trigger, Try};
 use crate::document::PathPart;
 use crate::expression::{Expression, Use};
 use crate::problem::Problem;
-use crate::run::{ARRIVED, EVENT_MEMBERS, STEP_ROOTS};
+use crate::run::{ARRIVED, BATCH, EVENT_MEMBERS, STEP_ROOTS};
 
 const RUN_MEMBERS: [&str; 6] = ["id", "root_id", "replay_of", "workflow", "version", "started_at"];
 const CONNECTION_MEMBERS: [&str; 4] = ["name", "connector", "account", "config"];
@@ -43,6 +43,8 @@ pub(super) struct Names<'a> {
     problems: &'a mut Vec<Problem>,
     /// Whether the trigger itself says `hydrate: never`.
     says_never: bool,
+    /// Whether a run stands for several events.
+    has_batch: bool,
     /// Every id of the document.
     ids: Vec<&'a str>,
     known: BTreeMap<&'a str, Known>,
@@ -87,6 +89,7 @@ impl<'a> Names<'a> {
                     ..
                 }
             ),
+            has_batch: definition.flow.batch.is_some(),
             ids: all,
             known: BTreeMap::new(),
             loops: BTreeMap::new(),
@@ -306,6 +309,7 @@ impl<'a> Names<'a> {
 
     fn problem(&self, used: &Use, pointer: &str) -> Option<Problem> {
         match used.root.as_str() {
+            "event" if used.first_key() == Some(BATCH) => self.batch(pointer),
             "event" => members(used, pointer, &EVENT_MEMBERS),
             "run" => members(used, pointer, &RUN_MEMBERS),
             "connection" => members(used, pointer, &CONNECTION_MEMBERS),
@@ -322,6 +326,11 @@ impl<'a> Names<'a> {
             name if self.items.contains(&name) => None,
             name => Some(self.unknown_root(name, pointer)),
         }
+    }
+
+    fn batch(&self, pointer: &str) -> Option<Problem> {
+        let message = "`event.batch` exists only in a workflow with `batch`";
+        (!self.has_batch).then(|| Problem::new(pointer, "unknown_path", message))
     }
 
     fn unknown_root(&self, name: &str, pointer: &str) -> Problem {

@@ -3,15 +3,29 @@
 use serde_json::Value;
 
 use super::fields::{Fields, wrong_type};
+use super::flow;
 use super::schedule::schedule;
 use super::steps::Steps;
-use super::{Definition, MAX_WORKFLOW_TIMEOUT, Trigger};
+use super::{Definition, FlowControl, MAX_WORKFLOW_TIMEOUT, Trigger};
 use crate::catalogue::HydrateMode;
 use crate::expression::Expression;
 use crate::problem::Problem;
 use crate::run::{EVENT_MEMBERS, TRIGGER_ROOTS};
 
-const WORKFLOW_KEYS: [&str; 6] = ["name", "description", "on", "steps", "on_failure", "timeout"];
+const WORKFLOW_KEYS: [&str; 12] = [
+    "name",
+    "description",
+    "on",
+    "lane",
+    "concurrency",
+    "throttle",
+    "debounce",
+    "batch",
+    "priority",
+    "steps",
+    "on_failure",
+    "timeout",
+];
 const EVENT_KEYS: [&str; 4] = ["event", "connection", "where", "hydrate"];
 /// The longest name of a workflow in bytes.
 ///
@@ -33,6 +47,14 @@ pub(super) fn definition(document: &Value) -> Result<Definition, Vec<Problem>> {
         }
         let on = fields.required("on", &mut problems);
         let trigger = on.and_then(|on| trigger(on, &mut problems));
+        let flow = FlowControl {
+            lane: flow::lane(&fields, &mut problems),
+            concurrency: flow::concurrency(&fields, &mut problems),
+            throttle: flow::throttle(&fields, &mut problems),
+            debounce: flow::debounce(&fields, &mut problems),
+            batch: flow::batch(&fields, &mut problems),
+            priority: flow::priority(&fields, &mut problems),
+        };
         let timeout = fields.span("timeout", MAX_WORKFLOW_TIMEOUT, &mut problems);
         let steps = fields.required("steps", &mut problems);
         let mut parser = Steps::new(&mut problems);
@@ -44,6 +66,7 @@ pub(super) fn definition(document: &Value) -> Result<Definition, Vec<Problem>> {
             name: name?.to_owned(),
             description: description.map(str::to_owned),
             trigger: trigger?,
+            flow,
             steps,
             on_failure: on_failure.unwrap_or_default(),
             timeout,
@@ -95,7 +118,7 @@ fn trigger(on: &Value, problems: &mut Vec<Problem>) -> Option<Trigger> {
     }
     let filter = fields.expression("where", problems);
     if let Some(filter) = &filter {
-        check_filter(filter, problems);
+        check_before_hydration("`where`", filter, "/on/where", problems);
     }
     let modes = [
         ("always", HydrateMode::Always),
@@ -120,22 +143,22 @@ fn trigger(on: &Value, problems: &mut Vec<Problem>) -> Option<Trigger> {
     })
 }
 
-/// `where` runs before hydration and sees little.
-fn check_filter(filter: &Expression, problems: &mut Vec<Problem>) {
-    for used in filter.uses() {
+/// What is computed before hydration sees little.
+pub(super) fn check_before_hydration(what: &str, expression: &Expression, place: &str, problems: &mut Vec<Problem>) {
+    for used in expression.uses() {
         if !TRIGGER_ROOTS.contains(&used.root.as_str()) {
             let message = format!(
-                "`where` runs before hydration and does not see `{}`; it sees {}",
+                "{what} runs before hydration and does not see `{}`; it sees {}",
                 used.root,
                 TRIGGER_ROOTS.join(", ")
             );
-            let problem = Problem::new("/on/where", "unknown_name", message);
+            let problem = Problem::new(place, "unknown_name", message);
             problems.push(problem.did_you_mean(&used.root, TRIGGER_ROOTS));
         } else if let ("event", Some(member)) = (used.root.as_str(), used.first_key())
             && !EVENT_MEMBERS.contains(&member)
         {
             let message = format!("`event` has no `{member}`; it has {}", EVENT_MEMBERS.join(", "));
-            problems.push(Problem::new("/on/where", "unknown_path", message).did_you_mean(member, EVENT_MEMBERS));
+            problems.push(Problem::new(place, "unknown_path", message).did_you_mean(member, EVENT_MEMBERS));
         }
     }
 }

@@ -1,11 +1,19 @@
 //! The JSON Schema of a workflow document, for editors. It says what [`super::parse`] takes; a test keeps them alike.
 
+mod flow;
+
 use serde_json::{Value, json};
 
 use super::{DEFAULT_CASE, MAX_APPROVERS, MAX_BRANCHES, MAX_CASES, MAX_CONCURRENCY, MAX_TRIES};
 use crate::schedule::{DEFAULT_CATCH_UP, MAX_CATCH_UP, MAX_CRON_BYTES, MAX_CRON_LINES};
 
 pub(super) fn workflow() -> Value {
+    let mut schema = document();
+    flow::add(&mut schema);
+    schema
+}
+
+fn document() -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Weir workflow",

@@ -33,6 +33,8 @@ pub(crate) const STEP_ROOTS: [&str; 9] = [
 ];
 /// The event that a step waits for, where it is looked at.
 pub(crate) const ARRIVED: &str = "arrived";
+/// The member of `event` that lists a batch; steps of workflows with `batch` see it.
+pub(crate) const BATCH: &str = "batch";
 /// The members of `event`.
 pub(crate) const EVENT_MEMBERS: [&str; 13] = [
     "id",
@@ -115,22 +117,31 @@ fn in_reference<'a>(event: &'a Event, path: &[PathPart]) -> Found<'a> {
     }
 }
 
+/// The event with all its members.
+pub(crate) fn whole_event(event: &Event) -> Value {
+    let member = |member: &str| in_event(event, &[PathPart::Key(member.to_owned())]).into_value();
+    let whole: Map<String, Value> = EVENT_MEMBERS
+        .iter()
+        .map(|name| ((*name).to_owned(), member(name)))
+        .collect();
+    Value::Object(whole)
+}
+
 /// The event at a path below `event`.
 fn in_event<'a>(event: &'a Event, path: &[PathPart]) -> Found<'a> {
     let Some((member, rest)) = key(path) else {
         if !path.is_empty() {
             return Found::Missing;
         }
-        let mut whole = Map::new();
-        for member in EVENT_MEMBERS {
-            let found = in_event(event, &[PathPart::Key(member.to_owned())]);
-            whole.insert(member.to_owned(), found.into_value());
-        }
-        return Found::Owned(Value::Object(whole));
+        return Found::Owned(whole_event(event));
     };
     match member {
         "data" => in_document(&event.data, rest),
         "body" => in_document(&event.body, rest),
+        BATCH => match &event.batch {
+            Some(batch) => in_document(batch, rest),
+            None => in_value(Value::Null, rest),
+        },
         "id" => in_text(&event.id, rest),
         "type" => in_text(&event.kind, rest),
         "ref" => in_reference(event, rest),

@@ -32,13 +32,15 @@ fn the_document_itself() {
         ],
     );
     check(
-        &format!("name: t\non: {{ event: stripe.charge.refunded }}\nlane: \"{{{{ event.id }}}}\"\n{steps}"),
-        &["/lane: `lane` is not supported here; supported: name, description, on, steps, on_failure, timeout"],
+        &format!("name: t\non: {{ event: stripe.charge.refunded }}\nlain: \"{{{{ event.id }}}}\"\n{steps}"),
+        &[
+            "/lain: `lain` is not supported here; supported: name, description, on, lane, concurrency, throttle, debounce, batch, priority, steps, on_failure, timeout (did you mean `lane`?)",
+        ],
     );
     check(
         &format!("nmae: t\non: {{ event: stripe.charge.refunded }}\n{steps}"),
         &[
-            "/nmae: `nmae` is not supported here; supported: name, description, on, steps, on_failure, timeout (did you mean `name`?)",
+            "/nmae: `nmae` is not supported here; supported: name, description, on, lane, concurrency, throttle, debounce, batch, priority, steps, on_failure, timeout (did you mean `name`?)",
             "/: `name` is missing",
         ],
     );

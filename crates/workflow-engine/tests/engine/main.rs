@@ -11,6 +11,7 @@ mod effects;
 mod expressions;
 mod failures;
 mod flow;
+mod gates;
 mod hydration;
 mod limits;
 mod own;

@@ -182,6 +182,7 @@ pub(crate) fn event(data: Value) -> Event {
         connection: Some("stripe".to_owned()),
         endpoint: Some("main".to_owned()),
         scheduled_for: None,
+        batch: None,
     }
 }
 

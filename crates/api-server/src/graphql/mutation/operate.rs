@@ -8,6 +8,7 @@ use super::input_id;
 use crate::auth::Permission;
 use crate::problem::Code;
 use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
+use weir_orchestrator::control::ControlError;
 use weir_orchestrator::operate::AskError;
 use weir_workflow_engine::RunId;
 
@@ -67,6 +68,36 @@ impl OperateMutations {
         };
         let asked = orchestrator.run_resume(workspace, &caller.actor(), id).await;
         payload(id, asked)
+    }
+
+    /// Lets a lane go on that a failed run keeps (`on_block: hold`). The run stays as it is. Needs `RUN_OPERATE`.
+    async fn lane_release(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which lane.")] input: LaneReleaseInput,
+    ) -> ApiResult<RunOperatePayload> {
+        let caller = Caller::of(ctx);
+        let (orchestrator, workspace) = caller.orchestrator(Permission::RunOperate)?;
+        let id = match input_id::<RunId>(&input.run_id, "runId") {
+            Ok(id) => id,
+            Err(user_errors) => return Ok(RunOperatePayload::wrong(user_errors)),
+        };
+        match orchestrator.lane_release(workspace, &caller.actor(), id).await {
+            Ok(_) => Ok(RunOperatePayload {
+                run: Some(id),
+                user_errors: Vec::new(),
+            }),
+            Err(ControlError::Unavailable(cause)) => {
+                tracing::warn!(run.id = %id, "the release of a lane was not stored: {cause}");
+                let message = "the database did not confirm it; look before you try again".to_owned();
+                Err(ApiError::new(Code::DatabaseUnavailable, message))
+            }
+            Err(_) => {
+                let message = "this run keeps no lane; `heldLanes` lists those that do";
+                let error = UserError::input(UserErrorCode::NotFound, "runId", message);
+                Ok(RunOperatePayload::wrong(vec![error]))
+            }
+        }
     }
 
     /// Decides for or against what an `approve` step asks. The first decision counts. Needs `RUN_APPROVE`.
@@ -143,6 +174,13 @@ pub(crate) struct RunPauseInput {
 #[derive(Debug, InputObject)]
 pub(crate) struct RunResumeInput {
     /// The run.
+    run_id: ID,
+}
+
+/// Which lane.
+#[derive(Debug, InputObject)]
+pub(crate) struct LaneReleaseInput {
+    /// The failed run that keeps it.
     run_id: ID,
 }
 

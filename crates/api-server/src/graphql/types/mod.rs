@@ -8,6 +8,7 @@ pub(crate) mod endpoint;
 pub(crate) mod event;
 pub(crate) mod exchange;
 pub(crate) mod header;
+pub(crate) mod lane;
 pub(crate) mod node;
 pub(crate) mod outgoing;
 pub(crate) mod refused_request;

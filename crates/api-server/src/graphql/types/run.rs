@@ -4,6 +4,7 @@ use super::super::caller::Caller;
 use super::super::errors::{ApiError, ApiResult};
 use super::super::scalars::DateTime;
 use super::event::{self, Event};
+use super::lane::WaitingFor;
 use super::long_to_int;
 use super::step::Step;
 use super::workflow::{Workflow, WorkflowVersion, load_version};
@@ -119,6 +120,35 @@ impl Run {
         }))
     }
 
+    /// What it waits for before it starts. Null: it has started, or is over.
+    async fn waiting_for(&self, ctx: &Context<'_>) -> ApiResult<Option<WaitingFor>> {
+        if self.row.status != Stored::Queued {
+            return Ok(None);
+        }
+        let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
+        let found = store
+            .run_waiting_for(workspace, self.row.id)
+            .await
+            .map_err(|error| ApiError::internal("reading what a run waits for", &error))?;
+        Ok(found.map(WaitingFor::from))
+    }
+
+    /// The run that stands for its event instead of it, when it is `MERGED`.
+    async fn merged_into(&self, ctx: &Context<'_>) -> ApiResult<Option<Run>> {
+        if self.row.status != Stored::Merged {
+            return Ok(None);
+        }
+        let (store, _workspace) = Caller::of(ctx).read(Permission::RunRead)?;
+        let found = store
+            .run_merged_into(self.row.id)
+            .await
+            .map_err(|error| ApiError::internal("reading where a run went", &error))?;
+        match found {
+            Some(id) => load(ctx, id).await,
+            None => Ok(None),
+        }
+    }
+
     /// The first run of its family: itself, or for a replay the run that was replayed first.
     async fn root_id(&self) -> ID {
         self.row.root_id.to_string().into()
@@ -185,6 +215,8 @@ pub(crate) struct RunError {
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 pub(crate) enum RunStatus {
+    /// Has not started: `waitingFor` says why.
+    Queued,
     /// Begins nothing until somebody lets it go on.
     Paused,
     /// Under way.
@@ -197,17 +229,21 @@ pub(crate) enum RunStatus {
     Failed,
     /// Stopped by a person.
     Canceled,
+    /// Never started: `mergedInto` stands for its event.
+    Merged,
 }
 
 impl From<Stored> for RunStatus {
     fn from(status: Stored) -> Self {
         match status {
+            Stored::Queued => RunStatus::Queued,
             Stored::Paused => RunStatus::Paused,
             Stored::Running => RunStatus::Running,
             Stored::Waiting => RunStatus::Waiting,
             Stored::Succeeded => RunStatus::Succeeded,
             Stored::Failed => RunStatus::Failed,
             Stored::Canceled => RunStatus::Canceled,
+            Stored::Merged => RunStatus::Merged,
         }
     }
 }
@@ -215,12 +251,14 @@ impl From<Stored> for RunStatus {
 impl From<RunStatus> for Stored {
     fn from(status: RunStatus) -> Self {
         match status {
+            RunStatus::Queued => Stored::Queued,
             RunStatus::Paused => Stored::Paused,
             RunStatus::Running => Stored::Running,
             RunStatus::Waiting => Stored::Waiting,
             RunStatus::Succeeded => Stored::Succeeded,
             RunStatus::Failed => Stored::Failed,
             RunStatus::Canceled => Stored::Canceled,
+            RunStatus::Merged => Stored::Merged,
         }
     }
 }

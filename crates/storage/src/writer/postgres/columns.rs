@@ -130,6 +130,7 @@ impl Columns {
                         updates.insert(row.run, update);
                     }
                 }
+                Row::Turn(_) => {}
                 Row::Refused(row) => {
                     let request = &row.request;
                     let endpoint = request.endpoint.map(|id| id.as_raw());

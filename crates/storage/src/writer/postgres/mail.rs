@@ -100,7 +100,7 @@ impl MailColumns {
                         columns.ends.push((key, run, at.map_or(0, Timestamp::as_unix_ms)));
                     }
                 }
-                Row::Accept(_) | Row::Start(_) | Row::Refused(_) => {}
+                Row::Accept(_) | Row::Start(_) | Row::Refused(_) | Row::Turn(_) => {}
             }
         }
         let idle = columns.locks.is_empty()

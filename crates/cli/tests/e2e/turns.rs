@@ -1,0 +1,258 @@
+//! Runs that wait for their turn, through SIGKILL: in order, once, and nobody for ever.
+
+use crate::support::{MASTER_KEY, PostgresDatabase, SOON, Server, eventually, stderr, stdout};
+use crate::upstream::Upstream;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashSet};
+
+/// Changes of each order.
+const CHANGES: u64 = 6;
+const ORDERS: [&str; 4] = ["a", "b", "c", "d"];
+
+fn documents(upstream: &Upstream, flow: &str, body: &str) -> String {
+    format!(
+        r#"
+kind: Connection
+name: log
+connector: http
+config: {{ base_url: "{url}", idempotency: {{ header: Idempotency-Key }} }}
+---
+kind: Endpoint
+name: shop
+connector: generic
+verify: {{ token: {{ at: "header:X-Shop-Token" }} }}
+secrets: [shop-token-0123456789]
+---
+kind: Workflow
+name: changes
+on: {{ event: generic.order.changed }}
+{flow}
+steps:
+  - {{ id: bad, when: "{{{{ event.data.bad | default(false) }}}}", stop: {{ status: failed, reason: bad }} }}
+  - {{ id: note, call: http.request, connection: log, with: {{ method: POST, path: /notes, body: {body} }} }}
+  - {{ id: pause, sleep: 100ms }}
+"#,
+        url = upstream.url,
+    )
+}
+
+async fn start(upstream: &Upstream, flow: &str, body: &str) -> Server {
+    let server = Server::start_with(&[("WEIR_EGRESS_ALLOW", "127.0.0.0/8")]).await;
+    server.apply(&documents(upstream, flow, body));
+    server
+}
+
+async fn send(server: &Server, order: &str, change: u64, bad: bool) {
+    let body = json!({
+        "type": "order.changed", "event_id": format!("{order}-{change}"), "id": format!("{order}-{change}"),
+        "order": order, "change": change, "bad": bad,
+    });
+    let answer = server
+        .hook("shop", &[("x-shop-token", "shop-token-0123456789")], body.to_string())
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+}
+
+/// What the upstream was told, each request once, in the order of their first arrival.
+fn notes(upstream: &Upstream) -> Vec<Value> {
+    let mut seen = HashSet::new();
+    let requests = upstream.requests().into_iter();
+    requests
+        .filter(|request| seen.insert(request.header("idempotency-key").unwrap().to_owned()))
+        .map(|request| serde_json::from_slice(&request.body).unwrap())
+        .collect()
+}
+
+async fn done(server: &Server, count: usize) {
+    eventually(&format!("{count} runs are done"), SOON, async || {
+        (server.runs(&["--status", "succeeded"]).len() == count).then_some(())
+    })
+    .await;
+    for status in ["queued", "running", "waiting"] {
+        assert_eq!(server.runs(&["--status", status]).len(), 0, "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_order_is_told_in_order_whenever_the_process_dies() {
+    let upstream = Upstream::start().await;
+    let body = r#"{ order: "{{ event.data.order }}", change: "{{ event.data.change }}" }"#;
+    let flow = "lane: \"order {{ event.data.order }}\"\nconcurrency: 3";
+    let mut server = start(&upstream, flow, body).await;
+    for change in 1..=CHANGES {
+        for order in ORDERS {
+            send(&server, order, change, false).await;
+        }
+        if change % 2 == 0 {
+            server.kill();
+            server.start_again().await;
+        }
+    }
+    told_in_order(&server, &upstream).await;
+}
+
+/// Every change of every order was told once, and those of each order one after the other.
+async fn told_in_order(server: &Server, upstream: &Upstream) {
+    done(server, ORDERS.len() * usize::try_from(CHANGES).unwrap()).await;
+    let mut told: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for note in notes(upstream) {
+        let order = note["order"].as_str().unwrap().to_owned();
+        told.entry(order).or_default().push(note["change"].as_u64().unwrap());
+    }
+    let all: Vec<u64> = (1..=CHANGES).collect();
+    for order in ORDERS {
+        assert_eq!(told[order], all, "order {order}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_keep_one_order_and_one_takes_over_from_the_other() {
+    let database = PostgresDatabase::create("turns").await;
+    let upstream = Upstream::start().await;
+    let settings = |node| {
+        [
+            ("WEIR_EGRESS_ALLOW", "127.0.0.0/8"),
+            ("WEIR_DATABASE_URL", database.url.as_str()),
+            ("WEIR_MASTER_KEY", MASTER_KEY),
+            ("WEIR_NODE", node),
+        ]
+    };
+    let body = r#"{ order: "{{ event.data.order }}", change: "{{ event.data.change }}" }"#;
+    let flow = "lane: \"order {{ event.data.order }}\"\nconcurrency: 3";
+    let mut first = Server::start_with(&settings("one")).await;
+    first.apply(&documents(&upstream, flow, body));
+    let mut second = Server::start_with(&settings("two")).await;
+    for change in 1..=CHANGES {
+        for order in ORDERS {
+            let node = if change % 2 == 0 { &first } else { &second };
+            send(node, order, change, false).await;
+        }
+    }
+    second.kill();
+    told_in_order(&first, &upstream).await;
+    assert_eq!(first.stop().await, Some(0), "{}", first.log());
+    database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_order_holds_its_own_lane_until_a_person_lets_it_go() {
+    let upstream = Upstream::start().await;
+    let body = r#"{ order: "{{ event.data.order }}", change: "{{ event.data.change }}" }"#;
+    let flow = "lane: { key: \"{{ event.data.order }}\", on_block: hold }";
+    let mut server = start(&upstream, flow, body).await;
+    send(&server, "a", 1, true).await;
+    send(&server, "a", 2, false).await;
+    send(&server, "b", 1, false).await;
+    done_in(&server, "succeeded", 1).await;
+    let failed = done_in(&server, "failed", 1).await;
+    server.kill();
+    server.start_again().await;
+    let waiting = done_in(&server, "queued", 1).await;
+    let holder = failed[0]["id"].as_str().unwrap();
+    assert_eq!(waiting[0]["waitingFor"]["heldBy"]["id"], failed[0]["id"]);
+    let told = stdout(&server.weir(&["run", "show", waiting[0]["id"].as_str().unwrap()]));
+    assert!(
+        told.contains(&format!("waits for its lane, held by {holder}")),
+        "{told}"
+    );
+    let held = server.list(&["lanes", "--json"]);
+    assert_eq!((held.len(), held[0]["runId"].as_str()), (1, Some(holder)));
+    // One that waits can be ended, and never begins.
+    send(&server, "a", 3, false).await;
+    let newest = done_in(&server, "queued", 2).await[0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let canceled = server.weir(&["run", "cancel", &newest]);
+    assert!(canceled.status.success(), "{}", stderr(&canceled));
+    done_in(&server, "canceled", 1).await;
+    let wrong = server.weir(&["run", "release", &newest]);
+    assert!(
+        !wrong.status.success() && stderr(&wrong).contains("keeps no lane"),
+        "{}",
+        stderr(&wrong)
+    );
+    let released = server.weir(&["run", "release", holder]);
+    assert!(released.status.success(), "{}", stderr(&released));
+    done(&server, 2).await;
+    assert_eq!(server.list(&["lanes", "--json"]).len(), 0);
+    assert_eq!(notes(&upstream).len(), 2);
+}
+
+async fn done_in(server: &Server, status: &str, count: usize) -> Vec<Value> {
+    eventually(&format!("{count} runs are {status}"), SOON, async || {
+        let runs = server.runs(&["--status", status]);
+        (runs.len() == count).then_some(runs)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_gathered_over_a_crash() {
+    let upstream = Upstream::start().await;
+    let body = r#"{ changes: "{{ event.batch | map(attribute='data') | map(attribute='change') | list }}" }"#;
+    let mut server = start(
+        &upstream,
+        "batch: { key: \"{{ event.data.order }}\", size: 4, for: 3s }",
+        body,
+    )
+    .await;
+    for change in 1..=3 {
+        send(&server, "a", change, false).await;
+    }
+    server.kill();
+    server.start_again().await;
+    // A repeat of an event is no new one.
+    send(&server, "a", 3, false).await;
+    done(&server, 1).await;
+    assert_eq!(notes(&upstream), [json!({ "changes": [1, 2, 3] })]);
+    let merged = server.runs(&["--status", "merged"]);
+    let run = &server.runs(&["--status", "succeeded"])[0];
+    assert!(merged.len() == 2 && merged.iter().all(|other| other["mergedInto"]["id"] == run["id"]));
+    for change in 4..=7 {
+        send(&server, "a", change, false).await;
+    }
+    done(&server, 2).await;
+    assert_eq!(notes(&upstream)[1], json!({ "changes": [4, 5, 6, 7] }));
+    // The replay works on the same events, and tells nobody a second time.
+    let replayed = server.weir(&["run", "replay", run["id"].as_str().unwrap(), "--yes"]);
+    assert!(replayed.status.success(), "{}", stderr(&replayed));
+    done(&server, 3).await;
+    assert_eq!(notes(&upstream).len(), 2);
+    let other = server.weir(&["run", "replay", merged[0]["id"].as_str().unwrap(), "--yes"]);
+    assert!(stderr(&other).contains("stands for its event"), "{}", stderr(&other));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_and_a_throttle_outlive_the_process() {
+    let upstream = Upstream::start().await;
+    let body = r#"{ order: "{{ event.data.order }}", change: "{{ event.data.change }}" }"#;
+    let flow = "debounce: { key: \"{{ event.data.order }}\", for: 1s }\nthrottle: { limit: 1, per: 1s }";
+    let mut server = start(&upstream, flow, body).await;
+    for order in ["a", "b", "c"] {
+        for change in 1..=3 {
+            send(&server, order, change, false).await;
+        }
+    }
+    server.kill();
+    server.start_again().await;
+    done(&server, 3).await;
+    let mut told = notes(&upstream);
+    told.sort_by_key(|note| note["order"].to_string());
+    let last = |order: &str| json!({ "order": order, "change": 3 });
+    assert_eq!(told, [last("a"), last("b"), last("c")]);
+    let mut starts: Vec<i64> = server
+        .runs(&["--status", "succeeded"])
+        .iter()
+        .map(|run| millis(&run["finishedAt"]))
+        .collect();
+    starts.sort_unstable();
+    // Each ends a tenth of a second after it began, a little more or less.
+    assert!(starts.windows(2).all(|two| two[1] - two[0] >= 700), "{starts:?}");
+}
+
+fn millis(time: &Value) -> i64 {
+    chrono::DateTime::parse_from_rfc3339(time.as_str().unwrap())
+        .unwrap()
+        .timestamp_millis()
+}

@@ -1,0 +1,164 @@
+//! What runs wait for, and lanes that wait for a person.
+
+use std::collections::BTreeMap;
+
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use weir_workflow_engine::{EventId, GateKind, MAX_BATCH, RunId, Timestamp, WorkflowId, WorkspaceId};
+
+use super::{Store, page_limit, time};
+use crate::entity::{gate, merged, run, turn};
+use crate::error::ReadError;
+use crate::gates::gate_kind;
+use crate::page::Page;
+
+/// Counting those ahead stops here.
+const AHEAD_LIMIT: u64 = 1000;
+
+/// What a run waits for before it starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitingFor {
+    /// The kind of gate.
+    pub kind: GateKind,
+    /// The author's key; empty when the gate is the same for the whole workflow.
+    pub key: String,
+    /// When the run was accepted.
+    pub since: Timestamp,
+    /// Runs that wait there and go first, counted up to 1,000.
+    pub ahead: u64,
+    /// Runs that have passed and are not over.
+    pub inside: u32,
+    /// The failed run that keeps the lane until a person has dealt with it.
+    pub held_by: Option<RunId>,
+}
+
+/// A lane that a failed run keeps until a person has dealt with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldLane {
+    /// The failed run.
+    pub run: RunId,
+    /// Its workflow.
+    pub workflow: WorkflowId,
+    /// The author's key.
+    pub key: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// How many runs wait.
+    pub waiting: u32,
+}
+
+impl Store {
+    /// What a run waits for before it starts; `None` when it does not.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn run_waiting_for(&self, workspace: WorkspaceId, run: RunId) -> Result<Option<WaitingFor>, ReadError> {
+        let standing = turn::Entity::find_by_id(run.as_raw()).filter(turn::Column::WorkspaceId.eq(workspace.as_raw()));
+        let Some(standing) = standing.one(&self.db).await? else {
+            return Ok(None);
+        };
+        let Some(id) = standing.gate_id else { return Ok(None) };
+        let Some(gate) = gate::Entity::find_by_id(id.clone()).one(&self.db).await? else {
+            return Ok(None);
+        };
+        let ahead = turn::Entity::find()
+            .select_only()
+            .column(turn::Column::RunId)
+            .filter(turn::Column::GateId.eq(id))
+            .filter(Expr::cust("gate_id IS NOT NULL"))
+            .filter(turn::Column::Place.lt(standing.place))
+            .limit(AHEAD_LIMIT)
+            .into_tuple::<i64>()
+            .all(&self.db)
+            .await?;
+        let kind = gate_kind(i64::from(gate.kind)).ok_or_else(|| ReadError::Corrupt {
+            row: format!("the gate of {run}"),
+            reason: format!("kind {} is not known", gate.kind),
+        })?;
+        Ok(Some(WaitingFor {
+            kind,
+            key: gate.name,
+            since: time(standing.position / 1000),
+            ahead: u64::try_from(ahead.len()).unwrap_or(AHEAD_LIMIT),
+            inside: u32::try_from(gate.inside).unwrap_or_default(),
+            held_by: gate.holder.map(RunId::from_raw),
+        }))
+    }
+
+    /// The run that took the place of this one. Over all tenants: the caller has seen the run.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn run_merged_into(&self, run: RunId) -> Result<Option<RunId>, ReadError> {
+        let found = merged::Entity::find_by_id(run.as_raw()).one(&self.db).await?;
+        Ok(found.map(|row| RunId::from_raw(row.into_id)))
+    }
+
+    /// The events that a run stands for, its own first, the others in the order of acceptance.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn run_batch_events(&self, workspace: WorkspaceId, run: RunId) -> Result<Vec<EventId>, ReadError> {
+        let members = merged::Entity::find()
+            .select_only()
+            .column(merged::Column::RunId)
+            .filter(merged::Column::IntoId.eq(run.as_raw()))
+            .order_by_asc(merged::Column::Place)
+            .limit(u64::from(MAX_BATCH))
+            .into_tuple::<i64>()
+            .all(&self.db)
+            .await?;
+        let mut runs = vec![run.as_raw()];
+        runs.extend(members);
+        let rows = run::Entity::find()
+            .select_only()
+            .column(run::Column::Id)
+            .column(run::Column::EventId)
+            .filter(run::Column::WorkspaceId.eq(workspace.as_raw()))
+            .filter(run::Column::Id.is_in(runs.clone()))
+            .into_tuple::<(i64, i64)>()
+            .all(&self.db)
+            .await?;
+        let events: BTreeMap<i64, i64> = rows.into_iter().collect();
+        let found = runs.iter().filter_map(|run| events.get(run).copied());
+        Ok(found.map(EventId::from_raw).collect())
+    }
+
+    /// A page of lanes that wait for a person, those with the newest runs first; with `run` only the one it keeps.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn held_lanes(
+        &self,
+        workspace: WorkspaceId,
+        run: Option<RunId>,
+        before: Option<RunId>,
+        limit: u32,
+    ) -> Result<Page<HeldLane, RunId>, ReadError> {
+        let limit = page_limit(limit);
+        let mut held = gate::Entity::find()
+            .filter(gate::Column::WorkspaceId.eq(workspace.as_raw()))
+            .filter(Expr::cust("holder IS NOT NULL AND kind = 0"))
+            .filter(gate::Column::Holder.lt(before.map_or(i64::MAX, RunId::as_raw)))
+            .order_by_desc(gate::Column::Holder)
+            .limit(limit);
+        if let Some(run) = run {
+            held = held.filter(gate::Column::Holder.eq(run.as_raw()));
+        }
+        let rows: Vec<HeldLane> = held
+            .all(&self.db)
+            .await?
+            .into_iter()
+            .map(|row| HeldLane {
+                run: RunId::from_raw(row.holder.unwrap_or_default()),
+                workflow: WorkflowId::from_raw(row.workflow_id),
+                key: row.name,
+                since: time(row.since.unwrap_or_default()),
+                waiting: u32::try_from(row.waiting).unwrap_or_default(),
+            })
+            .collect();
+        let full = u64::try_from(rows.len()).unwrap_or(u64::MAX) >= limit;
+        let next = rows.last().filter(|_| full).map(|row| row.run);
+        Ok(Page { rows, next })
+    }
+}
