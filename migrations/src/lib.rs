@@ -11,6 +11,7 @@ mod m20261101_000003_mail;
 mod m20261101_000004_flow;
 mod m20261101_000005_schedules;
 mod m20261101_000006_retention;
+mod m20261101_000007_operating;
 
 pub use sea_orm_migration::IntoSchemaManagerConnection;
 pub use sea_orm_migration::prelude::MigratorTrait;
@@ -30,6 +31,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261101_000004_flow::Migration),
             Box::new(m20261101_000005_schedules::Migration),
             Box::new(m20261101_000006_retention::Migration),
+            Box::new(m20261101_000007_operating::Migration),
         ]
     }
 }

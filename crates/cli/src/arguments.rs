@@ -73,7 +73,7 @@ Example:
     Runs(RunsArguments),
     /// List the workflows, what starts them, and when those that the clock starts go next.
     Workflows(WorkflowsArguments),
-    /// Look at a run, start one, hold or end one, or replay one.
+    /// Look at a run, start one, hold or end one, retry or replay one, or decide about its effects.
     #[command(subcommand)]
     Run(RunCommand),
     /// List the decisions that people are asked for.
@@ -86,6 +86,15 @@ Example:
     Approve(DecisionArguments),
     /// Decide against what a step of a run asks.
     Reject(DecisionArguments),
+    /// See why runs failed, by cause, and note what became of it.
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
+    /// See versions of a workflow and what differs between them, publish, roll back.
+    #[command(subcommand)]
+    Workflow(WorkflowCommand),
+    /// Replay many runs at once, and watch or stop that.
+    #[command(subcommand)]
+    Bulk(BulkCommand),
     /// List the webhook requests that were refused, and why.
     Refused(RefusedArguments),
     /// Work with connector manifests.
@@ -398,18 +407,294 @@ pub(crate) enum RunCommand {
         #[arg(value_name = "RUN")]
         id: String,
     },
-    /// Run it again, after showing what would happen.
+    /// Say what became of an effect whose fate nobody knows. Nothing is sent by it; retry the run afterwards.
+    #[command(after_help = "Examples:
+  weir run resolve run_0abc… --look
+  weir run resolve run_0abc… pay --happened --output '{\"id\": \"re_1\"}' --note 'seen in the dashboard'
+  weir run resolve run_0abc… pay --not-happened")]
+    Resolve {
+        #[command(flatten)]
+        server: ServerArguments,
+        #[command(flatten)]
+        arguments: ResolveArguments,
+    },
+    /// Run a failed run again from the failed step, after showing what would happen.
+    #[command(
+        after_help = "What came before is taken over as it was; effects that are known to have happened are not sent again.
+Examples:
+  weir run retry run_0abc…
+  weir run retry run_0abc… --live --yes
+  weir run retry run_0abc… --body fixed.json"
+    )]
+    Retry {
+        #[command(flatten)]
+        server: ServerArguments,
+        #[command(flatten)]
+        arguments: ReplayArguments,
+    },
+    /// Run it again from the start, after showing what would happen.
     #[command(after_help = "Effects that are known to have happened are answered from their record, not sent again.")]
     Replay {
         #[command(flatten)]
         server: ServerArguments,
-        /// The run to repeat.
-        #[arg(value_name = "RUN")]
-        id: String,
-        /// Do not ask.
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        arguments: ReplayArguments,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArguments {
+    /// The run to repeat.
+    #[arg(value_name = "RUN")]
+    pub(crate) id: String,
+    /// Begin at this step; what came before is taken over as it was.
+    #[arg(long, value_name = "STEP")]
+    pub(crate) from: Option<String>,
+    /// On the version that is published now, not on the one the run was pinned to.
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// A file with what stands in the place of the event's body, JSON; - for standard input.
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) body: Option<PathBuf>,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResolveArguments {
+    /// The run that ended with `effect_unknown`.
+    #[arg(value_name = "RUN")]
+    pub(crate) id: String,
+    /// Path of the step, as `weir run show` tells it. Default: the only one that is unknown.
+    #[arg(value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    #[command(flatten)]
+    pub(crate) verdict: VerdictArguments,
+    /// With --happened: what later steps see as its output, JSON. Default: null.
+    #[arg(long, value_name = "JSON", requires = "happened")]
+    pub(crate) output: Option<String>,
+    /// Why, for those who look later.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) note: Option<String>,
+}
+
+/// What became of it.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct VerdictArguments {
+    /// It took place: it is never sent again.
+    #[arg(long)]
+    pub(crate) happened: bool,
+    /// It did not take place: the next retry sends it.
+    #[arg(long)]
+    pub(crate) not_happened: bool,
+    /// Let Weir ask the provider, where the connector says how.
+    #[arg(long)]
+    pub(crate) look: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLettersCommand {
+    /// List the causes for which runs failed, the last failed first.
+    List {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// Only those of this workflow, by name.
+        #[arg(long, value_name = "NAME")]
+        workflow: Option<String>,
+        /// Only those that stand here.
+        #[arg(long, value_name = "STATE", default_value = "open")]
+        state: DeadLetterState,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one cause with its last runs.
+    Show {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// The cause, e.g. cause_01h2….
+        #[arg(value_name = "CAUSE")]
+        id: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Note that it is taken care of, that nobody has to, or that it is open again.
+    #[command(after_help = "Example:
+  weir dead-letters mark cause_0abc… resolved --note 'the key was renewed'")]
+    Mark {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// The cause.
+        #[arg(value_name = "CAUSE")]
+        id: String,
+        /// What to note. What is resolved opens again when another run fails for the same cause; what is ignored does not.
+        #[arg(value_name = "MARK")]
+        mark: DeadLetterState,
+        /// Why, for those who look later.
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeadLetterState {
+    Open,
+    Resolved,
+    Ignored,
+}
+
+impl DeadLetterState {
+    /// The name in GraphQL.
+    pub(crate) fn wire(self) -> &'static str {
+        match self {
+            DeadLetterState::Open => "OPEN",
+            DeadLetterState::Resolved => "RESOLVED",
+            DeadLetterState::Ignored => "IGNORED",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkflowCommand {
+    /// List the versions, newest first.
+    Versions {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// Name of the workflow.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Show what differs between two versions, step by step.
+    #[command(
+        after_help = "Without versions: what is live and the draft, or else the version before and what is live."
+    )]
+    Diff {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// Name of the workflow.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Number of the older version.
+        #[arg(value_name = "A")]
+        from: Option<u32>,
+        /// Number of the newer version.
+        #[arg(value_name = "B")]
+        to: Option<u32>,
+        /// As a unified diff of the documents.
+        #[arg(long)]
+        text: bool,
+    },
+    /// Publish the draft.
+    Publish {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// Name of the workflow.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Publish an older version again, as a new version with its content.
+    RollBack {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// Name of the workflow.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Number of the version.
+        #[arg(value_name = "VERSION")]
+        version: u32,
+    },
+    /// Throw the draft away.
+    DiscardDraft {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// Name of the workflow.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BulkCommand {
+    /// Replay every run that fits, after showing in sum what would happen. It goes on in the server, behind live events.
+    #[command(after_help = "Examples:
+  weir bulk replay --workflow payment-to-crm --code http_503
+  weir bulk replay --code http_422 --step mail --live --since 2026-11-25T00:00:00Z")]
+    Replay {
+        #[command(flatten)]
+        server: ServerArguments,
+        #[command(flatten)]
+        arguments: BulkReplayArguments,
+    },
+    /// List operations on many runs.
+    List {
+        #[command(flatten)]
+        server: ServerArguments,
+        #[command(flatten)]
+        list: ListArguments,
+    },
+    /// Show how far an operation is, and what was left out.
+    Show {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// The operation, e.g. bulk_01h2….
+        #[arg(value_name = "OPERATION")]
+        id: String,
+        /// Follow it to its end.
+        #[arg(long)]
+        wait: bool,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop an operation: no further run has its turn, what was started goes on.
+    Stop {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// The operation.
+        #[arg(value_name = "OPERATION")]
+        id: String,
+    },
+}
+
+/// Which runs to replay, and how.
+#[derive(Debug, Args)]
+pub(crate) struct BulkReplayArguments {
+    /// Only runs in this state.
+    #[arg(long, value_name = "STATE", default_value = "failed")]
+    pub(crate) status: RunState,
+    /// Only runs of this workflow, by name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) workflow: Option<String>,
+    /// Only runs that failed with this code.
+    #[arg(long, value_name = "CODE")]
+    pub(crate) code: Option<String>,
+    /// Only runs that failed at this step.
+    #[arg(long, value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    /// Only dead letters with this cause; `weir dead-letters list` lists them.
+    #[arg(long, value_name = "CAUSE")]
+    pub(crate) cause: Option<String>,
+    /// Only runs that started at this time or later, such as 2026-11-25T08:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Only runs that started before this time.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// From the start, not from the failed step.
+    #[arg(long)]
+    pub(crate) from_start: bool,
+    /// On the version that is published now, not on the one each run was pinned to.
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// Print the operation and do not wait for its end.
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]

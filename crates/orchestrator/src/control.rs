@@ -1,26 +1,17 @@
-//! The doors for people: start a run, look at it, replay it.
-//!
-//! A replay never begins before somebody has seen what it would do: the preview gives a confirmation that is only good
-//! as long as the ledger, the version and the plan behind it are the same.
+//! The doors for people: start a run, look at it. What they do with runs that are over is in [`crate::repair`].
 
 use crate::configure::Actor;
-use crate::driver::{ActiveRun, First};
-use crate::ingest::accept::new_run;
-use crate::recovery::restore_event;
-use crate::retention;
-use crate::runner;
+use crate::repair::{BulkPreview, PreparedReplay};
 use crate::service::{Core, Orchestrator};
 use crate::snapshot::SnapshotError;
 use crate::start::Start;
 use crate::turns;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use weir_storage::{AcceptOutcome, Dedupe, EventRow, Fact, FactOutcome, ReadError, RunRow, RunStatus, WaitingFor};
+use weir_storage::{AcceptOutcome, Dedupe, EventRow, FactOutcome, ReadError, RunRow, RunStatus, WaitingFor};
 use weir_workflow_engine::{
-    Ending, Entry, EventId, EventSource, Ledger, Problem, ReplayPreview, RunHead, RunId, RunState, StoryStep,
-    Timestamp, Trigger, WorkspaceId, decode, preview, story,
+    Ending, Entry, EventId, EventSource, Ledger, Problem, RunId, StoryStep, Timestamp, Trigger, WorkspaceId, decode,
+    story, tell_family,
 };
 
 /// Why a person's request was not carried out.
@@ -38,9 +29,18 @@ pub enum ControlError {
         /// Why.
         why: String,
     },
+    /// Nothing can be said about this effect.
+    #[error("the effect cannot be resolved: {why}")]
+    NotResolvable {
+        /// Why.
+        why: String,
+    },
     /// What the replay would do is no longer what was shown.
     #[error("what the replay would do has changed since it was shown")]
     PreviewChanged(Box<PreparedReplay>),
+    /// What the replays of many runs would do is no longer what was shown.
+    #[error("what the replays would do has changed since it was shown")]
+    BulkChanged(Box<BulkPreview>),
     /// The database cannot be read or written now; try again later.
     #[error("{0}")]
     Unavailable(String),
@@ -67,15 +67,6 @@ pub struct StartedRun {
     pub event: EventId,
     /// True when the same key had started it before: nothing new happened.
     pub replayed: bool,
-}
-
-/// What a replay would do, and the word that starts it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PreparedReplay {
-    /// What it would do.
-    pub preview: ReplayPreview,
-    /// To be handed to [`Orchestrator::replay`].
-    pub confirm: String,
 }
 
 /// The whole story of a run.
@@ -171,162 +162,6 @@ impl Orchestrator {
         }
     }
 
-    /// Says what a replay of `run` would do. Writes nothing, calls nobody.
-    ///
-    /// # Errors
-    /// See [`ControlError`].
-    pub async fn replay_preview(&self, workspace: WorkspaceId, run: RunId) -> Result<PreparedReplay, ControlError> {
-        self.prepare(workspace, run).await.map(|(prepared, _)| prepared)
-    }
-
-    /// Replays a run on the version it was pinned to. `confirm` comes from the preview.
-    ///
-    /// # Errors
-    /// [`ControlError::PreviewChanged`] with the new preview when it would now do something else than was shown.
-    pub async fn replay(
-        &self,
-        workspace: WorkspaceId,
-        actor: &Actor,
-        run: RunId,
-        confirm: &str,
-    ) -> Result<RunId, ControlError> {
-        // One after the other: what the second would do depends on what the first does.
-        let _one_at_a_time = self.core.replaying.lock().await;
-        let (prepared, active) = self.prepare(workspace, run).await?;
-        if prepared.confirm != confirm {
-            return Err(ControlError::PreviewChanged(Box::new(prepared)));
-        }
-        let id = active.state.head().id;
-        let fact = Fact::Start(vec![new_run(&active)]);
-        let pending = self
-            .writer()
-            .submit(fact)
-            .map_err(|full| ControlError::Unavailable(full.to_string()))?;
-        let waits = match pending.await {
-            Ok(FactOutcome::Started { held }) => held.contains(&id),
-            Ok(_) => false,
-            Err(weir_storage::WriteError::Unknown) => {
-                self.core.rescan.notify_one();
-                return Err(ControlError::Unavailable(
-                    "the result of the commit is unknown; look at the runs of the event before you try again"
-                        .to_owned(),
-                ));
-            }
-            Err(error) => return Err(ControlError::Unavailable(error.to_string())),
-        };
-        tracing::info!(actor = %actor.name, run.id = %id, replay_of = %run, "run {run} replayed as {id} by {}", actor.name);
-        if !waits {
-            runner::launch(&self.core, active);
-        }
-        Ok(id)
-    }
-
-    async fn prepare(&self, workspace: WorkspaceId, run: RunId) -> Result<(PreparedReplay, ActiveRun), ControlError> {
-        let stored = self
-            .core
-            .store
-            .run_load(workspace, run)
-            .await?
-            .ok_or(ControlError::NotFound)?;
-        if matches!(
-            stored.status,
-            RunStatus::Queued | RunStatus::Paused | RunStatus::Running | RunStatus::Waiting
-        ) {
-            return Err(ControlError::NotReplayable {
-                why: "it is not over yet".to_owned(),
-            });
-        }
-        if stored.status == RunStatus::Merged {
-            let into = self.core.store.run_merged_into(run).await?;
-            let into = into.map_or_else(|| "another run".to_owned(), |run| run.to_string());
-            return Err(ControlError::NotReplayable {
-                why: format!("it never began: {into} stands for its event; replay that one"),
-            });
-        }
-        let all = self.core.store.event_runs(workspace, stored.event_id).await?;
-        let family: Vec<&RunRow> = all.iter().filter(|other| other.root_id == stored.root_id).collect();
-        let open = family.iter().find(|other| {
-            matches!(
-                other.status,
-                RunStatus::Queued | RunStatus::Paused | RunStatus::Running | RunStatus::Waiting
-            )
-        });
-        if let Some(open) = open {
-            return Err(ControlError::NotReplayable {
-                why: format!("{} of the same event is not over yet", open.id),
-            });
-        }
-        let event_row = self.core.store.event_load(workspace, stored.event_id).await?;
-        let event_row = event_row.ok_or_else(|| ControlError::NotReplayable {
-            why: "its event is no longer stored".to_owned(),
-        })?;
-        let now = self.clock().now();
-        let stands: Vec<_> = all.iter().map(|run| (run.status, run.finished_at)).collect();
-        if retention::is_leaving(&self.core.settings.retention, event_row.row.received_at, &stands, now) {
-            return Err(ControlError::NotReplayable {
-                why: "the time is over for which its event and journal are kept (keep_runs_days, keep_failed_days)"
-                    .to_owned(),
-            });
-        }
-        let snapshot = self.snapshot();
-        let version = snapshot
-            .version(&self.core.store, workspace, stored.workflow_id, stored.version_id)
-            .await?;
-        let mut event = restore_event(&snapshot, &event_row.row).map_err(ControlError::Unavailable)?;
-        if version.plan.is_batched() {
-            let others = turns::batch_of(&self.core, &snapshot, &stored, event.uid).await?;
-            event = event.with_batch(&others);
-        }
-        let event = Arc::new(event);
-        let head = RunHead {
-            id: RunId::from_raw(self.core.new_id(now)),
-            root_id: stored.root_id,
-            replay_of: Some(run),
-            workspace,
-            workflow: stored.workflow_id,
-            workflow_name: version.plan.name().to_owned(),
-            version: stored.version_id,
-            version_number: version.number,
-            dedupe_scope: event_row.dedupe.scope.clone(),
-            dedupe_key: event_row.dedupe.key.clone(),
-            started_at: now,
-        };
-        let ledger = family_ledger(&self.core, workspace, stored.root_id, None).await?;
-        let recorded = entries(&self.core, workspace, run).await?;
-        let shown = preview(
-            &version.plan,
-            &head,
-            &event,
-            &ledger,
-            &recorded,
-            &snapshot.surroundings(workspace),
-            now,
-        );
-        let confirm = confirmation(&shown, run, family.len());
-        let (turn, refused) = match turns::of(&snapshot, workspace, &version, &event, now) {
-            Ok(turn) => (turn, None),
-            Err(refused) => (None, Some(refused)),
-        };
-        let state = RunState::new(head, event, &version.plan).with_ledger(ledger);
-        let active = ActiveRun {
-            turn,
-            state,
-            version,
-            next_seq: 0,
-            first: First::Started,
-            mail: Vec::new(),
-            refused,
-            traceparent: event_row.row.traceparent,
-        };
-        Ok((
-            PreparedReplay {
-                preview: shown,
-                confirm,
-            },
-            active,
-        ))
-    }
-
     /// The whole story of a run, read from its journal. `None`: there is no such run in this workspace.
     ///
     /// # Errors
@@ -363,7 +198,13 @@ impl Orchestrator {
             RunStatus::Merged => self.core.store.run_merged_into(run).await?,
             _ => None,
         };
-        let steps = story(Some(&version.plan), &decoded);
+        let mut steps = story(Some(&version.plan), &decoded);
+        let is_unknown = |step: &StoryStep| step.effect.as_ref().is_some_and(|effect| effect.state == "unknown");
+        if steps.iter().any(is_unknown) {
+            // Its class, and what a person said about it, may stand in the journal of another run of the family.
+            let ledger = family_ledger(&self.core, workspace, row.root_id, None).await?;
+            tell_family(&mut steps, &ledger);
+        }
         Ok(Some(RunStory {
             workflow: version.plan.name().to_owned(),
             version: version.number,
@@ -377,12 +218,6 @@ impl Orchestrator {
     }
 }
 
-/// What was shown, in one word: changes when anything shown changes, and with every replay, so that it is good for one.
-fn confirmation(preview: &ReplayPreview, run: RunId, family: usize) -> String {
-    let digest = Sha256::digest(format!("{run} {family} {preview:?}").as_bytes());
-    hex::encode(digest.get(..8).unwrap_or_default())
-}
-
 fn failure_message(entry: &Entry) -> Option<String> {
     match entry {
         Entry::Finished(finished) => match &finished.ending {
@@ -391,17 +226,6 @@ fn failure_message(entry: &Entry) -> Option<String> {
         },
         _ => None,
     }
-}
-
-async fn entries(core: &Core, workspace: WorkspaceId, run: RunId) -> Result<Vec<Entry>, ControlError> {
-    let mut all = Vec::new();
-    for (seq, body) in core.store.journal_load(workspace, run).await? {
-        let (_, entries) = decode(&body).map_err(|error| {
-            ControlError::Unavailable(format!("journal row {seq} of {run} cannot be read: {error}"))
-        })?;
-        all.extend(entries);
-    }
-    Ok(all)
 }
 
 /// What every run of one event did outside, without the run `but` itself.

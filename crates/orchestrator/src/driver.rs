@@ -14,6 +14,7 @@ use weir_workflow_engine::{
 
 use crate::mail::{Inbox, Letter};
 use crate::own::Parent;
+use crate::repair::dead_letter;
 use crate::runner::storable;
 use crate::snapshot::Version;
 
@@ -388,17 +389,23 @@ fn failed(code: &str, message: &str) -> Status {
 }
 
 fn final_update(status: &Status, now: Timestamp) -> RunUpdate {
-    let (status, error_code, error_step) = match status {
-        Status::Succeeded | Status::Running | Status::Waiting | Status::Paused => (RunStatus::Succeeded, None, None),
-        Status::Canceled => (RunStatus::Canceled, None, None),
-        Status::Failed { code, step, .. } => (RunStatus::Failed, Some(code.clone()), step.as_deref().map(storable)),
-    };
-    RunUpdate {
+    let ended = |status| RunUpdate {
         status,
         due_at: None,
         finished_at: Some(now),
-        error_code,
-        error_step,
+        error_code: None,
+        error_step: None,
+        dead_letter: None,
+    };
+    match status {
+        Status::Succeeded | Status::Running | Status::Waiting | Status::Paused => ended(RunStatus::Succeeded),
+        Status::Canceled => ended(RunStatus::Canceled),
+        Status::Failed { code, message, step } => RunUpdate {
+            error_code: Some(code.clone()),
+            error_step: step.as_deref().map(storable),
+            dead_letter: Some(dead_letter(code, step.as_deref(), message)),
+            ..ended(RunStatus::Failed)
+        },
     }
 }
 
@@ -412,6 +419,7 @@ fn waiting_update(status: &Status, due: Option<Timestamp>) -> RunUpdate {
         finished_at: None,
         error_code: None,
         error_step: None,
+        dead_letter: None,
     }
 }
 

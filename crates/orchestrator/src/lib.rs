@@ -24,6 +24,7 @@ mod panics;
 pub mod perform;
 mod recovery;
 pub mod registry;
+pub mod repair;
 pub mod retention;
 mod route;
 mod runner;

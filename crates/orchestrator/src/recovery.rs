@@ -5,6 +5,7 @@
 //! look for work that memory knows. Idling costs one statement a second.
 
 use crate::driver::{ActiveRun, First, Refused};
+use crate::repair::dead_letter;
 use crate::retention;
 use crate::route;
 use crate::runner;
@@ -99,6 +100,7 @@ pub(crate) fn spawn_loops(core: &Arc<Core>) {
     core.loops.spawn(chores(Arc::clone(core), heard));
     core.loops.spawn(retention::run(Arc::clone(core)));
     core.loops.spawn(crate::schedules::run(Arc::clone(core)));
+    core.loops.spawn(crate::repair::bulk::work(Arc::clone(core)));
     core.runs.wake.notify_one();
 }
 
@@ -189,6 +191,7 @@ async fn give_up(core: &Core, owner: (WorkspaceId, WorkflowId), run: RunId, why:
         finished_at: Some(core.clock.now()),
         error_code: Some("unreadable".to_owned()),
         error_step: None,
+        dead_letter: Some(dead_letter("unreadable", None, why)),
     };
     if let Err(error) = runner::commit_update(core, owner, run, update).await {
         tracing::error!(run.id = %run, "the run's failure cannot be stored: {error}");

@@ -6,6 +6,7 @@
 use crate::driver::{ActiveRun, Driver, Found, Given, Then, look_for};
 use crate::mail::{self, Letter};
 use crate::perform::TraceContext;
+use crate::repair::dead_letter;
 use crate::runs::Mailbox;
 use crate::service::Core;
 use futures::StreamExt as _;
@@ -365,6 +366,7 @@ async fn commit(
                     finished_at: Some(now),
                     error_code: Some("not_storable".to_owned()),
                     error_step: None,
+                    dead_letter: Some(dead_letter("not_storable", None, &constraint.to_string())),
                 };
                 if let Err(error) = commit_update(core, (workspace, workflow), run, update).await {
                     tracing::error!(run.id = %run, "the run's failure cannot be stored: {error}");

@@ -107,6 +107,8 @@ pub(crate) struct Core {
     pub(crate) looks: Looks,
     /// One replay is started at a time.
     pub(crate) replaying: tokio::sync::Mutex<()>,
+    /// Asks for a look at operations on many runs.
+    pub(crate) bulk: tokio::sync::Notify,
     /// One change of configuration at a time.
     pub(crate) configuring: tokio::sync::Mutex<()>,
     /// No new work; work under way may come to its end.
@@ -246,6 +248,7 @@ impl Orchestrator {
             lease,
             looks: Looks::default(),
             replaying: tokio::sync::Mutex::new(()),
+            bulk: tokio::sync::Notify::new(),
             configuring: tokio::sync::Mutex::new(()),
             stopping: CancellationToken::new(),
             halted: CancellationToken::new(),

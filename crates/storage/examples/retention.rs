@@ -162,6 +162,7 @@ async fn flow(writer: Writer, ids: Arc<IdGenerator>, number: u64) -> Duration {
             finished_at: Some(now),
             error_code: None,
             error_step: None,
+            dead_letter: None,
         });
         let commit = RunCommit {
             run,

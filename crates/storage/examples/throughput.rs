@@ -58,6 +58,7 @@ async fn measure() {
             finished_at: Some(now),
             error_code: None,
             error_step: None,
+            dead_letter: None,
         };
         write(
             &writer,

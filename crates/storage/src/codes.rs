@@ -7,6 +7,7 @@ use crate::config::VersionState;
 use crate::error::ReadError;
 use crate::fact::RunStatus;
 use crate::mail::{MailKind, WaitKind};
+use crate::operation::{BulkItemState, BulkStatus, CauseState};
 
 pub(crate) fn run_status_code(status: RunStatus) -> i16 {
     match status {
@@ -31,6 +32,57 @@ pub(crate) fn run_status(code: i16, row: impl FnOnce() -> String) -> Result<RunS
         3 => Ok(RunStatus::Failed),
         4 => Ok(RunStatus::Canceled),
         5 => Ok(RunStatus::Merged),
+        other => Err(unknown("status", other, row())),
+    }
+}
+
+pub(crate) fn bulk_item_state_code(state: BulkItemState) -> i16 {
+    match state {
+        BulkItemState::Pending => 0,
+        BulkItemState::Started => 1,
+        BulkItemState::Skipped => 2,
+    }
+}
+
+pub(crate) fn bulk_item_state(code: i16, row: impl FnOnce() -> String) -> Result<BulkItemState, ReadError> {
+    match code {
+        0 => Ok(BulkItemState::Pending),
+        1 => Ok(BulkItemState::Started),
+        2 => Ok(BulkItemState::Skipped),
+        other => Err(unknown("state", other, row())),
+    }
+}
+
+pub(crate) fn cause_state_code(state: CauseState) -> i16 {
+    match state {
+        CauseState::Open => 0,
+        CauseState::Resolved => 1,
+        CauseState::Ignored => 2,
+    }
+}
+
+pub(crate) fn cause_state(code: i16, row: impl FnOnce() -> String) -> Result<CauseState, ReadError> {
+    match code {
+        0 => Ok(CauseState::Open),
+        1 => Ok(CauseState::Resolved),
+        2 => Ok(CauseState::Ignored),
+        other => Err(unknown("state", other, row())),
+    }
+}
+
+pub(crate) fn bulk_status_code(status: BulkStatus) -> i16 {
+    match status {
+        BulkStatus::Running => 0,
+        BulkStatus::Stopped => 1,
+        BulkStatus::Finished => 2,
+    }
+}
+
+pub(crate) fn bulk_status(code: i16, row: impl FnOnce() -> String) -> Result<BulkStatus, ReadError> {
+    match code {
+        0 => Ok(BulkStatus::Running),
+        1 => Ok(BulkStatus::Stopped),
+        2 => Ok(BulkStatus::Finished),
         other => Err(unknown("status", other, row())),
     }
 }

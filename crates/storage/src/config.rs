@@ -270,6 +270,8 @@ pub enum ConfigSubject {
     Manifest(String),
     /// A token; it has no revision.
     Token(TokenId),
+    /// A version that was never published; it has no revision.
+    Draft(VersionId),
     /// The whole configuration.
     Everything,
 }

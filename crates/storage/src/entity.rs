@@ -213,6 +213,58 @@ entity!(merged, "merged" {
     place: i64,
 });
 
+entity!(dead_letter, "dead_letter" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    run_id: i64,
+    workspace_id: i64,
+    workflow_id: i64,
+    cause: i64,
+    code: String,
+    step: Option<String>,
+    message: String,
+    failed_at: i64,
+    state: i16,
+});
+
+entity!(dead_letter_mark, "dead_letter_mark" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    workspace_id: i64,
+    #[sea_orm(primary_key, auto_increment = false)]
+    workflow_id: i64,
+    #[sea_orm(primary_key, auto_increment = false)]
+    cause: i64,
+    state: i16,
+    up_to: i64,
+    note: String,
+    actor: String,
+    at: i64,
+});
+
+entity!(bulk, "bulk" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: i64,
+    workspace_id: i64,
+    status: i16,
+    owner: i16,
+    actor: String,
+    filter: String,
+    options: String,
+    total: i32,
+    created_at: i64,
+    finished_at: Option<i64>,
+});
+
+entity!(bulk_item, "bulk_item" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    bulk_id: i64,
+    #[sea_orm(primary_key, auto_increment = false)]
+    run_id: i64,
+    confirm: String,
+    state: i16,
+    started_run: Option<i64>,
+    reason: Option<String>,
+});
+
 entity!(config_state, "config_state" {
     #[sea_orm(primary_key, auto_increment = false)]
     id: i16,

@@ -12,6 +12,7 @@ use weir_workflow_engine::{
 
 use crate::config::ConfigChange;
 use crate::mail::{MailChange, Request, WaitKey};
+use crate::operation::Operation;
 use crate::outcome::AcceptOutcome;
 use crate::outgoing::Outgoing;
 
@@ -47,6 +48,8 @@ pub enum Fact {
     },
     /// Deletes what has had its time, one slice per fact.
     Prune(Prune),
+    /// What a person does to runs that are over.
+    Operate(Box<Operation>),
 }
 
 /// An event as it enters, already routed.
@@ -260,6 +263,21 @@ pub struct RunUpdate {
     pub error_code: Option<String>,
     /// The step that failed.
     pub error_step: Option<String>,
+    /// What is listed of it as a dead letter, when it failed.
+    pub dead_letter: Option<Box<NewDeadLetter>>,
+}
+
+/// A run that failed, as it stands among those with the same cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewDeadLetter {
+    /// What is the same for all runs of a workflow that failed for one reason.
+    pub cause: i64,
+    /// Stable code of the failure.
+    pub code: String,
+    /// Path of the step, without what is particular to one run.
+    pub step: Option<String>,
+    /// The message, without what is particular to one run.
+    pub message: String,
 }
 
 /// A request that was turned away, kept for a day so that a person can see why.

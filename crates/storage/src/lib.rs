@@ -18,6 +18,7 @@ mod gates;
 mod mail;
 mod master_key;
 mod node;
+mod operation;
 mod outcome;
 mod outgoing;
 mod page;
@@ -35,18 +36,23 @@ pub use config::{
 pub use database::{Database, DatabaseKind, DatabaseOptions};
 pub use error::{OpenError, ReadError};
 pub use fact::{
-    Accepted, AfterCommit, Dedupe, EventRow, Fact, Heartbeat, History, NewRun, Prune, RefusedRequest, RunCommit,
-    RunStatus, RunUpdate, TurnAsk, TurnEvent,
+    Accepted, AfterCommit, Dedupe, EventRow, Fact, Heartbeat, History, NewDeadLetter, NewRun, Prune, RefusedRequest,
+    RunCommit, RunStatus, RunUpdate, TurnAsk, TurnEvent,
 };
 pub use mail::{ApprovalRow, Mail, MailChange, MailKind, NewWait, Request, RequestOutcome, WaitKey, WaitKind};
 pub use master_key::{MasterKey, MasterKeyError};
 pub use node::{LEASE, NodeIdentity};
+pub use operation::{
+    BulkChange, BulkItemState, BulkRow, BulkStatus, CauseKey, CauseNote, CauseState, CopiedEvent, ExpectedFamily,
+    Operation,
+};
 pub use outcome::{AcceptOutcome, ConfigOutcome, Constraint, FactOutcome, Full, HeartbeatReply, Removed, WriteError};
 pub use outgoing::{Outgoing, OutgoingRow};
 pub use page::{MAX_PAGE, Page};
 pub use read::{
-    Count, EventFilter, EventSummary, HeldLane, OldEvent, RefusedCount, RefusedFilter, RefusedRow, RunCounts,
-    RunFilter, RunRow, Store, StoredEvent, StoredRun, WaitingFor,
+    BulkCounts, BulkItemRow, CauseMark, CauseRow, Count, EventFilter, EventSummary, HeldLane, MAX_CAUSES, OldEvent,
+    RefusedCount, RefusedFilter, RefusedRow, RunCounts, RunFilter, RunRow, RunSelection, Store, StoredEvent, StoredRun,
+    WaitingFor,
 };
 pub use secret_box::{KeyError, RowIdentity, SecretBox};
 #[cfg(feature = "simulation")]

@@ -15,7 +15,7 @@ pub enum FactOutcome {
     Accepted(AcceptOutcome),
     /// Answer to `Run`, `Refused` and `Release`: it is on disk.
     Written,
-    /// Answer to `Start`: they are on disk.
+    /// Answer to `Start` and `Operate`: they are on disk.
     Started {
         /// Those that may not start: they wait for their turn, or are over already.
         held: Vec<RunId>,

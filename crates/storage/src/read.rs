@@ -3,7 +3,9 @@
 //! Whatever belongs to a tenant takes the workspace first. The few readers without one serve the node itself
 //! (recovery, timers, configuration) and say so.
 
+mod bulk;
 mod config;
+mod dead_letter;
 pub(crate) mod event;
 mod gates;
 mod history;
@@ -20,6 +22,8 @@ use std::sync::Arc;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 use weir_workflow_engine::{IdGenerator, Timestamp};
 
+pub use bulk::{BulkCounts, BulkItemRow, RunSelection};
+pub use dead_letter::{CauseMark, CauseRow, MAX_CAUSES};
 pub use event::{EventFilter, EventSummary, StoredEvent};
 pub use gates::{HeldLane, WaitingFor};
 pub use history::OldEvent;

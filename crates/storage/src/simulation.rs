@@ -23,6 +23,7 @@ use crate::read::{RunRow, StoredEvent, StoredRun};
 use crate::writer::connection::Connection;
 use crate::writer::control::Registered;
 use crate::writer::failure::{Failure, Offence};
+use crate::writer::gates::Moved;
 use crate::writer::prepare::{Control, Work};
 use crate::writer::task::{Verdict, transaction};
 use crate::writer::{control, sqlite};
@@ -134,7 +135,8 @@ impl SyncStore {
                 Err(failure) => (Err(failed(failure)), Vec::new()),
             },
             Work::Alone(work) => {
-                let answer = at_once(transaction(&mut self.connection, node, &work)).map_err(failed);
+                let answer =
+                    at_once(transaction(&mut self.connection, node, &work, &mut Moved::default())).map_err(failed);
                 let mailed = match (&work, &answer) {
                     (Control::Request(request), Ok(FactOutcome::Request(RequestOutcome::Delivered))) => {
                         vec![request.run]

@@ -11,8 +11,9 @@ pub(crate) mod connection;
 pub(crate) mod control;
 mod dedupe;
 pub(crate) mod failure;
-mod gates;
+pub(crate) mod gates;
 mod mail;
+mod operate;
 mod outgoing;
 mod postgres;
 pub(crate) mod prepare;
@@ -358,6 +359,7 @@ impl Share {
             Fact::Accept(_) | Fact::Start(_) | Fact::Refused(_) => Self::Intake,
             Fact::Run(_) | Fact::Request(_) | Fact::Emit(_) | Fact::Turn(_) => Self::UnderWay,
             Fact::Config(_) | Fact::Heartbeat(_) | Fact::Claim { .. } | Fact::Prune(_) => Self::Control,
+            Fact::Operate(_) => Self::UnderWay,
         }
     }
 }

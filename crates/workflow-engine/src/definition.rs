@@ -77,27 +77,27 @@ pub const MAX_TRIES: u32 = 100;
 pub const DEFAULT_MAX_WAITING: u32 = 1000;
 /// The largest `max_waiting` of a lane: one object with more open events than this is a fault somewhere.
 ///
-/// Limit: `max_waiting` of a `lane`; by default 1,000 | refused at publish, `out_of_bounds`; the run of a further event fails, `lane_full` | `a_full_lane_says_so` | `weir_runs_lane_full_total`
+/// Limit: `max_waiting` of a `lane`; by default 1,000 | refused at publish, `out_of_bounds`; the run of a further event fails, `lane_full` | `turns_stop_at_their_bounds` | `weir_runs_lane_full_total`
 pub const MAX_MAX_WAITING: u32 = 10_000;
 /// The largest `limit` of runs in progress: more is no limit on any machine.
 ///
-/// Limit: `limit` of `concurrency` and `throttle` | refused at publish, `out_of_bounds` | `what_a_document_may_say`
+/// Limit: `limit` of `concurrency` and `throttle` | refused at publish, `out_of_bounds` | `turns_stop_at_their_bounds`
 pub const MAX_LIMIT: u32 = 1000;
 /// The longest `per` of a throttle: a day, so that what must be remembered of it stays small.
 ///
-/// Limit: `per` of a `throttle` | refused at publish, `out_of_bounds` | `what_a_document_may_say`
+/// Limit: `per` of a `throttle` | refused at publish, `out_of_bounds` | `turns_stop_at_their_bounds`
 pub const MAX_PERIOD: Duration = Duration::from_secs(86_400);
 /// The longest `for` and `max` of a debounce and of a batch: a week.
 ///
-/// Limit: `for` and `max` of a `debounce`, `for` of a `batch` | refused at publish, `out_of_bounds` | `what_a_document_may_say`
+/// Limit: `for` and `max` of a `debounce`, `for` of a `batch` | refused at publish, `out_of_bounds` | `turns_stop_at_their_bounds`
 pub const MAX_GATHERING: Duration = Duration::from_secs(7 * 86_400);
 /// The largest `size` of a batch: all its events are in memory while its run is.
 ///
-/// Limit: `size` of a `batch` | refused at publish, `out_of_bounds` | `what_a_document_may_say`
+/// Limit: `size` of a `batch` | refused at publish, `out_of_bounds` | `turns_stop_at_their_bounds`
 pub const MAX_BATCH: u32 = 100;
 /// The largest `priority`, and its negative the smallest.
 ///
-/// Limit: `priority`, and its negative | refused at publish, `out_of_bounds`; what an expression gives counts as the bound | `what_a_document_may_say`
+/// Limit: `priority`, and its negative | refused at publish, `out_of_bounds`; what an expression gives counts as the bound | `turns_stop_at_their_bounds`
 pub const MAX_PRIORITY: i32 = 100;
 
 /// A parsed workflow document.

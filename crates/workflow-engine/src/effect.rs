@@ -210,6 +210,15 @@ impl fmt::Debug for RequestDigest {
     }
 }
 
+impl std::str::FromStr for EffectKey {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.strip_prefix("weir_").ok_or("an effect key begins with weir_")?;
+        bytes(digits).map(Self).ok_or("an effect key has 32 hexadecimal digits")
+    }
+}
+
 impl Serialize for EffectKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -219,12 +228,7 @@ impl Serialize for EffectKey {
 impl<'de> Deserialize<'de> for EffectKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let digits = text
-            .strip_prefix("weir_")
-            .ok_or_else(|| de::Error::custom("an effect key begins with weir_"))?;
-        bytes(digits)
-            .map(Self)
-            .ok_or_else(|| de::Error::custom("an effect key has 32 hexadecimal digits"))
+        text.parse().map_err(de::Error::custom)
     }
 }
 

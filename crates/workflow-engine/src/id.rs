@@ -156,6 +156,8 @@ ids! {
     RefusalId = "ref_";
     /// An outgoing event.
     OutgoingId = "out_";
+    /// An operation on many runs.
+    BulkId = "bulk_";
 }
 
 impl RunId {

@@ -94,6 +94,8 @@ pub enum Entry {
     Outgrown(Outgrown),
     /// The run ended.
     Finished(Finished),
+    /// A person said what became of an effect that nobody knew about. Stands behind the end of the run.
+    Decided(Decided),
 }
 
 impl Entry {
@@ -113,6 +115,10 @@ impl Entry {
             }) => detail.size_bytes(),
             Self::Arrived(arrived) => arrived.output.size_bytes(),
             Self::Items(items) => items.items.iter().map(|item| item.value.size_bytes()).sum(),
+            Self::Decided(Decided {
+                verdict: Verdict::Happened { output },
+                ..
+            }) => output.size_bytes(),
             _ => 0,
         }
     }
@@ -542,6 +548,51 @@ pub struct Finished {
     /// What it gave, for the run that waits for it; absent when none does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Document>,
+}
+
+/// What became of an effect, in the words of a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It took place: it is never sent again, and steps after it see this output.
+    Happened {
+        /// Null when the person gave none.
+        output: Document,
+    },
+    /// It did not take place: the next retry sends it, under a key of the next generation.
+    NotHappened,
+}
+
+impl Verdict {
+    /// The name in the API.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Happened { .. } => "happened",
+            Self::NotHappened => "not_happened",
+        }
+    }
+}
+
+/// A person said what became of an effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decided {
+    /// Path of the step.
+    pub step: Arc<str>,
+    /// The idempotency key.
+    pub key: EffectKey,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Whether a look at the provider said so, and the person only asked for it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub looked: bool,
+    /// Who, as in the audit trail.
+    pub by: Arc<str>,
+    /// Why, in the person's words; empty when nothing was said.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub note: Arc<str>,
+    /// When.
+    #[serde(with = "crate::time::unix_ms")]
+    pub at: Timestamp,
 }
 
 /// Bytes that are not a journal row.

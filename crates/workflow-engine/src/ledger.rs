@@ -1,7 +1,8 @@
 //! The effect ledger of a family of runs: which effects took place, which did not, of which nobody knows.
 //!
 //! It is folded from the journals of all runs with the same root, and it is what keeps a replay from doing an effect
-//! twice. It never forgets a confirmed effect because of a later failure.
+//! twice. It never forgets a confirmed effect because of a later failure. What a person decided stands above what the
+//! runs did not know, wherever in the family it was written down, and below what a provider confirmed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use crate::command::CallId;
 use crate::document::Document;
 use crate::effect::{EffectClass, EffectKey, RequestDigest};
 use crate::id::RunId;
-use crate::journal::{AttemptOutcome, EffectEnd, Entry};
+use crate::journal::{AttemptOutcome, Decided, EffectEnd, Entry, Verdict};
 use crate::time::Timestamp;
 
 /// What is known of an effect.
@@ -61,6 +62,18 @@ pub struct EffectRecord {
     pub run: RunId,
     /// When its key may have been sent for the first time.
     pub first_sent_at: Timestamp,
+    /// What a person said of it, if that is what counts.
+    pub decided: Option<Decided>,
+}
+
+impl EffectRecord {
+    /// Whether a person may say what became of it: nobody knows, or somebody said so before.
+    pub fn is_open(&self) -> bool {
+        match self.state {
+            EffectState::Intended | EffectState::Unknown => true,
+            EffectState::Confirmed | EffectState::Failed => self.decided.is_some(),
+        }
+    }
 }
 
 /// The effects of a family of runs by their keys.
@@ -74,12 +87,36 @@ impl Ledger {
     pub fn fold<'a>(journals: impl IntoIterator<Item = (RunId, &'a [Entry])>) -> Self {
         let mut ledger = Self::default();
         let mut open: BTreeMap<(RunId, CallId), EffectKey> = BTreeMap::new();
+        let mut decisions: Vec<(RunId, &Decided)> = Vec::new();
         for (run, entries) in journals {
             for entry in entries {
+                if let Entry::Decided(decided) = entry {
+                    decisions.push((run, decided));
+                }
                 ledger.take(run, entry, &mut open);
             }
         }
+        // A decision in the journal of one run is about what later runs of the family left open, too.
+        decisions.sort_by_key(|(_, decided)| decided.at);
+        for (run, decided) in decisions {
+            ledger.decide(run, decided);
+        }
         ledger
+    }
+
+    fn decide(&mut self, run: RunId, decided: &Decided) {
+        let Some(record) = self.effects.get_mut(&decided.key) else {
+            return;
+        };
+        if record.state == EffectState::Confirmed && record.decided.is_none() {
+            return;
+        }
+        (record.state, record.output) = match &decided.verdict {
+            Verdict::Happened { output } => (EffectState::Confirmed, Some(output.clone())),
+            Verdict::NotHappened => (EffectState::Failed, None),
+        };
+        record.run = run;
+        record.decided = Some(decided.clone());
     }
 
     fn take(&mut self, run: RunId, entry: &Entry, open: &mut BTreeMap<(RunId, CallId), EffectKey>) {
@@ -106,6 +143,7 @@ impl Ledger {
                         output: None,
                         run,
                         first_sent_at: first_sent_at.min(intent.first_sent_at),
+                        decided: None,
                     },
                 );
             }
@@ -163,7 +201,8 @@ impl Ledger {
             | Entry::CancelAsked(_)
             | Entry::TimedOut(_)
             | Entry::Outgrown(_)
-            | Entry::Finished(_) => {}
+            | Entry::Finished(_)
+            | Entry::Decided(_) => {}
         }
     }
 

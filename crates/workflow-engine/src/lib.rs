@@ -7,10 +7,12 @@
 #![warn(missing_docs)]
 
 mod catalogue;
+mod cause;
 mod check;
 mod command;
 mod correlation;
 mod definition;
+mod difference;
 mod document;
 mod duration;
 mod effect;
@@ -32,6 +34,7 @@ mod time;
 mod turn;
 
 pub use catalogue::{Catalogue, EventTypeInfo, HydrateMode, OperationInfo, ReadInfo};
+pub use cause::Cause;
 pub use check::{CallResolution, Resolution, check};
 pub use command::{CallCommand, CallId, Command, EffectCommand, ReadCommand, SendMode};
 pub use correlation::{Correlation, Correlator};
@@ -41,6 +44,7 @@ pub use definition::{
     MAX_PERIOD, MAX_PRIORITY, MAX_RESPOND_WITHIN, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WAIT, MAX_WORKFLOW_TIMEOUT,
     Trigger,
 };
+pub use difference::{Difference, DifferenceKind, differences};
 pub use document::{Document, DocumentError, MAX_JSON_DEPTH, PathPart};
 pub use effect::{EffectClass, EffectKey, RequestDigest};
 pub use event::{Event, EventRef, EventSource};
@@ -48,33 +52,33 @@ pub use expression::{
     Expression, ExpressionError, FUEL_PER_EVALUATION, MAX_EXPRESSION_BYTES, MAX_OUTPUT_BYTES, MAX_READ_BYTES,
 };
 pub use id::{
-    ConnectionId, EndpointId, EventId, IdError, IdGenerator, NODE_SLOTS, OutgoingId, RefusalId, RunId, TokenId,
+    BulkId, ConnectionId, EndpointId, EventId, IdError, IdGenerator, NODE_SLOTS, OutgoingId, RefusalId, RunId, TokenId,
     VersionId, WorkflowId, WorkspaceId,
 };
 pub use journal::{
     Abandoned, Answered, Arrived, Attempt, AttemptOutcome, Awaited, Awaits, BranchSide, BranchTaken, CancelAsked,
-    Caught, Compensated, Compensating, EffectEnd, Ending, Entry, Exchanges, FailureTaken, Finished, Forked, Intent,
-    Issued, Item, ItemsTaken, JournalError, Outgrown, PassedOver, Paused, Postponed, ReadSkipped, Resumed, SetDone,
-    Skipped, Slept, StepFailed, StopStatus, Stopped, Target, TimedOut, UnknownEffect, VERSION as JOURNAL_VERSION, Woke,
-    decode, encode,
+    Caught, Compensated, Compensating, Decided, EffectEnd, Ending, Entry, Exchanges, FailureTaken, Finished, Forked,
+    Intent, Issued, Item, ItemsTaken, JournalError, Outgrown, PassedOver, Paused, Postponed, ReadSkipped, Resumed,
+    SetDone, Skipped, Slept, StepFailed, StopStatus, Stopped, Target, TimedOut, UnknownEffect,
+    VERSION as JOURNAL_VERSION, Verdict, Woke, decode, encode,
 };
 pub use ledger::{EffectRecord, EffectState, Ledger};
 pub use plan::{CallSite, OWN, Plan, TriggerScope};
-pub use preview::{PreviewEffect, PreviewRead, ReplayPreview, preview};
+pub use preview::{Past, PreviewEffect, PreviewRead, ReplayPreview, preview};
 pub use problem::Problem;
 pub use reads::{MAX_READS, PlannedRead, read_order};
 pub use result::{CallFailure, CallOutcome, CallResult, Exchange, Origin, ResponseBody, Retry, Sent};
 pub use run::{
     Decision, EngineError, Environment, Input, MAX_ENTRIES_PER_DECISION, MAX_ITEMS, MAX_RUN_BYTES, MAX_RUN_ENTRIES,
-    MAX_SLEEP, Mail, OpenEffect, OpenWait, RunHead, RunState, Status, decide,
+    MAX_SLEEP, Mail, OpenEffect, OpenWait, Restart, RestartError, RunHead, RunState, Status, decide, restart,
 };
 pub use schedule::{
     CatchUp, DEFAULT_CATCH_UP, Due, EVERY_BOUNDS, MAX_CATCH_UP, MAX_CRON_BYTES, MAX_CRON_LINES, MAX_MISSED_COUNTED,
     MAX_SCHEDULE_INPUT_BYTES, SKIP_AFTER, Schedule,
 };
-pub use story::{StoryAttempt, StoryEffect, StoryStep, story};
+pub use story::{StoryAttempt, StoryEffect, StoryStep, story, tell_family};
 pub use time::{Timestamp, TimestampError};
 pub use turn::{
-    Arrival, Ask, Board, Decided, Gate, GateChange, GateKey, GateKind, Outcome, Rules, RunEnd, Stage, Standing, Turn,
+    Arrival, Ask, Board, Gate, GateChange, GateKey, GateKind, Moves, Outcome, Rules, RunEnd, Stage, Standing, Turn,
     TurnChange,
 };

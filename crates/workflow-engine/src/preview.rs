@@ -51,6 +51,8 @@ pub struct PreviewEffect {
     pub connector: String,
     /// Name of the operation.
     pub operation: String,
+    /// `keyed`, `find_by`, `repeatable` or `blind`; empty when that is not recorded.
+    pub class: &'static str,
     /// Its idempotency key.
     pub key: EffectKey,
     /// Whether the same step took place before with another request.
@@ -59,7 +61,16 @@ pub struct PreviewEffect {
     pub sends: bool,
 }
 
-/// What a run of `plan` on `event` would do, given the ledger of its family and the journal of the run replayed.
+/// What a replay knows of the run that it repeats.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Past<'a> {
+    /// The journal of that run.
+    pub recorded: &'a [Entry],
+    /// What is taken over of it, so that the replay begins behind it.
+    pub kept: &'a [Entry],
+}
+
+/// What a run of `plan` on `event` would do, given the ledger of its family and the run replayed.
 ///
 /// Calls are taken to answer as recorded; what depends on an answer that was never recorded is left out with a note.
 pub fn preview(
@@ -67,17 +78,18 @@ pub fn preview(
     head: &RunHead,
     event: &Arc<Event>,
     ledger: &Ledger,
-    recorded: &[Entry],
+    past: Past<'_>,
     environment: &dyn Environment,
     now: Timestamp,
 ) -> ReplayPreview {
-    let run = RunState::new(head.clone(), Arc::clone(event), plan).with_ledger(ledger.clone());
+    let mut run = RunState::new(head.clone(), Arc::clone(event), plan).with_ledger(ledger.clone());
+    past.kept.iter().for_each(|entry| run.fold(entry));
     let mut rehearsal = Rehearsal {
         plan,
         run,
         ledger,
-        answers: answers(recorded),
-        recorded,
+        answers: answers(past.recorded),
+        recorded: past.recorded,
         pending: VecDeque::new(),
         preview: ReplayPreview::default(),
     };
@@ -220,6 +232,7 @@ impl Rehearsal<'_> {
                         step: answered.step.to_string(),
                         connector: record.map(|record| record.connector.to_string()).unwrap_or_default(),
                         operation: record.map(|record| record.operation.to_string()).unwrap_or_default(),
+                        class: answered.class.as_str(),
                         key: answered.key,
                         changed: false,
                         sends: false,
@@ -231,6 +244,7 @@ impl Rehearsal<'_> {
                         step: intent.step.to_string(),
                         connector: intent.connector.to_string(),
                         operation: intent.operation.to_string(),
+                        class: intent.class.as_str(),
                         key: intent.key,
                         changed: self.changed(&intent.step, &intent.key),
                         sends: true,
@@ -247,6 +261,7 @@ impl Rehearsal<'_> {
                         step: unknown.step.to_string(),
                         connector: record.map(|record| record.connector.to_string()).unwrap_or_default(),
                         operation: record.map(|record| record.operation.to_string()).unwrap_or_default(),
+                        class: record.map(|record| record.class.as_str()).unwrap_or_default(),
                         key: unknown.key,
                         changed: false,
                         sends: false,

@@ -9,6 +9,7 @@ mod failure;
 mod fold;
 mod fork;
 mod guard;
+mod restart;
 mod retry;
 mod scope;
 pub(crate) mod sleep;
@@ -20,6 +21,7 @@ mod walk;
 use serde_json::Value;
 
 pub use self::decide::decide;
+pub use self::restart::{Restart, RestartError, restart};
 pub(crate) use self::scope::{
     ARRIVED, ArrivedNames, BATCH, EVENT_MEMBERS, STEP_ROOTS, TRIGGER_ROOTS, TriggerNames, whole_event,
 };

@@ -9,8 +9,8 @@ use crate::command::CallId;
 use crate::definition::Choice;
 use crate::document::Document;
 use crate::effect::EffectKey;
-use crate::journal::{AttemptOutcome, Awaits, EffectEnd, Entry, Target};
-use crate::ledger::EffectState;
+use crate::journal::{AttemptOutcome, Awaits, Decided, EffectEnd, Entry, Target, Verdict};
+use crate::ledger::{EffectState, Ledger};
 use crate::plan::{By, CATCH, Node, NodeId, OWN, Plan, Program, Task};
 use crate::result::{Exchange, Origin};
 use crate::time::Timestamp;
@@ -69,6 +69,43 @@ pub struct StoryEffect {
     pub class: &'static str,
     /// `intended`, `confirmed`, `failed` or `unknown`.
     pub state: &'static str,
+    /// What a person said of it.
+    pub decided: Option<Decided>,
+}
+
+impl StoryEffect {
+    fn new(key: EffectKey, class: &'static str, state: EffectState) -> Self {
+        Self {
+            key,
+            class,
+            state: state.as_str(),
+            decided: None,
+        }
+    }
+
+    fn decide(&mut self, decided: &Decided) {
+        let state = match decided.verdict {
+            Verdict::Happened { .. } => EffectState::Confirmed,
+            Verdict::NotHappened => EffectState::Failed,
+        };
+        self.state = state.as_str();
+        self.decided = Some(decided.clone());
+    }
+}
+
+/// Tells in a story what only its family knows of its unknown effects: how those that other runs left behind can be
+/// repeated, and what people said. A decision stands in the journal of one run and is about the effect in all of them.
+pub fn tell_family(steps: &mut [StoryStep], ledger: &Ledger) {
+    for effect in steps.iter_mut().filter_map(|step| step.effect.as_mut()) {
+        if effect.state == EffectState::Unknown.as_str()
+            && let Some(record) = ledger.get(&effect.key)
+        {
+            effect.class = record.class.as_str();
+            if let Some(decided) = &record.decided {
+                effect.decide(decided);
+            }
+        }
+    }
 }
 
 /// The story that the journal rows of one run tell, in the order in which it happened.
@@ -221,12 +258,11 @@ impl<'a> Teller<'a> {
                     OWN => own_label(&intent.args),
                     connector => format!("{connector}.{}", intent.operation),
                 };
-                let state = EffectState::Intended.as_str();
-                step.effect = Some(StoryEffect {
-                    key: intent.key,
-                    class: intent.class.as_str(),
-                    state,
-                });
+                step.effect = Some(StoryEffect::new(
+                    intent.key,
+                    intent.class.as_str(),
+                    EffectState::Intended,
+                ));
             }
             Entry::Attempt(attempt) => self.came_back(attempt),
             Entry::Postponed(postponed) => {
@@ -249,23 +285,18 @@ impl<'a> Teller<'a> {
             }
             Entry::Answered(answered) => {
                 let step = self.through(&step_of(&answered.step), "call", "answered", at);
-                let (class, state) = (answered.class.as_str(), EffectState::Confirmed.as_str());
-                step.effect = Some(StoryEffect {
-                    key: answered.key,
-                    class,
-                    state,
-                });
+                step.effect = Some(StoryEffect::new(
+                    answered.key,
+                    answered.class.as_str(),
+                    EffectState::Confirmed,
+                ));
                 step.output = Some(answered.output.clone());
                 step.note = Some(format!("run {} did this already", answered.run));
             }
             Entry::Unknown(unknown) => {
                 let step = self.through(&step_of(&unknown.step), "call", "unknown", at);
                 let class = step.effect.as_ref().map_or("", |effect| effect.class);
-                step.effect = Some(StoryEffect {
-                    key: unknown.key,
-                    class,
-                    state: EffectState::Unknown.as_str(),
-                });
+                step.effect = Some(StoryEffect::new(unknown.key, class, EffectState::Unknown));
                 step.note = Some(unknown.reason.to_string());
             }
             Entry::Abandoned(abandoned) => {
@@ -375,6 +406,13 @@ impl<'a> Teller<'a> {
                 self.through(&failed.of, "call", "failed", at).note = Some(failed.message.to_string());
                 if failed.continued {
                     self.handled.insert(path_of(&failed.of));
+                }
+            }
+            Entry::Decided(decided) => {
+                let step = self.by_path.get(&*decided.step).and_then(|at| self.steps.get_mut(*at));
+                let effect = step.and_then(|step| step.effect.as_mut());
+                if let Some(effect) = effect.filter(|effect| effect.key == decided.key) {
+                    effect.decide(decided);
                 }
             }
             Entry::FailureTaken(_)

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-pub use self::board::{Arrival, Board, Decided, GateChange, Outcome, RunEnd, Stage, Standing, TurnChange};
+pub use self::board::{Arrival, Board, GateChange, Moves, Outcome, RunEnd, Stage, Standing, TurnChange};
 pub use self::gate::Gate;
 use crate::correlation;
 use crate::definition::{FlowControl, MAX_PRIORITY, OnBlock, Priority};

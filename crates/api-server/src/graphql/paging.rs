@@ -5,6 +5,7 @@
 
 use super::errors::{ApiError, ApiResult};
 use super::types::approval::Approval;
+use super::types::bulk::BulkOperation;
 use super::types::event::Event;
 use super::types::lane::HeldLane;
 use super::types::outgoing::OutgoingEvent;
@@ -37,6 +38,7 @@ pub(crate) struct PageInfo {
 #[derive(Debug, SimpleObject)]
 #[graphql(concrete(name = "RunConnection", params(Run)))]
 #[graphql(concrete(name = "EventConnection", params(Event)))]
+#[graphql(concrete(name = "BulkOperationConnection", params(BulkOperation)))]
 #[graphql(concrete(name = "RefusedRequestConnection", params(RefusedRequest)))]
 #[graphql(concrete(name = "ApprovalConnection", params(Approval)))]
 #[graphql(concrete(name = "HeldLaneConnection", params(HeldLane)))]

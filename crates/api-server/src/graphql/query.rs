@@ -5,29 +5,33 @@ use super::errors::{ApiError, ApiResult};
 use super::paging::{Listing, Page};
 use super::scalars::{DateTime, Json};
 use super::types::approval::Approval;
+use super::types::bulk::{self, BulkFilterInput, BulkOperation, BulkReplayPreview};
 use super::types::connection::Connection;
 use super::types::connector::Connector;
+use super::types::dead_letter::{self, DeadLetterCause, DeadLetterCauses, DeadLetterState, cause_key};
 use super::types::endpoint::Endpoint;
 use super::types::event::{self, Event};
 use super::types::lane::HeldLane;
 use super::types::node::{self, Node, parse_id};
 use super::types::outgoing::OutgoingEvent;
 use super::types::refused_request::RefusedRequest;
-use super::types::replay_preview::ReplayPreview;
+use super::types::replay_preview::{ReplayOptionsInput, ReplayPreview};
 use super::types::run::{self, Run, RunStatus};
 use super::types::token::ApiToken;
 use super::types::viewer::{ServerInfo, Viewer, Workspace};
 use super::types::workflow::Workflow;
+use super::user_error::UserError;
 use crate::auth::Permission;
 use crate::problem::Code;
 use async_graphql::{Context, ID, InputObject, Object};
 use weir_orchestrator::control::ControlError;
 use weir_orchestrator::operate::Approval as Asked;
+use weir_orchestrator::repair::ReplayOptions;
 use weir_storage::{
     EventFilter as StoredEventFilter, Page as StoredPage, RefusedFilter, RunFilter as StoredRunFilter, RunRow,
     RunStatus as StoredStatus,
 };
-use weir_workflow_engine::{ConnectionId, EndpointId, EventId, OutgoingId, RefusalId, RunId, WorkflowId};
+use weir_workflow_engine::{BulkId, ConnectionId, EndpointId, EventId, OutgoingId, RefusalId, RunId, WorkflowId};
 
 /// Everything that can be read.
 pub(crate) struct Query;
@@ -314,17 +318,117 @@ impl Query {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "The run to replay.")] run_id: ID,
+        #[graphql(desc = "Where it begins, on which version, with which event.")] options: Option<ReplayOptionsInput>,
     ) -> ApiResult<Option<ReplayPreview>> {
         let run: RunId = parse_id(&run_id)?;
         let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunOperate)?;
-        match orchestrator.replay_preview(workspace, run).await {
+        let options = parse_options(options)?;
+        match orchestrator.replay_preview(workspace, run, &options).await {
             Ok(prepared) => Ok(Some(prepared.into())),
             Err(ControlError::NotFound) => Ok(None),
             Err(ControlError::NotReplayable { why }) => Err(ApiError::new(
                 Code::BadRequest,
                 format!("the run cannot be replayed: {why}"),
             )),
+            Err(error @ ControlError::Invalid(_)) => Err(ApiError::new(
+                Code::BadRequest,
+                format!("the edited event does not fit: {error}"),
+            )),
             Err(other) => Err(ApiError::internal("previewing a replay", &other)),
+        }
+    }
+
+    /// What replaying every run that fits the filter would do, in sum. Nothing is sent. Needs `RUN_OPERATE`.
+    async fn bulk_replay_preview(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which runs.")] filter: BulkFilterInput,
+        #[graphql(desc = "Where each begins and on which version.")] options: Option<ReplayOptionsInput>,
+    ) -> ApiResult<BulkReplayPreview> {
+        let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunOperate)?;
+        let options = parse_options(options)?;
+        let filter = filter.parse().map_err(|wrong| ApiError::new(Code::BadRequest, wrong))?;
+        match orchestrator.bulk_preview(workspace, &filter, &options).await {
+            Ok(preview) => Ok(preview.into()),
+            Err(ControlError::NotFound) => Err(ApiError::new(
+                Code::BadRequest,
+                "the filter names a workflow that is not there",
+            )),
+            Err(other) => Err(ApiError::internal("previewing replays", &other)),
+        }
+    }
+
+    /// Operations on many runs, newest first. Needs `RUN_READ`.
+    async fn bulk_operations(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many, 1 to 100; 25 when left out.")] first: Option<i32>,
+        #[graphql(desc = "`pageInfo.endCursor` of the page before.")] after: Option<String>,
+    ) -> ApiResult<Page<BulkOperation>> {
+        let listing = Listing::new("bulk", "");
+        let (limit, before) = (
+            Listing::limit(first)?,
+            listing.after(after.as_deref())?.map(BulkId::from_raw),
+        );
+        let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
+        let rows = store
+            .bulk_page(workspace, before, limit)
+            .await
+            .map_err(|error| ApiError::internal("reading operations on runs", &error))?;
+        Ok(listing.page(rows, BulkId::as_raw, BulkOperation::from_row))
+    }
+
+    /// An operation on many runs. Needs `RUN_READ`.
+    async fn bulk_operation(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Its id.")] id: ID,
+    ) -> ApiResult<Option<BulkOperation>> {
+        bulk::load(ctx, parse_id(&id)?).await
+    }
+
+    /// Why runs failed that nobody has taken care of: dead letters by their causes, the last failed first. Needs
+    /// `RUN_READ`.
+    async fn dead_letter_causes(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Only those of the workflow with this name.")] workflow: Option<String>,
+        #[graphql(desc = "Only those that stand here; OPEN when left out.")] state: Option<DeadLetterState>,
+    ) -> ApiResult<DeadLetterCauses> {
+        let caller = Caller::of(ctx);
+        let (store, workspace) = caller.read(Permission::RunRead)?;
+        let workflow = match workflow {
+            None => None,
+            Some(name) => match caller.any().snapshot().workflow(workspace, &name) {
+                Some(workflow) => Some(workflow.row.id),
+                None => {
+                    let (nodes, more) = (Vec::new(), false);
+                    return Ok(DeadLetterCauses { nodes, more });
+                }
+            },
+        };
+        let (mut rows, more) = store
+            .cause_list(workspace, workflow)
+            .await
+            .map_err(|error| ApiError::internal("reading dead letters", &error))?;
+        let state = state.unwrap_or(DeadLetterState::Open);
+        rows.retain(|row| DeadLetterState::from(row.state) == state);
+        rows.sort_by_key(|row| std::cmp::Reverse((row.last_at, row.sample)));
+        Ok(DeadLetterCauses {
+            nodes: rows.into_iter().map(DeadLetterCause).collect(),
+            more,
+        })
+    }
+
+    /// Dead letters with one cause. Null: there are none. Needs `RUN_READ`.
+    async fn dead_letter_cause(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Its id.")] id: ID,
+    ) -> ApiResult<Option<DeadLetterCause>> {
+        match cause_key(&id) {
+            Some(key) => dead_letter::load(ctx, key).await,
+            None => Err(ApiError::new(Code::InvalidId, "this is not the id of a cause")),
         }
     }
 
@@ -336,6 +440,13 @@ impl Query {
         rows.sort_by(|one, other| (&one.name, one.id).cmp(&(&other.name, other.id)));
         Ok(rows.into_iter().map(ApiToken).collect())
     }
+}
+
+fn parse_options(options: Option<ReplayOptionsInput>) -> ApiResult<ReplayOptions> {
+    options.unwrap_or_default().parse().map_err(|errors| {
+        let texts: Vec<&str> = errors.iter().map(UserError::text).collect();
+        ApiError::new(Code::BadRequest, texts.join("; "))
+    })
 }
 
 /// A page of runs that were read together, oldest first.

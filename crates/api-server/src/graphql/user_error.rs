@@ -106,6 +106,8 @@ pub(crate) enum UserErrorCode {
     NotAsked,
     /// The decision is for others.
     NotYours,
+    /// Nothing can be said about this effect.
+    NotResolvable,
     /// What the replay would do is no longer what was shown: look at the new preview.
     PreviewChanged,
 }
@@ -180,6 +182,15 @@ impl UserError {
             path: below_input(&[field]),
             blockers,
         })
+    }
+
+    /// What is wrong, for people.
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            UserError::InputError(error) => &error.message,
+            UserError::ConflictError(error) => &error.message,
+            UserError::PreconditionError(error) => &error.message,
+        }
     }
 
     fn of_problem(problem: ConfigProblem, place: &Place<'_>) -> Self {

@@ -2,12 +2,18 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod bulk;
 mod configuration;
+mod dead_letters;
 mod graphql_rules;
 mod hooks;
 mod limits;
 mod pages;
+mod replaying;
+mod resolving;
 mod retention;
 mod runs;
 mod schema;
 mod support;
+mod upstream;
+mod versions;

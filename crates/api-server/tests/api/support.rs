@@ -24,6 +24,25 @@ pub(crate) const CREDENTIAL: &str = "credential-s3cret-never-shown";
 
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
+/// A connector whose effect can be looked for, a moment after it was made.
+const NOTES: &str = "
+connector: notes
+version: 1.0.0
+title: Notes
+hosts: any
+auth: { none: {} }
+operations:
+  create:
+    post: /notes
+    body: { text: \"{{ text }}\" }
+    input: { text: { type: string, required: true } }
+    effect: { find_by: { call: search, with: { text: \"{{ text }}\" }, found: /0, consistent: false, settle: 1s } }
+  search:
+    get: /notes
+    query: { text: \"{{ text }}\" }
+    input: { text: { type: string, required: true } }
+";
+
 /// One running server.
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
@@ -58,6 +77,7 @@ impl TestServer {
                 })
                 .unwrap();
         }
+        connectors.add("notes", NOTES, &|_path| None).unwrap();
         let settings = Settings {
             data_folder: Some(folder.path().to_owned()),
             public_url: "https://hooks.example.test".to_owned(),

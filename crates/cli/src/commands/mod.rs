@@ -3,7 +3,9 @@
 pub(crate) mod apply;
 mod approvals;
 mod backup;
+mod bulk;
 pub(crate) mod connector;
+mod dead_letters;
 pub(crate) mod doctor;
 pub(crate) mod documents;
 mod events;
@@ -15,6 +17,7 @@ mod migrate;
 mod operate;
 pub(crate) mod refused;
 mod replay;
+mod resolve;
 mod restore;
 pub(crate) mod runs;
 pub(crate) mod show;
@@ -22,9 +25,10 @@ mod start;
 pub(crate) mod story;
 mod token;
 mod user_errors;
+mod workflow;
 mod workflows;
 
-use crate::arguments::{Command, ConnectorCommand, RunCommand, TokenCommand};
+use crate::arguments::{BulkCommand, Command, ConnectorCommand, RunCommand, TokenCommand};
 use std::process::ExitCode;
 
 /// Runs a command that needs no server of its own.
@@ -47,7 +51,13 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
             input,
             idempotency_key,
         }) => start::run(&server, &workflow, &input, idempotency_key).await,
-        Command::Run(RunCommand::Replay { server, id, yes }) => replay::run(&server, &id, yes).await,
+        Command::Run(RunCommand::Resolve { server, arguments }) => resolve::run(&server, arguments).await,
+        Command::Run(RunCommand::Retry { server, arguments }) => {
+            replay::run(&server, &arguments, replay::Default::FailedStep).await
+        }
+        Command::Run(RunCommand::Replay { server, arguments }) => {
+            replay::run(&server, &arguments, replay::Default::Start).await
+        }
         Command::Run(RunCommand::Cancel { server, id, reason }) => {
             operate::run(&server, operate::Ask::Cancel, &id, reason).await
         }
@@ -68,6 +78,12 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
             let question = (decision.id.as_str(), decision.step.as_str());
             operate::decide(&decision.server, question, false, decision.note.clone()).await
         }
+        Command::DeadLetters(command) => dead_letters::run(command).await,
+        Command::Workflow(command) => workflow::run(command).await,
+        Command::Bulk(BulkCommand::Replay { server, arguments }) => bulk::replay(&server, &arguments).await,
+        Command::Bulk(BulkCommand::List { server, list }) => bulk::list(&server, &list).await,
+        Command::Bulk(BulkCommand::Show { server, id, wait, json }) => bulk::show(&server, &id, wait, json).await,
+        Command::Bulk(BulkCommand::Stop { server, id }) => bulk::stop(&server, &id).await,
         Command::Refused(arguments) => refused::run(&arguments).await,
         Command::Connector(ConnectorCommand::Check { path }) => connector::check(&path),
         Command::Backup(arguments) => Box::pin(backup::run(*arguments)).await,

@@ -1,17 +1,27 @@
-//! `weir run replay`: shows what repeating a run would do, asks, and repeats it.
+//! `weir run retry` and `weir run replay`: show what repeating a run would do, ask, and repeat it.
 
-use crate::arguments::ServerArguments;
+use crate::arguments::{ReplayArguments, ServerArguments};
 use crate::client::Client;
 use crate::commands::user_errors::{self, UserError};
 use crate::failure::{EXIT_FAILURE, Failure};
 use crate::output::{self, Style};
 use anyhow::Context as _;
 use serde::Deserialize;
-use serde_json::json;
-use std::io::{BufRead as _, IsTerminal as _};
+use serde_json::{Value, json};
+use std::io::{BufRead as _, IsTerminal as _, Read as _};
+use std::path::Path;
 use std::process::ExitCode;
 
-const CALL: &str = "{ step connectorName operation changed sends }";
+const CALL: &str = "{ step connectorName operation class changed sends }";
+
+/// Where a run is begun when nothing is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Default {
+    /// At the step that failed.
+    FailedStep,
+    /// At the start.
+    Start,
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -20,8 +30,12 @@ struct PreviewData {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Preview {
     confirm: String,
+    from: Option<String>,
+    version_number: u32,
+    kept: Vec<String>,
     reads: Vec<Call>,
     answered: Vec<Call>,
     new: Vec<Call>,
@@ -35,6 +49,7 @@ struct Call {
     step: String,
     connector_name: String,
     operation: String,
+    class: Option<String>,
     changed: bool,
     sends: bool,
 }
@@ -52,13 +67,20 @@ struct Payload {
     user_errors: Vec<UserError>,
 }
 
-pub(crate) async fn run(server: &ServerArguments, id: &str, yes: bool) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(
+    server: &ServerArguments,
+    arguments: &ReplayArguments,
+    default: Default,
+) -> anyhow::Result<ExitCode> {
+    let id = arguments.id.as_str();
+    let options = options(arguments, default)?;
     let client = Client::find(server)?;
     let query = format!(
-        "query Preview($id: ID!) {{ replayPreview(runId: $id) {{ confirm note reads {CALL} answered {CALL} new {CALL} unknown {CALL} }} }}"
+        "query Preview($id: ID!, $options: ReplayOptionsInput) {{ replayPreview(runId: $id, options: $options) {{ \
+         confirm from versionNumber kept note reads {CALL} answered {CALL} new {CALL} unknown {CALL} }} }}"
     );
     let found = client
-        .query::<PreviewData>(&query, json!({ "id": id }))
+        .query::<PreviewData>(&query, json!({ "id": id, "options": options }))
         .await?
         .replay_preview;
     let Some(preview) = found else {
@@ -67,7 +89,7 @@ pub(crate) async fn run(server: &ServerArguments, id: &str, yes: bool) -> anyhow
             .into());
     };
     print(&preview);
-    if !yes && !confirmed()? {
+    if !arguments.yes && !confirmed()? {
         output::remark("not replayed");
         return Ok(ExitCode::from(EXIT_FAILURE));
     }
@@ -75,7 +97,7 @@ pub(crate) async fn run(server: &ServerArguments, id: &str, yes: bool) -> anyhow
         "mutation Replay($input: RunReplayInput!) {{ runReplay(input: $input) {{ runId {} }} }}",
         user_errors::FIELDS
     );
-    let variables = json!({ "input": { "runId": id, "confirm": preview.confirm } });
+    let variables = json!({ "input": { "runId": id, "confirm": preview.confirm, "options": options } });
     let Payload { run_id, user_errors } = client.query::<ReplayData>(&query, variables).await?.run_replay;
     user_errors::refuse("the run was not replayed", &user_errors)?;
     let Some(run_id) = run_id else {
@@ -94,6 +116,14 @@ fn print(preview: &Preview) {
         preview.answered.len(),
         preview.new.len() + resent
     )));
+    let begins = match &preview.from {
+        Some(step) => format!("at step {step}"),
+        None => "at the start".to_owned(),
+    };
+    output::line(format!("  begins {begins}, on version {}", preview.version_number));
+    for step in &preview.kept {
+        output::line(format!("  {}  {step}", style.dim("kept    ")));
+    }
     let list = |label: String, calls: &[Call]| {
         for call in calls {
             let changed = if call.changed {
@@ -101,8 +131,12 @@ fn print(preview: &Preview) {
             } else {
                 ""
             };
+            let class = call.class.as_ref();
+            let class = class
+                .map(|class| format!("  {}", class.to_lowercase()))
+                .unwrap_or_default();
             output::line(format!(
-                "  {label}  {}  {}.{}{changed}",
+                "  {label}  {}  {}.{}{class}{changed}",
                 call.step, call.connector_name, call.operation
             ));
         }
@@ -116,7 +150,34 @@ fn print(preview: &Preview) {
     }
 }
 
-fn confirmed() -> anyhow::Result<bool> {
+/// What the arguments ask for, as GraphQL takes it.
+fn options(arguments: &ReplayArguments, default: Default) -> anyhow::Result<Value> {
+    let (from, step) = match (&arguments.from, default) {
+        (Some(step), _) => ("STEP", Some(step)),
+        (None, Default::FailedStep) => ("FAILED_STEP", None),
+        (None, Default::Start) => ("START", None),
+    };
+    let body = arguments.body.as_deref().map(read_body).transpose()?;
+    let version = if arguments.live { "LIVE" } else { "PINNED" };
+    Ok(json!({ "from": from, "step": step, "version": version, "body": body }))
+}
+
+fn read_body(path: &Path) -> anyhow::Result<Value> {
+    let mut text = String::new();
+    if path == Path::new("-") {
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .context("could not read standard input")?;
+    } else {
+        text = std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
+    }
+    let body = serde_json::from_str(&text)
+        .map_err(|error| Failure::usage(format!("{} is not JSON: {error}", path.display())))?;
+    Ok(body)
+}
+
+/// Asks the person at the terminal.
+pub(crate) fn confirmed() -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage("there is nobody to ask")
             .fix("look at the preview above, then give --yes")

@@ -13,13 +13,13 @@ pub(crate) const RUN_FIELDS: &str = "id status waitingFor { reason ahead heldBy 
 pub(crate) const STORY_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } mergedInto { id } startedAt finishedAt dueAt error { code step } rootId replayOf { id } \
     workflowName versionNumber \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName } \
-    stepCount steps { path kind label status startedAt finishedAt note effect { key class state } \
+    stepCount steps { path kind label status startedAt finishedAt note effect { key class state decision { verdict looked by at note } } \
       attempts { number at durationMs outcome error nextAt exchanges { method url status durationMs error } } }";
 /// The same with what was sent, answered and put out.
 pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status waitingFor { reason ahead key heldBy { id } } mergedInto { id } startedAt finishedAt dueAt error { code step } rootId replayOf { id } \
     workflowName versionNumber \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName body { text size } } \
-    stepCount steps { path kind label status startedAt finishedAt note output effect { key class state } \
+    stepCount steps { path kind label status startedAt finishedAt note output effect { key class state decision { verdict looked by at note } } \
       attempts { number at durationMs outcome error nextAt \
         exchanges { method url status durationMs error requestBody responseBody } } }";
 
@@ -148,6 +148,17 @@ pub(crate) struct Effect {
     pub(crate) key: String,
     pub(crate) class: String,
     pub(crate) state: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) decision: Option<Decision>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Decision {
+    pub(crate) verdict: String,
+    pub(crate) looked: bool,
+    pub(crate) by: String,
+    pub(crate) at: DateTime<Utc>,
+    pub(crate) note: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -358,6 +369,17 @@ fn tell_step(text: &mut String, run: &Run, step: &Step, style: Style) {
             effect.class.to_lowercase(),
             style.dim(&effect.key)
         );
+        if let Some(decision) = &effect.decision {
+            let verdict = decision.verdict.to_lowercase().replace('_', " ");
+            let how = if decision.looked { ", found at the provider" } else { "" };
+            let note = decision
+                .note
+                .as_ref()
+                .map(|note| format!(": {note}"))
+                .unwrap_or_default();
+            let at = moment(decision.at);
+            put!(text, "    decided {verdict} by {} at {at}{how}{note}", decision.by);
+        }
     }
     for attempt in &step.attempts {
         tell_attempt(text, attempt, run, style);

@@ -25,6 +25,8 @@ mod master_key;
 #[cfg(test)]
 mod nodes;
 #[cfg(test)]
+mod operating;
+#[cfg(test)]
 mod schedules;
 #[cfg(test)]
 mod support;

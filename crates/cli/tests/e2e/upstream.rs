@@ -1,6 +1,7 @@
-//! A server that writes down every request it gets, byte for byte, and answers each with the same JSON; below `/fail`
-//! with 400.
+//! A server that writes down every request it gets, byte for byte, and answers each with the same JSON, unless a test
+//! says otherwise; below `/fail` with 400.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,6 +28,16 @@ impl Request {
 pub(crate) struct Upstream {
     pub(crate) url: String,
     requests: Arc<Mutex<Vec<Request>>>,
+    next: Arc<Mutex<VecDeque<Reply>>>,
+}
+
+/// How one request is answered instead.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reply {
+    /// With this status.
+    Status(u16),
+    /// The connection is closed when the request has been read.
+    HangUp,
 }
 
 impl Upstream {
@@ -38,13 +49,19 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&requests);
+        let next: Arc<Mutex<VecDeque<Reply>>> = Arc::default();
+        let (kept, script) = (Arc::clone(&requests), Arc::clone(&next));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&kept), body));
+                tokio::spawn(serve(stream, Arc::clone(&kept), Arc::clone(&script), body));
             }
         });
-        Upstream { url, requests }
+        Upstream { url, requests, next }
+    }
+
+    /// Says how the next requests are answered.
+    pub(crate) fn next(&self, replies: impl IntoIterator<Item = Reply>) {
+        self.next.lock().unwrap().extend(replies);
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
@@ -52,7 +69,12 @@ impl Upstream {
     }
 }
 
-async fn serve(mut stream: TcpStream, requests: Arc<Mutex<Vec<Request>>>, body: &str) {
+async fn serve(
+    mut stream: TcpStream,
+    requests: Arc<Mutex<Vec<Request>>>,
+    next: Arc<Mutex<VecDeque<Reply>>>,
+    body: &str,
+) {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -82,9 +104,15 @@ async fn serve(mut stream: TcpStream, requests: Arc<Mutex<Vec<Request>>>, body: 
         .nth(1)
         .is_some_and(|path| path.starts_with("/fail"));
     requests.lock().unwrap().push(request);
-    let status = if fails { "400 Bad Request" } else { "200 OK" };
+    let reply = next.lock().unwrap().pop_front();
+    let status = match reply {
+        None if fails => 400,
+        None => 200,
+        Some(Reply::Status(status)) => status,
+        Some(Reply::HangUp) => return,
+    };
     let answer = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
     );
     // A caller that hung up is no business of the upstream's.

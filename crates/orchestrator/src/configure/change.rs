@@ -31,7 +31,14 @@ pub(super) enum Write {
         document: WorkflowDocument,
         resolution: Box<Resolution>,
     },
+    /// An older version again: a draft is kept.
+    Restore {
+        document: WorkflowDocument,
+        resolution: Box<Resolution>,
+    },
     Draft(WorkflowDocument),
+    /// The draft goes; the workflow too if it was never published.
+    Discard,
     Delete(ConfigSubject),
 }
 
@@ -466,6 +473,28 @@ pub(super) fn plan_draft(
     planned.change.id = id.unwrap_or_default();
     planned.change.revision = revision.unwrap_or(0);
     Ok(planned)
+}
+
+/// Whether there is a draft to throw away.
+pub(super) fn plan_discard(
+    snapshot: &Snapshot,
+    workspace: WorkspaceId,
+    name: &str,
+    expect: Expect,
+) -> Result<Planned, ApplyError> {
+    let workflow = snapshot.workflow(workspace, name).ok_or(ApplyError::NotFound)?;
+    let (number, draft) = workflow.draft.as_ref().ok_or(ApplyError::NotFound)?;
+    meets(expect, Kind::Workflow, name, Some(workflow.row.revision))?;
+    let action = match workflow.published {
+        Some(_) => Action::Update,
+        None => Action::Delete,
+    };
+    let text = pretty(&workflow_document(draft));
+    let diff = TextDiff::from_lines(text.as_str(), "").unified_diff().to_string();
+    let mut change = Change::of_workflow(workflow, action, diff);
+    change.notes.push(format!("draft {number} discarded"));
+    let write = Write::Discard;
+    Ok(Planned { change, write })
 }
 
 /// Whether a thing can go, and what would be left hanging.

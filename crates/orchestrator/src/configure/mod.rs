@@ -9,11 +9,13 @@ mod document;
 mod looks;
 mod render;
 mod token;
+mod version;
 mod write;
 
 pub(crate) use document::escape;
 pub use document::{ConfigProblem, Kind, Lines, MAX_ENDPOINT_SECRETS, MAX_NAME_CHARACTERS, SourceDocument};
 pub(crate) use looks::{LOOK_EVERY, Looks};
+pub use version::VersionDiff;
 pub(crate) use write::ensure_workspace;
 
 use crate::service::Orchestrator;
@@ -32,6 +34,7 @@ pub struct Actor {
 }
 
 impl Actor {
+    /// As it stands in the audit trail.
     pub(crate) fn label(&self) -> String {
         self.token
             .map_or_else(|| self.name.clone(), |token| format!("token:{token}"))
@@ -210,6 +213,7 @@ impl Orchestrator {
         self.write_one(workspace, actor, planned).await
     }
 
+    /// Writes one planned change.
     async fn write_one(&self, workspace: WorkspaceId, actor: &Actor, planned: Planned) -> Result<Change, ApplyError> {
         self.write(workspace, actor, vec![planned])
             .await?

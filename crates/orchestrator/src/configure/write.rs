@@ -333,6 +333,23 @@ impl Rows<'_> {
                     VersionState::Published,
                 )))
             }
+            Write::Restore { document, resolution } => {
+                let resolution =
+                    serde_json::to_string(&resolution).map_err(|error| ApplyError::Unavailable(error.to_string()))?;
+                let id = self.put_version(
+                    change,
+                    &document.name,
+                    &document.definition,
+                    resolution,
+                    VersionState::Published,
+                );
+                self.keep_draft(&document.name);
+                Ok(Some(id))
+            }
+            Write::Discard => {
+                self.discard_draft(&change.name);
+                Ok(None)
+            }
             Write::Draft(document) => Ok(Some(self.put_version(
                 change,
                 &document.name,
@@ -340,6 +357,62 @@ impl Rows<'_> {
                 "null".to_owned(),
                 VersionState::Draft,
             ))),
+        }
+    }
+
+    /// Puts the draft behind the version that has just taken its number: published numbers only rise.
+    fn keep_draft(&mut self, name: &str) {
+        let (workspace, now) = (self.workspace, self.now);
+        let Some(workflow) = self.snapshot.workflow(workspace, name) else {
+            return;
+        };
+        let Some((number, definition)) = &workflow.draft else {
+            return;
+        };
+        let id = VersionId::from_raw(self.core.new_id(now));
+        for change in &mut self.change.changes {
+            if let ConfigRowChange::PutWorkflow(row) = change
+                && row.id == workflow.row.id
+            {
+                row.draft_version = Some(id);
+            }
+        }
+        let text = definition.to_string();
+        self.change
+            .changes
+            .push(ConfigRowChange::PutVersion(WorkflowVersionRow {
+                id,
+                workspace,
+                workflow: workflow.row.id,
+                number: number + 1,
+                state: VersionState::Draft,
+                checksum: hex::encode(Sha256::digest(text.as_bytes())),
+                definition: text,
+                resolution: "null".to_owned(),
+                created_at: now,
+            }));
+    }
+
+    fn discard_draft(&mut self, name: &str) {
+        let workspace = self.workspace;
+        let Some(workflow) = self.snapshot.workflow(workspace, name) else {
+            return;
+        };
+        let gone = match workflow.row.published_version {
+            Some(_) => ConfigRowChange::PutWorkflow(WorkflowRow {
+                draft_version: None,
+                updated_at: self.now,
+                ..workflow.row.clone()
+            }),
+            None => ConfigRowChange::Delete {
+                workspace,
+                subject: ConfigSubject::Workflow(workflow.row.id),
+            },
+        };
+        self.change.changes.push(gone);
+        if let Some(draft) = workflow.row.draft_version {
+            let subject = ConfigSubject::Draft(draft);
+            self.change.changes.push(ConfigRowChange::Delete { workspace, subject });
         }
     }
 

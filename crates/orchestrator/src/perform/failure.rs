@@ -20,10 +20,13 @@ pub(super) fn refused(code: &str, message: impl Into<String>) -> CallFailure {
     }
 }
 
+/// The code of an effect of which it could not be proven what was asked.
+pub(crate) const UNPROVEN: &str = "unproven";
+
 /// The failure after which a person decides: it may have been sent and nobody can tell.
 pub(crate) fn unproven(reason: &str) -> CallFailure {
     CallFailure {
-        code: "unproven".to_owned(),
+        code: UNPROVEN.to_owned(),
         message: format!("it cannot be proven that nothing was sent: {reason}"),
         http_status: None,
         sent: Sent::Maybe,

@@ -28,6 +28,7 @@ use crate::egress::EgressPolicy;
 use crate::http_client::{HttpClient, HttpClientError};
 use crate::lease::Lease;
 
+pub(crate) use failure::UNPROVEN;
 pub(crate) use meter::Meters;
 pub(crate) use record::header_pairs;
 pub(crate) use target::Targets;

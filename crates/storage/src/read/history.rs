@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use weir_workflow_engine::{EventId, RunId, Timestamp};
 
@@ -37,6 +38,8 @@ impl Store {
         let events = event::Entity::find()
             .filter(event::Column::Id.gt(after.map_or(0, EventId::as_raw)))
             .filter(event::Column::Id.lt(first_id_at(before)))
+            // Copies for replays go with their originals.
+            .filter(Expr::cust("(run_ids IS NULL OR length(run_ids) > 0)"))
             .order_by_asc(event::Column::Id)
             .limit(u64::from(limit).min(LIST_VALUES as u64));
         let events: Vec<(i64, i64, Option<Vec<u8>>)> = events
@@ -54,11 +57,11 @@ impl Store {
             runs: Vec::new(),
         };
         let mut events: Vec<OldEvent> = events.into_iter().map(old).collect();
-        let places: HashMap<EventId, usize> = events
-            .iter()
-            .enumerate()
-            .map(|(place, old)| (old.history.event, place))
-            .collect();
+        // A replay with an edited event has a copy of it: it belongs to the event of the first run.
+        let mut places: HashMap<i64, usize> = HashMap::new();
+        for (place, old) in events.iter().enumerate() {
+            places.extend(old.history.runs.iter().map(|run| (run.as_raw(), place)));
+        }
         let roots: Vec<i64> = events
             .iter()
             .flat_map(|old| &old.history.runs)
@@ -77,16 +80,16 @@ impl Store {
                     .select_only()
                     .columns([
                         run::Column::Id,
-                        run::Column::EventId,
+                        run::Column::RootId,
                         run::Column::Status,
                         run::Column::FinishedAt,
                     ])
                     .into_tuple()
                     .all(&self.db)
                     .await?;
-                for (id, event, status, finished_at) in runs {
+                for (id, root, status, finished_at) in runs {
                     let status = codes::run_status(status, || format!("run {}", RunId::from_raw(id)))?;
-                    let place = places.get(&EventId::from_raw(event)).copied();
+                    let place = places.get(&root).copied();
                     if let Some(old) = place.and_then(|place| events.get_mut(place)) {
                         old.runs.push((status, optional_time(finished_at)));
                     }

@@ -86,7 +86,7 @@ pub struct RunCounts {
 }
 
 /// Written out instead of bound, so that the databases see that a partial index fits.
-fn has_status(status: RunStatus) -> Expr {
+pub(super) fn has_status(status: RunStatus) -> Expr {
     let text = match status {
         RunStatus::Queued => "status = -2 AND status < 2",
         RunStatus::Paused => "status = -1 AND status < 2",
@@ -186,6 +186,14 @@ impl Store {
         };
         let roots = run_ids(packed.as_deref());
         self.families(workspace, &roots).await
+    }
+
+    /// A family: its first run and all replays, oldest first (at most 1,000 replays).
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn run_family(&self, workspace: WorkspaceId, root: RunId) -> Result<Vec<RunRow>, ReadError> {
+        self.families(workspace, &[root]).await
     }
 
     /// The runs with these ids and all replays of them, oldest first.

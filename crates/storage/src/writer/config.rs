@@ -71,6 +71,10 @@ async fn revision_of(
             "SELECT revision FROM connector_manifest WHERE workspace_id = $1 AND name = $2",
             text(name),
         ),
+        ConfigSubject::Draft(id) => (
+            "SELECT 1 FROM workflow_version WHERE workspace_id = $1 AND id = $2 AND state = 0",
+            id.as_raw().into(),
+        ),
         // A token never changes: it is there, or it is not.
         ConfigSubject::Token(id) => (
             "SELECT 1 FROM api_token WHERE workspace_id = $1 AND id = $2",
@@ -239,6 +243,10 @@ async fn delete(connection: &mut Connection, workspace: WorkspaceId, subject: &C
         ),
         ConfigSubject::Token(id) => (
             "DELETE FROM api_token WHERE workspace_id = $1 AND id = $2",
+            id.as_raw().into(),
+        ),
+        ConfigSubject::Draft(id) => (
+            "DELETE FROM workflow_version WHERE workspace_id = $1 AND id = $2 AND state = 0",
             id.as_raw().into(),
         ),
         ConfigSubject::Everything => return Err(Failure::not_deletable()),

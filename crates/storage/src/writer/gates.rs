@@ -6,18 +6,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_workflow_engine::{
-    Arrival, Board, Decided, Gate, GateKey, Outcome, RunEnd, RunId, Stage, Standing, Timestamp, Turn, WorkflowId,
+    Arrival, Board, Cause, Gate, GateKey, Moves, Outcome, RunEnd, RunId, Stage, Standing, Timestamp, Turn, WorkflowId,
     WorkspaceId,
 };
 
 use super::failure::{Failure, Offence};
 use super::prepare::Row;
-use crate::fact::{NewRun, RunStatus, TurnAsk, TurnEvent};
+use crate::fact::{NewDeadLetter, NewRun, RunStatus, TurnAsk, TurnEvent};
 use crate::gates::{decode, decode_times, encode, encode_times, gate_kind, gate_kind_code};
 use crate::outcome::Constraint;
 
 /// Code of a run for which its lane had no room.
 const LANE_FULL: &str = "lane_full";
+/// What stands for it among the dead letters.
+const NO_ROOM: &str = "there was no room in its lane";
 /// Stages as they are stored; the gates of a run are numbered from 0.
 const INSIDE: i64 = 100;
 const HOLDS: i64 = 101;
@@ -58,6 +60,20 @@ pub(crate) struct RunChange {
     pub(crate) due_at: Option<Timestamp>,
     pub(crate) finished_at: Option<Timestamp>,
     pub(crate) error_code: Option<&'static str>,
+}
+
+impl RunChange {
+    /// How it stands among the dead letters, if it failed.
+    pub(crate) fn dead_letter(&self) -> Option<NewDeadLetter> {
+        let code = self.error_code?;
+        let cause = Cause::of(code, None, NO_ROOM);
+        Some(NewDeadLetter {
+            cause: cause.id,
+            code: code.to_owned(),
+            step: None,
+            message: cause.message,
+        })
+    }
 }
 
 /// What is to be written.
@@ -109,6 +125,14 @@ impl<'r> GateWork<'r> {
             }
         }
         Self { steps }
+    }
+
+    /// Runs that are started by themselves.
+    pub(crate) fn of_starts(runs: &'r [NewRun]) -> Self {
+        let arrive = |run: &'r NewRun| run.turn.as_deref().map(|turn| Step::Arrive(run, turn));
+        Self {
+            steps: runs.iter().filter_map(arrive).collect(),
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -193,7 +217,7 @@ pub(crate) fn gates_of_all(board: &Board) -> BTreeSet<GateKey> {
 }
 
 fn changes(board: Board, fresh: &BTreeSet<RunId>, now: Timestamp) -> GateChanges {
-    let Decided {
+    let Moves {
         outcomes,
         gates,
         turns,

@@ -8,7 +8,7 @@
 //! Only a batch in which somebody waits for something has a transaction of several statements ([`mail`]).
 
 mod columns;
-mod gates;
+pub(super) mod gates;
 mod mail;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use weir_workflow_engine::{EventId, RunId, Timestamp, WorkflowId};
 
 use super::dedupe::DedupeKey;
+use super::operate::PreparedOperation;
 use crate::blob::Blob;
 use crate::config::ConfigChange;
 use crate::fact::{
@@ -49,6 +50,7 @@ pub(crate) enum Control {
     Heartbeat(Heartbeat),
     Claim { limit: u32 },
     Prune(Prune),
+    Operate(Box<PreparedOperation>),
 }
 
 #[derive(Debug)]
@@ -95,14 +97,7 @@ impl Work {
                 return (Self::Shared(Row::Accept(Box::new(row))), after_commit);
             }
             Fact::Start(runs) => Self::Shared(Row::Start(runs)),
-            Fact::Run(commit) => Self::Shared(Row::Run(JournalRow {
-                run: commit.run,
-                seq: commit.seq,
-                body: Blob::encode(&commit.journal),
-                update: commit.update,
-                mail: commit.mail.filter(|change| !change.is_empty()),
-                leaves: commit.leaves,
-            })),
+            Fact::Run(commit) => Self::Shared(Row::Run(JournalRow::new(commit))),
             Fact::Turn(ask) => Self::Shared(Row::Turn(ask)),
             Fact::Request(request) => Self::Alone(Control::Request(request)),
             Fact::Emit(event) => Self::Alone(Control::Emit(Blob::encode(&event.body), event)),
@@ -113,6 +108,7 @@ impl Work {
                 limit: limit.clamp(MIN_CLAIM, MAX_CLAIM),
             }),
             Fact::Prune(prune) => Self::Alone(Control::Prune(prune)),
+            Fact::Operate(operation) => Self::Alone(Control::Operate(Box::new(PreparedOperation::new(*operation)))),
         };
         (work, None)
     }
@@ -127,6 +123,7 @@ impl Work {
             Self::Shared(Row::Refused(row)) => (1, row.request.body.len() + row.request.headers.len()),
             Self::Alone(Control::Emit(body, _)) => (1, body.bytes.len()),
             Self::Alone(Control::Request(request)) => (1, request.body.len()),
+            Self::Alone(Control::Operate(operation)) => (1, operation.size_bytes()),
             Self::Alone(_) => (1, 0),
         };
         (facts, bytes + facts * FACT_BYTES)
@@ -134,7 +131,7 @@ impl Work {
 }
 
 impl AcceptRow {
-    fn new(accepted: Accepted) -> (Self, Option<AfterCommit>) {
+    pub(super) fn new(accepted: Accepted) -> (Self, Option<AfterCommit>) {
         let Accepted {
             mut event,
             dedupe,

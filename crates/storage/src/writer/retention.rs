@@ -6,6 +6,8 @@
 //! run keeps a lane, or is part of an open run's batch. One node at
 //! a time deletes: the others find the lock taken and have nothing to do.
 
+use std::collections::BTreeSet;
+
 use weir_workflow_engine::Timestamp;
 
 use super::connection::{Connection, Dialect};
@@ -78,7 +80,7 @@ pub(crate) async fn prune(
             );
             connection.run(&text, vec![now.as_unix_ms().into()]).await?
         }
-        Prune::Audit { before } => older(connection, "audit", *before).await?,
+        Prune::Audit { before } => older(connection, "audit", *before).await? + operations(connection, *before).await?,
         Prune::Outgoing { before } => older(connection, "outgoing", *before).await?,
         Prune::History(wanted) => return history(connection, wanted).await.map(FactOutcome::Pruned),
         Prune::Leftovers => return leftovers(connection).await.map(FactOutcome::Pruned),
@@ -93,6 +95,18 @@ async fn older(connection: &mut Connection, table: &str, before: Timestamp) -> R
     );
     let below = crate::read::first_id_at(before);
     connection.run(&text, vec![below.into()]).await
+}
+
+/// One operation on many runs that is over, with its runs.
+async fn operations(connection: &mut Connection, before: Timestamp) -> Result<u64, Failure> {
+    let oldest = "SELECT id FROM bulk WHERE id < $1 AND status <> 0 ORDER BY id LIMIT 1";
+    let below = crate::read::first_id_at(before);
+    let mut rows = 0;
+    for (table, key) in [("bulk_item", "bulk_id"), ("bulk", "id")] {
+        let text = format!("DELETE FROM {table} WHERE {key} IN ({oldest})");
+        rows += connection.run(&text, vec![below.into()]).await?;
+    }
+    Ok(rows)
 }
 
 /// Ids as one parameter, `$1`, and the comparison with it.
@@ -131,8 +145,11 @@ impl Ids {
 async fn history(connection: &mut Connection, wanted: &[History]) -> Result<Removed, Failure> {
     let dialect = connection.dialect();
     let roots = Ids::new(dialect, wanted.iter().flat_map(|one| &one.runs).map(|run| run.as_raw()));
-    let text = "SELECT id, event_id, status FROM run WHERE id {ids} \
-        UNION SELECT id, event_id, status FROM run WHERE root_id {ids} AND replay_of IS NOT NULL";
+    // A replay with an edited event has a copy of it, and belongs to the event of the first run all the same.
+    let text = "SELECT run.id, coalesce(root.event_id, run.event_id), run.status, run.event_id FROM run \
+        LEFT JOIN run AS root ON root.id = run.root_id WHERE run.id {ids} \
+        UNION SELECT run.id, coalesce(root.event_id, run.event_id), run.status, run.event_id FROM run \
+        LEFT JOIN run AS root ON root.id = run.root_id WHERE run.root_id {ids} AND run.replay_of IS NOT NULL";
     let runs = roots.numbers(connection, text).await?;
     let events = Ids::new(dialect, wanted.iter().map(|one| one.event.as_raw()));
     let needed = events
@@ -146,21 +163,22 @@ async fn history(connection: &mut Connection, wanted: &[History]) -> Result<Remo
     }
     let all = Ids::new(dialect, (0..runs.len()).filter_map(|place| number(&runs, place, 0)));
     // A failed run that keeps its lane, and events for which the run of another one stands that is not over.
-    let text = "SELECT run.event_id FROM turn JOIN run ON run.id = turn.run_id WHERE turn.run_id {ids} \
-        UNION SELECT run.event_id FROM merged JOIN run ON run.id = merged.run_id JOIN run AS other ON other.id = merged.into_id \
+    let text = "SELECT coalesce(root.event_id, run.event_id) FROM turn JOIN run ON run.id = turn.run_id \
+        LEFT JOIN run AS root ON root.id = run.root_id WHERE turn.run_id {ids} \
+        UNION SELECT coalesce(root.event_id, run.event_id) FROM merged JOIN run ON run.id = merged.run_id \
+        LEFT JOIN run AS root ON root.id = run.root_id JOIN run AS other ON other.id = merged.into_id \
         WHERE merged.run_id {ids} AND other.status < 2";
     let held = all.numbers(connection, text).await?;
     kept.extend(held.iter().filter_map(|row| row.first().copied().flatten()));
     let gone = |id: Option<i64>| id.is_some_and(|id| !kept.contains(&id));
-    let runs: Vec<i64> = (0..runs.len())
-        .filter(|place| gone(number(&runs, *place, 1)))
-        .filter_map(|place| number(&runs, place, 0))
-        .collect();
-    let events: Vec<i64> = wanted
+    let leaving: Vec<usize> = (0..runs.len()).filter(|place| gone(number(&runs, *place, 1))).collect();
+    let mut events: BTreeSet<i64> = wanted
         .iter()
         .map(|one| one.event.as_raw())
         .filter(|id| gone(Some(*id)))
         .collect();
+    events.extend(leaving.iter().filter_map(|place| number(&runs, *place, 3)));
+    let runs: Vec<i64> = leaving.iter().filter_map(|place| number(&runs, *place, 0)).collect();
 
     let mut removed = Removed::default();
     let owners = Ids::new(dialect, runs.iter().chain(&events).copied());
@@ -169,7 +187,7 @@ async fn history(connection: &mut Connection, wanted: &[History]) -> Result<Remo
     removed.rows += of_events
         .run(connection, "DELETE FROM event_key WHERE event_id {ids}")
         .await?;
-    for table in ["wait", "inbox", "merged"] {
+    for table in ["wait", "inbox", "merged", "dead_letter"] {
         let text = format!("DELETE FROM {table} WHERE run_id {{ids}}");
         removed.rows += of_runs.run(connection, &text).await?;
     }

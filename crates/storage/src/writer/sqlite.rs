@@ -4,7 +4,7 @@
 //! Here each fact runs its own statements in order. That is faster than statements of many rows (there is no
 //! network between us and the database), and a place in a journal that is taken fails its fact alone.
 
-mod gates;
+pub(super) mod gates;
 mod mail;
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use super::failure::{Failure, Offence};
 use super::gates::{GateWork, Moved};
 use super::prepare::{AcceptRow, JournalRow, RefusedRow, Row};
 use crate::codes::{event_source_code, run_status_code};
-use crate::fact::NewRun;
+use crate::fact::{NewDeadLetter, NewRun};
 use crate::node::NodeIdentity;
 use crate::outcome::AcceptOutcome;
 use crate::writer::task::{Verdict, Written};
@@ -98,6 +98,25 @@ struct Statements<'a> {
     journal: Option<CachedStatement<'a>>,
     payload: Option<CachedStatement<'a>>,
     update: Option<CachedStatement<'a>>,
+}
+
+fn dead_letter(
+    transaction: &Connection,
+    run: RunId,
+    letter: &NewDeadLetter,
+    failed_at: Option<Timestamp>,
+) -> rusqlite::Result<()> {
+    let text = "INSERT INTO dead_letter (run_id, workspace_id, workflow_id, cause, code, step, message, failed_at, state) \
+        SELECT id, workspace_id, workflow_id, ?1, ?2, ?3, ?4, ?5, 0 FROM run WHERE id = ?6 ON CONFLICT DO NOTHING";
+    transaction.prepare_cached(text)?.execute(params![
+        letter.cause,
+        letter.code,
+        letter.step,
+        letter.message,
+        time(failed_at).unwrap_or(0),
+        run.as_raw(),
+    ])?;
+    Ok(())
 }
 
 /// Prepares on first use.
@@ -277,6 +296,9 @@ impl<'a> Batch<'a> {
                 update.error_step,
                 row.run.as_raw(),
             ])?;
+            if let Some(letter) = &update.dead_letter {
+                dead_letter(self.transaction, row.run, letter, update.finished_at)?;
+            }
         }
         if let Some(change) = &row.mail {
             mail::changed(self.transaction, row, change, &mut self.mailed)?;

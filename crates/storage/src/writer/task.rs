@@ -20,7 +20,7 @@ use super::failure::{Failure, Offence};
 use super::gates::Moved;
 use super::prepare::{Control, Row, Work};
 use super::seed::Target;
-use super::{Queued, Shared, config, control, mail, outgoing, postgres, retention, sqlite};
+use super::{Queued, Shared, config, control, mail, operate, outgoing, postgres, retention, sqlite};
 use crate::fact::Prune;
 use crate::mail::RequestOutcome;
 use crate::node::NodeIdentity;
@@ -250,8 +250,9 @@ impl WriterTask {
             return Ok(());
         };
         let result = match self.control(control).await {
-            Ok(outcome) => {
+            Ok((outcome, moved)) => {
                 self.shared.succeeded();
+                self.shared.moved(&moved);
                 if let (Control::Request(request), FactOutcome::Request(RequestOutcome::Delivered)) =
                     (control, &outcome)
                 {
@@ -265,6 +266,7 @@ impl WriterTask {
                 Ok(outcome)
             }
             Err(Failure::Fact(Offence::Other(constraint))) => Err(WriteError::Refused(constraint)),
+            Err(Failure::Fact(Offence::Journal)) => Err(WriteError::Stale),
             Err(failure) => Err(self.failed(failure)),
         };
         let fenced = result == Err(WriteError::Fenced);
@@ -287,11 +289,12 @@ impl WriterTask {
         }
     }
 
-    async fn control(&mut self, control: &Control) -> Result<FactOutcome, Failure> {
+    async fn control(&mut self, control: &Control) -> Result<(FactOutcome, Moved), Failure> {
         self.connected().await?;
         let Some(connection) = &mut self.connection else {
             return Err(Failure::NotWritten("there is no connection".to_owned()));
         };
+        let mut moved = Moved::default();
         let work = async {
             match control {
                 Control::Heartbeat(beat) => control::heartbeat(connection, &self.node, *beat).await,
@@ -299,11 +302,12 @@ impl WriterTask {
                 | Control::Emit(..)
                 | Control::Config(_)
                 | Control::Claim { .. }
-                | Control::Prune(_) => transaction(connection, &self.node, control).await,
+                | Control::Prune(_)
+                | Control::Operate(_) => transaction(connection, &self.node, control, &mut moved).await,
             }
         };
         match tokio::time::timeout(STATEMENT_LIMIT, work).await {
-            Ok(done) => done,
+            Ok(done) => done.map(|outcome| (outcome, moved)),
             Err(elapsed) => Err(Failure::Unknown(format!("no answer: {elapsed}"))),
         }
     }
@@ -482,6 +486,7 @@ pub(crate) async fn transaction(
     connection: &mut Connection,
     node: &NodeIdentity,
     control: &Control,
+    moved: &mut Moved,
 ) -> Result<FactOutcome, Failure> {
     connection.begin().await?;
     let done = match control {
@@ -493,6 +498,10 @@ pub(crate) async fn transaction(
         Control::Request(request) => mail::request(connection, node, request).await,
         Control::Claim { limit } => control::claim(connection, node, *limit).await,
         Control::Prune(slice) => retention::prune(connection, node, slice).await,
+        Control::Operate(operation) => match control::prove_lease(connection, node).await {
+            Ok(()) => operate::apply(connection, node, operation, moved).await,
+            Err(failure) => Err(failure),
+        },
         // A single statement; it needs no transaction around it.
         Control::Heartbeat(beat) => control::heartbeat(connection, node, *beat).await,
     };

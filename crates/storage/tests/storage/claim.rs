@@ -228,6 +228,7 @@ async fn timers_are_counted_and_read(bed: &Bed) {
             finished_at: None,
             error_code: None,
             error_step: None,
+            dead_letter: None,
         };
         node.write(Fact::Run(RunCommit {
             run: *run,

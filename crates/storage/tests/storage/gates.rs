@@ -91,6 +91,7 @@ fn end(run: RunId, seq: i32, status: RunStatus) -> Fact {
             finished_at: Some(at(1)),
             error_code: (status == RunStatus::Failed).then(|| "broken".to_owned()),
             error_step: None,
+            dead_letter: None,
         }),
         mail: None,
         leaves: Some(WORKFLOW),

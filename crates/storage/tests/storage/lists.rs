@@ -107,6 +107,7 @@ async fn runs_by_page_and_filter(bed: &Bed) {
             finished_at: None,
             error_code: code.map(ToOwned::to_owned),
             error_step: None,
+            dead_letter: None,
         };
         pending.push(node.submit(Fact::Run(RunCommit {
             run: *run,

@@ -49,6 +49,7 @@ fn commit(run: RunId, seq: i32, status: RunStatus, change: MailChange) -> Fact {
             finished_at: None,
             error_code: None,
             error_step: None,
+            dead_letter: None,
         }),
         mail: Some(Box::new(change)),
         leaves: None,

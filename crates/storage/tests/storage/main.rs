@@ -4,13 +4,16 @@
 
 mod accept;
 mod backup;
+mod bulk;
 mod claim;
 mod configuration;
+mod dead_letters;
 mod dedupe;
 mod failure;
 mod gates;
 mod lists;
 mod mail;
+mod operate;
 mod proxy;
 mod refusals;
 mod retention;

@@ -65,6 +65,7 @@ async fn commits_of_one_run_keep_their_order(bed: &Bed) {
         finished_at: (n == 49).then(|| at(n)),
         error_code: (n == 49).then(|| "effect_unknown".to_owned()),
         error_step: (n == 49).then(|| "pay".to_owned()),
+        dead_letter: None,
     };
     let pending: Vec<_> = (0..50)
         .map(|n| {

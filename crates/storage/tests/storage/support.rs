@@ -268,6 +268,7 @@ pub(crate) fn commit(run: RunId, seq: i32, journal: &str, status: Option<RunStat
         finished_at: None,
         error_code: None,
         error_step: None,
+        dead_letter: None,
     });
     Fact::Run(RunCommit {
         run,

@@ -170,6 +170,8 @@ impl RunState {
                 self.paused = None;
                 self.finished = Some(finished.ending.clone());
             }
+            // It is about the next run: this one is over.
+            Entry::Decided(_) => {}
         }
     }
 

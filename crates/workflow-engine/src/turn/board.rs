@@ -110,7 +110,7 @@ pub type TurnChange = (RunId, Option<Standing>);
 
 /// What a board decided.
 #[derive(Debug)]
-pub struct Decided {
+pub struct Moves {
     /// What became of each run that moved.
     pub outcomes: BTreeMap<RunId, Outcome>,
     /// Gates to be written.
@@ -357,7 +357,7 @@ impl Board {
     }
 
     /// What was decided, and what is to be written.
-    pub fn finish(self) -> Decided {
+    pub fn finish(self) -> Moves {
         let gates = self.changed_gates.iter().map(|key| {
             let gate = self.gates.get(key).filter(|gate| gate.is_needed(self.now));
             (*key, gate.cloned())
@@ -366,7 +366,7 @@ impl Board {
             .changed_turns
             .iter()
             .map(|run| (*run, self.turns.get(run).cloned()));
-        Decided {
+        Moves {
             gates: gates.collect(),
             turns: turns.collect(),
             outcomes: self.outcomes,

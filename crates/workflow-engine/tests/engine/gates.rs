@@ -6,8 +6,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::json;
 use weir_workflow_engine::{
-    Arrival, Ask, Board, Decided, Definition, Entry, Gate, GateKey, GateKind, Input, Outcome, Plan, Rules, RunEnd,
-    RunId, RunState, Stage, Standing, Timestamp, TriggerScope, Turn, WorkflowId, WorkspaceId, check, decide,
+    Arrival, Ask, Board, Definition, Entry, Gate, GateKey, GateKind, Input, MAX_BATCH, MAX_GATHERING, MAX_LIMIT,
+    MAX_MAX_WAITING, MAX_PERIOD, MAX_PRIORITY, Moves, Outcome, Plan, Rules, RunEnd, RunId, RunState, Stage, Standing,
+    Timestamp, TriggerScope, Turn, WorkflowId, WorkspaceId, check, decide,
 };
 
 use crate::support::{KEYED, START, Shop, World as Surroundings, event, head, yaml};
@@ -101,6 +102,57 @@ fn what_a_document_may_say() {
         "priority: high",
         &["/priority: \"high\" is not one expression (write it as \"{{ … }}\")"],
     );
+}
+
+#[test]
+fn turns_stop_at_their_bounds() {
+    let seconds = |span: std::time::Duration| span.as_secs();
+    let (day, week) = (seconds(MAX_PERIOD), seconds(MAX_GATHERING));
+    let (waiting, limit, batch, priority) = (MAX_MAX_WAITING, MAX_LIMIT, MAX_BATCH, MAX_PRIORITY);
+    let key = r#"key: "{{ event.id }}""#;
+    let cases: [(&dyn Fn(u64) -> String, &str); 8] = [
+        (
+            &|more| format!("lane: {{ {key}, max_waiting: {} }}", u64::from(waiting) + more),
+            "/lane/max_waiting",
+        ),
+        (
+            &|more| format!("concurrency: {}", u64::from(limit) + more),
+            "/concurrency",
+        ),
+        (
+            &|more| format!("throttle: {{ limit: 1, per: {}s }}", day + more),
+            "/throttle/per",
+        ),
+        (
+            &|more| format!("debounce: {{ {key}, for: {}s }}", week + more),
+            "/debounce/for",
+        ),
+        (
+            &|more| format!("batch: {{ size: 2, for: {}s }}", week + more),
+            "/batch/for",
+        ),
+        (
+            &|more| format!("batch: {{ size: {}, for: 1s }}", u64::from(batch) + more),
+            "/batch/size",
+        ),
+        (
+            &|more| format!("priority: {}", i64::from(priority) + i64::try_from(more).unwrap()),
+            "/priority",
+        ),
+        (
+            &|more| format!("priority: {}", -i64::from(priority) - i64::try_from(more).unwrap()),
+            "/priority",
+        ),
+    ];
+    for (words, place) in cases {
+        problems(&words(0), &[]);
+        let beyond = Definition::parse(&yaml(&document(&words(1)))).unwrap_err();
+        let found: Vec<(&str, &str)> = beyond
+            .iter()
+            .map(|problem| (problem.pointer.as_str(), problem.code))
+            .collect();
+        assert_eq!(found, [(place, "out_of_bounds")], "{}", words(1));
+    }
 }
 
 fn turn_of(words: &str, data: serde_json::Value) -> Result<Option<Turn>, String> {
@@ -302,7 +354,7 @@ impl World {
             Act::Release(run) => board.release(run, now),
             Act::Due(run) => board.due(run, now),
         }
-        let Decided {
+        let Moves {
             outcomes,
             gates,
             turns,

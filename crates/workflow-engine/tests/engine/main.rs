@@ -6,6 +6,7 @@
 )]
 
 mod choices;
+mod deciding;
 mod definitions;
 mod effects;
 mod expressions;
@@ -18,6 +19,7 @@ mod own;
 mod parallel;
 mod properties;
 mod replay;
+mod restarting;
 mod schedules;
 mod sleeping;
 mod support;

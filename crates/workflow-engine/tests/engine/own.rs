@@ -138,7 +138,10 @@ fn a_run_that_nobody_waits_for_is_only_started() {
         &head(2),
         &driver.event,
         &ledger,
-        &entries,
+        weir_workflow_engine::Past {
+            recorded: &entries,
+            kept: &[],
+        },
         &driver.world,
         START,
     );

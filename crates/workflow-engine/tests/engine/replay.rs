@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use weir_workflow_engine::{
-    Command, EffectClass, EffectState, Entry, Ledger, Plan, ReplayPreview, RunId, SendMode, Sent, Status, preview,
+    Command, EffectClass, EffectState, Entry, Ledger, Past, Plan, ReplayPreview, RunId, SendMode, Sent, Status, preview,
 };
 
 use crate::support::{Driver, KEYED, START, World, event, failure, head, plan, seconds};
@@ -46,7 +46,10 @@ fn told(plan: &Plan, class: EffectClass, entries: &[Entry], mail: &str) -> (Repl
         &head(2),
         &event,
         &ledger(entries),
-        entries,
+        Past {
+            recorded: entries,
+            kept: &[],
+        },
         &world,
         START.plus(seconds(3600)),
     );

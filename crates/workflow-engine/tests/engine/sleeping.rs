@@ -149,7 +149,10 @@ fn a_rehearsal_does_not_wait() {
         &head(2),
         &driver.event,
         &ledger,
-        &driver.entries(),
+        weir_workflow_engine::Past {
+            recorded: &driver.entries(),
+            kept: &[],
+        },
         &driver.world,
         driver.now,
     );

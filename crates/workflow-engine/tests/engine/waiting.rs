@@ -288,7 +288,10 @@ fn a_replay_is_shown_what_arrived_and_stops_at_a_question() {
         &head(2),
         &driver.event,
         &weir_workflow_engine::Ledger::default(),
-        &driver.entries(),
+        weir_workflow_engine::Past {
+            recorded: &driver.entries(),
+            kept: &[],
+        },
         &driver.world,
         START,
     );

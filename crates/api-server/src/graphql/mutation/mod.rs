@@ -3,8 +3,11 @@
 //! Each mutation takes one `input` and gives a payload with `userErrors`. Writes go through the orchestrator, which checks,
 //! writes the audit entry in the same transaction, and puts the change in force before it answers.
 
+mod bulk;
 mod connection;
+mod dead_letter;
 mod documents;
+mod effect;
 mod endpoint;
 mod operate;
 mod run;
@@ -12,9 +15,10 @@ mod token;
 mod workflow;
 
 use super::caller::Caller;
-use super::errors::ApiResult;
+use super::errors::{ApiError, ApiResult};
 use super::user_error::{Place, UserError, UserErrorCode, of_apply};
 use crate::auth::Permission;
+use crate::problem::Code;
 use async_graphql::{Context, ID, InputObject, MergedObject, SimpleObject};
 use serde_json::{Map, Value, json};
 use std::str::FromStr;
@@ -30,6 +34,9 @@ pub(crate) struct Mutation(
     workflow::WorkflowMutations,
     run::RunMutations,
     operate::OperateMutations,
+    effect::EffectMutations,
+    bulk::BulkMutations,
+    dead_letter::DeadLetterMutations,
     token::TokenMutations,
 );
 
@@ -72,6 +79,15 @@ fn input_id<T: FromStr<Err = IdError>>(id: &ID, field: &str) -> Result<T, Vec<Us
     id.as_str()
         .parse()
         .map_err(|error: IdError| vec![UserError::input(UserErrorCode::InvalidId, field, error.to_string())])
+}
+
+/// The database did not confirm a change.
+fn unavailable(what: &str, cause: &str) -> ApiError {
+    tracing::warn!("{what}: {cause}");
+    ApiError::new(
+        Code::DatabaseUnavailable,
+        format!("{what}: the database did not confirm it; look before you try again"),
+    )
 }
 
 /// Whether a document brings secrets along, so that `SECRET_WRITE` is needed.

@@ -4,12 +4,11 @@ use super::super::caller::Caller;
 use super::super::errors::{ApiError, ApiResult};
 use super::super::scalars::Json;
 use super::super::types::event::{self, Event};
-use super::super::types::replay_preview::ReplayPreview;
+use super::super::types::replay_preview::{ReplayOptionsInput, ReplayPreview};
 use super::super::types::run::{self, Run};
 use super::super::user_error::{UserError, UserErrorCode};
-use super::input_id;
+use super::{input_id, unavailable};
 use crate::auth::Permission;
-use crate::problem::Code;
 use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 use weir_orchestrator::control::ControlError;
 use weir_workflow_engine::{EventId, RunId};
@@ -70,12 +69,10 @@ impl RunMutations {
                 replayed: false,
                 user_errors: misfits("input", problems),
             }),
-            Err(ControlError::NotReplayable { why }) => Ok(RunStartPayload::refused(UserError::input(
-                UserErrorCode::Invalid,
-                "workflow",
-                why,
-            ))),
-            Err(ControlError::PreviewChanged(_)) => Err(ApiError::internal_text(
+            Err(ControlError::NotReplayable { why } | ControlError::NotResolvable { why }) => Ok(
+                RunStartPayload::refused(UserError::input(UserErrorCode::Invalid, "workflow", why)),
+            ),
+            Err(ControlError::PreviewChanged(_) | ControlError::BulkChanged(_)) => Err(ApiError::internal_text(
                 "starting a run",
                 "answered as if it were a replay",
             )),
@@ -101,8 +98,17 @@ impl RunMutations {
                 });
             }
         };
+        let options = match input.options.unwrap_or_default().parse() {
+            Ok(options) => options,
+            Err(user_errors) => {
+                return Ok(RunReplayPayload {
+                    user_errors,
+                    ..RunReplayPayload::default()
+                });
+            }
+        };
         match orchestrator
-            .replay(workspace, &caller.actor(), id, &input.confirm)
+            .replay(workspace, &caller.actor(), id, &options, &input.confirm)
             .await
         {
             Ok(run) => Ok(RunReplayPayload {
@@ -111,12 +117,14 @@ impl RunMutations {
                 user_errors: Vec::new(),
             }),
             Err(ControlError::NotFound) => Ok(RunReplayPayload::refused(UserError::not_found("runId"))),
-            Err(ControlError::NotReplayable { why }) => Ok(RunReplayPayload::refused(UserError::precondition(
-                UserErrorCode::NotReplayable,
-                "runId",
-                why,
-                Vec::new(),
-            ))),
+            Err(ControlError::NotReplayable { why } | ControlError::NotResolvable { why }) => {
+                Ok(RunReplayPayload::refused(UserError::precondition(
+                    UserErrorCode::NotReplayable,
+                    "runId",
+                    why,
+                    Vec::new(),
+                )))
+            }
             Err(ControlError::PreviewChanged(prepared)) => {
                 let message = "what the replay would do is not what was shown: look at the preview again";
                 let error = UserError::precondition(UserErrorCode::PreviewChanged, "confirm", message, Vec::new());
@@ -128,23 +136,16 @@ impl RunMutations {
             Err(ControlError::Invalid(problems)) => Ok(RunReplayPayload {
                 run: None,
                 preview: None,
-                user_errors: misfits("runId", problems),
+                user_errors: misfits("options", problems),
             }),
+            Err(error @ ControlError::BulkChanged(_)) => Err(ApiError::internal("replaying a run", &error)),
             Err(ControlError::Unavailable(cause)) => Err(unavailable("a run was not replayed", &cause)),
         }
     }
 }
 
-fn unavailable(what: &str, cause: &str) -> ApiError {
-    tracing::warn!("{what}: {cause}");
-    ApiError::new(
-        Code::DatabaseUnavailable,
-        format!("{what}: the database did not confirm it; look before you try again"),
-    )
-}
-
 /// Each misfit of an input, below the field that was given.
-fn misfits(field: &str, problems: Vec<weir_workflow_engine::Problem>) -> Vec<UserError> {
+pub(super) fn misfits(field: &str, problems: Vec<weir_workflow_engine::Problem>) -> Vec<UserError> {
     problems
         .into_iter()
         .map(|problem| UserError::inside(field, problem))
@@ -217,6 +218,8 @@ pub(crate) struct RunReplayInput {
     run_id: ID,
     /// `confirm` of the preview that was looked at.
     confirm: String,
+    /// The same as for the preview.
+    options: Option<ReplayOptionsInput>,
 }
 
 /// A run that was replayed.

@@ -1,4 +1,4 @@
-//! Mutations of workflows: drafts are saved, then published.
+//! Mutations of workflows: drafts are saved, then published or thrown away; older versions are published again.
 
 use super::super::caller::Caller;
 use super::super::errors::ApiResult;
@@ -75,15 +75,72 @@ impl WorkflowMutations {
         };
         let caller = Caller::of(ctx);
         let (orchestrator, workspace) = caller.orchestrator(Permission::ConfigWrite)?;
-        let expect = input
-            .expected_revision
-            .map_or(Expect::Any, |revision| Expect::Revision(revision.into()));
+        let expect = expected(input.expected_revision);
         let outcome = orchestrator
             .workflow_publish(workspace, &caller.actor(), &found.inner().row.name, expect)
             .await;
         match outcome {
             Err(ApplyError::NotFound) => {
                 let error = UserError::input(UserErrorCode::NotFound, "id", "the workflow has no draft to publish");
+                Ok(WorkflowPayload::refused(vec![error]))
+            }
+            outcome => payload(ctx, outcome, "expectedRevision"),
+        }
+    }
+
+    /// Publishes an older version again, as a new version with its content: numbers only rise, and what was published
+    /// never changes. It is checked like any other document; a draft is kept. Needs `CONFIG_WRITE`.
+    async fn workflow_roll_back(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which workflow, to which version.")] input: WorkflowRollBackInput,
+    ) -> ApiResult<WorkflowPayload> {
+        let found = match find(ctx, &input.id)? {
+            Ok(found) => found,
+            Err(errors) => return Ok(WorkflowPayload::refused(errors)),
+        };
+        let caller = Caller::of(ctx);
+        let (orchestrator, workspace) = caller.orchestrator(Permission::ConfigWrite)?;
+        let name = &found.inner().row.name;
+        let outcome = orchestrator
+            .workflow_roll_back(
+                workspace,
+                &caller.actor(),
+                name,
+                input.version,
+                expected(input.expected_revision),
+            )
+            .await;
+        match outcome {
+            Err(ApplyError::NotFound) => {
+                let message = format!("version {} of the workflow was never published", input.version);
+                let error = UserError::input(UserErrorCode::NotFound, "version", message);
+                Ok(WorkflowPayload::refused(vec![error]))
+            }
+            outcome => payload(ctx, outcome, "expectedRevision"),
+        }
+    }
+
+    /// Throws the draft of a workflow away. What is published goes on; a workflow that was never published goes with
+    /// its draft. Needs `CONFIG_WRITE`.
+    async fn workflow_discard_draft(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which workflow.")] input: WorkflowDiscardDraftInput,
+    ) -> ApiResult<WorkflowPayload> {
+        let found = match find(ctx, &input.id)? {
+            Ok(found) => found,
+            Err(errors) => return Ok(WorkflowPayload::refused(errors)),
+        };
+        let caller = Caller::of(ctx);
+        let (orchestrator, workspace) = caller.orchestrator(Permission::ConfigWrite)?;
+        let name = &found.inner().row.name;
+        let outcome = orchestrator
+            .workflow_discard_draft(workspace, &caller.actor(), name, expected(input.expected_revision))
+            .await;
+        match outcome {
+            Err(ApplyError::NotFound) => {
+                let error = UserError::input(UserErrorCode::NotFound, "id", "the workflow has no draft");
                 Ok(WorkflowPayload::refused(vec![error]))
             }
             outcome => payload(ctx, outcome, "expectedRevision"),
@@ -101,6 +158,10 @@ impl WorkflowMutations {
             Err(errors) => Ok(DeletePayload::refused(errors)),
         }
     }
+}
+
+fn expected(revision: Option<i32>) -> Expect {
+    revision.map_or(Expect::Any, |revision| Expect::Revision(revision.into()))
 }
 
 fn renamed(own: &str) -> Problem {
@@ -186,6 +247,26 @@ pub(crate) struct WorkflowPublishInput {
     /// Which workflow.
     id: ID,
     /// Publish only if it has this revision.
+    expected_revision: Option<i32>,
+}
+
+/// Which version to publish again.
+#[derive(Debug, InputObject)]
+pub(crate) struct WorkflowRollBackInput {
+    /// Which workflow.
+    id: ID,
+    /// Number of the version whose content is wanted.
+    version: u32,
+    /// Publish only if the workflow has this revision.
+    expected_revision: Option<i32>,
+}
+
+/// Whose draft to throw away.
+#[derive(Debug, InputObject)]
+pub(crate) struct WorkflowDiscardDraftInput {
+    /// Which workflow.
+    id: ID,
+    /// Only if it has this revision.
     expected_revision: Option<i32>,
 }
 

@@ -2,8 +2,10 @@
 
 pub(crate) mod approval;
 pub(crate) mod body;
+pub(crate) mod bulk;
 pub(crate) mod connection;
 pub(crate) mod connector;
+pub(crate) mod dead_letter;
 pub(crate) mod endpoint;
 pub(crate) mod event;
 pub(crate) mod exchange;

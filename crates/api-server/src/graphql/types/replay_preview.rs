@@ -1,13 +1,22 @@
 //! What a replay would do, told before it is done.
 
-use async_graphql::SimpleObject;
-use weir_orchestrator::control::PreparedReplay;
+use super::super::scalars::Json;
+use super::super::user_error::{UserError, UserErrorCode};
+use super::connector::EffectClass;
+use async_graphql::{Enum, InputObject, SimpleObject};
+use weir_orchestrator::repair::{PreparedReplay, ReplayFrom, ReplayOptions, ReplayVersion};
 use weir_workflow_engine::{PreviewEffect, PreviewRead};
 
 /// What a replay of a run would do. Nothing has been sent yet.
 #[derive(Debug, SimpleObject)]
 pub(crate) struct ReplayPreview {
-    /// Pass it to `runReplay`. It stops being valid when the preview would no longer be the same.
+    /// Path of the step that it would begin at. Null: at the start.
+    from: Option<String>,
+    /// Number of the version that it would run on.
+    version_number: u32,
+    /// What it would take over as it was: paths of steps, `hydrate.<read>` for follow-up reads.
+    kept: Vec<String>,
+    /// Pass it to `runReplay`, with the same `options`. It stops being valid when the preview would no longer be the same.
     confirm: String,
     /// Calls that change nothing outside and would be made again.
     reads: Vec<PreviewCall>,
@@ -23,9 +32,18 @@ pub(crate) struct ReplayPreview {
 
 impl From<PreparedReplay> for ReplayPreview {
     fn from(prepared: PreparedReplay) -> Self {
-        let PreparedReplay { preview, confirm } = prepared;
+        let PreparedReplay {
+            preview,
+            from,
+            kept,
+            version,
+            confirm,
+        } = prepared;
         let effects = |effects: Vec<PreviewEffect>| effects.into_iter().map(PreviewCall::from).collect();
         ReplayPreview {
+            from,
+            version_number: version,
+            kept,
             confirm,
             reads: preview.reads.into_iter().map(PreviewCall::from).collect(),
             answered: effects(preview.answered),
@@ -45,6 +63,8 @@ pub(crate) struct PreviewCall {
     connector_name: String,
     /// Name of the operation.
     operation: String,
+    /// How the effect can be repeated. Null for reads, and when it is not recorded.
+    class: Option<EffectClass>,
     /// Idempotency key of the effect. Null for reads.
     key: Option<String>,
     /// Whether the same step did this before with another request.
@@ -59,6 +79,7 @@ impl From<PreviewRead> for PreviewCall {
             step: read.step,
             connector_name: read.connector,
             operation: read.operation,
+            class: None,
             key: None,
             changed: false,
             sends: true,
@@ -72,9 +93,75 @@ impl From<PreviewEffect> for PreviewCall {
             step: effect.step,
             connector_name: effect.connector,
             operation: effect.operation,
+            class: EffectClass::by_name(effect.class),
             key: Some(effect.key.to_string()),
             changed: effect.changed,
             sends: effect.sends,
         }
+    }
+}
+
+/// How a run is to be replayed.
+#[derive(Debug, Clone, Default, InputObject)]
+pub(crate) struct ReplayOptionsInput {
+    /// Where it begins. Default: at the failed step of a run that failed, otherwise at the start.
+    from: Option<ReplayStart>,
+    /// Path of the step for `from: STEP`.
+    step: Option<String>,
+    /// On which version. Default: the one that the run was pinned to.
+    version: Option<ReplayOn>,
+    /// What stands in the place of the event's body. The event's id, type, object and account stay as they are, so its
+    /// effects keep their identity: a request that comes out differently is a new effect.
+    body: Option<Json>,
+}
+
+/// Where a replay begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+pub(crate) enum ReplayStart {
+    /// At the start: reads are made again.
+    Start,
+    /// At the step at fault; at the start when that was a follow-up read or the run as a whole.
+    FailedStep,
+    /// At the step that `step` names. What came before is taken over as it was.
+    Step,
+}
+
+/// Which version a replay runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+pub(crate) enum ReplayOn {
+    /// The one that the run was pinned to.
+    Pinned,
+    /// The one that is published now.
+    Live,
+}
+
+impl ReplayOptionsInput {
+    /// The options as the orchestrator takes them.
+    ///
+    /// # Errors
+    /// `step` does not go with `from`.
+    pub(crate) fn parse(self) -> Result<ReplayOptions, Vec<UserError>> {
+        let from = match (self.from, self.step) {
+            (None, None) => ReplayFrom::Automatic,
+            (Some(ReplayStart::Start), None) => ReplayFrom::Start,
+            (Some(ReplayStart::FailedStep), None) => ReplayFrom::FailedStep,
+            (None | Some(ReplayStart::Step), Some(step)) => ReplayFrom::Step(step),
+            (Some(ReplayStart::Step), None) => {
+                let message = "the step to begin at is missing";
+                return Err(vec![UserError::input(UserErrorCode::Required, "options", message)]);
+            }
+            (Some(ReplayStart::Start | ReplayStart::FailedStep), Some(_)) => {
+                let message = "a step goes with `from: STEP`";
+                return Err(vec![UserError::input(UserErrorCode::Invalid, "options", message)]);
+            }
+        };
+        Ok(ReplayOptions {
+            from,
+            version: match self.version {
+                None | Some(ReplayOn::Pinned) => ReplayVersion::Pinned,
+                Some(ReplayOn::Live) => ReplayVersion::Live,
+            },
+            body: self.body.map(|body| body.0),
+        })
     }
 }

@@ -8,7 +8,7 @@ use super::exchange::Exchange;
 use crate::auth::Permission;
 use async_graphql::{Context, Enum, Object, SimpleObject};
 use std::sync::Arc;
-use weir_workflow_engine::{StoryAttempt, StoryStep};
+use weir_workflow_engine::{Decided, StoryAttempt, StoryStep, Verdict};
 
 /// One step of a run.
 #[derive(Debug)]
@@ -63,6 +63,7 @@ impl Step {
             key: effect.key.to_string(),
             class: EffectClass::by_name(effect.class)?,
             state: EffectState::by_name(effect.state)?,
+            decision: effect.decided.as_ref().map(EffectDecision::from),
         })
     }
 
@@ -125,6 +126,47 @@ pub(crate) struct Effect {
     class: EffectClass,
     /// What is known of it.
     state: EffectState,
+    /// What a person said of it, when nobody knew. The state goes by it.
+    decision: Option<EffectDecision>,
+}
+
+/// What a person said about an effect.
+#[derive(Debug, Clone, SimpleObject)]
+pub(crate) struct EffectDecision {
+    /// What became of it.
+    verdict: EffectVerdict,
+    /// Whether the provider was asked and had it.
+    looked: bool,
+    /// Who: `token:` and the token's id, or the name of the bootstrap token.
+    by: String,
+    /// When.
+    at: DateTime,
+    /// Why, in the person's words.
+    note: Option<String>,
+}
+
+impl From<&Decided> for EffectDecision {
+    fn from(decided: &Decided) -> Self {
+        EffectDecision {
+            verdict: match decided.verdict {
+                Verdict::Happened { .. } => EffectVerdict::Happened,
+                Verdict::NotHappened => EffectVerdict::NotHappened,
+            },
+            looked: decided.looked,
+            by: decided.by.to_string(),
+            at: DateTime(decided.at),
+            note: Some(decided.note.to_string()).filter(|note| !note.is_empty()),
+        }
+    }
+}
+
+/// What became of an effect, in the words of a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+pub(crate) enum EffectVerdict {
+    /// It took place.
+    Happened,
+    /// It did not take place.
+    NotHappened,
 }
 
 /// Declares an enum whose values the engine names in `snake_case`.

@@ -9,9 +9,10 @@ use super::schedule::Schedule;
 use crate::auth::Permission;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use std::sync::Arc;
+use weir_orchestrator::configure::{ApplyError, VersionDiff};
 use weir_orchestrator::snapshot::Snapshot;
 use weir_storage::{VersionState as StoredState, WorkflowVersionRow};
-use weir_workflow_engine::{Definition, VersionId, WorkflowId, WorkspaceId};
+use weir_workflow_engine::{Definition, Difference, DifferenceKind, VersionId, WorkflowId, WorkspaceId};
 
 /// How many planned times one answer shows.
 const MAX_NEXT_RUNS: u32 = 100;
@@ -78,6 +79,24 @@ impl Workflow {
         Ok(Some(page.rows.into_iter().map(WorkflowVersion).collect()))
     }
 
+    /// What differs between two versions. Null: there is no such version, or the two left out mean none.
+    async fn diff(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Number of the older version. Default: what is published, or else the version before `to`.")]
+        from: Option<u32>,
+        #[graphql(desc = "Number of the newer version. Default: the draft, or else what is published.")] to: Option<
+            u32,
+        >,
+    ) -> ApiResult<Option<WorkflowDiff>> {
+        let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::ConfigRead)?;
+        match orchestrator.workflow_diff(workspace, &self.0.row.name, from, to).await {
+            Ok(diff) => Ok(Some(diff.into())),
+            Err(ApplyError::NotFound) => Ok(None),
+            Err(other) => Err(ApiError::internal("comparing versions", &other)),
+        }
+    }
+
     /// What starts the published version. Null: it has never been published.
     async fn trigger(&self) -> Option<Trigger> {
         self.0
@@ -117,6 +136,73 @@ impl Workflow {
     /// When it was last changed.
     async fn updated_at(&self) -> DateTime {
         DateTime(self.0.row.updated_at)
+    }
+}
+
+/// What differs between two versions of a workflow.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct WorkflowDiff {
+    /// Number of the older version. Null: there was none.
+    from: Option<u32>,
+    /// Number of the newer version.
+    to: u32,
+    /// Step by step, in the order of the newer version.
+    differences: Vec<WorkflowDifference>,
+    /// The documents as a unified diff.
+    text: String,
+}
+
+/// One difference between two versions.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct WorkflowDifference {
+    /// What happened.
+    kind: WorkflowDifferenceKind,
+    /// Id of the step it is in. Null outside of steps.
+    step: Option<String>,
+    /// JSON Pointer into the newer document; into the older one for what was removed.
+    pointer: String,
+    /// JSON Pointer into the older document, for what was moved.
+    before_pointer: Option<String>,
+    /// What stood there.
+    before: Option<Json>,
+    /// What stands there.
+    after: Option<Json>,
+}
+
+/// What happened to a part of a workflow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+pub(crate) enum WorkflowDifferenceKind {
+    /// It is new.
+    Added,
+    /// It is gone.
+    Removed,
+    /// It has another value.
+    Changed,
+    /// A step that stands in another place.
+    Moved,
+}
+
+impl From<VersionDiff> for WorkflowDiff {
+    fn from(diff: VersionDiff) -> Self {
+        let difference = |difference: Difference| WorkflowDifference {
+            kind: match difference.kind {
+                DifferenceKind::Added => WorkflowDifferenceKind::Added,
+                DifferenceKind::Removed => WorkflowDifferenceKind::Removed,
+                DifferenceKind::Changed => WorkflowDifferenceKind::Changed,
+                DifferenceKind::Moved => WorkflowDifferenceKind::Moved,
+            },
+            step: difference.step,
+            pointer: difference.pointer,
+            before_pointer: difference.before_pointer,
+            before: difference.before.map(Json),
+            after: difference.after.map(Json),
+        };
+        WorkflowDiff {
+            from: diff.from,
+            to: diff.to,
+            differences: diff.differences.into_iter().map(difference).collect(),
+            text: diff.text,
+        }
     }
 }
 

@@ -59,6 +59,9 @@ columns!(Updates {
     id: i64, status: i16, due_at: Option<i64>, finished_at: Option<i64>, error_code: Option<String>,
     error_step: Option<String>,
 });
+columns!(DeadLetters {
+    id: i64, cause: i64, code: String, step: Option<String>, message: String, failed_at: i64,
+});
 columns!(Payloads { gate: Option<i64>, owner_id: i64, seq: i32, codec: i16, body: Vec<u8>, });
 columns!(Refusals {
     id: i64, workspace_id: i64, endpoint_id: Option<i64>, received_at: i64, reason: String, detail: String,
@@ -81,6 +84,7 @@ pub(super) struct Columns {
     fires: Fires,
     journals: Journals,
     updates: Updates,
+    dead_letters: DeadLetters,
     payloads: Payloads,
     refusals: Refusals,
     refusal_counts: RefusalCounts,
@@ -155,6 +159,15 @@ impl Columns {
             table.finished_at.push(time(update.finished_at));
             table.error_code.push(update.error_code.clone());
             table.error_step.push(update.error_step.clone());
+            if let Some(letter) = &update.dead_letter {
+                let table = &mut columns.dead_letters;
+                table.id.push(run.as_raw());
+                table.cause.push(letter.cause);
+                table.code.push(letter.code.clone());
+                table.step.push(letter.step.clone());
+                table.message.push(letter.message.clone());
+                table.failed_at.push(time(update.finished_at).unwrap_or(0));
+            }
         }
         for ((workspace, endpoint, hour, reason), count) in refusals {
             let table = &mut columns.refusal_counts;
@@ -338,6 +351,16 @@ impl Columns {
                  AS u (id, status, due_at, finished_at, error_code, error_step) WHERE run.id = u.id AND EXISTS (SELECT FROM lease))",
             );
             self.updates.bind(&mut statement.arguments);
+        }
+        if !self.dead_letters.id.is_empty() {
+            statement.part(
+                "died AS (INSERT INTO dead_letter (run_id, workspace_id, workflow_id, cause, code, step, message, failed_at, state) \
+                 SELECT run.id, run.workspace_id, run.workflow_id, d.cause, d.code, d.step, d.message, d.failed_at, 0 \
+                 FROM UNNEST({bigint[]}, {bigint[]}, {text[]}, {text[]}, {text[]}, {bigint[]}) \
+                 AS d (id, cause, code, step, message, failed_at) JOIN run ON run.id = d.id \
+                 WHERE EXISTS (SELECT FROM lease) ON CONFLICT DO NOTHING)",
+            );
+            self.dead_letters.bind(&mut statement.arguments);
         }
         if !self.payloads.owner_id.is_empty() {
             statement.part(&format!(

@@ -16,7 +16,7 @@ const TURN: &str = "t.run_id, t.root_id, t.workspace_id, t.workflow_id, t.is_rep
      t.stage::bigint, t.gate_id, t.place, t.gates";
 
 /// The last positions of the workflows, whose rows stay locked until the transaction ends.
-pub(super) async fn lock(
+pub(crate) async fn lock(
     connection: &mut PgConnection,
     work: &GateWork<'_>,
 ) -> Result<Vec<(WorkflowId, i64)>, Failure> {
@@ -36,7 +36,7 @@ pub(super) async fn lock(
 }
 
 /// Decides about everything the batch does to gates, and writes it. The rows of its workflows are locked.
-pub(super) async fn settle(
+pub(crate) async fn settle(
     connection: &mut PgConnection,
     node: &NodeIdentity,
     work: &GateWork<'_>,
@@ -256,6 +256,17 @@ async fn write(connection: &mut PgConnection, node: &NodeIdentity, changes: Gate
             .bind(finished)
             .bind(codes)
             .bind(started);
+        all(connection, query).await?;
+    }
+    for change in &changes.runs {
+        let Some(letter) = change.dead_letter() else { continue };
+        let query = sqlx::query(
+            "INSERT INTO dead_letter (run_id, workspace_id, workflow_id, cause, code, step, message, failed_at, state) \
+             SELECT id, workspace_id, workflow_id, $1, $2, $3, $4, $5, 0 FROM run WHERE id = $6 ON CONFLICT DO NOTHING",
+        );
+        let failed_at = change.finished_at.map_or(0, Timestamp::as_unix_ms);
+        let query = query.bind(letter.cause).bind(letter.code).bind(letter.step);
+        let query = query.bind(letter.message).bind(failed_at).bind(change.run.as_raw());
         all(connection, query).await?;
     }
     if !changes.merged.is_empty() {

@@ -1,6 +1,6 @@
 //! Gates on SQLite. One transaction at a time, so the transaction is the lock.
 
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, params};
 use weir_workflow_engine::{Board, GateKey, RunId, Timestamp, WorkflowId};
 
 use crate::codes::run_status_code;
@@ -10,19 +10,15 @@ use crate::writer::gates::{GateChanges, GateRow, GateWork, Moved, TurnRow, gates
 
 const TURN: &str = "SELECT run_id, root_id, workspace_id, workflow_id, is_replay, priority, position, stage, gate_id, place, gates FROM turn";
 
-/// Decides about everything the batch does to gates, and writes it.
-pub(super) fn settle(
-    transaction: &Transaction<'_>,
-    node: &NodeIdentity,
-    work: &GateWork<'_>,
-) -> Result<Moved, Failure> {
+/// Decides about everything the batch does to gates, and writes it. The connection is in a transaction that writes.
+pub(crate) fn settle(transaction: &Connection, node: &NodeIdentity, work: &GateWork<'_>) -> Result<Moved, Failure> {
     let board = load(transaction, work)?;
     let changes = work.decide(board);
     write(transaction, node, &changes).map_err(|error| Failure::of_sqlite(&error))?;
     Ok(changes.moved)
 }
 
-fn load(transaction: &Transaction<'_>, work: &GateWork<'_>) -> Result<Board, Failure> {
+fn load(transaction: &Connection, work: &GateWork<'_>) -> Result<Board, Failure> {
     let mut board = Board::default();
     for workflow in work.workflows() {
         let tail = tail(transaction, workflow).map_err(|error| Failure::of_sqlite(&error))?;
@@ -47,13 +43,13 @@ fn load(transaction: &Transaction<'_>, work: &GateWork<'_>) -> Result<Board, Fai
     Ok(board)
 }
 
-fn tail(transaction: &Transaction<'_>, workflow: i64) -> rusqlite::Result<i64> {
+fn tail(transaction: &Connection, workflow: i64) -> rusqlite::Result<i64> {
     let mut statement = transaction.prepare_cached("SELECT tail FROM turn_order WHERE workflow_id = ?1")?;
     let mut rows = statement.query(params![workflow])?;
     rows.next()?.map_or(Ok(0), |row| row.get(0))
 }
 
-fn turn(transaction: &Transaction<'_>, board: &mut Board, run: RunId) -> Result<(), Failure> {
+fn turn(transaction: &Connection, board: &mut Board, run: RunId) -> Result<(), Failure> {
     let text = format!("{TURN} WHERE run_id = ?1");
     for row in turns(transaction, &text, params![run.as_raw()])? {
         row.load(board)?;
@@ -61,7 +57,7 @@ fn turn(transaction: &Transaction<'_>, board: &mut Board, run: RunId) -> Result<
     Ok(())
 }
 
-fn turns(transaction: &Transaction<'_>, text: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<TurnRow>, Failure> {
+fn turns(transaction: &Connection, text: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<TurnRow>, Failure> {
     let read = || -> rusqlite::Result<Vec<TurnRow>> {
         let mut statement = transaction.prepare_cached(text)?;
         let rows = statement.query_map(values, |row| {
@@ -84,7 +80,7 @@ fn turns(transaction: &Transaction<'_>, text: &str, values: &[&dyn rusqlite::ToS
     read().map_err(|error| Failure::of_sqlite(&error))
 }
 
-fn gate(transaction: &Transaction<'_>, board: &mut Board, key: &GateKey) -> Result<(), Failure> {
+fn gate(transaction: &Connection, board: &mut Board, key: &GateKey) -> Result<(), Failure> {
     let read = || -> rusqlite::Result<Option<GateRow>> {
         let mut statement = transaction.prepare_cached(
             "SELECT id, workspace_id, workflow_id, kind, name, max_inside, inside, waiting, holder, since, \
@@ -120,7 +116,7 @@ fn gate(transaction: &Transaction<'_>, board: &mut Board, key: &GateKey) -> Resu
     }
 }
 
-fn write(transaction: &Transaction<'_>, node: &NodeIdentity, changes: &GateChanges) -> rusqlite::Result<()> {
+fn write(transaction: &Connection, node: &NodeIdentity, changes: &GateChanges) -> rusqlite::Result<()> {
     for (workflow, tail) in &changes.tails {
         transaction
             .prepare_cached(
@@ -196,6 +192,9 @@ fn write(transaction: &Transaction<'_>, node: &NodeIdentity, changes: &GateChang
                 change.started_at.map(Timestamp::as_unix_ms),
                 change.run.as_raw(),
             ])?;
+        if let Some(letter) = change.dead_letter() {
+            super::dead_letter(transaction, change.run, &letter, change.finished_at)?;
+        }
     }
     for (run, into, place) in &changes.merged {
         transaction

@@ -1,0 +1,547 @@
+//! Replays of many runs: chosen by a filter, shown in sum first, then started one after the other behind live events.
+//!
+//! The operation is a row, each of its runs another one with the word for what was shown. A replay is started by the
+//! same write that takes its run's turn, so after a crash the next process goes on with those whose turn has not come,
+//! and no run is replayed twice. Whatever a replay would do otherwise than shown is left out, not done.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use weir_storage::{
+    BulkChange, BulkItemRow, BulkItemState, BulkRow, BulkStatus, CauseKey, Operation, RunSelection, RunStatus,
+};
+use weir_workflow_engine::{BulkId, RunId, Timestamp, WorkspaceId};
+
+use super::{Refused, ReplayFrom, ReplayOptions, ReplayVersion, audit, write};
+use crate::configure::Actor;
+use crate::control::ControlError;
+use crate::service::{Core, Orchestrator};
+
+/// Most runs of one operation. Each is read with its family before the operation begins; take the next ones after it.
+pub const MAX_BULK_RUNS: u32 = 1000;
+/// Most replays of operations that a node drives at a time, so that live events always find room and budget.
+pub const BULK_IN_FLIGHT: usize = 16;
+/// Time between two looks for operations of nodes that are gone.
+const SCAN_EVERY: Duration = Duration::from_secs(30);
+/// Pause before the next look whether there is room.
+const CALM_PAUSE: Duration = Duration::from_millis(50);
+/// Pause after a read or write that failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Which runs; `None` = any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BulkFilter {
+    /// With this status; only runs that are over.
+    pub status: RunStatus,
+    /// Of the workflow with this name.
+    pub workflow: Option<String>,
+    /// That failed with this code.
+    pub error_code: Option<String>,
+    /// That failed at this step.
+    pub error_step: Option<String>,
+    /// That are open dead letters with this cause.
+    pub cause: Option<CauseKey>,
+    /// That started at this time or later.
+    pub since: Option<Timestamp>,
+    /// That started before this time.
+    pub until: Option<Timestamp>,
+}
+
+/// What the replays of many runs would do, in sum.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BulkPreview {
+    /// How many runs would be replayed.
+    pub runs: u32,
+    /// Whether more runs fit than one operation takes; the oldest come first.
+    pub more: bool,
+    /// Runs that fit and cannot be replayed, with the reason.
+    pub left_out: Vec<(RunId, String)>,
+    /// Calls that change nothing outside.
+    pub reads: u64,
+    /// Effects by what they do, in the order of their names.
+    pub effects: Vec<BulkEffects>,
+    /// All of it in a sentence.
+    pub summary: String,
+    /// To be handed to [`Orchestrator::bulk_replay`].
+    pub confirm: String,
+}
+
+/// Effects of one operation in the replays of many runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BulkEffects {
+    /// Name of the connector.
+    pub connector: String,
+    /// Name of the operation.
+    pub operation: String,
+    /// `keyed`, `find_by`, `repeatable` or `blind`.
+    pub class: &'static str,
+    /// Took place, and would be answered from the record.
+    pub answered: u64,
+    /// Would be sent.
+    pub sent: u64,
+    /// Of those that would be sent: the same step did it before with another request.
+    pub changed: u64,
+    /// Nobody knows whether they took place, and the run would end there.
+    pub blocked: u64,
+}
+
+/// A selection with what each of its runs would do.
+struct Shown {
+    preview: BulkPreview,
+    items: Vec<(RunId, String)>,
+}
+
+impl Orchestrator {
+    /// Says what replaying every run that fits would do. Writes nothing, calls nobody.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub async fn bulk_preview(
+        &self,
+        workspace: WorkspaceId,
+        filter: &BulkFilter,
+        options: &ReplayOptions,
+    ) -> Result<BulkPreview, ControlError> {
+        self.show(workspace, filter, options).await.map(|shown| shown.preview)
+    }
+
+    /// Begins to replay every run that fits. It goes on by itself; [`Orchestrator::bulk_stop`] stops it.
+    ///
+    /// # Errors
+    /// [`ControlError::BulkChanged`] with the new preview when it would now do something else than was shown.
+    pub async fn bulk_replay(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        filter: &BulkFilter,
+        options: &ReplayOptions,
+        confirm: &str,
+    ) -> Result<BulkId, ControlError> {
+        let Shown { preview, items } = self.show(workspace, filter, options).await?;
+        if preview.confirm != confirm {
+            return Err(ControlError::BulkChanged(Box::new(preview)));
+        }
+        if items.is_empty() {
+            let why = "no run fits that can be replayed".to_owned();
+            return Err(ControlError::NotReplayable { why });
+        }
+        let now = self.clock().now();
+        let id = BulkId::from_raw(self.core.new_id(now));
+        let total = preview.runs;
+        let row = BulkRow {
+            id,
+            workspace,
+            status: BulkStatus::Running,
+            actor: actor.label(),
+            filter: filter_json(filter).to_string(),
+            options: options_json(options).to_string(),
+            total,
+            created_at: now,
+            finished_at: None,
+        };
+        let detail = json!({
+            "filter": filter_json(filter), "options": options_json(options), "runs": total, "shown": preview.summary,
+        });
+        let operation = Operation {
+            bulk: Some(BulkChange::Begin { row, items }),
+            audit: vec![audit(
+                &self.core,
+                workspace,
+                actor,
+                now,
+                ("bulk.replay", id.to_string(), detail),
+            )],
+            ..Operation::default()
+        };
+        write(&self.core, operation).await.map_err(|refused| match refused {
+            Refused::Stale => ControlError::Unavailable("the operation was not written".to_owned()),
+            Refused::Other(error) => error,
+        })?;
+        tracing::info!(actor = %actor.name, bulk.id = %id, "{id} began by {}: {}", actor.name, preview.summary);
+        self.core.bulk.notify_one();
+        Ok(id)
+    }
+
+    /// Stops an operation: no further run has its turn. Replays that were started go on.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`]: no such operation. [`ControlError::NotReplayable`]: it is over.
+    pub async fn bulk_stop(&self, workspace: WorkspaceId, actor: &Actor, id: BulkId) -> Result<(), ControlError> {
+        let row = self.core.store.bulk_load(workspace, id).await?;
+        row.ok_or(ControlError::NotFound)?;
+        let now = self.clock().now();
+        let operation = Operation {
+            bulk: Some(BulkChange::End {
+                bulk: id,
+                status: BulkStatus::Stopped,
+                at: now,
+            }),
+            audit: vec![audit(
+                &self.core,
+                workspace,
+                actor,
+                now,
+                ("bulk.stop", id.to_string(), json!({})),
+            )],
+            ..Operation::default()
+        };
+        let written = write(&self.core, operation).await.map(drop);
+        written.map_err(|refused| match refused {
+            Refused::Stale => ControlError::NotReplayable {
+                why: "the operation is over".to_owned(),
+            },
+            Refused::Other(error) => error,
+        })
+    }
+
+    async fn show(
+        &self,
+        workspace: WorkspaceId,
+        filter: &BulkFilter,
+        options: &ReplayOptions,
+    ) -> Result<Shown, ControlError> {
+        let workflow = match &filter.workflow {
+            None => None,
+            Some(name) => {
+                let snapshot = self.snapshot();
+                let found = snapshot.workflow(workspace, name).ok_or(ControlError::NotFound)?;
+                Some(found.row.id)
+            }
+        };
+        let selection = RunSelection {
+            status: filter.status,
+            workflow,
+            error_code: filter.error_code.clone(),
+            error_step: filter.error_step.clone(),
+            cause: filter.cause,
+            since: filter.since,
+            until: filter.until,
+        };
+        let mut runs = self
+            .core
+            .store
+            .run_select(workspace, &selection, MAX_BULK_RUNS + 1)
+            .await?;
+        let limit = usize::try_from(MAX_BULK_RUNS).unwrap_or(usize::MAX);
+        let mut preview = BulkPreview {
+            more: runs.len() > limit,
+            ..BulkPreview::default()
+        };
+        runs.truncate(limit);
+        let mut items = Vec::with_capacity(runs.len());
+        let mut effects: BTreeMap<(String, String, &'static str), BulkEffects> = BTreeMap::new();
+        for run in runs {
+            match self.prepare(workspace, run.id, options).await {
+                Ok(ready) => {
+                    let shown = ready.prepared.preview;
+                    preview.reads += u64::try_from(shown.reads.len()).unwrap_or(u64::MAX);
+                    let all = shown.answered.iter().chain(&shown.new).chain(&shown.unknown);
+                    for effect in all {
+                        let key = (effect.connector.clone(), effect.operation.clone(), effect.class);
+                        let sum = effects
+                            .entry(key)
+                            .or_insert_with_key(|(connector, operation, class)| BulkEffects {
+                                connector: connector.clone(),
+                                operation: operation.clone(),
+                                class,
+                                answered: 0,
+                                sent: 0,
+                                changed: 0,
+                                blocked: 0,
+                            });
+                        sum.sent += u64::from(effect.sends);
+                        sum.changed += u64::from(effect.sends && effect.changed);
+                        if !effect.sends {
+                            let is_answered = shown.answered.iter().any(|answered| answered.key == effect.key);
+                            sum.answered += u64::from(is_answered);
+                            sum.blocked += u64::from(!is_answered);
+                        }
+                    }
+                    items.push((run.id, ready.prepared.confirm));
+                }
+                Err(ControlError::NotReplayable { why }) => preview.left_out.push((run.id, why)),
+                Err(ControlError::Invalid(problems)) => {
+                    let why = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                    preview.left_out.push((run.id, why));
+                }
+                Err(ControlError::NotFound) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        preview.runs = u32::try_from(items.len()).unwrap_or(u32::MAX);
+        preview.effects = effects.into_values().collect();
+        preview.summary = summary(&preview);
+        let mut digest = Sha256::new();
+        for (run, confirm) in &items {
+            digest.update(format!("{run} {confirm} ").as_bytes());
+        }
+        preview.confirm = hex::encode(digest.finalize().get(..8).unwrap_or_default());
+        Ok(Shown { preview, items })
+    }
+
+    /// Gives a run its turn. `false`: the operation is over.
+    async fn turn(&self, bulk: &BulkRow, options: &ReplayOptions, item: &BulkItemRow) -> Result<Turn, ControlError> {
+        let workspace = bulk.workspace;
+        let actor = Actor {
+            name: bulk.actor.clone(),
+            token: None,
+        };
+        let _one_at_a_time = self.core.replaying.lock().await;
+        let reason = match self.prepare(workspace, item.run, options).await {
+            Ok(ready) if ready.prepared.confirm == item.confirm => {
+                let replay = ready.id();
+                let with = Operation {
+                    bulk: Some(BulkChange::Started {
+                        bulk: bulk.id,
+                        run: item.run,
+                        replay,
+                    }),
+                    ..Operation::default()
+                };
+                return match self.start_replay(workspace, &actor, item.run, ready, with).await {
+                    Ok(started) => Ok(Turn::Started(started)),
+                    // Somebody was faster with the run or with the operation: look at both again.
+                    Err(Refused::Stale) => Ok(Turn::Again),
+                    Err(Refused::Other(error)) => Err(error),
+                };
+            }
+            Ok(_) => "what the replay would do is not what was shown any more".to_owned(),
+            Err(error @ (ControlError::NotFound | ControlError::NotReplayable { .. } | ControlError::Invalid(_))) => {
+                error.to_string()
+            }
+            Err(other) => return Err(other),
+        };
+        let operation = Operation {
+            bulk: Some(BulkChange::Skipped {
+                bulk: bulk.id,
+                run: item.run,
+                reason,
+            }),
+            ..Operation::default()
+        };
+        match write(&self.core, operation).await {
+            Ok(_) | Err(Refused::Stale) => Ok(Turn::Again),
+            Err(Refused::Other(error)) => Err(error),
+        }
+    }
+}
+
+/// What came of a turn.
+enum Turn {
+    Started(RunId),
+    /// Nothing was started; look what is next.
+    Again,
+}
+
+/// Goes on with the operations of this node until the process stops.
+pub(crate) async fn work(core: Arc<Core>) {
+    let orchestrator = Orchestrator {
+        core: Arc::clone(&core),
+    };
+    let mut rounds = tokio::time::interval(SCAN_EVERY);
+    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = rounds.tick() => {}
+            () = core.bulk.notified() => {}
+            () = core.stopping.cancelled() => return,
+        }
+        let open = match core.store.bulk_open(&core.node).await {
+            Ok(open) => open,
+            Err(error) => {
+                tracing::warn!("operations on runs cannot be listed, trying again later: {error}");
+                continue;
+            }
+        };
+        for bulk in open {
+            tokio::select! {
+                () = drive(&orchestrator, &bulk) => {}
+                () = core.stopping.cancelled() => return,
+            }
+        }
+    }
+}
+
+/// Gives each run of an operation its turn. What is cut off by a stop of the process goes on at the next start.
+async fn drive(orchestrator: &Orchestrator, bulk: &BulkRow) {
+    let core = &orchestrator.core;
+    let Some(options) = serde_json::from_str(&bulk.options)
+        .ok()
+        .and_then(|options| parse_options(&options))
+    else {
+        tracing::error!(bulk.id = %bulk.id, "the options of {} cannot be read", bulk.id);
+        return;
+    };
+    let mut flying: Vec<RunId> = Vec::new();
+    loop {
+        flying.retain(|run| core.runs.is_active(*run));
+        let (_, backlog, _) = core.runs.depths();
+        // Live events first: while any wait on disk, or memory fills, nothing is added.
+        if flying.len() >= BULK_IN_FLIGHT || backlog > 0 || core.runs.room() == 0 {
+            tokio::time::sleep(CALM_PAUSE).await;
+            continue;
+        }
+        let next = async {
+            let row = core.store.bulk_load(bulk.workspace, bulk.id).await?;
+            if row.is_none_or(|row| row.status != BulkStatus::Running) {
+                return Ok(None);
+            }
+            let pending = Some(BulkItemState::Pending);
+            match core.store.bulk_items(bulk.id, pending, None, 1).await?.pop() {
+                Some(item) => orchestrator.turn(bulk, &options, &item).await.map(Some),
+                None => {
+                    let end = BulkChange::End {
+                        bulk: bulk.id,
+                        status: BulkStatus::Finished,
+                        at: core.clock.now(),
+                    };
+                    let operation = Operation {
+                        bulk: Some(end),
+                        ..Operation::default()
+                    };
+                    match write(core, operation).await {
+                        Ok(_) | Err(Refused::Stale) => Ok(None),
+                        Err(Refused::Other(error)) => Err(error),
+                    }
+                }
+            }
+        };
+        match next.await {
+            Ok(Some(Turn::Started(run))) => flying.push(run),
+            Ok(Some(Turn::Again)) => {}
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(bulk.id = %bulk.id, "{} waits: {error}", bulk.id);
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// All of a preview in a sentence: "142 runs: 142 reads, 0 effects answered from the record, 17 sent".
+fn summary(preview: &BulkPreview) -> String {
+    let plural = |count: u64, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+    let sum = |of: fn(&BulkEffects) -> u64| preview.effects.iter().map(of).sum::<u64>();
+    let mut parts = vec![
+        plural(preview.reads, "read"),
+        format!(
+            "{} answered from the record",
+            plural(sum(|effects| effects.answered), "effect")
+        ),
+    ];
+    let sent: Vec<String> = preview
+        .effects
+        .iter()
+        .filter(|effects| effects.sent > 0)
+        .map(|effects| format!("{}.{} {}", effects.connector, effects.operation, effects.sent))
+        .collect();
+    let names = if sent.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", sent.join(", "))
+    };
+    parts.push(format!("{} sent{names}", sum(|effects| effects.sent)));
+    let blocked = sum(|effects| effects.blocked);
+    if blocked > 0 {
+        parts.push(format!("{blocked} of unknown fate that stop their runs"));
+    }
+    if !preview.left_out.is_empty() {
+        parts.push(format!("{} left out", preview.left_out.len()));
+    }
+    format!("{}: {}", plural(u64::from(preview.runs), "run"), parts.join(", "))
+}
+
+fn filter_json(filter: &BulkFilter) -> Value {
+    let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
+    json!({
+        "status": filter.status.as_str(), "workflow": filter.workflow, "errorCode": filter.error_code,
+        "errorStep": filter.error_step,
+        "cause": filter.cause.map(|key| format!("{} {}", key.workflow, key.cause)),
+        "since": time(filter.since), "until": time(filter.until),
+    })
+}
+
+/// How the options stand in the row of an operation.
+fn options_json(options: &ReplayOptions) -> Value {
+    let (from, step) = match &options.from {
+        ReplayFrom::Automatic => ("automatic", None),
+        ReplayFrom::Start => ("start", None),
+        ReplayFrom::FailedStep => ("failed_step", None),
+        ReplayFrom::Step(step) => ("step", Some(step)),
+    };
+    let version = match options.version {
+        ReplayVersion::Pinned => "pinned",
+        ReplayVersion::Live => "live",
+    };
+    json!({ "from": from, "step": step, "version": version, "body": options.body })
+}
+
+fn parse_options(stored: &Value) -> Option<ReplayOptions> {
+    let text = |name: &str| stored.get(name).and_then(Value::as_str);
+    Some(ReplayOptions {
+        from: match text("from")? {
+            "automatic" => ReplayFrom::Automatic,
+            "start" => ReplayFrom::Start,
+            "failed_step" => ReplayFrom::FailedStep,
+            "step" => ReplayFrom::Step(text("step")?.to_owned()),
+            _ => return None,
+        },
+        version: match text("version")? {
+            "pinned" => ReplayVersion::Pinned,
+            "live" => ReplayVersion::Live,
+            _ => return None,
+        },
+        body: stored.get("body").filter(|body| !body.is_null()).cloned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_survive_the_database() {
+        let (from, version) = (ReplayFrom::Step("a.then.b".to_owned()), ReplayVersion::Live);
+        let body = Some(json!({ "to": "bob" }));
+        let all = [
+            ReplayOptions::default(),
+            ReplayOptions { from, version, body },
+            ReplayOptions {
+                from: ReplayFrom::FailedStep,
+                ..ReplayOptions::default()
+            },
+        ];
+        for options in all {
+            let stored = options_json(&options).to_string();
+            assert_eq!(parse_options(&serde_json::from_str(&stored).unwrap()), Some(options));
+        }
+    }
+
+    #[test]
+    fn a_summary_says_what_would_be_sent_again() {
+        let effects = |operation: &str, answered, sent, blocked| BulkEffects {
+            connector: "shop".to_owned(),
+            operation: operation.to_owned(),
+            class: "blind",
+            answered,
+            sent,
+            changed: 0,
+            blocked,
+        };
+        let preview = BulkPreview {
+            runs: 142,
+            reads: 142,
+            effects: vec![effects("mail", 0, 17, 0), effects("pay", 142, 0, 1)],
+            left_out: vec![(RunId::from_raw(1), "no event".to_owned())],
+            ..BulkPreview::default()
+        };
+        assert_eq!(
+            summary(&preview),
+            "142 runs: 142 reads, 142 effects answered from the record, 17 sent (shop.mail 17), \
+             1 of unknown fate that stop their runs, 1 left out"
+        );
+    }
+}

@@ -1,0 +1,400 @@
+//! Replays: the same event again, from the start or from a step, on the same version or the live one, with the event as
+//! it was or as a person edited it.
+//!
+//! No replay begins before somebody has seen what it would do: the preview gives a confirmation that is only good as
+//! long as the ledger, the version and the plan behind it are the same.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use weir_storage::{CopiedEvent, Operation, RunCommit, RunRow, RunStatus, StoredEvent};
+use weir_workflow_engine::{
+    Document, EventId, EventSource, Past, ReplayPreview, Restart, RestartError, RunHead, RunId, RunState, Timestamp,
+    WorkspaceId, encode, preview, restart,
+};
+
+use super::{Family, Refused, audit, write};
+use crate::configure::Actor;
+use crate::control::ControlError;
+use crate::driver::{ActiveRun, First};
+use crate::ingest::accept::new_run;
+use crate::recovery::restore_event;
+use crate::retention;
+use crate::runner;
+use crate::service::Orchestrator;
+use crate::snapshot::Version;
+use crate::turns;
+
+/// Most runs in a family: each of them is read before the next one is started.
+///
+/// Limit: runs of one event and workflow, replays included | a further replay is refused, `NOT_REPLAYABLE` | `an_event_is_replayed_so_many_times`
+pub const MAX_FAMILY: usize = 100;
+
+/// Where a replay begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ReplayFrom {
+    /// At the failed step of a run that failed, otherwise at the start.
+    #[default]
+    Automatic,
+    /// At the start: reads are made again.
+    Start,
+    /// At the step at fault; at the start when it was a follow-up read or no step.
+    FailedStep,
+    /// At the step with this path.
+    Step(String),
+}
+
+/// Which version a replay runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ReplayVersion {
+    /// The one that the run was pinned to.
+    #[default]
+    Pinned,
+    /// The one that is published now.
+    Live,
+}
+
+/// How a run is to be replayed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ReplayOptions {
+    /// Where it begins.
+    pub from: ReplayFrom,
+    /// On which version.
+    pub version: ReplayVersion,
+    /// What stands in the place of the event's body; the event's id, type, object and account stay as they are.
+    pub body: Option<Value>,
+}
+
+/// What a replay would do, and the word that starts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreparedReplay {
+    /// What it would do.
+    pub preview: ReplayPreview,
+    /// Path of the step that it would begin at; `None` for the start.
+    pub from: Option<String>,
+    /// What it would take over: paths of steps, `hydrate.<read>` for reads.
+    pub kept: Vec<String>,
+    /// Number of the version that it would run on.
+    pub version: u32,
+    /// To be handed to [`Orchestrator::replay`].
+    pub confirm: String,
+}
+
+/// A replay that can be started.
+pub(super) struct Ready {
+    pub(super) prepared: PreparedReplay,
+    active: ActiveRun,
+    operation: Operation,
+}
+
+impl Ready {
+    /// The run that it would be.
+    pub(super) fn id(&self) -> RunId {
+        self.active.state.head().id
+    }
+}
+
+impl Orchestrator {
+    /// Says what a replay of `run` would do. Writes nothing, calls nobody.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub async fn replay_preview(
+        &self,
+        workspace: WorkspaceId,
+        run: RunId,
+        options: &ReplayOptions,
+    ) -> Result<PreparedReplay, ControlError> {
+        self.prepare(workspace, run, options).await.map(|ready| ready.prepared)
+    }
+
+    /// Replays a run. `confirm` comes from the preview with the same options.
+    ///
+    /// # Errors
+    /// [`ControlError::PreviewChanged`] with the new preview when it would now do something else than was shown.
+    pub async fn replay(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        run: RunId,
+        options: &ReplayOptions,
+        confirm: &str,
+    ) -> Result<RunId, ControlError> {
+        // One after the other: what the second would do depends on what the first does.
+        let _one_at_a_time = self.core.replaying.lock().await;
+        let ready = self.prepare(workspace, run, options).await?;
+        if ready.prepared.confirm != confirm {
+            return Err(ControlError::PreviewChanged(Box::new(ready.prepared)));
+        }
+        self.start_replay(workspace, actor, run, ready, Operation::default())
+            .await
+            .map_err(|refused| match refused {
+                Refused::Stale => ControlError::NotReplayable {
+                    why: "another replay of it was started at the same moment".to_owned(),
+                },
+                Refused::Other(error) => error,
+            })
+    }
+
+    /// Starts what was prepared, together with what `with` holds.
+    pub(super) async fn start_replay(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        run: RunId,
+        ready: Ready,
+        with: Operation,
+    ) -> Result<RunId, Refused> {
+        let Ready {
+            prepared,
+            active,
+            mut operation,
+        } = ready;
+        let id = active.state.head().id;
+        let detail = json!({
+            "run": id.to_string(), "from": prepared.from, "version": prepared.version,
+            "edited": operation.event.is_some(),
+        });
+        let now = active.state.head().started_at;
+        operation.audit = vec![audit(
+            &self.core,
+            workspace,
+            actor,
+            now,
+            ("run.replay", run.to_string(), detail),
+        )];
+        operation.bulk = with.bulk;
+        operation.audit.extend(with.audit);
+        let held = write(&self.core, operation).await?;
+        tracing::info!(actor = %actor.name, run.id = %id, replay_of = %run, "run {run} replayed as {id} by {}", actor.name);
+        if !held.contains(&id) {
+            runner::launch(&self.core, active);
+        }
+        Ok(id)
+    }
+
+    /// Decides what a replay would be.
+    pub(super) async fn prepare(
+        &self,
+        workspace: WorkspaceId,
+        run: RunId,
+        options: &ReplayOptions,
+    ) -> Result<Ready, ControlError> {
+        let core = &self.core;
+        let not_replayable = |why: String| ControlError::NotReplayable { why };
+        let stored = core.store.run_load(workspace, run).await?;
+        let stored = stored.ok_or(ControlError::NotFound)?;
+        let family = Family::load(core, workspace, stored.root_id).await?;
+        let member = family.member(run).ok_or(ControlError::NotFound)?;
+        if let Some(open) = family.open() {
+            return Err(not_replayable(if open == run {
+                "it is not over yet".to_owned()
+            } else {
+                format!("{open} of the same event is not over yet")
+            }));
+        }
+        if family.runs.len() >= MAX_FAMILY {
+            return Err(not_replayable(format!("its event was replayed {MAX_FAMILY} times")));
+        }
+        if stored.status == RunStatus::Merged {
+            let into = core.store.run_merged_into(run).await?;
+            let into = into.map_or_else(|| "another run".to_owned(), |run| run.to_string());
+            let why = format!("it never began: {into} stands for its event; replay that one");
+            return Err(not_replayable(why));
+        }
+        let original = core.store.event_load(workspace, stored.event_id).await?;
+        let original = original.ok_or_else(|| not_replayable("its event is no longer stored".to_owned()))?;
+        let now = self.clock().now();
+        // A replay with an edited event goes when the event of the first run goes.
+        let first = family
+            .member(stored.root_id)
+            .map_or(stored.event_id, |first| first.row.event_id);
+        let all = core.store.event_runs(workspace, first).await?;
+        let stands: Vec<_> = all.iter().map(|run| (run.status, run.finished_at)).collect();
+        if retention::is_leaving(&core.settings.retention, original.row.received_at, &stands, now) {
+            let why = "the time is over for which its event and journal are kept (keep_runs_days, keep_failed_days)";
+            return Err(not_replayable(why.to_owned()));
+        }
+        let snapshot = self.snapshot();
+        let pinned = snapshot
+            .version(&core.store, workspace, stored.workflow_id, stored.version_id)
+            .await?;
+        let version = match options.version {
+            ReplayVersion::Pinned => Arc::clone(&pinned),
+            ReplayVersion::Live => {
+                let workflow = snapshot.workflow_by_id(workspace, stored.workflow_id);
+                let live = workflow.and_then(|workflow| workflow.published.clone());
+                live.ok_or_else(|| not_replayable("its workflow has no published version any more".to_owned()))?
+            }
+        };
+        let copied = match &options.body {
+            None => None,
+            Some(body) => Some(self.edited(&original, &version, body, now)?),
+        };
+        let event_row = copied.as_ref().map_or(&original.row, |copied| &copied.event);
+        let traceparent = event_row.traceparent.clone();
+        let mut event = restore_event(&snapshot, event_row).map_err(ControlError::Unavailable)?;
+        if version.plan.is_batched() {
+            if copied.is_some() {
+                let why = "it ran on a batch of events, which cannot be edited as one".to_owned();
+                return Err(not_replayable(why));
+            }
+            let others = turns::batch_of(core, &snapshot, &stored, event.uid).await?;
+            event = event.with_batch(&others);
+        }
+        let event = Arc::new(event);
+        let head = RunHead {
+            id: RunId::from_raw(core.new_id(now)),
+            root_id: stored.root_id,
+            replay_of: Some(run),
+            workspace,
+            workflow: stored.workflow_id,
+            workflow_name: version.plan.name().to_owned(),
+            version: version.id,
+            version_number: version.number,
+            dedupe_scope: original.dedupe.scope.clone(),
+            dedupe_key: original.dedupe.key.clone(),
+            started_at: now,
+        };
+        let begin = |from: &str| restart((&pinned.plan, &version.plan), &head, &event, &member.entries, from);
+        let (from, taken) = begin_at(&stored, &options.from, begin)?;
+        let ledger = family.ledger();
+        let past = Past {
+            recorded: &member.entries,
+            kept: &taken.entries,
+        };
+        let surroundings = snapshot.surroundings(workspace);
+        let shown = preview(&version.plan, &head, &event, &ledger, past, &surroundings, now);
+        let confirm = confirmation((&shown, &from, options), version.id.as_raw(), run, family.runs.len());
+        let (turn, refused) = match turns::of(&snapshot, workspace, &version, &event, now) {
+            Ok(turn) => (turn, None),
+            Err(refused) => (None, Some(refused)),
+        };
+        let mut state = RunState::new(head, event, &version.plan).with_ledger(ledger);
+        taken.entries.iter().for_each(|entry| state.fold(entry));
+        let journal: Vec<RunCommit> = match taken.entries.is_empty() {
+            true => Vec::new(),
+            false => vec![RunCommit {
+                run: state.head().id,
+                seq: 0,
+                journal: encode(&taken.entries, now),
+                update: None,
+                mail: None,
+                leaves: None,
+            }],
+        };
+        let number = version.number;
+        let active = ActiveRun {
+            turn,
+            state,
+            version,
+            next_seq: i32::from(!taken.entries.is_empty()),
+            first: First::Started,
+            mail: Vec::new(),
+            refused,
+            traceparent,
+        };
+        let operation = Operation {
+            family: Some(family.expected()),
+            event: copied.map(Box::new),
+            starts: vec![new_run(&active)],
+            journal,
+            ..Operation::default()
+        };
+        Ok(Ready {
+            prepared: PreparedReplay {
+                preview: shown,
+                from,
+                kept: taken.steps,
+                version: number,
+                confirm,
+            },
+            active,
+            operation,
+        })
+    }
+
+    /// The event with another body. It stands beside the original, which never changes.
+    fn edited(
+        &self,
+        original: &StoredEvent,
+        version: &Version,
+        body: &Value,
+        now: Timestamp,
+    ) -> Result<CopiedEvent, ControlError> {
+        let document = Document::from_value(body.clone());
+        let limit = self.settings().max_body_bytes;
+        if document.raw().len() > limit {
+            let why = format!(
+                "the edited event has {} bytes, and the limit is {limit}",
+                document.raw().len()
+            );
+            return Err(ControlError::NotReplayable { why });
+        }
+        version
+            .plan
+            .trigger()
+            .check_input(document.value())
+            .map_err(ControlError::Invalid)?;
+        let mut event = original.row.clone();
+        event.id = EventId::from_raw(self.core.new_id(now));
+        event.endpoint = None;
+        event.source = EventSource::Manual;
+        event.body = Bytes::copy_from_slice(document.raw().as_bytes());
+        Ok(CopiedEvent {
+            event,
+            dedupe: original.dedupe.clone(),
+        })
+    }
+}
+
+/// The step that a replay begins at, and what it takes over. No step: the start.
+fn begin_at(
+    run: &RunRow,
+    from: &ReplayFrom,
+    begin: impl Fn(&str) -> Result<Restart, RestartError>,
+) -> Result<(Option<String>, Restart), ControlError> {
+    let start = (None, Restart::default());
+    let failed = run.status == RunStatus::Failed;
+    let step = match from {
+        ReplayFrom::Start => return Ok(start),
+        ReplayFrom::Automatic if !failed => return Ok(start),
+        ReplayFrom::FailedStep if !failed => {
+            return Err(ControlError::NotReplayable {
+                why: "it did not fail, so there is no failed step to begin at".to_owned(),
+            });
+        }
+        ReplayFrom::Automatic | ReplayFrom::FailedStep => match &run.error_step {
+            Some(step) if !step.starts_with("hydrate.") => step,
+            // A follow-up read failed, or the run as a whole: everything is done again.
+            Some(_) | None => return Ok(start),
+        },
+        ReplayFrom::Step(step) => step,
+    };
+    let chosen = matches!(from, ReplayFrom::Step(_));
+    match begin(step) {
+        Ok(restart) => Ok((Some(step.clone()), restart)),
+        Err(RestartError::TakesCare { around, .. }) if !chosen => match around {
+            Some(around) => match begin(around.as_str()) {
+                Ok(restart) => Ok((Some(around), restart)),
+                Err(error) => Err(ControlError::NotReplayable { why: error.to_string() }),
+            },
+            None => Ok(start),
+        },
+        Err(error) => Err(ControlError::NotReplayable { why: error.to_string() }),
+    }
+}
+
+/// What was shown, in one word: changes when anything shown changes, and with every replay, so that it is good for one.
+fn confirmation(
+    (preview, from, options): (&ReplayPreview, &Option<String>, &ReplayOptions),
+    version: i64,
+    run: RunId,
+    family: usize,
+) -> String {
+    let body = options.body.as_ref().map(Value::to_string);
+    let digest = Sha256::digest(format!("{run} {family} {version} {from:?} {body:?} {preview:?}").as_bytes());
+    hex::encode(digest.get(..8).unwrap_or_default())
+}

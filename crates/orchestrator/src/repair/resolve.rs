@@ -1,0 +1,276 @@
+//! A person says what became of an effect that nobody knew about.
+//!
+//! The decision is a journal row behind the end of the run, not a row of a table beside it: the ledger is folded from
+//! the journals of the family and from nothing else, so every later replay, takeover and preview takes the decision
+//! in without another read, and it is kept and deleted together with what it is about. Nothing is sent by deciding.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use weir_storage::{Operation, RunCommit};
+use weir_workflow_engine::{
+    CallCommand, CallId, CallOutcome, DEFAULT_CALL_TIMEOUT, Decided, Document, EffectClass, EffectCommand, EffectKey,
+    Entry, Intent, RunId, SendMode, Timestamp, Verdict, WorkspaceId, encode, story,
+};
+
+use super::{Family, Refused, audit, write};
+use crate::configure::Actor;
+use crate::control::ControlError;
+use crate::perform::{TraceContext, UNPROVEN};
+use crate::service::Orchestrator;
+
+/// Longest note of a person, in characters: a few sentences.
+///
+/// Limit: note about an effect or a cause, in characters | refused, `INVALID` | `what_a_person_says_has_bounds`
+pub const MAX_NOTE_CHARACTERS: usize = 1000;
+/// Largest output that a person may state, in bytes of JSON. It is in every replay's memory.
+///
+/// Limit: output that a person states for an effect | refused, `INVALID` | `what_a_person_says_has_bounds`
+pub const MAX_STATED_OUTPUT_BYTES: usize = 256 << 10;
+/// How often a decision is offered again when the journal has moved on in between.
+const TRIES: u32 = 3;
+
+/// What a person says about an effect.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Resolution {
+    /// It took place.
+    Happened {
+        /// What steps after it see as its output; null when left out.
+        output: Option<Value>,
+    },
+    /// It did not take place.
+    NotHappened,
+    /// The provider is to be asked. What is found counts as having taken place; finding nothing decides nothing.
+    Look,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// The key of the effect.
+    pub key: EffectKey,
+    /// What is known now; `None` when the look found nothing.
+    pub decided: Option<Decided>,
+    /// What was found, in a sentence.
+    pub message: String,
+}
+
+impl Orchestrator {
+    /// Notes what became of the effect of a step of a run that is over. It is on disk when this returns; the next
+    /// replay of the family goes by it.
+    ///
+    /// # Errors
+    /// [`ControlError::NotFound`]: no such run. [`ControlError::NotResolvable`]: the step has no effect or its fate is
+    /// known, the run is not over, or the operation cannot be looked for.
+    pub async fn effect_resolve(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        run: RunId,
+        step: &str,
+        (resolution, note): (Resolution, String),
+    ) -> Result<Resolved, ControlError> {
+        let (verdict, looked) = match resolution {
+            Resolution::Happened { output } => {
+                let output = output.map_or_else(Document::null, Document::from_value);
+                (Verdict::Happened { output }, false)
+            }
+            Resolution::NotHappened => (Verdict::NotHappened, false),
+            Resolution::Look => {
+                let (family, key) = self.open_effect(workspace, run, step).await?;
+                let intent = family.intent(key).ok_or(ControlError::NotFound)?;
+                let first_sent_at = family
+                    .ledger()
+                    .get(&key)
+                    .map_or(intent.first_sent_at, |record| record.first_sent_at);
+                match self.look(workspace, intent, first_sent_at).await? {
+                    Found::This(output) => (Verdict::Happened { output }, true),
+                    Found::Nothing(message) => {
+                        let decided = None;
+                        return Ok(Resolved { key, decided, message });
+                    }
+                }
+            }
+        };
+        let message = match (&verdict, looked) {
+            (Verdict::Happened { .. }, true) => "the provider has it: it took place",
+            (Verdict::Happened { .. }, false) => "it counts as done and is not sent again",
+            (Verdict::NotHappened, _) => "it counts as not done; the next retry sends it",
+        };
+        // A replay that is being started must not be decided by what is about to change.
+        let _one_at_a_time = self.core.replaying.lock().await;
+        for _ in 0..TRIES {
+            let (family, key) = self.open_effect(workspace, run, step).await?;
+            let decided = Decided {
+                step: Arc::from(step),
+                key,
+                verdict: verdict.clone(),
+                looked,
+                by: Arc::from(actor.label()),
+                note: Arc::from(note.as_str()),
+                at: self.clock().now(),
+            };
+            match self.write_decision(workspace, actor, run, &family, decided).await {
+                Ok(decided) => {
+                    return Ok(Resolved {
+                        key,
+                        decided: Some(decided),
+                        message: message.to_owned(),
+                    });
+                }
+                Err(Refused::Stale) => {}
+                Err(Refused::Other(error)) => return Err(error),
+            }
+        }
+        Err(ControlError::Unavailable(format!(
+            "others decide about {run} at the same time"
+        )))
+    }
+
+    /// The family of a run, and the key of the effect of a step of it that a person may decide about.
+    async fn open_effect(
+        &self,
+        workspace: WorkspaceId,
+        run: RunId,
+        step: &str,
+    ) -> Result<(Family, EffectKey), ControlError> {
+        let row = self.core.store.run_load(workspace, run).await?;
+        let row = row.ok_or(ControlError::NotFound)?;
+        let family = Family::load(&self.core, workspace, row.root_id).await?;
+        let not_resolvable = |why: String| Err(ControlError::NotResolvable { why });
+        if let Some(open) = family.open() {
+            return not_resolvable(format!("{open} is not over yet"));
+        }
+        let member = family.member(run).ok_or(ControlError::NotFound)?;
+        let told = story(None, &[(0, row.started_at, member.entries.clone())]);
+        let told = told.into_iter().find(|told| told.path == step);
+        let Some(effect) = told.and_then(|told| told.effect) else {
+            return not_resolvable(format!("step `{step}` of {run} has no effect"));
+        };
+        match family.ledger().get(&effect.key) {
+            Some(record) if record.is_open() => Ok((family, effect.key)),
+            Some(record) => not_resolvable(format!("its fate is known: it is {}", record.state.as_str())),
+            None => not_resolvable("it was never intended".to_owned()),
+        }
+    }
+
+    /// Writes a decision behind the end of the run.
+    async fn write_decision(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        run: RunId,
+        family: &Family,
+        decided: Decided,
+    ) -> Result<Decided, Refused> {
+        let ledger = family.ledger();
+        let (Some(record), Some(member)) = (ledger.get(&decided.key), family.member(run)) else {
+            return Err(Refused::Other(ControlError::NotFound));
+        };
+        if let Some(known) = record.decided.as_ref().filter(|known| known.verdict == decided.verdict) {
+            // Said twice is said once.
+            return Ok(known.clone());
+        }
+        let (step, verdict) = (&*decided.step, decided.verdict.as_str());
+        let detail = json!({
+            "step": step, "key": decided.key, "verdict": verdict, "looked": decided.looked, "note": &*decided.note,
+            "operation": format!("{}.{}", record.connector, record.operation),
+        });
+        let entry = audit(
+            &self.core,
+            workspace,
+            actor,
+            decided.at,
+            ("effect.resolve", run.to_string(), detail),
+        );
+        let operation = Operation {
+            family: Some(family.expected()),
+            journal: vec![RunCommit {
+                run,
+                seq: member.next_seq,
+                journal: encode(&[Entry::Decided(decided.clone())], decided.at),
+                update: None,
+                mail: None,
+                leaves: None,
+            }],
+            audit: vec![entry],
+            ..Operation::default()
+        };
+        write(&self.core, operation).await?;
+        tracing::info!(
+            actor = %actor.name, run.id = %run, step, verdict,
+            "effect of `{step}` in {run} decided by {}: {verdict}", actor.name
+        );
+        Ok(decided)
+    }
+
+    /// Asks the provider whether an effect took place. Sends nothing that changes anything.
+    async fn look(
+        &self,
+        workspace: WorkspaceId,
+        intent: &Intent,
+        first_sent_at: Timestamp,
+    ) -> Result<Found, ControlError> {
+        let not_resolvable = |why: String| ControlError::NotResolvable { why };
+        let EffectClass::FindBy { consistent, settle } = intent.class else {
+            return Err(not_resolvable(format!(
+                "{}.{} cannot be looked for (its class is {}); look at the provider yourself and say what you saw",
+                intent.connector,
+                intent.operation,
+                intent.class.as_str()
+            )));
+        };
+        let connection = self.snapshot().connection(workspace, &intent.connection).cloned();
+        let connection = connection
+            .ok_or_else(|| not_resolvable(format!("there is no connection named `{}` any more", intent.connection)))?;
+        let command = CallCommand {
+            call: CallId(0),
+            step: intent.step.to_string(),
+            attempt: 1,
+            connection: intent.connection.to_string(),
+            connector: intent.connector.to_string(),
+            operation: intent.operation.to_string(),
+            args: intent.args.clone(),
+            timeout: DEFAULT_CALL_TIMEOUT,
+            class: intent.class,
+            effect: Some(EffectCommand {
+                key: intent.key,
+                first_sent_at,
+                mode: SendMode::LookOnly,
+            }),
+        };
+        let result = self
+            .core
+            .performer
+            .call(&connection, &command, &TraceContext::default())
+            .await;
+        let settle = if consistent { Duration::ZERO } else { settle };
+        let settled_at = first_sent_at.plus(DEFAULT_CALL_TIMEOUT).plus(settle);
+        match result.outcome {
+            CallOutcome::Done { output } => Ok(Found::This(output)),
+            CallOutcome::Failed(failure) if failure.code == UNPROVEN => {
+                Ok(Found::Nothing(if self.clock().now() < settled_at {
+                    format!("{}; look again after {settled_at}", failure.message)
+                } else if consistent {
+                    "it was looked for and not found, and this provider's search shows everything at once: it most \
+                 probably did not take place"
+                        .to_owned()
+                } else {
+                    failure.message
+                }))
+            }
+            CallOutcome::Failed(failure) => Err(not_resolvable(format!(
+                "the provider could not be asked: {}: {}",
+                failure.code, failure.message
+            ))),
+        }
+    }
+}
+
+/// What a look found.
+enum Found {
+    This(Document),
+    /// With what that means.
+    Nothing(String),
+}

@@ -1,0 +1,291 @@
+//! Runs that begin at a step of another run: what is taken over, what is done again, and where that is refused.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use weir_workflow_engine::{
+    Command, EffectClass, Entry, Ledger, Past, Plan, Restart, RestartError, RunId, RunState, Sent, Status, preview,
+    restart, story,
+};
+
+use crate::support::{Driver, HYDRATED, KEYED, START, Shop, World, event, failure, head, plan, plan_in, seconds};
+
+/// What a run of `target` that begins at `from` takes over from these entries.
+fn taken(old: &Plan, target: &Plan, entries: &[Entry], data: &Value, from: &str) -> Result<Restart, RestartError> {
+    restart((old, target), &head(2), &Arc::new(event(data.clone())), entries, from)
+}
+
+/// A run that begins there, as the host begins it.
+fn begun(target: Plan, class: EffectClass, entries: &[Entry], restart: &Restart, data: &Value) -> Driver {
+    let ledger = Ledger::fold([(RunId::from_raw(1), entries)]);
+    let mut driver = Driver::with(target, class, event(data.clone()), head(2), ledger);
+    driver.now = START.plus(seconds(3600));
+    restart.entries.iter().for_each(|entry| driver.run.fold(entry));
+    driver.rows.push((0, driver.now, restart.entries.clone()));
+    driver.start();
+    driver
+}
+
+fn asked(driver: &Driver) -> Vec<String> {
+    let told = driver.commands.iter().map(|command| match command {
+        Command::Call(call) => call.step.clone(),
+        Command::Read(read) => format!("hydrate.{}", read.name),
+    });
+    told.collect()
+}
+
+const LINE: &str = r#"
+  - { id: look, call: stripe.payment_intents.get, with: { id: "{{ event.data.id }}" } }
+  - { id: pay, call: stripe.refunds.create, with: { charge: "{{ steps.look.customer }}" } }
+  - { id: mail, call: http.request, connection: crm, with: { method: POST, paid: "{{ steps.pay.id }}", to: "{{ event.data.mail }}" } }
+  - { id: end, set: { at: "{{ steps.mail.at }}" } }
+"#;
+
+fn data() -> Value {
+    json!({ "id": "pi_1", "mail": "a@b.test" })
+}
+
+/// The third call fails.
+fn failed(class: EffectClass) -> Vec<Entry> {
+    let mut driver = Driver::new(plan(LINE), class, data());
+    driver.start();
+    driver.done(json!({ "customer": "cus_1" }));
+    driver.done(json!({ "id": "re_1" }));
+    driver.fail(failure("invalid", Some(400), Sent::Never, false));
+    assert_eq!(driver.code(), "invalid");
+    driver.entries()
+}
+
+#[test]
+fn what_came_before_is_taken_over_as_it_was() {
+    let entries = failed(EffectClass::Blind);
+    let restart = taken(&plan(LINE), &plan(LINE), &entries, &data(), "mail").unwrap();
+    assert_eq!(restart.steps, ["look", "pay"]);
+    let mut driver = begun(plan(LINE), EffectClass::Blind, &entries, &restart, &data());
+    assert_eq!(asked(&driver), ["mail"]);
+    driver.done(json!({ "at": "noon" }));
+    assert_eq!(driver.last.status, Status::Succeeded);
+    assert_eq!(driver.last_set(), json!({ "at": "noon" }));
+    // The story of the new run is whole, with the exchanges of what was taken over.
+    let told = story(None, &driver.rows);
+    let paths: Vec<&str> = told.iter().map(|step| step.path.as_str()).collect();
+    assert_eq!(paths, ["look", "pay", "mail", "end"]);
+    assert_eq!(told[1].attempts[0].exchanges.len(), 1);
+    assert_eq!(told[1].effect.as_ref().unwrap().state, "confirmed");
+
+    // A preview says the same beforehand.
+    let (event, ledger) = (
+        Arc::new(event(data())),
+        Ledger::fold([(RunId::from_raw(1), entries.as_slice())]),
+    );
+    let past = Past {
+        recorded: &entries,
+        kept: &restart.entries,
+    };
+    let world = World {
+        class: EffectClass::Blind,
+    };
+    let shown = preview(
+        &plan(LINE),
+        &head(2),
+        &event,
+        &ledger,
+        past,
+        &world,
+        START.plus(seconds(3600)),
+    );
+    assert_eq!((shown.reads.len(), shown.answered.len(), shown.new.len()), (0, 0, 1));
+    assert_eq!((shown.new[0].step.as_str(), shown.new[0].class), ("mail", "blind"));
+}
+
+#[test]
+fn a_run_that_began_in_the_middle_survives_a_crash() {
+    let entries = failed(KEYED);
+    let restart = taken(&plan(LINE), &plan(LINE), &entries, &data(), "mail").unwrap();
+    let mut driver = begun(plan(LINE), KEYED, &entries, &restart, &data());
+    driver.crash();
+    assert_eq!(asked(&driver), ["mail"]);
+    driver.done(json!({ "at": "noon" }));
+    assert_eq!(driver.last.status, Status::Succeeded);
+}
+
+#[test]
+fn an_effect_at_or_behind_the_step_is_still_answered_by_the_ledger() {
+    let entries = failed(EffectClass::Blind);
+    let restart = taken(&plan(LINE), &plan(LINE), &entries, &data(), "pay").unwrap();
+    assert_eq!(restart.steps, ["look"]);
+    let driver = begun(plan(LINE), EffectClass::Blind, &entries, &restart, &data());
+    assert_eq!(asked(&driver), ["mail"], "pay took place already");
+    // With another event the request of the same step is another one.
+    let other = json!({ "id": "pi_1", "mail": "other@b.test" });
+    let restart = taken(&plan(LINE), &plan(LINE), &entries, &other, "mail").unwrap();
+    let driver = begun(plan(LINE), EffectClass::Blind, &entries, &restart, &other);
+    let keys = driver.commands.iter().filter_map(|command| match command {
+        Command::Call(call) => call.effect.as_ref().map(|effect| effect.key),
+        Command::Read(_) => None,
+    });
+    let known = Ledger::fold([(RunId::from_raw(1), entries.as_slice())]);
+    assert!(keys.into_iter().all(|key| known.get(&key).is_none()));
+}
+
+#[test]
+fn a_run_begins_only_where_it_came_to() {
+    let entries = failed(KEYED);
+    let refused = |from: &str| taken(&plan(LINE), &plan(LINE), &entries, &data(), from).unwrap_err();
+    assert_eq!(
+        refused("end"),
+        RestartError::NotThrough {
+            step: "mail".to_owned()
+        }
+    );
+    assert_eq!(
+        refused("nowhere"),
+        RestartError::UnknownStep {
+            step: "nowhere".to_owned(),
+            version: 4
+        }
+    );
+    assert!(matches!(refused("pay.then.mail"), RestartError::UnknownStep { .. }));
+}
+
+#[test]
+fn another_version_takes_over_what_it_has_in_the_same_place() {
+    let entries = failed(KEYED);
+    let to = |steps: &str| taken(&plan(LINE), &plan(steps), &entries, &data(), "mail");
+    // A step was removed: the others are taken over.
+    let without = r#"
+  - { id: pay, call: stripe.refunds.create, with: { charge: "ch_2" } }
+  - { id: mail, call: http.request, connection: crm, with: { method: POST, new: "{{ steps.pay.id }}" } }
+"#;
+    let restart = to(without).unwrap();
+    assert_eq!(restart.steps, ["pay"]);
+    let driver = begun(plan(without), KEYED, &entries, &restart, &data());
+    assert_eq!(asked(&driver), ["mail"]);
+    // A step was added before: it has never run.
+    let added = format!(
+        "  - {{ id: fresh, set: {{ a: 1 }} }}\n{}",
+        LINE.trim_start_matches('\n')
+    );
+    assert_eq!(
+        to(&added).unwrap_err(),
+        RestartError::NotThrough {
+            step: "fresh".to_owned()
+        }
+    );
+    // A step became another kind of step.
+    let other = LINE.replace(
+        r#"{ id: pay, call: stripe.refunds.create, with: { charge: "{{ steps.look.customer }}" } }"#,
+        r#"{ id: pay, set: { id: "x" } }"#,
+    );
+    assert_eq!(
+        to(&other).unwrap_err(),
+        RestartError::Changed {
+            step: "pay".to_owned(),
+            version: 4
+        }
+    );
+    assert!(matches!(
+        to("  - { id: letter, set: { a: 1 } }\n").unwrap_err(),
+        RestartError::UnknownStep { .. }
+    ));
+}
+
+const BLOCKS: &str = r#"
+  - id: safe
+    try:
+      - { id: first, call: http.request, connection: crm, with: { method: POST, n: 1 } }
+      - { id: second, call: http.request, connection: crm, with: { method: POST, n: 2 } }
+    catch:
+      - { id: undo, call: http.request, connection: crm, with: { method: POST, n: 3 } }
+  - id: beside
+    parallel:
+      left:
+        - { id: l, call: http.request, connection: crm, with: { method: POST, n: 4 } }
+      right:
+        - { id: r, call: http.request, connection: crm, with: { method: POST, n: 5 } }
+        - { id: r2, call: http.request, connection: crm, with: { method: POST, n: 6 } }
+"#;
+
+#[test]
+fn a_run_begins_inside_of_branches_and_keeps_those_that_are_through() {
+    let mut driver = Driver::new(plan(BLOCKS), KEYED, json!({}));
+    driver.start();
+    driver.done(json!(1));
+    driver.done(json!(2));
+    assert_eq!(asked(&driver), ["beside.left.l", "beside.right.r"]);
+    driver.done(json!(4));
+    driver.done(json!(5));
+    driver.fail(failure("invalid", Some(400), Sent::Never, false));
+    let entries = driver.entries();
+    let steps = |from: &str| {
+        let restart = taken(&plan(BLOCKS), &plan(BLOCKS), &entries, &json!({}), from)?;
+        // Nothing is in the ledger: so it shows what is not taken over.
+        let mut driver = Driver::new(plan(BLOCKS), KEYED, json!({}));
+        restart.entries.iter().for_each(|entry| driver.run.fold(entry));
+        driver.start();
+        Ok::<_, RestartError>(asked(&driver))
+    };
+    assert_eq!(steps("beside.right.r2").unwrap(), ["beside.right.r2"]);
+    assert_eq!(steps("beside.right.r").unwrap(), ["beside.right.r"]);
+    // The right branch did not come to its end: it is done again beside the left one.
+    assert_eq!(steps("beside.left.l").unwrap(), ["beside.left.l", "beside.right.r"]);
+    assert_eq!(steps("beside").unwrap(), ["beside.left.l", "beside.right.r"]);
+    assert_eq!(steps("safe.try.second").unwrap(), ["safe.try.second"]);
+    assert_eq!(
+        steps("safe.catch.undo").unwrap_err(),
+        RestartError::TakesCare {
+            step: "safe.catch.undo".to_owned(),
+            around: Some("safe".to_owned())
+        }
+    );
+}
+
+/// Whatever step a run begins at, it comes to the same end as the run it was taken from, and sends nothing again.
+#[test]
+fn every_step_of_a_run_can_be_begun_at() {
+    let shop = Shop {
+        hydrate: weir_workflow_engine::HydrateMode::Always,
+        ..Shop::default()
+    };
+    let compile = || plan_in(&shop, HYDRATED).unwrap();
+    let data = json!({ "lines": ["a", "skip", "b"] });
+    let mut first = Driver::new(compile(), EffectClass::Blind, data.clone());
+    first.start();
+    first.done(json!({ "amount": 5 }));
+    while !first.commands.is_empty() {
+        first.done(json!({ "ok": true }));
+    }
+    assert_eq!(first.last.status, Status::Succeeded);
+    let entries = first.entries();
+    let told = story(None, &first.rows);
+    let paths: Vec<String> = told.into_iter().map(|step| step.path).collect();
+    assert!(paths.iter().any(|path| path.contains('[')), "{paths:?}");
+    for path in paths.iter().filter(|path| !path.starts_with("hydrate.")) {
+        let restart =
+            taken(&compile(), &compile(), &entries, &data, path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert_eq!(restart.steps[0], "hydrate.payment_intent", "{path}");
+        let again = begun(compile(), EffectClass::Blind, &entries, &restart, &data);
+        assert!(again.commands.is_empty(), "{path}: {:?}", again.commands);
+        assert_eq!(again.last.status, Status::Succeeded, "{path}");
+        assert_eq!(again.last_set(), first.last_set(), "{path}");
+    }
+}
+
+#[test]
+fn an_unknown_effect_is_not_taken_over() {
+    let mut driver = Driver::new(plan(LINE), EffectClass::Blind, data());
+    driver.start();
+    driver.done(json!({ "customer": "cus_1" }));
+    driver.fail(failure("timeout", None, Sent::Maybe, false));
+    assert_eq!(driver.code(), "effect_unknown");
+    let entries = driver.entries();
+    let at = |from: &str| taken(&plan(LINE), &plan(LINE), &entries, &data(), from);
+    assert_eq!(
+        at("mail").unwrap_err(),
+        RestartError::NotThrough { step: "pay".to_owned() }
+    );
+    let restart = at("pay").unwrap();
+    let mut run = RunState::new(head(2), Arc::new(event(data())), &plan(LINE));
+    restart.entries.iter().for_each(|entry| run.fold(entry));
+    assert_eq!(run.status(), Status::Running);
+}
