@@ -139,11 +139,11 @@ def check_dockerfile(stages):
 # ── Compose ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def check_compose(port):
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+def check_compose(file, port):
+    compose = yaml.safe_load((ROOT / file).read_text())
     services, volumes = compose["services"], compose.get("volumes", {})
     for name, service in services.items():
-        where = f"docker-compose.yml: {name}"
+        where = f"{file}: {name}"
         check("build" in service or pinned(service.get("image", "")), f"{where}: image has no fixed tag")
         check("profiles" in service or service.get("healthcheck"), f"{where}: no healthcheck")
         for dependency in service.get("depends_on", {}):
@@ -159,8 +159,21 @@ def check_compose(port):
             check(not variable.startswith("WEIR_") or variable in known_variables(), f"{where}: weir knows no variable {variable}")
             if SECRET_NAME.search(variable):
                 check(re.fullmatch(r"\$\{\w+:\?.+\}", str(value)), f"{where}: {variable} must have no default and be required (:?)")
-    check(any(published.endswith(f":{port}") for published in services["weir"]["ports"]), "docker-compose.yml: weir's port is not the image's")
+        if "build" in service:
+            check(Path(ROOT / file).parent.joinpath(service["build"], "Dockerfile").exists(), f"{where}: no Dockerfile in {service['build']}")
+            check(all(published.endswith(f":{port}") for published in service.get("ports", [])), f"{where}: the port is not the image's")
+    nodes = [service["environment"]["WEIR_NODE"] for service in services.values() if "build" in service]
+    check(len(nodes) == len(set(nodes)), f"{file}: two servers have one WEIR_NODE")
 
+
+def check_roles(file):
+    """Every role has a server."""
+    services = yaml.safe_load((ROOT / file).read_text())["services"].values()
+    roles = {role for service in services for role in service["environment"].get("WEIR_ROLES", "").split(",") if role}
+    check(roles == {"api", "ingest", "worker"}, f"{file}: the roles are {sorted(roles)}")
+
+
+def check_prometheus(port):
     prometheus = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())
     targets = [target for job in prometheus["scrape_configs"] for group in job["static_configs"] for target in group["targets"]]
     check(targets == [f"weir:{port}"], f"deploy/prometheus.yml: targets {targets} are not weir:{port}")
@@ -251,7 +264,10 @@ def wait_for_health(health, environment, folder, server):
 def main():
     stages = read_dockerfile()
     port = check_dockerfile(stages)
-    check_compose(port)
+    check_compose("docker-compose.yml", port)
+    check_compose("deploy/compose-roles.yml", port)
+    check_roles("deploy/compose-roles.yml")
+    check_prometheus(port)
     if not problems:
         binary = run_build_stage(stages[0], Path(sys.argv[1]).resolve())
         if binary is not None:

@@ -12,8 +12,8 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use std::net::{IpAddr, Ipv4Addr};
-use weir_orchestrator::Orchestrator;
 use weir_orchestrator::ingest::{Delivery, EndpointRef, IngestCode, IngestProblem, Reply};
+use weir_orchestrator::{Orchestrator, Role};
 
 /// `/hooks/{endpoint id}`.
 pub(crate) async fn by_id(request: HttpRequest, payload: web::Payload, shared: web::Data<Shared>) -> HttpResponse {
@@ -49,6 +49,9 @@ async fn take(
     shared: &Shared,
     endpoint: EndpointRef<'_>,
 ) -> HttpResponse {
+    if let Err(problem) = shared.plays(Role::Ingest) {
+        return problem.to_response();
+    }
     match deliver(request, &mut payload, &shared.orchestrator, endpoint).await {
         Ok(reply) => from_reply(reply),
         Err(problem) => problem.to_response(),

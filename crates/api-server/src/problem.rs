@@ -34,6 +34,8 @@ pub enum Code {
     DatabaseUnavailable,
     /// The server is stopping.
     ShuttingDown,
+    /// Other servers do this.
+    RoleElsewhere,
     /// No such path.
     NotFound,
     /// A run ended without the answer that its caller was promised.
@@ -83,7 +85,7 @@ pub struct Entry {
 
 impl Code {
     /// Every code, in the order of the catalogue page.
-    pub const ALL: [Code; 26] = [
+    pub const ALL: [Code; 27] = [
         Code::EndpointUnknown,
         Code::BodyTooLarge,
         Code::BodyTimeout,
@@ -94,6 +96,7 @@ impl Code {
         Code::QueueFull,
         Code::DatabaseUnavailable,
         Code::ShuttingDown,
+        Code::RoleElsewhere,
         Code::NotFound,
         Code::NoAnswer,
         Code::MethodNotAllowed,
@@ -174,6 +177,12 @@ impl Code {
                 status: 503,
                 title: "The server is stopping",
                 fix: "Send again in a moment.",
+            },
+            Code::RoleElsewhere => Entry {
+                code: "ROLE_ELSEWHERE",
+                status: 421,
+                title: "Other servers do this",
+                fix: "Send webhooks to a server with the role `ingest`, GraphQL to one with the role `api`; a proxy can route `/hooks/` and `/graphql` apart. WEIR_ROLES says what a server does.",
             },
             Code::NotFound => Entry {
                 code: "NOT_FOUND",

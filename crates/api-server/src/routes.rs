@@ -7,6 +7,7 @@ use crate::{answers, graphiql, graphql, health, hooks};
 use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use actix_web::{HttpRequest, HttpResponse, web};
+use weir_orchestrator::Role;
 
 /// Adds every path to an application.
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
@@ -32,7 +33,7 @@ pub(crate) fn reads_only(request: &HttpRequest) -> Result<(), Problem> {
 }
 
 async fn graphiql_page(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
-    let answer = match reads_only(&request) {
+    let answer = match reads_only(&request).and_then(|()| shared.plays(Role::Api)) {
         Ok(()) => graphiql::serve(request.match_info().get("file").unwrap_or_default()),
         Err(problem) => problem.to_response(),
     };

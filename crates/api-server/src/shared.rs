@@ -3,11 +3,12 @@
 use crate::auth::{self, AdminToken, Principal};
 use crate::graphql::ApiSchema;
 use crate::measure::Answers;
+use crate::problem::{Code, Problem};
 use actix_web::HttpRequest;
 use actix_web::http::header::AUTHORIZATION;
 use std::sync::Arc;
 use tokio::runtime::Handle;
-use weir_orchestrator::Orchestrator;
+use weir_orchestrator::{Orchestrator, Role};
 
 /// Shared by all workers.
 pub(crate) struct Shared {
@@ -27,6 +28,19 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Refuses what other servers do.
+    pub(crate) fn plays(&self, role: Role) -> Result<(), Problem> {
+        let roles = self.orchestrator.roles();
+        if roles.has(role) {
+            return Ok(());
+        }
+        let detail = format!(
+            "this server has the roles {roles}; this path is served by those with the role {}",
+            role.name()
+        );
+        Err(Problem::new(Code::RoleElsewhere, detail))
+    }
+
     /// Whose token the request carries. `None`: nobody's.
     pub(crate) fn principal(&self, request: &HttpRequest) -> Option<Principal> {
         let header = request

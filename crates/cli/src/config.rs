@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use weir_orchestrator::retention::Retention;
+use weir_orchestrator::{Role, Roles};
 
 /// Read when `--config` names no other.
 const DEFAULT_FILE: &str = "weir.toml";
@@ -61,6 +62,9 @@ pub(crate) struct SettingsSource {
     /// Accepted runs that may wait on disk; above it webhooks get 503 with Retry-After. Default: 100000
     #[arg(long, env = "WEIR_MAX_BACKLOG_RUNS", value_name = "COUNT")]
     pub(crate) max_backlog_runs: Option<usize>,
+    /// What this server does: api (GraphQL), ingest (webhooks), worker (runs), comma separated. Anything but all of it needs PostgreSQL. Default: api,ingest,worker
+    #[arg(long, env = "WEIR_ROLES", value_name = "ROLE,…", value_delimiter = ',')]
+    pub(crate) roles: Option<Vec<String>>,
     /// Name of this server among those that share a PostgreSQL. A restart under the same name takes its own work back at once. Default: the host's name
     #[arg(long, env = "WEIR_NODE", value_name = "NAME")]
     pub(crate) node: Option<String>,
@@ -165,6 +169,7 @@ impl SettingsSource {
             trusted_proxies: self.trusted_proxies.or(fallback.trusted_proxies),
             max_body_bytes: self.max_body_bytes.or(fallback.max_body_bytes),
             max_backlog_runs: self.max_backlog_runs.or(fallback.max_backlog_runs),
+            roles: self.roles.or(fallback.roles),
             node: self.node.or(fallback.node),
             workers: self.workers.or(fallback.workers),
             connectors: self.connectors.or(fallback.connectors),
@@ -269,7 +274,9 @@ pub(crate) fn check(source: SettingsSource) -> anyhow::Result<Config> {
         .iter()
         .map(|network| parse_network(network))
         .collect::<anyhow::Result<Vec<_>>>()?;
+    let roles = roles(source.roles.as_deref(), backend)?;
     let orchestrator = weir_orchestrator::Settings {
+        roles,
         data_folder: data_folder.as_ref().map(|folder| folder.path().to_owned()),
         trusted_proxies,
         egress_allow: source
@@ -320,6 +327,36 @@ fn kept(days: Option<u32>, default: Option<Duration>) -> Option<Duration> {
         Some(0) => None,
         Some(days) => Some(Duration::from_secs(u64::from(days) * 24 * 3600)),
     }
+}
+
+fn roles(given: Option<&[String]>, backend: Backend) -> anyhow::Result<Roles> {
+    let Some(given) = given else { return Ok(Roles::ALL) };
+    let known = || Role::ALL.map(Role::name).join(", ");
+    let mut roles = Vec::new();
+    for name in given.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
+        let role = Role::ALL.into_iter().find(|role| role.name() == name);
+        roles.push(role.ok_or_else(|| {
+            let failure = Failure::usage(format!("WEIR_ROLES holds `{name}`, which is no role"));
+            match suggestion(name, Role::ALL.map(Role::name).into_iter()) {
+                Some(close) => failure.fix(format!("did you mean `{close}`?")),
+                None => failure.fix(format!("the roles are: {}", known())),
+            }
+        })?);
+    }
+    if roles.is_empty() {
+        return Err(Failure::usage("WEIR_ROLES is empty: this server would do nothing")
+            .fix(format!("name some of: {}", known()))
+            .into());
+    }
+    let roles = Roles::of(&roles);
+    if backend == Backend::Sqlite && roles != Roles::ALL {
+        return Err(Failure::usage(format!(
+            "this server has only the roles {roles}, and with SQLite there is no other one to do the rest"
+        ))
+        .fix("use PostgreSQL (WEIR_DATABASE_URL), or leave WEIR_ROLES out")
+        .into());
+    }
+    Ok(roles)
 }
 
 /// Cores this process may use; it honours CPU affinity and container limits.
@@ -473,6 +510,24 @@ mod tests {
             suggestion("colour", SettingsSource::names().iter().map(String::as_str)),
             None
         );
+    }
+
+    #[test]
+    fn roles_are_checked() {
+        let names = |text: &str| -> Vec<String> { text.split(',').map(str::to_owned).collect() };
+        let check = |text: &str, backend| roles(Some(&names(text)), backend);
+        let postgres = |text| check(text, Backend::PostgreSql);
+        assert_eq!(postgres("ingest, api").unwrap(), Roles::of(&[Role::Api, Role::Ingest]));
+        assert_eq!(roles(None, Backend::Sqlite).unwrap(), Roles::ALL);
+        assert_eq!(check("worker,api,ingest", Backend::Sqlite).unwrap(), Roles::ALL);
+        let complaint = |refused: anyhow::Result<Roles>| {
+            let error = refused.expect_err("must be refused");
+            let remedy = error.downcast_ref::<Failure>().and_then(Failure::remedy);
+            format!("{error}; {}", remedy.unwrap_or_default())
+        };
+        assert!(complaint(postgres("workers")).contains("did you mean `worker`"));
+        assert!(complaint(postgres("")).contains("empty"));
+        assert!(complaint(check("ingest", Backend::Sqlite)).contains("PostgreSQL"));
     }
 
     #[test]

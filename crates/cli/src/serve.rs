@@ -104,6 +104,7 @@ pub(crate) async fn start(config: &Config, render_metrics: RenderMetrics) -> any
     if let Some(folder) = &config.data_folder {
         folder.create()?;
     }
+    let connectors = connectors(config.connectors.as_deref())?;
     let clock = DatabaseClock::new(config.clock_shift_ms);
     let mut opened = open(config).await?;
     let asked_at = clock.now();
@@ -113,12 +114,13 @@ pub(crate) async fn start(config: &Config, render_metrics: RenderMetrics) -> any
         .await
         .context("could not register this server in the database")?;
     clock.learn(node.database_time, asked_at, clock.now());
-    start_as(config, render_metrics, listen, opened, (clock, node)).await
+    start_as(config, (render_metrics, listen), (opened, connectors), (clock, node)).await
 }
 
 /// Takes a node whose lease ran out back into service, on the address it had. `None`: another process has its name.
 async fn rejoin(config: &Config, render_metrics: RenderMetrics, lost: &Lost) -> anyhow::Result<Option<Started>> {
     let listen = try_port(lost.address)?;
+    let connectors = connectors(config.connectors.as_deref())?;
     let clock = DatabaseClock::new(config.clock_shift_ms);
     let mut opened = open(config).await?;
     let asked_at = clock.now();
@@ -127,19 +129,17 @@ async fn rejoin(config: &Config, render_metrics: RenderMetrics, lost: &Lost) -> 
         return Ok(None);
     };
     clock.learn(node.database_time, asked_at, clock.now());
-    start_as(config, render_metrics, listen, opened, (clock, node))
+    start_as(config, (render_metrics, listen), (opened, connectors), (clock, node))
         .await
         .map(Some)
 }
 
 async fn start_as(
     config: &Config,
-    render_metrics: RenderMetrics,
-    listen: SocketAddr,
-    opened: Opened,
+    (render_metrics, listen): (RenderMetrics, SocketAddr),
+    (opened, connectors): (Opened, Registry),
     (clock, node): (DatabaseClock, NodeIdentity),
 ) -> anyhow::Result<Started> {
-    let connectors = connectors(config.connectors.as_deref())?;
     let Opened { store, writer, secrets } = opened;
     let (admin_token, admin_token_made_now) = admin_token(config)?;
     let mut settings = config.orchestrator.clone();

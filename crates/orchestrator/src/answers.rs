@@ -31,6 +31,9 @@ const RESERVED_HEADERS: [&str; 9] = [
 /// How soon a caller may ask again for an answer that is not there yet.
 const ASK_AGAIN_S: u32 = 1;
 
+/// Time between two looks for an answer that another node gives.
+const ELSEWHERE_LOOK: Duration = Duration::from_millis(200);
+
 /// What a `respond` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -142,19 +145,41 @@ impl Caller {
 
     /// The answer, or where it is going to be.
     pub(crate) async fn reply(self, core: &Core) -> Reply {
+        let (run, workspace) = (self.run, self.workspace);
         if let Some(receiver) = self.receiver {
-            let answered = tokio::time::timeout(self.within, receiver).await;
-            core.callers.lock().remove(&self.run);
-            if let Ok(Ok(answer)) = answered {
+            let answered = async {
+                tokio::select! {
+                    Ok(answer) = receiver => answer,
+                    answer = answered_elsewhere(core, workspace, run) => answer,
+                }
+            };
+            let answered = tokio::time::timeout(self.within, answered).await;
+            core.callers.lock().remove(&run);
+            if let Ok(answer) = answered {
                 return answer.into_reply();
             }
         }
-        later(core, self.workspace, self.run)
+        later(core, workspace, run)
     }
 
     /// The event was not stored, or by another request: nobody is going to answer this one.
     pub(crate) fn give_up(self, core: &Core) {
         core.callers.lock().remove(&self.run);
+    }
+}
+
+/// The answer of a run that another node drives, once it is on disk.
+async fn answered_elsewhere(core: &Core, workspace: WorkspaceId, run: RunId) -> Answer {
+    loop {
+        tokio::time::sleep(ELSEWHERE_LOOK).await;
+        if core.runs.is_active(run) {
+            continue;
+        }
+        if let Ok(Some(row)) = core.store.run_load(workspace, run).await
+            && let Ok(Answered::Yes(answer)) = recorded(core, &row).await
+        {
+            return answer;
+        }
     }
 }
 

@@ -14,6 +14,7 @@ pub mod credentials;
 pub mod departures;
 mod driver;
 pub mod egress;
+mod free;
 pub mod http_client;
 pub mod ingest;
 pub mod lease;
@@ -41,4 +42,4 @@ mod turns;
 
 pub use clock::{Clock, SystemClock};
 pub use service::{DEFAULT_WORKSPACE, Options, Orchestrator, Readiness, StartError, skew_warning};
-pub use settings::Settings;
+pub use settings::{Role, Roles, Settings};

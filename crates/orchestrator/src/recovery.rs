@@ -10,6 +10,7 @@ use crate::retention;
 use crate::route;
 use crate::runner;
 use crate::service::{Core, Orchestrator, StartError};
+use crate::settings::Role;
 use crate::snapshot::{Snapshot, SnapshotError, Version};
 use crate::turns;
 use std::collections::BTreeMap;
@@ -24,13 +25,15 @@ use weir_workflow_engine::{
 };
 
 /// Time between heartbeats. The lease lasts five of them.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Timers further away than this stay in the database only.
 const TIMER_HORIZON: Duration = Duration::from_secs(60);
 /// How long the loop looks away while memory is full; a run that ends wakes it earlier.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
-/// Time between two looks for open runs that no task drives.
+/// Time between two looks for open runs that no task drives, while there is reason to look.
 const SCAN_EVERY: Duration = Duration::from_secs(5);
+/// Looks after there was reason: a minute of them.
+const SCANS_AFTER: u32 = 12;
 /// Ids read per statement when open runs are taken back.
 const SCAN_PAGE: u32 = 1024;
 /// Runs that get their timers per heartbeat, above what a node can start in a second.
@@ -42,6 +45,9 @@ const READ_RETRY: Duration = Duration::from_millis(500);
 /// Claims the runs of dead nodes and registers every open run of this one: those that wait for a time as timers, the
 /// others as backlog.
 pub(crate) async fn take_back(core: &Arc<Core>) -> Result<(), StartError> {
+    if !core.settings.roles.has(Role::Worker) {
+        return Ok(crate::free::release(core).await?);
+    }
     claim(core).await?;
     scan_open(core).await?;
     let (_, backlog, timers) = core.runs.depths();
@@ -95,12 +101,16 @@ async fn scan_open(core: &Arc<Core>) -> Result<(), weir_storage::ReadError> {
 /// Starts the loops; they end when the process stops.
 pub(crate) fn spawn_loops(core: &Arc<Core>) {
     core.loops.spawn(feed(Arc::clone(core)));
+    if core.settings.roles.has(Role::Worker) {
+        core.loops.spawn(crate::free::listen(Arc::clone(core)));
+        core.loops.spawn(crate::free::claim(Arc::clone(core)));
+        core.loops.spawn(crate::repair::bulk::work(Arc::clone(core)));
+    }
     let (beats, heard) = mpsc::channel(1);
     core.loops.spawn(heartbeat(Arc::clone(core), beats));
     core.loops.spawn(chores(Arc::clone(core), heard));
     core.loops.spawn(retention::run(Arc::clone(core)));
     core.loops.spawn(crate::schedules::run(Arc::clone(core)));
-    core.loops.spawn(crate::repair::bulk::work(Arc::clone(core)));
     core.runs.wake.notify_one();
 }
 
@@ -351,36 +361,56 @@ pub(crate) fn restore_event(snapshot: &Snapshot, row: &EventRow) -> Result<Event
 async fn chores(core: Arc<Core>, mut beats: mpsc::Receiver<HeartbeatReply>) {
     let mut rounds = tokio::time::interval(SCAN_EVERY);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut rounds_left = 0;
     loop {
-        tokio::select! {
+        let asked = tokio::select! {
             reply = beats.recv() => match reply {
-                Some(reply) => attend(&core, reply).await,
+                Some(reply) => {
+                    attend(&core, reply).await;
+                    continue;
+                }
                 None => return,
             },
-            // Also without being asked: a commit whose answer was lost may come through long after the question, in a
-            // session of the database that outlived its connection.
-            _ = rounds.tick() => core.rescan.notify_one(),
-            () = core.rescan.notified() => {
-                if let Err(error) = scan_open(&core).await {
-                    tracing::warn!("the scan for open runs failed, it is made again: {error}");
-                    tokio::time::sleep(READ_RETRY).await;
-                    core.rescan.notify_one();
-                }
-            }
+            _ = rounds.tick() => false,
+            () = core.rescan.notified() => true,
             () = core.stopping.cancelled() => return,
+        };
+        if asked {
+            // And some more: a commit whose answer was lost may come through long after the question, in a session of
+            // the database that outlived its connection.
+            rounds_left = SCANS_AFTER;
+        } else if rounds_left == 0 {
+            continue;
+        }
+        rounds_left -= 1;
+        if let Err(error) = scan_open(&core).await {
+            tracing::warn!("the scan for open runs failed, it is made again: {error}");
+            tokio::time::sleep(READ_RETRY).await;
+            core.rescan.notify_one();
         }
     }
 }
 
 async fn attend(core: &Arc<Core>, reply: HeartbeatReply) {
-    if reply.unclaimed > 0 {
+    let worker = core.settings.roles.has(Role::Worker);
+    if worker && reply.free > 0 {
+        core.free.notify_one();
+    }
+    if worker && reply.bulk {
+        core.bulk.notify_one();
+    }
+    if worker && reply.unclaimed > 0 {
         match claim(core).await {
             Ok(0) => {}
             Ok(claimed) => {
                 tracing::info!(runs = claimed, "took over {claimed} runs of a node that is gone");
                 core.rescan.notify_one();
             }
-            Err(error) => tracing::warn!("runs of a node that is gone cannot be claimed yet: {error}"),
+            Err(error) => {
+                tracing::warn!("runs of a node that is gone cannot be claimed yet: {error}");
+                // The claim may have come through.
+                core.rescan.notify_one();
+            }
         }
     }
     if reply.mail > 0
@@ -415,12 +445,14 @@ async fn heartbeat(core: Arc<Core>, beats: mpsc::Sender<HeartbeatReply>) {
         let beat = Heartbeat {
             id_high_water: core.new_id(now),
             due_before: now.plus(HEARTBEAT),
+            free_limit: u32::try_from(core.settings.max_backlog_runs).unwrap_or(u32::MAX),
         };
         let Ok(pending) = core.writer.submit(Fact::Heartbeat(beat)) else {
             continue;
         };
         match pending.await {
             Ok(FactOutcome::Heartbeat(reply)) => {
+                core.runs.note_others(reply.free, reply.others);
                 core.lease.renew(asked_at_ms);
                 core.clock.learn(reply.database_time, now, core.clock.now());
                 // Chores that are still busy hear the same again in a second.
@@ -466,6 +498,7 @@ fn gauges(core: &Core) {
     let (facts, bytes) = core.writer.queue_depth();
     set("weir_runs_in_memory", in_memory);
     set("weir_runs_backlog", backlog);
+    set("weir_runs_free", core.runs.free());
     set("weir_run_timers", timers);
     set("weir_writer_queue_facts", facts);
     set("weir_writer_queue_bytes", bytes);

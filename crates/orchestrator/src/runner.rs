@@ -27,7 +27,8 @@ const MAIL_AT_ONCE: u32 = 100;
 const COMMIT_RETRY_FIRST: Duration = Duration::from_millis(5);
 /// Longest pause between two such offers.
 const COMMIT_RETRY_MAX: Duration = Duration::from_secs(2);
-/// Starts a task for `run`, or leaves it on disk when memory is full. Never waits: the writer calls it between commits.
+/// Starts a task for `run`, which belongs to this node, or leaves it on disk when memory is full. Never waits: the writer
+/// calls it between commits.
 pub(crate) fn launch(core: &Arc<Core>, run: ActiveRun) {
     let id = run.state.head().id;
     let bytes = run.state.event().size_bytes();

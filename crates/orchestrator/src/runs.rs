@@ -27,6 +27,10 @@ pub(crate) struct Runs {
     active: Mutex<HashMap<RunId, Active>>,
     backlog: Mutex<Backlog>,
     backlog_len: AtomicUsize,
+    /// Runs that belong to no node, by the last heartbeat.
+    free: AtomicUsize,
+    /// Other nodes, by the last heartbeat.
+    others: AtomicUsize,
     timers: Mutex<BTreeSet<(Timestamp, RunId)>>,
     /// Signalled when there is room for the backlog or an earlier timer.
     pub(crate) wake: Notify,
@@ -85,15 +89,45 @@ impl Runs {
             active: Mutex::default(),
             backlog: Mutex::default(),
             backlog_len: AtomicUsize::new(0),
+            free: AtomicUsize::new(0),
+            others: AtomicUsize::new(0),
             timers: Mutex::default(),
             wake: Notify::new(),
             left: Notify::new(),
         }
     }
 
-    /// Whether so many accepted runs wait on disk that no more are taken.
+    /// Whether so many accepted runs wait on disk, here or for anybody, that no more are taken.
     pub(crate) fn backlog_is_full(&self) -> bool {
-        self.backlog_len.load(Ordering::Relaxed) >= self.max_backlog
+        self.backlog_len.load(Ordering::Relaxed) + self.free.load(Ordering::Relaxed) >= self.max_backlog
+    }
+
+    /// Notes what the heartbeat saw: runs that belong to nobody, and how many other nodes there are.
+    pub(crate) fn note_others(&self, free: u32, others: u32) {
+        self.free
+            .store(usize::try_from(free).unwrap_or(usize::MAX), Ordering::Relaxed);
+        self.others
+            .store(usize::try_from(others).unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    /// Runs that belong to no node, by the last heartbeat.
+    pub(crate) fn free(&self) -> usize {
+        self.free.load(Ordering::Relaxed)
+    }
+
+    /// Whether a new run is better left to whoever has room: there is none here, and others are there.
+    pub(crate) fn shares(&self) -> bool {
+        self.is_full() && self.others.load(Ordering::Relaxed) > 0
+    }
+
+    /// How many runs may be taken that belong to nobody: the room that this node's own do not need.
+    pub(crate) fn room_for_others(&self) -> usize {
+        self.room().saturating_sub(self.backlog_len.load(Ordering::Relaxed))
+    }
+
+    fn is_full(&self) -> bool {
+        self.in_memory.load(Ordering::Relaxed) >= self.max_in_memory
+            || self.bytes.load(Ordering::Relaxed) >= self.max_bytes
     }
 
     /// Runs in memory and runs waiting on disk, for the gauges.
@@ -141,9 +175,7 @@ impl Runs {
 
     /// Claims a place in memory. `None`: it is full, or the run is being driven already.
     pub(crate) fn enter(&self, run: RunId, accepted_at: Timestamp, bytes: usize) -> Option<Arc<Mailbox>> {
-        if self.in_memory.load(Ordering::Relaxed) >= self.max_in_memory
-            || self.bytes.load(Ordering::Relaxed) >= self.max_bytes
-        {
+        if self.is_full() {
             return None;
         }
         let mailbox = Arc::new(Mailbox::default());
@@ -258,4 +290,32 @@ impl Runs {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_full_node_among_others_shares() {
+        let runs = Runs::new(4, 1_000, 10);
+        let at = Timestamp::from_unix_ms(0);
+        (0..4).for_each(|id| assert!(runs.enter(RunId::from_raw(id), at, 1).is_some()));
+        assert!(!runs.shares(), "there is nobody else");
+        runs.note_others(0, 1);
+        assert!(runs.shares());
+        runs.leave(RunId::from_raw(0), 1);
+        assert!(!runs.shares());
+    }
+
+    #[test]
+    fn what_nobody_has_taken_counts_for_the_backlog_and_own_work_comes_first() {
+        let runs = Runs::new(8, 1_000, 10);
+        assert_eq!(runs.room_for_others(), 8);
+        (0..6).for_each(|id| runs.leave_on_disk(RunId::from_raw(id)));
+        assert_eq!(runs.room_for_others(), 2);
+        assert!(!runs.backlog_is_full());
+        runs.note_others(4, 0);
+        assert!(runs.backlog_is_full());
+    }
 }

@@ -9,11 +9,13 @@ use crate::egress::{EgressConfigError, EgressPolicy};
 use crate::ingest::{IntakeLoad, RefusalBudget};
 use crate::lease::Lease;
 use crate::perform::{Performer, PerformerOptions};
+use crate::recovery::HEARTBEAT;
 use crate::registry::Registry;
 use crate::runs::Runs;
-use crate::settings::Settings;
+use crate::settings::{Role, Roles, Settings};
 use crate::snapshot::{Snapshot, SnapshotError, Workflow};
 use arc_swap::ArcSwap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -123,6 +125,8 @@ pub(crate) struct Core {
     pub(crate) loops: TaskTracker,
     /// Asks for a scan "mine, open, not in memory": a commit may have gone through unseen.
     pub(crate) rescan: tokio::sync::Notify,
+    /// Says that there may be runs that belong to no node.
+    pub(crate) free: tokio::sync::Notify,
     pub(crate) lost: OnceLock<String>,
     pub(crate) lost_signal: CancellationToken,
     pub(crate) workspace: WorkspaceId,
@@ -196,10 +200,11 @@ impl Orchestrator {
             clock,
             store,
             writer,
-            node,
+            mut node,
             secrets,
             connectors,
         } = options;
+        node.drives_runs = settings.roles.has(Role::Worker);
         let egress = EgressPolicy::new(&settings.egress_allow)?;
         let senders = match store.kind() {
             DatabaseKind::Sqlite => Senders::ThisProcessOnly,
@@ -209,68 +214,76 @@ impl Orchestrator {
         let (writer, writer_task) = writer.start(node.clone(), WriterLimits::default());
         let writing = TaskTracker::new();
         writing.spawn(writer_task.run());
-        let workspace =
-            crate::configure::ensure_workspace(&store, &writer, &ids, clock.now(), DEFAULT_WORKSPACE).await?;
-        let snapshot = Snapshot::load(&store, &secrets, &connectors, None).await?;
-        let lease = Arc::new(match senders {
-            Senders::ThisProcessOnly => Lease::exclusive(Arc::clone(&clock)),
-            Senders::Several => Lease::shared(Arc::clone(&clock)),
+        let renewing = renew(writer.clone(), node.id_high_water);
+        let starting = Box::pin(async move {
+            let workspace =
+                crate::configure::ensure_workspace(&store, &writer, &ids, clock.now(), DEFAULT_WORKSPACE).await?;
+            let snapshot = Snapshot::load(&store, &secrets, &connectors, None).await?;
+            let lease = Arc::new(match senders {
+                Senders::ThisProcessOnly => Lease::exclusive(Arc::clone(&clock)),
+                Senders::Several => Lease::shared(Arc::clone(&clock)),
+            });
+            let performer = Performer::new(PerformerOptions {
+                clock: Arc::clone(&clock),
+                lease: Arc::clone(&lease),
+                egress,
+                departures: settings.data_folder.clone(),
+                senders,
+                user_agent: concat!("weir/", env!("CARGO_PKG_VERSION")).to_owned(),
+            })?;
+            let core = Arc::new(Core {
+                panics: crate::panics::Panics::default(),
+                runs: Runs::new(
+                    settings.max_runs_in_memory,
+                    settings.max_run_bytes_in_memory,
+                    settings.max_backlog_runs,
+                ),
+                schedules: crate::schedules::Schedules::default(),
+                settings,
+                clock,
+                store,
+                writer,
+                secrets,
+                registry: connectors,
+                snapshot: ArcSwap::from_pointee(snapshot),
+                node,
+                ids,
+                performer,
+                callers: Callers::default(),
+                refusals: RefusalBudget::default(),
+                intake: IntakeLoad::default(),
+                lease,
+                looks: Looks::default(),
+                replaying: tokio::sync::Mutex::new(()),
+                bulk: tokio::sync::Notify::new(),
+                configuring: tokio::sync::Mutex::new(()),
+                stopping: CancellationToken::new(),
+                halted: CancellationToken::new(),
+                runtime: tokio::runtime::Handle::current(),
+                tasks: TaskTracker::new(),
+                writing,
+                loops: TaskTracker::new(),
+                rescan: tokio::sync::Notify::new(),
+                free: tokio::sync::Notify::new(),
+                lost: OnceLock::new(),
+                lost_signal: CancellationToken::new(),
+                workspace,
+            });
+            let runs = Arc::downgrade(&core);
+            core.writer.on_mail(move |mailed| {
+                if let Some(core) = runs.upgrade() {
+                    core.runs.mailed(mailed);
+                }
+            });
+            crate::turns::listen(&core);
+            crate::recovery::take_back(&core).await?;
+            crate::recovery::spawn_loops(&core);
+            Ok(Orchestrator { core })
         });
-        let performer = Performer::new(PerformerOptions {
-            clock: Arc::clone(&clock),
-            lease: Arc::clone(&lease),
-            egress,
-            departures: settings.data_folder.clone(),
-            senders,
-            user_agent: concat!("weir/", env!("CARGO_PKG_VERSION")).to_owned(),
-        })?;
-        let core = Arc::new(Core {
-            panics: crate::panics::Panics::default(),
-            runs: Runs::new(
-                settings.max_runs_in_memory,
-                settings.max_run_bytes_in_memory,
-                settings.max_backlog_runs,
-            ),
-            schedules: crate::schedules::Schedules::default(),
-            settings,
-            clock,
-            store,
-            writer,
-            secrets,
-            registry: connectors,
-            snapshot: ArcSwap::from_pointee(snapshot),
-            node,
-            ids,
-            performer,
-            callers: Callers::default(),
-            refusals: RefusalBudget::default(),
-            intake: IntakeLoad::default(),
-            lease,
-            looks: Looks::default(),
-            replaying: tokio::sync::Mutex::new(()),
-            bulk: tokio::sync::Notify::new(),
-            configuring: tokio::sync::Mutex::new(()),
-            stopping: CancellationToken::new(),
-            halted: CancellationToken::new(),
-            runtime: tokio::runtime::Handle::current(),
-            tasks: TaskTracker::new(),
-            writing,
-            loops: TaskTracker::new(),
-            rescan: tokio::sync::Notify::new(),
-            lost: OnceLock::new(),
-            lost_signal: CancellationToken::new(),
-            workspace,
-        });
-        let runs = Arc::downgrade(&core);
-        core.writer.on_mail(move |mailed| {
-            if let Some(core) = runs.upgrade() {
-                core.runs.mailed(mailed);
-            }
-        });
-        crate::turns::listen(&core);
-        crate::recovery::take_back(&core).await?;
-        crate::recovery::spawn_loops(&core);
-        Ok(Orchestrator { core })
+        tokio::select! {
+            started = starting => started,
+            never = renewing => match never {},
+        }
     }
 
     /// Stops taking work, lets what has left come back for at most `shutdown_grace`, and flushes the writer.
@@ -292,6 +305,7 @@ impl Orchestrator {
         let last = Heartbeat {
             id_high_water: self.core.new_id(self.core.clock.now()),
             due_before: self.core.clock.now(),
+            free_limit: 0,
         };
         let flushed = async {
             let last = match self.core.writer.submit(Fact::Heartbeat(last)) {
@@ -407,6 +421,12 @@ impl Orchestrator {
         self.core.schedules.fired_for(workflow)
     }
 
+    /// What this server does.
+    #[must_use]
+    pub fn roles(&self) -> Roles {
+        self.core.settings.roles
+    }
+
     /// Who this process is among the nodes.
     #[must_use]
     pub fn node(&self) -> &NodeIdentity {
@@ -435,6 +455,24 @@ impl Orchestrator {
 
     pub(crate) fn refusal_budget(&self) -> &RefusalBudget {
         &self.core.refusals
+    }
+}
+
+/// Keeps the lease while a start takes long, until the heartbeat begins.
+async fn renew(writer: Writer, id_high_water: i64) -> Infallible {
+    let mut ticks = tokio::time::interval(HEARTBEAT);
+    loop {
+        ticks.tick().await;
+        let beat = Heartbeat {
+            id_high_water,
+            due_before: Timestamp::from_unix_ms(0),
+            free_limit: 0,
+        };
+        if let Ok(pending) = writer.submit(Fact::Heartbeat(beat))
+            && let Err(error) = pending.await
+        {
+            tracing::debug!("the lease was not renewed during the start: {error}");
+        }
     }
 }
 

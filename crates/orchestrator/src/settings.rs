@@ -5,9 +5,85 @@ use ipnet::IpNet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// One kind of work that a server can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Serves the admin API and its explorer.
+    Api,
+    /// Takes webhooks.
+    Ingest,
+    /// Drives runs.
+    Worker,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Role; 3] = [Role::Api, Role::Ingest, Role::Worker];
+
+    /// Its name in settings.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Role::Api => "api",
+            Role::Ingest => "ingest",
+            Role::Worker => "worker",
+        }
+    }
+}
+
+/// What a server does. Health and metrics belong to every server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    api: bool,
+    ingest: bool,
+    worker: bool,
+}
+
+impl Roles {
+    /// All of it.
+    pub const ALL: Roles = Roles {
+        api: true,
+        ingest: true,
+        worker: true,
+    };
+
+    /// These and no others.
+    #[must_use]
+    pub fn of(roles: &[Role]) -> Self {
+        Roles {
+            api: roles.contains(&Role::Api),
+            ingest: roles.contains(&Role::Ingest),
+            worker: roles.contains(&Role::Worker),
+        }
+    }
+
+    /// Whether `role` is among them.
+    #[must_use]
+    pub const fn has(self, role: Role) -> bool {
+        match role {
+            Role::Api => self.api,
+            Role::Ingest => self.ingest,
+            Role::Worker => self.worker,
+        }
+    }
+}
+
+impl std::fmt::Display for Roles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = Role::ALL
+            .into_iter()
+            .filter(|role| self.has(*role))
+            .map(Role::name)
+            .collect();
+        f.write_str(&names.join(", "))
+    }
+}
+
 /// Settings of the orchestrator. Public fields: any combination is valid.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// What this server does. Anything but all of it needs PostgreSQL and other servers that do the rest.
+    pub roles: Roles,
     /// Where the departures file lives. `None` (no data folder): an effect without a key whose answer was lost is always `unknown`.
     pub data_folder: Option<PathBuf>,
     /// Scheme and authority under which providers reach this server, without a trailing slash.
@@ -40,6 +116,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
+            roles: Roles::ALL,
             data_folder: None,
             public_url: "http://127.0.0.1:8080".to_owned(),
             trusted_proxies: Vec::new(),

@@ -9,6 +9,7 @@ use crate::control::ControlError;
 use crate::driver::Refused;
 use crate::route;
 use crate::service::{Core, Orchestrator};
+use crate::settings::Role;
 use crate::snapshot::{Snapshot, SnapshotError, Version};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,9 @@ pub(crate) fn of(
 
 /// Listens to what storage decides about turns.
 pub(crate) fn listen(core: &Arc<Core>) {
+    if !core.settings.roles.has(Role::Worker) {
+        return;
+    }
     let runs = Arc::downgrade(core);
     core.writer.on_turn(move |released, due| {
         let Some(core) = runs.upgrade() else { return };

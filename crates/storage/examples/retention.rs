@@ -236,6 +236,7 @@ fn event(id: EventId, run: RunId, number: u64, now: Timestamp) -> Accepted {
             version_id: VersionId::from_raw(1),
             started_at: now,
             turn: None,
+            owner: weir_storage::RunOwner::ThisNode,
         }],
         keys: Vec::new(),
         fires: None,

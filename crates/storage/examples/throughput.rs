@@ -12,8 +12,8 @@ use std::fmt::Write;
 use bytes::Bytes;
 use tokio::time::Instant;
 use weir_storage::{
-    Accepted, Database, DatabaseOptions, Dedupe, EventRow, Fact, NewRun, RunCommit, RunStatus, RunUpdate, Writer,
-    WriterLimits,
+    Accepted, Database, DatabaseOptions, Dedupe, EventRow, Fact, NewRun, RunCommit, RunOwner, RunStatus, RunUpdate,
+    Writer, WriterLimits,
 };
 use weir_workflow_engine::{EventId, EventSource, IdGenerator, RunId, Timestamp, VersionId, WorkflowId, WorkspaceId};
 
@@ -151,6 +151,7 @@ fn event(ids: &IdGenerator, number: usize, now: Timestamp) -> Accepted {
             version_id: VersionId::from_raw(1),
             started_at: now,
             turn: None,
+            owner: RunOwner::ThisNode,
         }],
         keys: Vec::new(),
         fires: None,

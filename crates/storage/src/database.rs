@@ -212,7 +212,8 @@ async fn open_postgres(connect: PgConnectOptions, options: DatabaseOptions) -> R
     knock(&connect).await?;
     migrate_postgres(&connect).await?;
     let pool = PgPoolOptions::new()
-        .max_connections(options.read_connections.max(1))
+        // One more, which only listens.
+        .max_connections(options.read_connections.max(1) + 1)
         .acquire_timeout(ACQUIRE_LIMIT)
         .after_connect(|connection, _| {
             Box::pin(async move {

@@ -46,6 +46,16 @@ pub enum Fact {
         /// How many runs at most; raised to 64, because small claims cost the same as large ones.
         limit: u32,
     },
+    /// Takes a slice of the runs that belong to no node yet.
+    ClaimFree {
+        /// How many runs at most; raised to 64.
+        limit: u32,
+    },
+    /// Gives a slice of this node's open runs to whoever claims them.
+    Release {
+        /// How many runs at most; raised to 64.
+        limit: u32,
+    },
     /// Deletes what has had its time, one slice per fact.
     Prune(Prune),
     /// What a person does to runs that are over.
@@ -166,6 +176,18 @@ pub struct NewRun {
     pub started_at: Timestamp,
     /// What it has to pass first; `None` when it may start at once.
     pub turn: Option<Box<Turn>>,
+    /// Who drives it.
+    pub owner: RunOwner,
+}
+
+/// Who drives a new run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunOwner {
+    /// The node that writes it.
+    ThisNode,
+    /// Whichever node claims it first; all that listen are told of it once per commit. On SQLite the same as
+    /// `ThisNode`.
+    Anyone,
 }
 
 /// Something happens to a run that waits for its turn, or that keeps others waiting. Nothing happens when it does not.
@@ -313,6 +335,8 @@ pub struct Heartbeat {
     pub id_high_water: i64,
     /// Runs due until here are counted.
     pub due_before: Timestamp,
+    /// Runs that belong to no node are counted up to here: as many as this node lets wait.
+    pub free_limit: u32,
 }
 
 /// One slice of retention. The outcome says how many rows went; call again while it is not zero.

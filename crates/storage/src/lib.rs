@@ -37,7 +37,7 @@ pub use database::{Database, DatabaseKind, DatabaseOptions};
 pub use error::{OpenError, ReadError};
 pub use fact::{
     Accepted, AfterCommit, Dedupe, EventRow, Fact, Heartbeat, History, NewDeadLetter, NewRun, Prune, RefusedRequest,
-    RunCommit, RunStatus, RunUpdate, TurnAsk, TurnEvent,
+    RunCommit, RunOwner, RunStatus, RunUpdate, TurnAsk, TurnEvent,
 };
 pub use mail::{ApprovalRow, Mail, MailChange, MailKind, NewWait, Request, RequestOutcome, WaitKey, WaitKind};
 pub use master_key::{MasterKey, MasterKeyError};
@@ -50,9 +50,9 @@ pub use outcome::{AcceptOutcome, ConfigOutcome, Constraint, FactOutcome, Full, H
 pub use outgoing::{Outgoing, OutgoingRow};
 pub use page::{MAX_PAGE, Page};
 pub use read::{
-    BulkCounts, BulkItemRow, CauseMark, CauseRow, Count, EventFilter, EventSummary, HeldLane, MAX_CAUSES, OldEvent,
-    RefusedCount, RefusedFilter, RefusedRow, RunCounts, RunFilter, RunRow, RunSelection, Store, StoredEvent, StoredRun,
-    WaitingFor,
+    BulkCounts, BulkItemRow, CauseMark, CauseRow, Count, EventFilter, EventSummary, FreeRuns, HeldLane, MAX_CAUSES,
+    OldEvent, RefusedCount, RefusedFilter, RefusedRow, RunCounts, RunFilter, RunRow, RunSelection, Store, StoredEvent,
+    StoredRun, WaitingFor,
 };
 pub use secret_box::{KeyError, RowIdentity, SecretBox};
 #[cfg(feature = "simulation")]

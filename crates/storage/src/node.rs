@@ -7,6 +7,11 @@ use weir_workflow_engine::Timestamp;
 /// How long a lease holds after the heartbeat that renewed it: five missed heartbeats.
 pub const LEASE: Duration = Duration::from_secs(5);
 
+/// The owner of runs that no node has taken yet.
+pub(crate) const NOBODY: i16 = -1;
+/// What nodes are told by when there are such runs.
+pub(crate) const FREE_RUNS: &str = "weir_runs";
+
 /// The identity of this process, made by [`WriterSeed::register`](crate::WriterSeed::register).
 ///
 /// A node is its name: a process that registers under the same name takes the place of the one before at once,
@@ -24,4 +29,17 @@ pub struct NodeIdentity {
     pub id_high_water: i64,
     /// The time of the database at registration.
     pub database_time: Timestamp,
+    /// Whether it drives runs. One that does not leaves every run that may start to the others. On SQLite it must.
+    pub drives_runs: bool,
+}
+
+impl NodeIdentity {
+    /// Who is to drive what this node writes.
+    pub(crate) fn owner(&self) -> i16 {
+        if self.drives_runs {
+            i16::try_from(self.slot).unwrap_or(i16::MAX)
+        } else {
+            NOBODY
+        }
+    }
 }

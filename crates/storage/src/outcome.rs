@@ -28,8 +28,10 @@ pub enum FactOutcome {
     Config(ConfigOutcome),
     /// Answer to `Heartbeat`.
     Heartbeat(HeartbeatReply),
-    /// Answer to `Claim`: the runs that now belong to this node, oldest first.
+    /// Answer to `Claim` and `ClaimFree`: the runs that now belong to this node, oldest first.
     Claimed(Vec<RunId>),
+    /// Answer to `Release`: how many runs this node gave away.
+    Released(u64),
     /// Answer to `Prune`: what was deleted.
     Pruned(Removed),
 }
@@ -70,8 +72,14 @@ pub struct HeartbeatReply {
     pub due: u32,
     /// Open runs whose node is gone, counted up to 1,000: time for a `Claim`.
     pub unclaimed: u32,
+    /// Runs that belong to no node, counted up to the heartbeat's limit: time for a `ClaimFree`.
+    pub free: u32,
+    /// Other nodes whose lease holds.
+    pub others: u32,
     /// Pieces of mail for open runs of this node, counted up to 1,000.
     pub mail: u32,
+    /// Whether there is an operation on many runs that this node has to go on with.
+    pub bulk: bool,
     /// Revision of the configuration.
     pub config_revision: i64,
     /// The time of the database: the leases' time, and the measure of our own clock.

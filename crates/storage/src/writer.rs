@@ -357,9 +357,13 @@ impl Share {
     fn of(fact: &Fact) -> Self {
         match fact {
             Fact::Accept(_) | Fact::Start(_) | Fact::Refused(_) => Self::Intake,
-            Fact::Run(_) | Fact::Request(_) | Fact::Emit(_) | Fact::Turn(_) => Self::UnderWay,
-            Fact::Config(_) | Fact::Heartbeat(_) | Fact::Claim { .. } | Fact::Prune(_) => Self::Control,
-            Fact::Operate(_) => Self::UnderWay,
+            Fact::Run(_) | Fact::Request(_) | Fact::Emit(_) | Fact::Turn(_) | Fact::Operate(_) => Self::UnderWay,
+            Fact::Config(_)
+            | Fact::Heartbeat(_)
+            | Fact::Claim { .. }
+            | Fact::ClaimFree { .. }
+            | Fact::Release { .. }
+            | Fact::Prune(_) => Self::Control,
         }
     }
 }

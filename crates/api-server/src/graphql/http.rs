@@ -19,6 +19,7 @@ use async_graphql::parser::types::OperationType;
 use async_graphql::{Request, Response, ServerError, Variables};
 use std::collections::HashMap;
 use std::time::Duration;
+use weir_orchestrator::Role;
 
 /// Longest time that a request may take, resolvers and all.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(10);
@@ -78,6 +79,7 @@ async fn answer(
     payload: &mut web::Payload,
     shared: &Shared,
 ) -> Result<(Response, Stage), Refused> {
+    shared.plays(Role::Api)?;
     let by_get = match *request.method() {
         Method::GET => true,
         Method::POST => false,

@@ -1,7 +1,7 @@
 //! A backup taken under load, and a server that goes on from it elsewhere.
 
 use crate::crash::{SECRET, documents};
-use crate::support::{MASTER_KEY, PostgresDatabase, SOON, Server, eventually, stderr, stdout};
+use crate::support::{Database, MASTER_KEY, SOON, Server, eventually, stderr, stdout};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
@@ -122,8 +122,8 @@ async fn sqlite_goes_on_elsewhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_goes_on_elsewhere() {
     let (from, to) = (
-        PostgresDatabase::create("backup_from").await,
-        PostgresDatabase::create("backup_to").await,
+        Database::create("backup_from").await,
+        Database::create("backup_to").await,
     );
     goes_on_elsewhere(&[("WEIR_DATABASE_URL", &from.url)], &[("WEIR_DATABASE_URL", &to.url)]).await;
     from.drop().await;
@@ -132,7 +132,7 @@ async fn postgres_goes_on_elsewhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_goes_on_as_postgres() {
-    let to = PostgresDatabase::create("backup_moved").await;
+    let to = Database::create("backup_moved").await;
     goes_on_elsewhere(&[], &[("WEIR_DATABASE_URL", &to.url)]).await;
     to.drop().await;
 }

@@ -27,6 +27,8 @@ mod nodes;
 #[cfg(test)]
 mod operating;
 #[cfg(test)]
+mod roles;
+#[cfg(test)]
 mod schedules;
 #[cfg(test)]
 mod support;
@@ -42,3 +44,5 @@ mod upgrade;
 mod upstream;
 #[cfg(test)]
 mod waits;
+#[cfg(test)]
+mod wire;

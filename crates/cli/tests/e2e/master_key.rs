@@ -1,6 +1,6 @@
 //! A master key that is missing or another one: the server says which, where it belongs, and makes none up.
 
-use crate::support::{MASTER_KEY, PostgresDatabase, Server, stderr};
+use crate::support::{Database, MASTER_KEY, Server, stderr};
 
 const CONNECTION: &str = "
 kind: Connection
@@ -61,7 +61,7 @@ async fn a_lost_key_file_is_named_and_never_made_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_postgres_the_setting_is_named() {
-    let database = PostgresDatabase::create("master_key").await;
+    let database = Database::create("master_key").await;
     let mut server = Server::not_started(&[], &[("WEIR_DATABASE_URL", &database.url)]);
     let said = refusal(&server);
     assert!(

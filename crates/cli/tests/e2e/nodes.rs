@@ -114,14 +114,14 @@ impl Cluster {
     }
 }
 
-async fn node(database: &Database, name: &str, more: &[(&str, &str)]) -> Server {
+pub(crate) async fn node(database: &Database, name: &str, more: &[(&str, &str)]) -> Server {
     let mut settings = database.settings().to_vec();
     settings.extend([("WEIR_EGRESS_ALLOW", "127.0.0.0/8"), ("WEIR_NODE", name)]);
     settings.extend(more);
     Server::start_with(&settings).await
 }
 
-fn documents(providers: &Simulator, secret: &str) -> String {
+pub(crate) fn documents(providers: &Simulator, secret: &str) -> String {
     format!(
         r#"
 kind: Connection
@@ -302,7 +302,7 @@ async fn what_is_published_on_one_server_is_in_force_on_the_others() {
     cluster.end().await;
 }
 
-async fn ready(server: &Server) -> Option<Value> {
+pub(crate) async fn ready(server: &Server) -> Option<Value> {
     let answer = http().get(format!("{}/readyz", server.url)).send().await.ok()?;
     answer.status().is_success().then_some(())?;
     answer.json().await.ok()

@@ -317,42 +317,6 @@ impl Drop for Server {
     }
 }
 
-/// A database of its own on the PostgreSQL server of the tests.
-pub(crate) struct PostgresDatabase {
-    admin: String,
-    name: String,
-    pub(crate) url: String,
-}
-
-impl PostgresDatabase {
-    pub(crate) async fn create(what_for: &str) -> Self {
-        let admin = needed("WEIR_TEST_POSTGRES_URL");
-        let name = format!("weir_{what_for}_{}", std::process::id());
-        let mut url = reqwest::Url::parse(&admin).unwrap();
-        url.set_path(&name);
-        let database = Self {
-            admin,
-            name,
-            url: url.to_string(),
-        };
-        database.administer("CREATE DATABASE", "").await;
-        database
-    }
-
-    pub(crate) async fn drop(self) {
-        self.administer("DROP DATABASE", "WITH (FORCE)").await;
-    }
-
-    async fn administer(&self, before: &str, after: &str) {
-        let mut connection = PgConnection::connect(&self.admin).await.unwrap();
-        let text = format!("{before} {} {after}", self.name);
-        sqlx::query(sqlx::AssertSqlSafe(text))
-            .execute(&mut connection)
-            .await
-            .unwrap();
-    }
-}
-
 /// What the server answered.
 #[derive(Debug)]
 pub(crate) struct Answer {

@@ -1,6 +1,6 @@
 //! Runs that wait for their turn, through SIGKILL: in order, once, and nobody for ever.
 
-use crate::support::{MASTER_KEY, PostgresDatabase, SOON, Server, eventually, stderr, stdout};
+use crate::support::{Database, MASTER_KEY, SOON, Server, eventually, stderr, stdout};
 use crate::upstream::Upstream;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
@@ -107,7 +107,7 @@ async fn told_in_order(server: &Server, upstream: &Upstream) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_keep_one_order_and_one_takes_over_from_the_other() {
-    let database = PostgresDatabase::create("turns").await;
+    let database = Database::create("turns").await;
     let upstream = Upstream::start().await;
     let settings = |node| {
         [
@@ -131,6 +131,61 @@ async fn two_nodes_keep_one_order_and_one_takes_over_from_the_other() {
     second.kill();
     told_in_order(&first, &upstream).await;
     assert_eq!(first.stop().await, Some(0), "{}", first.log());
+    database.drop().await;
+}
+
+const PACKS: &str = r#"
+kind: Workflow
+name: packs
+on: { event: generic.order.packed }
+batch: { size: 2, for: 10m }
+steps:
+  - id: note
+    call: http.request
+    connection: log
+    with: { method: POST, path: /notes, body: { numbers: "{{ event.batch | map(attribute='data') | map(attribute='number') | list }}" } }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn turns_hold_where_events_come_in_at_one_server_and_runs_are_driven_by_others() {
+    let database = Database::create("turns_of_parts").await;
+    let upstream = Upstream::start().await;
+    let node = async |name, roles| {
+        let mut settings = database.settings().to_vec();
+        settings.extend([
+            ("WEIR_EGRESS_ALLOW", "127.0.0.0/8"),
+            ("WEIR_NODE", name),
+            ("WEIR_ROLES", roles),
+        ]);
+        Server::start_with(&settings).await
+    };
+    let desk = node("desk", "api").await;
+    let body = r#"{ order: "{{ event.data.order }}", change: "{{ event.data.change }}" }"#;
+    let flow = "lane: \"order {{ event.data.order }}\"\nconcurrency: 3";
+    desk.apply(&documents(&upstream, flow, body));
+    desk.apply(PACKS);
+    let door = node("door", "ingest").await;
+    let mut first = node("a", "worker").await;
+    let _second = node("b", "worker").await;
+    for change in 1..=CHANGES {
+        for order in ORDERS {
+            send(&door, order, change, false).await;
+        }
+        if change == CHANGES / 2 {
+            first.kill();
+        }
+    }
+    told_in_order(&desk, &upstream).await;
+    // The second event of a pack, which comes in where no run is driven, lets the first one start.
+    for number in 1..=2 {
+        let body = json!({ "type": "order.packed", "event_id": format!("pack-{number}"), "number": number });
+        let token = [("x-shop-token", "shop-token-0123456789")];
+        assert_eq!(door.hook("shop", &token, body.to_string()).await.status, 200);
+    }
+    eventually("the pack is told", SOON, async || {
+        notes(&upstream).contains(&json!({ "numbers": [1, 2] })).then_some(())
+    })
+    .await;
     database.drop().await;
 }
 

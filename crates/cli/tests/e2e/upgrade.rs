@@ -5,7 +5,7 @@
 //! waits for its next try, and six in mid-call: two reads (one of an event above 64 KiB), a hydration, a repeatable
 //! effect, a blind effect, a loop inside `try`.
 
-use crate::support::{MASTER_KEY, PostgresDatabase, Server, eventually, stderr, stdout};
+use crate::support::{Database, MASTER_KEY, Server, eventually, stderr, stdout};
 use crate::upstream::Upstream;
 use serde_json::Value;
 use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
@@ -139,7 +139,7 @@ async fn runs_in_flight_finish_on_sqlite() {
 async fn runs_in_flight_finish_on_postgres() {
     for version in VERSIONS {
         let upstream = Upstream::start().await;
-        let database = PostgresDatabase::create("upgrade").await;
+        let database = Database::create("upgrade").await;
         let mut connection = PgConnection::connect(&database.url).await.unwrap();
         let dump = String::from_utf8(fixture(&format!("{version}.postgres.sql.zst"))).unwrap();
         connection.execute(sqlx::AssertSqlSafe(dump)).await.unwrap();

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tracing::Span;
 use weir_connector_sdk::{Identified, IdentifyError, InboundRequest};
 use weir_storage::{
-    AcceptOutcome, Accepted, Dedupe, EventRow, Fact, FactOutcome, NewRun, Pending, WaitKey, WriteError,
+    AcceptOutcome, Accepted, Dedupe, EventRow, Fact, FactOutcome, NewRun, Pending, RunOwner, WaitKey, WriteError,
 };
 use weir_workflow_engine::Document;
 use weir_workflow_engine::Timestamp;
@@ -217,10 +217,11 @@ pub(crate) fn accept_fact(
     keys: Vec<WaitKey>,
     started: Vec<ActiveRun>,
 ) -> Fact {
-    let runs = started.iter().map(new_run).collect();
+    let owner = core.new_run_owner();
+    let runs = started.iter().map(|run| new_run(run, owner)).collect();
     let core = Arc::clone(core);
     let after_commit = Box::new(move |outcome: &AcceptOutcome, held: &BTreeSet<RunId>| {
-        if *outcome == AcceptOutcome::New {
+        if *outcome == AcceptOutcome::New && owner == RunOwner::ThisNode {
             for run in started.into_iter().filter(|run| !held.contains(&run.state.head().id)) {
                 runner::launch(&core, run);
             }
@@ -308,7 +309,7 @@ pub(crate) fn start_runs(
 }
 
 /// The row of a run at its start.
-pub(crate) fn new_run(run: &ActiveRun) -> NewRun {
+pub(crate) fn new_run(run: &ActiveRun, owner: RunOwner) -> NewRun {
     let (state, head) = (&run.state, run.state.head());
     NewRun {
         id: head.id,
@@ -320,6 +321,7 @@ pub(crate) fn new_run(run: &ActiveRun) -> NewRun {
         version_id: head.version,
         started_at: head.started_at,
         turn: run.turn.clone().filter(|turn| !turn.gates.is_empty()),
+        owner,
     }
 }
 

@@ -24,8 +24,6 @@ use crate::service::{Core, Orchestrator};
 pub const MAX_BULK_RUNS: u32 = 1000;
 /// Most replays of operations that a node drives at a time, so that live events always find room and budget.
 pub const BULK_IN_FLIGHT: usize = 16;
-/// Time between two looks for operations of nodes that are gone.
-const SCAN_EVERY: Duration = Duration::from_secs(30);
 /// Pause before the next look whether there is room.
 const CALM_PAUSE: Duration = Duration::from_millis(50);
 /// Pause after a read or write that failed.
@@ -341,11 +339,8 @@ pub(crate) async fn work(core: Arc<Core>) {
     let orchestrator = Orchestrator {
         core: Arc::clone(&core),
     };
-    let mut rounds = tokio::time::interval(SCAN_EVERY);
-    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = rounds.tick() => {}
             () = core.bulk.notified() => {}
             () = core.stopping.cancelled() => return,
         }

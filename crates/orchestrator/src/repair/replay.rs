@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use weir_storage::{CopiedEvent, Operation, RunCommit, RunRow, RunStatus, StoredEvent};
+use weir_storage::{CopiedEvent, Operation, RunCommit, RunOwner, RunRow, RunStatus, StoredEvent};
 use weir_workflow_engine::{
     Document, EventId, EventSource, Past, ReplayPreview, Restart, RestartError, RunHead, RunId, RunState, Timestamp,
     WorkspaceId, encode, preview, restart,
@@ -167,9 +167,10 @@ impl Orchestrator {
         )];
         operation.bulk = with.bulk;
         operation.audit.extend(with.audit);
+        let owner = operation.starts.first().map(|run| run.owner);
         let held = write(&self.core, operation).await?;
         tracing::info!(actor = %actor.name, run.id = %id, replay_of = %run, "run {run} replayed as {id} by {}", actor.name);
-        if !held.contains(&id) {
+        if !held.contains(&id) && owner == Some(RunOwner::ThisNode) {
             runner::launch(&self.core, active);
         }
         Ok(id)
@@ -296,10 +297,11 @@ impl Orchestrator {
             refused,
             traceparent,
         };
+        let owner = core.new_run_owner();
         let operation = Operation {
             family: Some(family.expected()),
             event: copied.map(Box::new),
-            starts: vec![new_run(&active)],
+            starts: vec![new_run(&active, owner)],
             journal,
             ..Operation::default()
         };

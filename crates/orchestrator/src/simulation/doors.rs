@@ -8,8 +8,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use weir_connector_sdk::Identified;
 use weir_storage::{
-    AcceptOutcome, Accepted, Dedupe, Fact, FactOutcome, Outgoing, Request, RequestOutcome, RunStatus, WaitKey,
-    WriteError,
+    AcceptOutcome, Accepted, Dedupe, Fact, FactOutcome, Outgoing, Request, RequestOutcome, RunOwner, RunStatus,
+    WaitKey, WriteError,
 };
 use weir_workflow_engine::{
     CallCommand, CallFailure, Document, EventId, EventSource, OutgoingId, RunHead, RunId, RunState, Sent,
@@ -164,7 +164,7 @@ impl World<'_> {
         let fact = Fact::Accept(Accepted {
             event,
             dedupe,
-            runs: started.iter().map(new_run).collect(),
+            runs: started.iter().map(|run| new_run(run, RunOwner::ThisNode)).collect(),
             keys,
             fires: None,
             after_commit: None,
@@ -407,7 +407,7 @@ impl World<'_> {
             refused: None,
             traceparent: None,
         };
-        let (answer, _) = self.write(process, Fact::Start(vec![new_run(&active)]))?;
+        let (answer, _) = self.write(process, Fact::Start(vec![new_run(&active, RunOwner::ThisNode)]))?;
         if answer.is_err() {
             return Ok(());
         }

@@ -11,7 +11,7 @@ use weir_workflow_engine::{NODE_SLOTS, RunId, Timestamp};
 use super::connection::{Connection, Dialect, Numbers};
 use super::failure::Failure;
 use crate::fact::Heartbeat;
-use crate::node::{LEASE, NodeIdentity};
+use crate::node::{FREE_RUNS, LEASE, NOBODY, NodeIdentity};
 use crate::outcome::{FactOutcome, HeartbeatReply};
 
 /// Counts in a heartbeat stop here.
@@ -107,6 +107,7 @@ pub(crate) async fn register(
         incarnation,
         id_high_water: high_water,
         database_time: Timestamp::from_unix_ms(number(&rows, 0, 0).unwrap_or(0)),
+        drives_runs: true,
     }))
 }
 
@@ -149,9 +150,13 @@ pub(crate) async fn heartbeat(
          (SELECT count(*) FROM (SELECT 1 FROM run WHERE status < 2 AND owner IN \
             (SELECT slot FROM node AS other WHERE other.slot <> $3 AND (other.incarnation = 0 OR other.lease_until < {now})) \
             LIMIT {COUNT_LIMIT}) AS unclaimed), \
+         (SELECT count(*) FROM (SELECT 1 FROM run WHERE owner = {NOBODY} AND status < 2 LIMIT $6) AS free), \
+         (SELECT count(*) FROM node AS other WHERE other.slot <> $3 AND other.incarnation <> 0 AND other.lease_until >= {now}), \
          (SELECT count(*) FROM (SELECT 1 FROM inbox JOIN run ON run.id = inbox.run_id \
             WHERE run.owner = $3 AND run.status < 2 LIMIT {COUNT_LIMIT}) AS mail), \
-         (SELECT revision FROM config_state WHERE id = 1)"
+         (SELECT revision FROM config_state WHERE id = 1), \
+         (SELECT count(*) FROM (SELECT 1 FROM bulk WHERE status = 0 AND (owner = $3 OR owner NOT IN \
+            (SELECT slot FROM node AS alive WHERE alive.incarnation <> 0 AND alive.lease_until >= {now})) LIMIT 1) AS bulk)"
     );
     let values = vec![
         lease_ms().into(),
@@ -159,6 +164,7 @@ pub(crate) async fn heartbeat(
         i64::from(node.slot).into(),
         node.incarnation.into(),
         beat.due_before.as_unix_ms().into(),
+        i64::from(beat.free_limit).into(),
     ];
     let rows = connection.numbers(&text, values, true).await?;
     let Some(lease_until) = number(&rows, 0, 0) else {
@@ -168,8 +174,11 @@ pub(crate) async fn heartbeat(
     Ok(FactOutcome::Heartbeat(HeartbeatReply {
         due: count(1),
         unclaimed: count(2),
-        mail: count(3),
-        config_revision: number(&rows, 0, 4).unwrap_or(0),
+        free: count(3),
+        others: count(4),
+        mail: count(5),
+        config_revision: number(&rows, 0, 6).unwrap_or(0),
+        bulk: count(7) > 0,
         database_time: Timestamp::from_unix_ms(lease_until - lease_ms()),
         lease_until: Timestamp::from_unix_ms(lease_until),
     }))
@@ -233,4 +242,58 @@ pub(crate) async fn claim(
         connection.run(text, Vec::new()).await?;
     }
     Ok(FactOutcome::Claimed(runs))
+}
+
+/// Takes runs that belong to nobody, in one statement. A node that was fenced gets none; its heartbeat tells it why.
+pub(crate) async fn claim_free(
+    connection: &mut Connection,
+    node: &NodeIdentity,
+    limit: u32,
+) -> Result<FactOutcome, Failure> {
+    let (share, lock) = match connection.dialect() {
+        Dialect::Sqlite => ("", ""),
+        Dialect::Postgres => (" FOR SHARE", " FOR UPDATE SKIP LOCKED"),
+    };
+    let text = format!(
+        "WITH lease AS MATERIALIZED (SELECT 1 FROM node WHERE slot = $1 AND incarnation = $2{share}), \
+         free AS MATERIALIZED (SELECT id FROM run WHERE owner = {NOBODY} AND status < 2 \
+         AND EXISTS (SELECT 1 FROM lease) ORDER BY id LIMIT $3{lock}) \
+         UPDATE run SET owner = $1 WHERE id IN (SELECT id FROM free) RETURNING id"
+    );
+    let values = vec![
+        i64::from(node.slot).into(),
+        node.incarnation.into(),
+        i64::from(limit).into(),
+    ];
+    let rows = connection.numbers(&text, values, true).await?;
+    let mut runs: Vec<RunId> = rows.iter().flatten().copied().flatten().map(RunId::from_raw).collect();
+    runs.sort_unstable();
+    Ok(FactOutcome::Claimed(runs))
+}
+
+/// Gives a slice of this node's open runs to whoever claims them. Inside a transaction.
+pub(crate) async fn release(
+    connection: &mut Connection,
+    node: &NodeIdentity,
+    limit: u32,
+) -> Result<FactOutcome, Failure> {
+    prove_lease(connection, node).await?;
+    let text = format!(
+        "UPDATE run SET owner = {NOBODY} WHERE id IN (SELECT id FROM run WHERE owner = $1 AND status < 2 ORDER BY id LIMIT $2)"
+    );
+    let values = vec![i64::from(node.slot).into(), i64::from(limit).into()];
+    let released = connection.run(&text, values).await?;
+    if released > 0 {
+        tell(connection).await?;
+    }
+    Ok(FactOutcome::Released(released))
+}
+
+/// Tells every worker that there are runs which belong to nobody, once the transaction is committed. SQLite has no others.
+pub(crate) async fn tell(connection: &mut Connection) -> Result<(), Failure> {
+    if connection.dialect() == Dialect::Postgres {
+        let text = format!("SELECT count(pg_notify('{FREE_RUNS}', ''))");
+        connection.numbers(&text, Vec::new(), false).await?;
+    }
+    Ok(())
 }

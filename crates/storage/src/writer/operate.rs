@@ -5,16 +5,16 @@
 
 use weir_workflow_engine::Timestamp;
 
-use super::config;
 use super::connection::{Connection, Dialect, Value};
 use super::failure::{Failure, Offence};
 use super::gates::{GateWork, Moved};
 use super::prepare::{AcceptRow, JournalRow};
+use super::{config, control};
 use super::{postgres, sqlite};
 use crate::codes::{bulk_item_state_code, bulk_status_code, cause_state_code, event_source_code};
 use crate::config::AuditEntry;
-use crate::fact::{Accepted, NewRun, RunCommit};
-use crate::node::NodeIdentity;
+use crate::fact::{Accepted, NewRun, RunCommit, RunOwner};
+use crate::node::{NOBODY, NodeIdentity};
 use crate::operation::{BulkChange, BulkItemState, CauseNote, CopiedEvent, ExpectedFamily, Operation};
 use crate::outcome::FactOutcome;
 
@@ -137,6 +137,10 @@ async fn family(connection: &mut Connection, expected: ExpectedFamily) -> Result
 async fn run(connection: &mut Connection, node: &NodeIdentity, run: &NewRun) -> Result<(), Failure> {
     let text = "INSERT INTO run (id, workspace_id, workflow_id, version_id, event_id, root_id, replay_of, owner, status, started_at) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)";
+    let owner = match (run.owner, connection.dialect()) {
+        (RunOwner::ThisNode, _) | (RunOwner::Anyone, Dialect::Sqlite) => i16::try_from(node.slot).unwrap_or(i16::MAX),
+        (RunOwner::Anyone, Dialect::Postgres) => NOBODY,
+    };
     let values = vec![
         run.id.as_raw().into(),
         run.workspace.as_raw().into(),
@@ -145,10 +149,14 @@ async fn run(connection: &mut Connection, node: &NodeIdentity, run: &NewRun) -> 
         run.event_id.as_raw().into(),
         run.root_id.as_raw().into(),
         Value::Int(run.replay_of.map(|id| id.as_raw())),
-        i64::from(node.slot).into(),
+        i64::from(owner).into(),
         run.started_at.as_unix_ms().into(),
     ];
-    connection.run(text, values).await.map(drop)
+    connection.run(text, values).await?;
+    match run.owner {
+        RunOwner::ThisNode => Ok(()),
+        RunOwner::Anyone => control::tell(connection).await,
+    }
 }
 
 async fn journal(connection: &mut Connection, row: &JournalRow) -> Result<(), Failure> {
@@ -209,7 +217,7 @@ async fn bulk(connection: &mut Connection, node: &NodeIdentity, change: &BulkCha
             let values = vec![
                 row.id.as_raw().into(),
                 row.workspace.as_raw().into(),
-                i64::from(node.slot).into(),
+                i64::from(node.owner()).into(),
                 row.actor.as_str().into(),
                 row.filter.as_str().into(),
                 row.options.as_str().into(),

@@ -49,6 +49,8 @@ pub(crate) enum Control {
     Config(ConfigChange),
     Heartbeat(Heartbeat),
     Claim { limit: u32 },
+    ClaimFree { limit: u32 },
+    Release { limit: u32 },
     Prune(Prune),
     Operate(Box<PreparedOperation>),
 }
@@ -105,6 +107,12 @@ impl Work {
             Fact::Config(change) => Self::Alone(Control::Config(change)),
             Fact::Heartbeat(heartbeat) => Self::Alone(Control::Heartbeat(heartbeat)),
             Fact::Claim { limit } => Self::Alone(Control::Claim {
+                limit: limit.clamp(MIN_CLAIM, MAX_CLAIM),
+            }),
+            Fact::ClaimFree { limit } => Self::Alone(Control::ClaimFree {
+                limit: limit.clamp(MIN_CLAIM, MAX_CLAIM),
+            }),
+            Fact::Release { limit } => Self::Alone(Control::Release {
                 limit: limit.clamp(MIN_CLAIM, MAX_CLAIM),
             }),
             Fact::Prune(prune) => Self::Alone(Control::Prune(prune)),

@@ -298,10 +298,12 @@ impl WriterTask {
         let work = async {
             match control {
                 Control::Heartbeat(beat) => control::heartbeat(connection, &self.node, *beat).await,
+                Control::ClaimFree { limit } => control::claim_free(connection, &self.node, *limit).await,
                 Control::Request(_)
                 | Control::Emit(..)
                 | Control::Config(_)
                 | Control::Claim { .. }
+                | Control::Release { .. }
                 | Control::Prune(_)
                 | Control::Operate(_) => transaction(connection, &self.node, control, &mut moved).await,
             }
@@ -497,12 +499,14 @@ pub(crate) async fn transaction(
         Control::Emit(body, event) => outgoing::emit(connection, node, body, event).await,
         Control::Request(request) => mail::request(connection, node, request).await,
         Control::Claim { limit } => control::claim(connection, node, *limit).await,
+        Control::Release { limit } => control::release(connection, node, *limit).await,
         Control::Prune(slice) => retention::prune(connection, node, slice).await,
         Control::Operate(operation) => match control::prove_lease(connection, node).await {
             Ok(()) => operate::apply(connection, node, operation, moved).await,
             Err(failure) => Err(failure),
         },
-        // A single statement; it needs no transaction around it.
+        // Single statements; they need no transaction around them.
+        Control::ClaimFree { limit } => control::claim_free(connection, node, *limit).await,
         Control::Heartbeat(beat) => control::heartbeat(connection, node, *beat).await,
     };
     match done {

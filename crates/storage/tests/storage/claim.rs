@@ -1,6 +1,6 @@
 //! Nodes: restart, takeover, timers, ids.
 
-use weir_storage::{Fact, FactOutcome, Heartbeat, RunCommit, RunStatus, RunUpdate, WriteError};
+use weir_storage::{Fact, FactOutcome, Heartbeat, RunCommit, RunOwner, RunStatus, RunUpdate, WriteError};
 use weir_workflow_engine::RunId;
 
 use crate::support::{Bed, Node, at, both_databases, commit};
@@ -9,6 +9,7 @@ both_databases!(
     a_restarted_node_has_its_runs_at_once,
     a_dead_node_is_taken_over,
     timers_are_counted_and_read,
+    without_others_every_run_is_ones_own,
     ids_never_repeat
 );
 
@@ -16,6 +17,7 @@ fn beat() -> Fact {
     Fact::Heartbeat(Heartbeat {
         id_high_water: 0,
         due_before: at(0),
+        free_limit: 1000,
     })
 }
 
@@ -246,6 +248,7 @@ async fn timers_are_counted_and_read(bed: &Bed) {
         .write(Fact::Heartbeat(Heartbeat {
             id_high_water: 0,
             due_before: at(-3),
+            free_limit: 1000,
         }))
         .await;
     assert!(
@@ -271,12 +274,14 @@ async fn ids_never_repeat(bed: &Bed) {
     node.write(Fact::Heartbeat(Heartbeat {
         id_high_water: 500,
         due_before: at(0),
+        free_limit: 1000,
     }))
     .await
     .unwrap();
     node.write(Fact::Heartbeat(Heartbeat {
         id_high_water: 400,
         due_before: at(0),
+        free_limit: 1000,
     }))
     .await
     .unwrap();
@@ -294,4 +299,92 @@ async fn ids_never_repeat(bed: &Bed) {
     assert!(node.store.database_time().await.unwrap() >= reply.database_time);
     assert!(reply.lease_until > reply.database_time);
     assert!(reply.database_time >= node.identity.database_time);
+}
+
+async fn accept_for_anyone(bed: &Bed, node: &Node, count: usize) -> Vec<RunId> {
+    let mut runs = Vec::new();
+    let mut pending = Vec::new();
+    for n in 0..count {
+        let mut accepted = bed.accepted(&format!("free {n} {}", bed.id()));
+        accepted.runs[0].owner = RunOwner::Anyone;
+        runs.push(accepted.runs[0].id);
+        pending.push(node.submit(Fact::Accept(accepted)));
+    }
+    for pending in pending {
+        pending.await.unwrap();
+    }
+    runs
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn free_runs_are_told_of_and_claimed_once() {
+    Bed::postgres().await.run(free).await;
+}
+
+async fn free(bed: &Bed) {
+    let (door, first, second) = (bed.node("door").await, bed.node("a").await, bed.node("b").await);
+    let mut heard = first.store.free_runs().await.unwrap().expect("PostgreSQL tells");
+    let runs = accept_for_anyone(bed, &door, 150).await;
+    heard.heard().await.unwrap();
+    let reply = heartbeat(&door).await;
+    assert_eq!((reply.free, reply.unclaimed, reply.others), (150, 0, 2));
+    let limited = door
+        .write(Fact::Heartbeat(Heartbeat {
+            id_high_water: 0,
+            due_before: at(0),
+            free_limit: 10,
+        }))
+        .await;
+    assert!(matches!(limited, Ok(FactOutcome::Heartbeat(reply)) if reply.free == 10));
+    // Side by side, and none twice: a claim skips what another one holds.
+    let claims = [&first, &second, &first, &second].map(|node| node.submit(Fact::ClaimFree { limit: 64 }));
+    let mut claimed = Vec::new();
+    for claim in claims {
+        match claim.await {
+            Ok(FactOutcome::Claimed(runs)) => claimed.extend(runs),
+            other => panic!("{other:?}"),
+        }
+    }
+    claimed.sort_unstable();
+    assert_eq!(claimed, runs);
+    assert_eq!(heartbeat(&door).await.free, 0);
+    let own = first.store.run_open_ids(&first.identity, None, 200).await.unwrap();
+    assert!(own.len() >= 64, "{}", own.len());
+    // A worker that stops being one leaves them to the others, who hear of it.
+    assert_eq!(
+        first.write(Fact::Release { limit: 1000 }).await,
+        Ok(FactOutcome::Released(own.len().try_into().unwrap()))
+    );
+    heard.heard().await.unwrap();
+    assert_eq!(
+        second.write(Fact::ClaimFree { limit: 1000 }).await,
+        Ok(FactOutcome::Claimed(own.clone()))
+    );
+    assert_eq!(
+        second
+            .write(commit(own[0], 0, "journal", Some(RunStatus::Succeeded)))
+            .await,
+        Ok(FactOutcome::Written)
+    );
+    // A fenced node gets nothing.
+    accept_for_anyone(bed, &door, 150).await;
+    bed.execute("UPDATE node SET incarnation = 0 WHERE name = 'b'").await;
+    assert_eq!(
+        second.write(Fact::ClaimFree { limit: 64 }).await,
+        Ok(FactOutcome::Claimed(Vec::new()))
+    );
+}
+
+async fn without_others_every_run_is_ones_own(bed: &Bed) {
+    let node = bed.node("a").await;
+    let runs = accept_for_anyone(bed, &node, 3).await;
+    let own = node.store.run_open_ids(&node.identity, None, 10).await.unwrap();
+    if bed.is_postgres() {
+        assert_eq!((own.len(), heartbeat(&node).await.free), (0, 3));
+        node.write(Fact::ClaimFree { limit: 1 }).await.unwrap();
+        assert_eq!(node.store.run_open_ids(&node.identity, None, 10).await.unwrap(), runs);
+    } else {
+        assert_eq!(own, runs);
+        assert!(node.store.free_runs().await.unwrap().is_none());
+    }
 }

@@ -202,6 +202,7 @@ async fn a_configuration_comes_back(bed: &Bed) {
         .write(Fact::Heartbeat(Heartbeat {
             id_high_water: 0,
             due_before: at(0),
+            free_limit: 1000,
         }))
         .await;
     assert!(

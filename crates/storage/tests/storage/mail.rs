@@ -288,6 +288,7 @@ async fn mail_moves_to_the_node_that_takes_over(bed: &Bed) {
     let beat = Heartbeat {
         id_high_water: bed.id(),
         due_before: at(0),
+        free_limit: 1000,
     };
     match successor.write(Fact::Heartbeat(beat)).await.unwrap() {
         FactOutcome::Heartbeat(reply) => assert_eq!(reply.mail, 1),

@@ -46,6 +46,7 @@ async fn replay(bed: &Bed, node: &Node, of: &History, status: RunStatus) -> RunI
         version_id: weir_workflow_engine::VersionId::from_raw(31),
         started_at: at(0),
         turn: None,
+        owner: weir_storage::RunOwner::ThisNode,
     };
     node.write(Fact::Start(vec![run])).await.unwrap();
     node.write(commit(id, 0, "again", Some(status))).await.unwrap();

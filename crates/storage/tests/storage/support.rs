@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use weir_storage::{
     Accepted, Database, DatabaseOptions, Dedupe, EventRow, Fact, FactOutcome, NewRun, NodeIdentity, Pending, Removed,
-    RunCommit, RunStatus, RunUpdate, Store, WriteError, Writer, WriterEnd, WriterLimits, WriterSeed,
+    RunCommit, RunOwner, RunStatus, RunUpdate, Store, WriteError, Writer, WriterEnd, WriterLimits, WriterSeed,
 };
 use weir_workflow_engine::{EventId, EventSource, IdGenerator, RunId, Timestamp, VersionId, WorkflowId, WorkspaceId};
 
@@ -219,6 +219,7 @@ impl Bed {
                 version_id: VersionId::from_raw(31),
                 started_at: received_at,
                 turn: None,
+                owner: RunOwner::ThisNode,
             }],
             keys: Vec::new(),
             fires: None,

@@ -10,14 +10,16 @@ use sqlx::{Arguments, AssertSqlSafe, Encode, Executor, Postgres, Row as _, Type}
 use weir_workflow_engine::{RunId, Timestamp};
 
 use crate::codes::{event_source_code, run_status_code};
-use crate::fact::{NewRun, RunUpdate};
-use crate::node::NodeIdentity;
+use crate::fact::{NewRun, RunOwner, RunUpdate};
+use crate::node::{FREE_RUNS, NOBODY, NodeIdentity};
 use crate::writer::dedupe::KeyHash;
 use crate::writer::failure::Failure;
 use crate::writer::prepare::{AcceptRow, RefusedRow, Row};
 
 /// The answer's row that stands for the lease.
 pub(super) const LEASE_PROVED: i64 = -1;
+/// The one that stands for having told the others of runs that belong to nobody.
+const TOLD: i64 = -2;
 
 /// One column of one table.
 macro_rules! columns {
@@ -47,7 +49,7 @@ columns!(
     /// `gate` names the event that must be new; null for runs of events that are stored.
     Runs {
         gate: Option<i64>, id: i64, workspace_id: i64, workflow_id: i64, version_id: i64, event_id: i64, root_id: i64,
-        replay_of: Option<i64>, started_at: i64,
+        replay_of: Option<i64>, started_at: i64, owner: i16,
     }
 );
 columns!(
@@ -248,6 +250,10 @@ impl Columns {
         table.root_id.push(run.root_id.as_raw());
         table.replay_of.push(run.replay_of.map(|id| id.as_raw()));
         table.started_at.push(run.started_at.as_unix_ms());
+        table.owner.push(match run.owner {
+            RunOwner::ThisNode => self.owner,
+            RunOwner::Anyone => NOBODY,
+        });
     }
 
     fn refusal(&mut self, row: &RefusedRow) {
@@ -316,11 +322,11 @@ impl Columns {
         if !self.runs.id.is_empty() {
             statement.part(&format!(
                 "started AS (INSERT INTO run (id, workspace_id, workflow_id, version_id, event_id, root_id, replay_of, owner, status, started_at) \
-                 SELECT id, workspace_id, workflow_id, version_id, event_id, root_id, replay_of, {owner}, 0, started_at \
-                 FROM UNNEST({{bigint[]}}, {{bigint[]}}, {{bigint[]}}, {{bigint[]}}, {{bigint[]}}, {{bigint[]}}, {{bigint[]}}, {{bigint[]}}, {{bigint[]}}) \
-                 AS r (gate, id, workspace_id, workflow_id, version_id, event_id, root_id, replay_of, started_at) WHERE {gate})",
-                owner = self.owner,
+                 SELECT id, workspace_id, workflow_id, version_id, event_id, root_id, replay_of, owner, 0, started_at \
+                 FROM UNNEST({{bigint[]}}, {{bigint[]}}, {{bigint[]}}, {{bigint[]}}, {{bigint[]}}, {{bigint[]}}, {{bigint[]}}, {{bigint[]}}, {{bigint[]}}, {{smallint[]}}) \
+                 AS r (gate, id, workspace_id, workflow_id, version_id, event_id, root_id, replay_of, started_at, owner) WHERE {gate})",
             ));
+            statement.tells = self.runs.owner.contains(&NOBODY);
             self.runs.bind(&mut statement.arguments);
         }
         if !self.fires.gate.is_empty() {
@@ -394,6 +400,8 @@ struct Statement {
     text: String,
     arguments: Binder,
     placeholders: usize,
+    /// Whether the batch holds runs that belong to nobody.
+    tells: bool,
 }
 
 /// Collects arguments and the first error.
@@ -422,6 +430,7 @@ impl Statement {
             text,
             arguments,
             placeholders: 2,
+            tells: false,
         }
     }
 
@@ -449,6 +458,12 @@ impl Statement {
         }
         self.text
             .push_str(&format!(" SELECT {LEASE_PROVED}::bigint FROM lease"));
+        if self.tells {
+            // Who listens hears it once the batch is committed.
+            self.text.push_str(&format!(
+                " UNION ALL SELECT {TOLD}::bigint FROM pg_notify('{FREE_RUNS}', '')"
+            ));
+        }
         if accepts {
             self.text.push_str(" UNION ALL SELECT id FROM fresh");
         }

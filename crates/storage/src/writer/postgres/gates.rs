@@ -8,7 +8,7 @@ use sqlx::{Executor, Row as _};
 use weir_workflow_engine::{Board, GateKey, RunId, Timestamp, WorkflowId};
 
 use crate::codes::run_status_code;
-use crate::node::NodeIdentity;
+use crate::node::{FREE_RUNS, NOBODY, NodeIdentity};
 use crate::writer::failure::Failure;
 use crate::writer::gates::{GateChanges, GateRow, GateWork, Moved, TurnRow, gates_of_all};
 
@@ -247,9 +247,8 @@ async fn write(connection: &mut PgConnection, node: &NodeIdentity, changes: Gate
             .map(|row| row.started_at.map(Timestamp::as_unix_ms))
             .collect();
         let codes: Vec<Option<&str>> = rows.iter().map(|row| row.error_code).collect();
-        let slot = i16::try_from(node.slot).unwrap_or(i16::MAX);
         let query = query
-            .bind(slot)
+            .bind(node.owner())
             .bind(ids)
             .bind(statuses)
             .bind(due)
@@ -257,6 +256,10 @@ async fn write(connection: &mut PgConnection, node: &NodeIdentity, changes: Gate
             .bind(codes)
             .bind(started);
         all(connection, query).await?;
+    }
+    if !changes.runs.is_empty() && node.owner() == NOBODY {
+        // Workers hear of them once the batch is committed.
+        all(connection, sqlx::query("SELECT pg_notify($1, '')").bind(FREE_RUNS)).await?;
     }
     for change in &changes.runs {
         let Some(letter) = change.dead_letter() else { continue };

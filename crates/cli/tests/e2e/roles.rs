@@ -1,0 +1,191 @@
+//! Servers that each do a part of the work.
+
+use crate::nodes::{documents, node, ready};
+use crate::support::{Database, SOON, Server, eventually, http, payment_event};
+use crate::wire::Wire;
+use serde_json::json;
+use std::time::Duration;
+use weir_simulator::{RetryPolicy, Scenario, Simulator, SimulatorOptions, StreamOptions};
+
+const SECRET: &str = "whsec_roles";
+const EVENTS: u64 = 150;
+/// A busy machine may need long for what is normally done in seconds.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Without being told of a new run, a worker would find it half a second later on average.
+const TOLD_WITHIN_MS: i64 = 400;
+/// How long statements are counted, and how often until a round of retention or the like is not among them.
+const COUNTED: Duration = Duration::from_secs(5);
+const COUNTS: usize = 4;
+
+struct Split {
+    wires: Vec<Wire>,
+    door: Server,
+    workers: [Server; 2],
+    desk: Server,
+}
+
+async fn split(database: &Database) -> Split {
+    let mut wires = Vec::new();
+    let mut started = Vec::new();
+    for (name, roles) in [("door", "ingest"), ("a", "worker"), ("b", "worker"), ("desk", "api")] {
+        let wire = Wire::before(&database.url).await;
+        let more = [("WEIR_ROLES", roles), ("WEIR_DATABASE_URL", &wire.url)];
+        started.push(node(database, name, &more).await);
+        wires.push(wire);
+    }
+    let [door, first, second, desk] = started.try_into().ok().expect("four were started");
+    Split {
+        wires,
+        door,
+        workers: [first, second],
+        desk,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_server_does_its_part_and_idles_on_one_statement_a_second() {
+    let database = Database::create("roles").await;
+    let providers = Simulator::start(SimulatorOptions::default()).await.unwrap();
+    let mut split = split(&database).await;
+    split.desk.apply(&documents(&providers, SECRET));
+    others_are_named(&split).await;
+    eventually("the endpoint is known", SOON, async || {
+        (split.door.hook("stripe", &[], "{}").await.status == 401).then_some(())
+    })
+    .await;
+
+    // One at a time: how soon does a worker hear of it?
+    let mut took_ms = Vec::new();
+    for number in 0..9 {
+        let url = format!("{}/hooks/main/stripe", split.door.url);
+        let delivery = providers.delivery(Scenario::Payment, 10_000 + number, &url, &[SECRET]);
+        assert!(providers.send(&delivery).await.unwrap().acknowledged);
+        let event = delivery.id;
+        let text = format!(
+            "SELECT min(finished_at - started_at) FROM run JOIN event ON event.id = run.event_id \
+             WHERE external_id = '{event}' AND status >= 2"
+        );
+        took_ms.push(eventually("it is over", LIMIT, async || database.number(&text).await).await);
+    }
+    took_ms.sort_unstable();
+    println!("from acceptance on one server to the end on another: {took_ms:?} ms");
+    assert!(took_ms[4] < TOLD_WITHIN_MS, "{took_ms:?}");
+
+    let stream = providers
+        .stream(StreamOptions {
+            scenario: Scenario::Payment,
+            url: format!("{}/hooks/main/stripe", split.door.url),
+            signed_url: None,
+            secrets: vec![SECRET.to_owned()],
+            rate_per_s: 50.0,
+            first: 1,
+            count: Some(EVENTS),
+            forge_every: 0,
+            retry: Some(RetryPolicy {
+                delays_ms: vec![250; 400],
+                timeout_ms: 10_000,
+            }),
+        })
+        .unwrap();
+    stream.finished().await;
+    eventually("no run is open", LIMIT, async || {
+        (database.number("SELECT count(*) FROM run WHERE status < 2").await == Some(0)).then_some(())
+    })
+    .await;
+    let balance = providers.balance();
+    assert_eq!((balance.missing_count, balance.doubled_count), (0, 0), "{balance:?}");
+    let shares = "SELECT min(share) FROM (SELECT count(*) AS share FROM run GROUP BY owner) AS shares";
+    let smaller = database.number(shares).await.unwrap();
+    let owners = database.number("SELECT count(DISTINCT owner) FROM run").await;
+    println!("the smaller share of {EVENTS} runs: {smaller}");
+    assert_eq!(owners, Some(2), "both workers, and nobody else");
+    assert!(smaller > i64::try_from(EVENTS / 10).unwrap(), "{smaller}");
+
+    a_caller_is_answered_by_another_server(&split).await;
+    idles(&split.wires).await;
+    for server in [&mut split.door, &mut split.desk].into_iter().chain(&mut split.workers) {
+        assert!(ready(server).await.is_some());
+        assert_eq!(server.stop().await, Some(0), "{}", server.log());
+    }
+    drop(split);
+    providers.stop().await;
+    database.drop().await;
+}
+
+/// What a server does not do, it says so clearly.
+async fn others_are_named(split: &Split) {
+    let graphql = async |server: &Server| {
+        let asked = http()
+            .post(format!("{}/graphql", server.url))
+            .bearer_auth(&server.token);
+        asked.json(&json!({ "query": "{ __typename }" })).send().await.unwrap()
+    };
+    assert!(graphql(&split.desk).await.status().is_success());
+    for server in [&split.door, &split.workers[0]] {
+        let refused = graphql(server).await;
+        assert_eq!(refused.status().as_u16(), 421);
+        assert!(
+            refused
+                .text()
+                .await
+                .unwrap()
+                .contains("served by those with the role api")
+        );
+    }
+    for server in [&split.desk, &split.workers[1]] {
+        let detail = server.hook("stripe", &[], "{}").await.problem(421, "ROLE_ELSEWHERE");
+        assert!(detail.contains("served by those with the role ingest"), "{detail}");
+    }
+}
+
+const ANSWERING: &str = "
+kind: Endpoint
+name: questions
+connector: stripe
+secrets: [whsec_roles]
+---
+kind: Workflow
+name: answers
+on: { event: stripe.payment_intent.succeeded }
+steps:
+  - { id: say, respond: { status: 201, body: { amount: '{{ event.data.object.amount }}' }, within: 20s } }
+";
+
+async fn a_caller_is_answered_by_another_server(split: &Split) {
+    split.desk.apply(ANSWERING);
+    let ask = async |event: &str| {
+        let body = payment_event(event, "pi_asked");
+        split.door.stripe_hook("questions", SECRET, &body).await
+    };
+    eventually("the endpoint is known", SOON, async || {
+        (split.door.hook("questions", &[], "{}").await.status == 401).then_some(())
+    })
+    .await;
+    let answer = ask("evt_question").await;
+    assert_eq!(
+        (answer.status, &answer.body),
+        (201, &json!({ "amount": 2000 })),
+        "{}",
+        answer.text
+    );
+}
+
+/// One statement per server and second, and once one more.
+async fn idles(wires: &[Wire]) {
+    let allowed = COUNTED.as_secs() + 1;
+    let mut counts = Vec::new();
+    for _ in 0..COUNTS {
+        let before: Vec<u64> = wires.iter().map(Wire::statements).collect();
+        tokio::time::sleep(COUNTED).await;
+        counts = wires
+            .iter()
+            .zip(before)
+            .map(|(wire, before)| wire.statements() - before)
+            .collect();
+        println!("statements in {COUNTED:?}: {counts:?}");
+        if counts.iter().all(|count| (1..=allowed).contains(count)) {
+            return;
+        }
+    }
+    panic!("idling costs {counts:?} statements in {COUNTED:?}");
+}
