@@ -123,6 +123,12 @@ impl World<'_> {
                 return Ok(());
             }
         }
+        // Whoever lost its place stood still for longer than its lease, and looks at that before the first byte.
+        if command.durable_first() && self.in_charge() != Some(place.process) && self.broken != Broken::LeaseIgnored {
+            let over = failure("lease_over", None, Sent::Never, true);
+            self.answer(place, command.call(), Err(over));
+            return Ok(());
+        }
         if self.dies_here() {
             self.crash(false);
             return Ok(());

@@ -432,8 +432,13 @@ impl World<'_> {
 
     /// What comes after the commit.
     fn follow(&mut self, place: Place, rest: Rest) {
+        // It stands still between a commit and what comes after it.
+        let stalls = !rest.commands.is_empty() && self.several && self.dies_here();
         for command in rest.commands {
             self.dispatch(place, command);
+        }
+        if stalls {
+            self.soon(Item::TakeOver);
         }
         match rest.then {
             Then::End(status) => {

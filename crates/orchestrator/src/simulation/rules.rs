@@ -24,6 +24,8 @@ pub(super) enum Broken {
     BlindResent,
     /// An effect that can be looked for is sent again without a look.
     NotLookedFor,
+    /// A process that stood still sends what it was about to send, though its lease is over.
+    LeaseIgnored,
     /// Deliveries of one event count as different ones.
     DedupeIgnored,
     /// The provider is told that an event was taken before it is on disk.
@@ -31,7 +33,7 @@ pub(super) enum Broken {
 }
 
 impl Broken {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::EffectsBeforeCommit,
         Self::MailLost,
         Self::MailKept,
@@ -40,6 +42,7 @@ impl Broken {
         Self::NoLookBack,
         Self::BlindResent,
         Self::NotLookedFor,
+        Self::LeaseIgnored,
         Self::DedupeIgnored,
         Self::AckBeforeCommit,
     ];
