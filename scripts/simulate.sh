@@ -5,18 +5,20 @@
 #   SEED=37 scripts/simulate.sh          this world alone, with all that happens in it
 #
 #   FIRST=1          the first seed
-#   PROFILE=demo     cargo profile; the optimised ones take longer to build and less to run
+#   PROFILE=dev      cargo profile; the optimised ones take longer to build and less to run
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PROFILE=${PROFILE:-demo}
+PROFILE=${PROFILE:-dev}
+# The whole workspace, as `make test` builds it: so nothing is built twice.
 run() {
-  cargo test --quiet --locked --profile "$PROFILE" --package weir-orchestrator --lib -- --nocapture "$@"
+  cargo nextest run --locked --workspace --cargo-profile "$PROFILE" --profile simulation \
+    -E "package(weir-orchestrator) & test(/^simulation::tests::$1/)"
 }
 
 if [ -n "${SEED:-}" ]; then
-  WEIR_SIMULATION_SEED=$SEED run simulation::tests::one_world_can_be_played_again
+  WEIR_SIMULATION_SEED=$SEED run one_world_can_be_played_again
 else
   export WEIR_SIMULATION_SEEDS=${SEEDS:-10000} WEIR_SIMULATION_FIRST=${FIRST:-1}
-  run simulation::tests::every_law_holds
+  run every_law_holds
 fi

@@ -21,6 +21,11 @@ tests_run() {
   INSTA_UPDATE=no cargo nextest run --workspace --locked --profile ci
 }
 
+# CI has time for more worlds than a developer at the desk.
+simulation_run() {
+  SEEDS=10000 scripts/simulate.sh
+}
+
 doctests_run() {
   cargo test --quiet --workspace --locked --doc
 }
@@ -39,4 +44,5 @@ step "tool: cargo-nextest" cargo_nextest_install
 step "build of the tests" cargo build --quiet --workspace --all-targets --locked
 step "tests (SQLite and PostgreSQL)" tests_run
 step "documentation examples" doctests_run
+[ "${CI:-}" != true ] || step "simulation of 10,000 worlds" simulation_run
 steps_summary

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir_storage::{Answer, Fact, FactOutcome, MailChange, MailKind, RunCommit, WaitKind, WriteError};
-use weir_workflow_engine::{CallId, CallResult, Entry, EventId, IdGenerator, Ledger, RunId, Status, decode, encode};
+use weir_workflow_engine::{
+    CallId, CallResult, Command, Entry, EventId, IdGenerator, Ledger, RunId, Status, decode, encode,
+};
 
 use super::rules::Broken;
 use super::world::{Broke, Item, Lawful, Life, Live, Place, Process, Rest, Turn, WORKSPACE, Wish, World, broke};
@@ -17,6 +19,8 @@ use crate::recovery::revive;
 const OFFER_AGAIN: Duration = Duration::from_millis(50);
 /// How long a process may stand still.
 const STILL: Duration = Duration::from_secs(90);
+/// In so many of 100 commits with effects it stands still right after them.
+const STALLS: u64 = 12;
 
 impl World<'_> {
     /// A process begins in this node's place, and takes back its runs.
@@ -433,7 +437,7 @@ impl World<'_> {
     /// What comes after the commit.
     fn follow(&mut self, place: Place, rest: Rest) {
         // It stands still between a commit and what comes after it.
-        let stalls = !rest.commands.is_empty() && self.several && self.dies_here();
+        let stalls = self.several && rest.commands.iter().any(Command::durable_first) && self.is_struck(STALLS);
         for command in rest.commands {
             self.dispatch(place, command);
         }
