@@ -1,6 +1,6 @@
 # Everything a person or a machine does with this repository. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint fmt advisories bench crash simulate
+.PHONY: help run test check lint fmt advisories bench crash torture simulate
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ bench: ## measure weir against the bare program (see scripts/bench.sh for settin
 
 crash: ## kill weir and PostgreSQL under load, prove that nothing is lost or doubled (see scripts/crash.sh)
 	@scripts/crash.sh $(ARGS)
+
+torture: ## 200 kills on SQLite, and three nodes on PostgreSQL in a storm of kills, stops and cuts (see scripts/torture.sh)
+	@scripts/torture.sh $(ARGS)
 
 simulate: ## thousands of random worlds of engine and orchestrator (SEEDS=10000; SEED=37 plays one again with a trace)
 	@SEEDS="$(SEEDS)" SEED="$(SEED)" scripts/simulate.sh

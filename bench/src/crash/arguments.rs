@@ -75,6 +75,9 @@ pub(crate) struct Arguments {
     /// Leaves the rounds on SQLite out.
     #[arg(long)]
     pub without_sqlite: bool,
+    /// Leaves the rounds on PostgreSQL out.
+    #[arg(long)]
+    pub without_postgres: bool,
     /// A PostgreSQL to make databases in; without it the rounds on PostgreSQL are left out.
     #[arg(long, requires_all = ["postgres_stop", "postgres_start"])]
     pub postgres_url: Option<String>,
@@ -107,6 +110,18 @@ pub(crate) struct Arguments {
     /// How long a round may take to finish what it accepted, in seconds.
     #[arg(long, default_value_t = 120)]
     pub drain_limit_s: u64,
+    /// Three nodes on PostgreSQL in a storm of kills, stops and cuts, instead of rounds.
+    #[arg(long, requires = "postgres_url")]
+    pub torture: bool,
+    /// Events of each storm.
+    #[arg(long, default_value_t = 10_000)]
+    pub storm_flows: usize,
+    /// Events per second, in storms and while the CRM is away.
+    #[arg(long, default_value_t = 50)]
+    pub storm_rate: u32,
+    /// How long the CRM is away, in seconds.
+    #[arg(long, default_value_t = 180)]
+    pub away_s: u64,
     /// An external load generator (hydrate-bench) to run the same crash with.
     #[arg(long)]
     pub kit: Option<PathBuf>,

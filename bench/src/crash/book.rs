@@ -33,6 +33,8 @@ pub(crate) struct Flow {
     pub repeats: u32,
     /// Whether it was sent again after the restart, as providers do.
     pub redelivered: bool,
+    /// Whether the CRM cut a request off.
+    pub cut_off: bool,
     keys: Vec<String>,
 }
 
@@ -91,6 +93,7 @@ impl Book {
             effects: 0,
             repeats: 0,
             redelivered: false,
+            cut_off: false,
             keys: Vec::new(),
         });
         pages.flows.len() - 1
@@ -111,6 +114,16 @@ impl Book {
         match self.ids.flow_of(payment_intent) {
             Some(number) if number < pages.flows.len() => pages.flows[number].departures += 1,
             Some(_) | None => pages.counts.foreign += 1,
+        }
+    }
+
+    /// The CRM cuts a request off.
+    pub(crate) fn cut_off(&self, payment_intent: &str) {
+        let Some(number) = self.ids.flow_of(payment_intent) else {
+            return;
+        };
+        if let Some(flow) = self.open().flows.get_mut(number) {
+            flow.cut_off = true;
         }
     }
 

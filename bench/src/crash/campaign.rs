@@ -100,7 +100,12 @@ pub(crate) async fn run(
     let book = Arc::new(Book::new(Ids::new(nonce), mode.honours_keys()));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let upstream = format!("http://{}", listener.local_addr()?);
-    let upstreams = tokio::spawn(upstream::serve(listener, Arc::clone(&book), chance.branch(1)));
+    let upstreams = tokio::spawn(upstream::serve(
+        listener,
+        Arc::clone(&book),
+        Arc::default(),
+        chance.branch(1),
+    ));
     if mode == Mode::FindBy {
         let connectors = installation.folder.join("connectors");
         std::fs::create_dir_all(&connectors)?;

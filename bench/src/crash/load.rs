@@ -118,7 +118,7 @@ pub(crate) async fn redeliver(book: &Arc<Book>, address: SocketAddr, connections
     senders.join_all().await;
 }
 
-async fn send(
+pub(crate) async fn send(
     book: &Book,
     address: SocketAddr,
     mut connection: Connection,

@@ -20,6 +20,7 @@ mod load;
 mod report;
 mod round;
 mod server;
+mod torture;
 mod upstream;
 
 use std::process::ExitCode;
@@ -57,11 +58,14 @@ async fn prove(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         "seed {seed} (--seed {seed} repeats the kill times); data and logs in {}",
         arguments.scratch.display()
     ))?;
+    if arguments.torture {
+        return torture::run(arguments, &Chance::new(seed)).await;
+    }
     let mut backends = Vec::new();
     if !arguments.without_sqlite {
         backends.push(Backend::Sqlite);
     }
-    if arguments.postgres_url.is_some() {
+    if arguments.postgres_url.is_some() && !arguments.without_postgres {
         backends.push(Backend::Postgres);
     }
     let (mut campaigns, mut kit_rounds) = (Vec::new(), Vec::new());

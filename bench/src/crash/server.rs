@@ -30,6 +30,10 @@ pub(crate) struct Installation {
     pub folder: PathBuf,
     pub address: SocketAddr,
     pub connectors: Option<PathBuf>,
+    /// Its name among the nodes.
+    pub node: String,
+    /// How far its clock is off, in seconds.
+    pub clock_shift_s: i64,
 }
 
 /// A running server.
@@ -50,6 +54,8 @@ impl Installation {
             folder,
             address: free,
             connectors: None,
+            node: "crash".to_owned(),
+            clock_shift_s: 0,
         })
     }
 
@@ -61,7 +67,8 @@ impl Installation {
             .env("WEIR_DATABASE_URL", &self.database_url)
             .env("WEIR_LISTEN", self.address.to_string())
             .env("WEIR_DATA_FOLDER", &self.folder)
-            .env("WEIR_NODE", "crash")
+            .env("WEIR_NODE", &self.node)
+            .env("WEIR_CLOCK_SHIFT_S", self.clock_shift_s.to_string())
             .env("WEIR_ADMIN_TOKEN", TOKEN)
             .env("WEIR_MASTER_KEY", MASTER_KEY)
             .env("WEIR_EGRESS_ALLOW", "127.0.0.0/8")

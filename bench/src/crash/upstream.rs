@@ -6,6 +6,7 @@
 //! fall before, between and after.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -22,6 +23,33 @@ const CRM_DELAY_MAX_MS: u64 = 8;
 /// Longest head and body of a request, in bytes.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
+/// What the upstreams do to their callers.
+#[derive(Debug, Default)]
+pub(crate) struct Weather {
+    /// The CRM answers 503 and does nothing.
+    pub away: AtomicBool,
+    /// Of 1,000 requests to the CRM so many are cut off: half of them before they are carried out, half after.
+    pub cuts_per_mille: AtomicU32,
+    serving: AtomicU32,
+    most: AtomicU32,
+}
+
+impl Weather {
+    /// Most requests that the CRM carried out at a time.
+    pub(crate) fn most_at_a_time(&self) -> u32 {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    fn enter(&self) {
+        let now = self.serving.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(now, Ordering::Relaxed);
+    }
+
+    fn leave(&self) {
+        self.serving.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 struct Request {
     method: String,
     path: String,
@@ -36,7 +64,7 @@ struct Head {
 }
 
 /// Serves `listener` until the process ends.
-pub(crate) async fn serve(listener: TcpListener, book: Arc<Book>, chance: Chance) {
+pub(crate) async fn serve(listener: TcpListener, book: Arc<Book>, weather: Arc<Weather>, chance: Chance) {
     let mut number = 0;
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -44,10 +72,10 @@ pub(crate) async fn serve(listener: TcpListener, book: Arc<Book>, chance: Chance
             continue;
         };
         number += 1;
-        let (book, chance) = (Arc::clone(&book), chance.branch(number));
+        let (book, weather, chance) = (Arc::clone(&book), Arc::clone(&weather), chance.branch(number));
         book.count(|counts| counts.connections += 1);
         tokio::spawn(async move {
-            let whole = connection(stream, &book, chance).await.is_ok();
+            let whole = connection(stream, (&book, &weather), chance).await.is_ok();
             book.count(|counts| {
                 counts.connections -= 1;
                 counts.broken += u32::from(!whole);
@@ -57,14 +85,20 @@ pub(crate) async fn serve(listener: TcpListener, book: Arc<Book>, chance: Chance
 }
 
 /// Serves one connection; an error means that a request or an answer was cut off.
-async fn connection(mut stream: TcpStream, book: &Arc<Book>, mut chance: Chance) -> std::io::Result<()> {
+async fn connection(
+    mut stream: TcpStream,
+    (book, weather): (&Arc<Book>, &Weather),
+    mut chance: Chance,
+) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut input = Vec::with_capacity(4096);
     loop {
         let Some(request) = read_request(&mut stream, &mut input, book).await? else {
             return Ok(());
         };
-        let (status, body) = answer(request, book, &mut chance).await;
+        let Some((status, body)) = answer(request, book, weather, &mut chance).await else {
+            return Err(std::io::ErrorKind::ConnectionAborted.into());
+        };
         let head = format!(
             "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             body.len()
@@ -133,19 +167,39 @@ fn parse_head(input: &[u8]) -> Option<Head> {
     })
 }
 
-async fn answer(request: Request, book: &Arc<Book>, chance: &mut Chance) -> (&'static str, Vec<u8>) {
+/// `None`: the connection is cut off without an answer.
+async fn answer(
+    request: Request,
+    book: &Arc<Book>,
+    weather: &Weather,
+    chance: &mut Chance,
+) -> Option<(&'static str, Vec<u8>)> {
     let path = request.path.split('?').next().unwrap_or_default();
     if let Some(id) = path.strip_prefix("/v1/payment_intents/") {
         tokio::time::sleep(READ_DELAY).await;
         let amount = book.ids.flow_of(id).map_or(1, amount);
-        return ("200 OK", payment_intent_body(id, amount));
+        return Some(("200 OK", payment_intent_body(id, amount)));
     }
-    match (request.method.as_str(), path.strip_prefix("/crm/deals/")) {
+    Some(match (request.method.as_str(), path.strip_prefix("/crm/deals/")) {
         ("POST", Some(id)) => {
+            if weather.away.load(Ordering::Relaxed) {
+                return Some(("503 Service Unavailable", b"{}".to_vec()));
+            }
+            let cut = chance.between(1, 1000) <= u64::from(weather.cuts_per_mille.load(Ordering::Relaxed));
+            if cut && chance.between(0, 1) == 0 {
+                book.cut_off(id);
+                return None;
+            }
             // Nobody drops this when the connection ends: what arrived is carried out.
+            weather.enter();
             tokio::time::sleep(delay(chance)).await;
             book.carried_out(id, &request.body, request.key.as_deref());
             tokio::time::sleep(delay(chance)).await;
+            weather.leave();
+            if cut {
+                book.cut_off(id);
+                return None;
+            }
             ("200 OK", deal(id))
         }
         ("GET", Some(id)) => {
@@ -159,7 +213,7 @@ async fn answer(request: Request, book: &Arc<Book>, chance: &mut Chance) -> (&'s
             book.count(|counts| counts.foreign += 1);
             ("404 Not Found", b"{}".to_vec())
         }
-    }
+    })
 }
 
 fn deal(id: &str) -> Vec<u8> {
@@ -182,7 +236,7 @@ mod tests {
         let id = book.ids.payment_intent(number);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(serve(listener, Arc::clone(&book), Chance::new(1)));
+        let server = tokio::spawn(serve(listener, Arc::clone(&book), Arc::default(), Chance::new(1)));
         let body = serde_json::to_vec(&Deal::expected(&book.ids, number)).unwrap();
         let head = format!(
             "POST /crm/deals/{id} HTTP/1.1\r\ncontent-length: {}\r\n\r\n",

@@ -92,7 +92,7 @@ impl Start<'_> {
         };
         let traceparent = traceparent.as_deref();
         let started = start_runs(
-            (&core.ids, &snapshot),
+            (&core.ids, snapshot),
             &event,
             &dedupe,
             vec![found],
