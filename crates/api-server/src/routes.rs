@@ -8,6 +8,7 @@ use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use actix_web::{HttpRequest, HttpResponse, web};
 use weir_orchestrator::Role;
+use weir_workflow_engine::Definition;
 
 /// Adds every path to an application.
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
@@ -20,6 +21,7 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
         .service(web::resource("/readyz").to(health::readyz))
         .service(web::resource("/metrics").to(health::metrics))
         .service(web::resource("/errors/{code}").to(error_page))
+        .service(web::resource("/schemas/workflow.json").to(workflow_schema))
         .service(web::resource("/").to(health::landing))
         .default_service(web::to(unknown));
 }
@@ -51,6 +53,20 @@ async fn error_page(request: HttpRequest, shared: web::Data<Shared>) -> HttpResp
             .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
             .insert_header((CACHE_CONTROL, "public, max-age=3600"))
             .body(problem::page(code)),
+    };
+    shared.answers.count(Route::Other, answer.status().as_u16());
+    answer
+}
+
+/// JSON Schema of workflow documents, for editors. It says nothing about this installation.
+async fn workflow_schema(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
+    let answer = match reads_only(&request) {
+        Ok(()) => HttpResponse::Ok()
+            .content_type("application/schema+json")
+            .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
+            .insert_header((CACHE_CONTROL, "public, max-age=3600"))
+            .body(Definition::json_schema().to_string()),
+        Err(problem) => problem.to_response(),
     };
     shared.answers.count(Route::Other, answer.status().as_u16());
     answer

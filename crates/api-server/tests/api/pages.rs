@@ -26,6 +26,11 @@ async fn open_pages_answer_and_unknown_ones_do_not() {
     let head = server.http.head(server.url("/healthz")).send().await.unwrap();
     assert_eq!(head.status().as_u16(), 200);
 
+    let schema = get("/schemas/workflow.json").send().await.unwrap();
+    assert_eq!(schema.headers()["content-type"], "application/schema+json");
+    let schema: Value = schema.json().await.unwrap();
+    assert_eq!(schema, weir_workflow_engine::Definition::json_schema());
+
     let unknown = get("/nothing/here").send().await.unwrap();
     assert_eq!(unknown.headers()["content-type"], "application/problem+json");
     let problem: Value = unknown.json().await.unwrap();
@@ -37,7 +42,15 @@ async fn open_pages_answer_and_unknown_ones_do_not() {
     let page = get(problem["type"].as_str().unwrap()).send().await.unwrap();
     assert!(page.status().is_success() && page.text().await.unwrap().contains("What to do"));
     assert_eq!(get("/errors/NOPE").send().await.unwrap().status().as_u16(), 404);
-    for path in ["/healthz", "/readyz", "/metrics", "/", "/graphiql", "/errors/NOT_FOUND"] {
+    for path in [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/",
+        "/graphiql",
+        "/errors/NOT_FOUND",
+        "/schemas/workflow.json",
+    ] {
         let answer = server.http.post(server.url(path)).send().await.unwrap();
         assert_eq!(
             (answer.status().as_u16(), answer.headers()["allow"].to_str().unwrap()),
