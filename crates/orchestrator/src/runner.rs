@@ -3,12 +3,13 @@
 //! One task per run and no other writer of its journal, so a run's memory and its journal never disagree. A task ends
 //! when its run ends or has nothing but a timer to wait for; then only its id stays in memory.
 
+use crate::connection::Connection;
 use crate::driver::{ActiveRun, Driver, Found, Given, Then, look_for};
 use crate::mail::{self, Letter};
 use crate::perform::TraceContext;
 use crate::repair::dead_letter;
 use crate::runs::Mailbox;
-use crate::service::Core;
+use crate::service::{Core, Orchestrator};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -255,24 +256,32 @@ fn perform(core: &Arc<Core>, run: &ActiveRun, command: Command, trace: &TraceCon
         Command::Call(call) => &call.connection,
         Command::Read(read) => &read.connection,
     };
-    let Some(connection) = core.snapshot.load().connection(workspace, name).cloned() else {
-        let (id, name) = (command.call(), name.clone());
-        return Box::pin(async move { (id, connection_missing(&name)) });
-    };
-    let core = Arc::clone(core);
-    let trace = trace.clone();
+    let known = core.snapshot.load().connection(workspace, name).cloned();
+    let (core, id, name, trace) = (Arc::clone(core), command.call(), name.clone(), trace.clone());
     let accepted_at = run.state.event().received_at;
-    match command {
-        Command::Call(call) => {
-            Box::pin(async move { (call.call, core.performer.call(&connection, &call, &trace).await) })
-        }
-        Command::Read(read) => Box::pin(async move {
-            (
-                read.call,
-                core.performer.read(&connection, &read, accepted_at, &trace).await,
-            )
-        }),
+    Box::pin(async move {
+        let connection = match known {
+            Some(connection) => connection,
+            None => match made_elsewhere(&core, workspace, &name).await {
+                Some(connection) => connection,
+                None => return (id, connection_missing(&name)),
+            },
+        };
+        let result = match &command {
+            Command::Call(call) => core.performer.call(&connection, call, &trace).await,
+            Command::Read(read) => core.performer.read(&connection, read, accepted_at, &trace).await,
+        };
+        (id, result)
+    })
+}
+
+/// A connection that this node does not know yet: another one may have made it a moment ago.
+async fn made_elsewhere(core: &Arc<Core>, workspace: WorkspaceId, name: &str) -> Option<Arc<Connection>> {
+    let orchestrator = Orchestrator { core: Arc::clone(core) };
+    if let Err(error) = orchestrator.reload().await {
+        tracing::warn!("the configuration cannot be loaded to look for connection `{name}`: {error}");
     }
+    core.snapshot.load().connection(workspace, name).cloned()
 }
 
 fn connection_missing(name: &str) -> CallResult {
