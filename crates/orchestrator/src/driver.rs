@@ -434,6 +434,11 @@ pub(crate) enum Found {
     Missing,
 }
 
+/// Whether a commit of unknown result may have let waiting runs start: nobody is told of those, so they must be looked for.
+pub(crate) fn may_let_others_start(row: &RunCommit) -> bool {
+    row.leaves.is_some()
+}
+
 /// Looks for a commit in the journal of its run.
 pub(crate) fn look_for(row: &RunCommit, journal: &[(i32, Vec<u8>)]) -> Found {
     match journal.iter().find(|(seq, _)| *seq == row.seq) {

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use weir_storage::{
-    EventRow, Fact, FactOutcome, Heartbeat, HeartbeatReply, RunStatus, RunUpdate, StoredRun, WriteError,
+    EventRow, Fact, FactOutcome, Heartbeat, HeartbeatReply, NodeIdentity, RunRow, RunStatus, RunUpdate, StoredRun,
+    WriteError,
 };
 use weir_workflow_engine::{
     Document, Event, EventRef, Ledger, RunHead, RunId, RunState, Timestamp, WorkflowId, WorkspaceId, decode,
@@ -157,16 +158,10 @@ async fn load(core: &Arc<Core>, ids: &[RunId]) -> Result<(), SnapshotError> {
     let mut mail = core.store.mail_of(&wanted).await?;
     let snapshot = core.snapshot.load_full();
     for run in stored {
-        let queued = run.run.status == RunStatus::Queued;
-        let open = queued
-            || matches!(
-                run.run.status,
-                RunStatus::Paused | RunStatus::Running | RunStatus::Waiting
-            );
-        // Whoever lets a waiting run start takes it over: it may be another node's by now.
-        if !open || run.run.owner != core.node.slot {
+        if !is_wanted(&run.run, &core.node) {
             continue;
         }
+        let queued = run.run.status == RunStatus::Queued;
         let (workspace, id) = (run.run.workspace, run.run.id);
         let letters = mail.remove(&id).unwrap_or_default();
         if queued {
@@ -179,10 +174,6 @@ async fn load(core: &Arc<Core>, ids: &[RunId]) -> Result<(), SnapshotError> {
         match wake_up(core, &snapshot, run).await {
             Ok(mut active) => {
                 active.mail = letters;
-                if queued {
-                    active.first = First::Queued;
-                    active.refused = None;
-                }
                 runner::launch(core, active);
             }
             Err(SnapshotError::Read(error)) => return Err(SnapshotError::Read(error)),
@@ -190,6 +181,12 @@ async fn load(core: &Arc<Core>, ids: &[RunId]) -> Result<(), SnapshotError> {
         }
     }
     Ok(())
+}
+
+/// Whether a node has anything to do with a stored run. Whoever lets a waiting run start takes it over: it may be another
+/// node's by now.
+pub(crate) fn is_wanted(run: &RunRow, node: &NodeIdentity) -> bool {
+    run.status.is_open() && run.owner == node.slot
 }
 
 /// A run whose journal or version cannot be read any more is a dead letter, not a task that fails for ever.
@@ -223,7 +220,7 @@ async fn wake_up(core: &Core, snapshot: &Snapshot, stored: StoredRun) -> Result<
         false => Vec::new(),
     };
     let mut run = revive(snapshot, version, (ledger, &others), stored, core.clock.now())?;
-    if gave_up {
+    if gave_up && run.first != First::Queued {
         run.refused = Some(Refused::by_panics());
     }
     Ok(run)
@@ -276,10 +273,11 @@ pub(crate) fn revive(
         }
         next_seq = seq + 1;
     }
-    let first = if journal.is_empty() {
-        First::Started
-    } else {
-        First::Recovered
+    // One that waits for its turn comes into memory for its mail alone.
+    let first = match row.status {
+        RunStatus::Queued => First::Queued,
+        _ if journal.is_empty() => First::Started,
+        _ => First::Recovered,
     };
     // A run that has not begun may have been kept only because its `where` could not be evaluated.
     let begins = first == First::Started && row.replay_of.is_none() && event.row.endpoint.is_some();

@@ -4,7 +4,7 @@
 //! when its run ends or has nothing but a timer to wait for; then only its id stays in memory.
 
 use crate::connection::Connection;
-use crate::driver::{ActiveRun, Driver, Found, Given, Then, look_for};
+use crate::driver::{ActiveRun, Driver, Found, Given, Then, look_for, may_let_others_start};
 use crate::mail::{self, Letter};
 use crate::perform::TraceContext;
 use crate::repair::dead_letter;
@@ -357,14 +357,19 @@ async fn commit(
         match answer {
             Ok(()) => return Committed::Yes,
             Err(WriteError::Unavailable) => {}
-            Err(WriteError::Unknown) => match core.store.journal_load(workspace, run).await {
-                Ok(rows) => match look_for(&row, &rows) {
-                    Found::Made => return Committed::Yes,
-                    Found::Overtaken => return Committed::Reload,
-                    Found::Missing => {}
-                },
-                Err(error) => tracing::debug!("the journal cannot be read back yet: {error}"),
-            },
+            Err(WriteError::Unknown) => {
+                if may_let_others_start(&row) {
+                    core.rescan.notify_one();
+                }
+                match core.store.journal_load(workspace, run).await {
+                    Ok(rows) => match look_for(&row, &rows) {
+                        Found::Made => return Committed::Yes,
+                        Found::Overtaken => return Committed::Reload,
+                        Found::Missing => {}
+                    },
+                    Err(error) => tracing::debug!("the journal cannot be read back yet: {error}"),
+                }
+            }
             Err(WriteError::Stale) => return Committed::Reload,
             Err(WriteError::Fenced) => return Committed::Stop,
             Err(WriteError::Refused(constraint)) => {

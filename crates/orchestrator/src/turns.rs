@@ -13,7 +13,7 @@ use crate::settings::Role;
 use crate::snapshot::{Snapshot, SnapshotError, Version};
 use std::sync::Arc;
 use std::time::Duration;
-use weir_storage::{Fact, HeldLane, RunRow, TurnAsk, TurnEvent};
+use weir_storage::{Fact, HeldLane, RunRow, TurnAsk, TurnEvent, WriteError};
 use weir_workflow_engine::{Event, EventId, EventSource, RunId, Timestamp, Turn, WorkspaceId};
 
 /// When it is tried again to say that a time has come, after the full queue refused it.
@@ -59,23 +59,49 @@ pub(crate) fn listen(core: &Arc<Core>) {
     });
 }
 
+/// What follows when somebody looks at a run that waits for its turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nothing: somebody else lets it start.
+    Nothing,
+    /// It is to be looked at again then.
+    Later(Timestamp),
+    /// Its time has come, and storage is to be told.
+    Tell(TurnAsk),
+}
+
+/// What follows from a look at a run that waits for its turn.
+pub(crate) fn at(run: &RunRow, now: Timestamp) -> Look {
+    match run.due_at {
+        None => Look::Nothing,
+        Some(due) if due > now => Look::Later(due),
+        Some(_) => Look::Tell(TurnAsk {
+            run: run.id,
+            workflow: run.workflow_id,
+            at: now,
+            event: TurnEvent::Due,
+        }),
+    }
+}
+
 /// Somebody looked at a run that waits for its turn. If its time has come, storage is told.
-pub(crate) fn look(core: &Core, run: &RunRow, now: Timestamp) {
-    let Some(due) = run.due_at else { return };
-    if due > now {
-        core.runs.set_timer(due, run.id);
-        return;
-    }
-    let ask = TurnAsk {
-        run: run.id,
-        workflow: run.workflow_id,
-        at: now,
-        event: TurnEvent::Due,
+pub(crate) fn look(core: &Arc<Core>, run: &RunRow, now: Timestamp) {
+    let ask = match at(run, now) {
+        Look::Nothing => return,
+        Look::Later(due) => return core.runs.set_timer(due, run.id),
+        Look::Tell(ask) => ask,
     };
-    // Not waited for: what follows is handed over by the writer, and what got lost is still due at the next heartbeat.
-    if core.writer.submit(Fact::Turn(ask)).is_err() {
-        core.runs.set_timer(now.plus(TRY_AGAIN), run.id);
-    }
+    // Not waited for: what follows is handed over by the writer, and what was not written is still due at the next
+    // heartbeat.
+    let Ok(pending) = core.writer.submit(Fact::Turn(ask)) else {
+        return core.runs.set_timer(now.plus(TRY_AGAIN), run.id);
+    };
+    let core = Arc::clone(core);
+    core.tasks.clone().spawn(async move {
+        if pending.await == Err(WriteError::Unknown) {
+            core.rescan.notify_one();
+        }
+    });
 }
 
 /// The events that a run stands for, beside its own.
@@ -134,9 +160,13 @@ impl Orchestrator {
             .writer
             .submit(Fact::Turn(ask))
             .map_err(|full| ControlError::Unavailable(full.to_string()))?;
-        pending
-            .await
-            .map_err(|error| ControlError::Unavailable(error.to_string()))?;
+        pending.await.map_err(|error| {
+            if error == WriteError::Unknown {
+                // Runs may have been let go that no task drives.
+                self.core.rescan.notify_one();
+            }
+            ControlError::Unavailable(error.to_string())
+        })?;
         tracing::info!(actor = %actor.name, run.id = %run, "the lane that {run} kept goes on, says {}", actor.name);
         Ok(lane)
     }
