@@ -3,18 +3,20 @@
 //! A fact is answered when [`SyncStore::write`] returns. One store serves one simulation after the other:
 //! [`SyncStore::clear`] empties the tables and keeps the prepared statements. Nothing of this is in the product.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use rusqlite::params;
-use weir_workflow_engine::{EventId, OutgoingId, RunId, Timestamp};
+use weir_workflow_engine::{EventId, GateKind, OutgoingId, RunId, Timestamp, WorkflowId};
 
 use crate::blob;
 use crate::entity::{OfSqlite, event, inbox, journal, outgoing, run};
 use crate::error::{OpenError, ReadError};
 use crate::fact::Fact;
+use crate::gates::gate_kind_code;
 use crate::mail::{Mail, RequestOutcome};
 use crate::node::NodeIdentity;
 use crate::outcome::{FactOutcome, WriteError};
@@ -28,8 +30,39 @@ use crate::writer::prepare::{Control, Work};
 use crate::writer::task::{Verdict, transaction};
 use crate::writer::{control, sqlite};
 
-/// What became of a fact, and the runs that got mail by it.
-pub type Answer = (Result<FactOutcome, WriteError>, Vec<RunId>);
+/// What became of a fact, and what the writer would tell its listeners.
+#[derive(Debug)]
+pub struct Answer {
+    /// What whoever submitted it hears.
+    pub result: Result<FactOutcome, WriteError>,
+    /// Runs that got mail.
+    pub mailed: Vec<RunId>,
+    /// Runs of this fact that may not start, or are over already.
+    pub held: BTreeSet<RunId>,
+    /// Runs that waited for their turn and are now this node's to start.
+    pub released: Vec<RunId>,
+    /// Runs of this node that wait until some time at most.
+    pub due: Vec<(RunId, Timestamp)>,
+}
+
+impl Answer {
+    fn new(result: Result<FactOutcome, WriteError>, mailed: Vec<RunId>, moved: Moved) -> Self {
+        // What was decided counts only when it is on disk.
+        let moved = if result.is_ok() { moved } else { Moved::default() };
+        Self {
+            result,
+            mailed,
+            held: moved.held,
+            released: moved.released,
+            due: moved.due,
+        }
+    }
+
+    /// Nothing is known of a fact, though it may be on disk.
+    pub fn lost(error: WriteError) -> Self {
+        Self::new(Err(error), Vec::new(), Moved::default())
+    }
+}
 
 /// A database that answers at once.
 #[derive(Debug)]
@@ -130,34 +163,36 @@ impl SyncStore {
                         Some(Verdict::Stale) => Err(WriteError::Stale),
                         None => Err(WriteError::Unavailable),
                     };
-                    (answer, written.mailed)
+                    Answer::new(answer, written.mailed, written.moved)
                 }
-                Err(failure) => (Err(failed(failure)), Vec::new()),
+                Err(failure) => Answer::lost(failed(failure)),
             },
             Work::Alone(work) => {
-                let answer =
-                    at_once(transaction(&mut self.connection, node, &work, &mut Moved::default())).map_err(failed);
+                let mut moved = Moved::default();
+                let answer = at_once(transaction(&mut self.connection, node, &work, &mut moved)).map_err(failed);
                 let mailed = match (&work, &answer) {
                     (Control::Request(request), Ok(FactOutcome::Request(RequestOutcome::Delivered))) => {
                         vec![request.run]
                     }
                     _ => Vec::new(),
                 };
-                (answer, mailed)
+                Answer::new(answer, mailed, moved)
             }
         }
     }
 
-    /// Open runs of this node that are under way, and those that are due.
+    /// Runs of this node that are under way.
     ///
     /// # Errors
     /// [`ReadError::Corrupt`].
-    pub fn open_runs(&mut self, node: &NodeIdentity, due_until: Timestamp) -> Result<Vec<RunId>, ReadError> {
-        let text = "SELECT id FROM run WHERE owner = ?1 AND (status = 0 OR due_at <= ?2) ORDER BY id";
-        self.ids(text, params![node.slot, due_until.as_unix_ms()])
+    pub fn open_runs(&mut self, node: &NodeIdentity) -> Result<Vec<RunId>, ReadError> {
+        self.ids(
+            "SELECT id FROM run WHERE owner = ?1 AND status = 0 ORDER BY id",
+            params![node.slot],
+        )
     }
 
-    /// When the runs of this node that sleep want to be woken.
+    /// When the runs of this node that sleep, or wait for their turn, want to be looked at.
     ///
     /// # Errors
     /// [`ReadError::Corrupt`].
@@ -285,6 +320,37 @@ impl SyncStore {
                 })
             })
             .collect()
+    }
+
+    /// Lanes that failed runs keep: the run and its workflow, oldest first.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`].
+    pub fn held_lanes(&mut self) -> Result<Vec<(RunId, WorkflowId)>, ReadError> {
+        let text = "SELECT holder, workflow_id FROM gate WHERE holder IS NOT NULL AND kind = ?1 ORDER BY holder";
+        self.read(text, params![gate_kind_code(GateKind::Lane)], |row| {
+            Ok((RunId::from_raw(row.get(0)?), WorkflowId::from_raw(row.get(1)?)))
+        })
+    }
+
+    /// Runs for whose events other runs stand, each with that one.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`].
+    pub fn merged(&mut self) -> Result<Vec<(RunId, RunId)>, ReadError> {
+        let text = "SELECT run_id, into_id FROM merged WHERE 1 = ?1 ORDER BY run_id";
+        self.read(text, params![1], |row| {
+            Ok((RunId::from_raw(row.get(0)?), RunId::from_raw(row.get(1)?)))
+        })
+    }
+
+    /// The events that a run stands for beside its own, in the order of acceptance.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`].
+    pub fn merged_events(&mut self, run: RunId) -> Result<Vec<EventId>, ReadError> {
+        let text = "SELECT event_id FROM merged JOIN run ON run.id = run_id WHERE into_id = ?1 ORDER BY place";
+        self.read(text, params![run.as_raw()], |row| Ok(EventId::from_raw(row.get(0)?)))
     }
 
     fn ids(&mut self, text: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<RunId>, ReadError> {

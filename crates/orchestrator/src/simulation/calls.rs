@@ -8,9 +8,10 @@ use weir_workflow_engine::{
     Retry, SendMode, Sent, Timestamp,
 };
 
+use super::item::{Flight, Item, Place};
 use super::provider::Fate;
 use super::rules::Broken;
-use super::world::{Flight, Item, Lawful, Place, World};
+use super::world::{Lawful, World};
 use crate::perform::failure::unproven;
 use crate::perform::gate::{Sees, unseen};
 

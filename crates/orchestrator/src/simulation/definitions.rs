@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use super::chance::Chance;
+use super::flow::{self, Flow};
 
 /// Operations of the made-up provider, one of each way in which a call can be repeated.
 const CALLS: &[&str] = &["get", "charge", "charge", "create", "lag", "put", "fire", "fire"];
@@ -19,6 +20,8 @@ pub(super) struct Written {
     pub(super) document: Value,
     /// Its steps that wait for an event, by id. The event they wait for names `<event id>/<step id>`.
     pub(super) waits: Vec<String>,
+    /// What its runs wait for before they start.
+    pub(super) flow: Flow,
 }
 
 /// The workflows of a world: some that orders start, and one that others start.
@@ -71,10 +74,15 @@ fn workflow(chance: &mut Chance, name: &str, kind: Kind) -> Written {
         document["timeout"] = json!("6h");
     }
     let waits = std::mem::take(&mut writing.waits);
+    let flow = match kind {
+        Kind::Order => flow::add(chance, &mut document),
+        Kind::Part => Flow::default(),
+    };
     Written {
         name: name.to_owned(),
         document,
         waits,
+        flow,
     }
 }
 

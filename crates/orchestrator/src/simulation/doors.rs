@@ -1,4 +1,4 @@
-//! What comes from outside: events, in any order and more than once; what people want; and what runs ask of Weir itself.
+//! What comes from outside: events, in any order and more than once; and what runs ask of Weir itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,21 +8,18 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use weir_connector_sdk::Identified;
 use weir_storage::{
-    AcceptOutcome, Accepted, Dedupe, Fact, FactOutcome, Outgoing, Request, RequestOutcome, RunOwner, RunStatus,
-    WaitKey, WriteError,
+    AcceptOutcome, Accepted, Answer, Dedupe, Fact, FactOutcome, Outgoing, RunOwner, WaitKey, WriteError,
 };
-use weir_workflow_engine::{
-    CallCommand, CallFailure, Document, EventId, EventSource, OutgoingId, RunHead, RunId, RunState, Sent,
-};
+use weir_workflow_engine::{CallCommand, CallFailure, Document, EventId, EventSource, OutgoingId, Sent};
 
 use super::calls::failure;
+use super::flow::KEYS;
+use super::item::{Item, Place, Turn, Wish};
 use super::rules::Broken;
 use super::setting::CONNECTION;
-use super::world::{Broke, Item, Lawful, Place, Told, Turn, WORKSPACE, Wish, World, broke};
-use crate::driver::{ActiveRun, First};
+use super::world::{Broke, Lawful, Told, WORKSPACE, World, broke};
+use crate::driver::ActiveRun;
 use crate::ingest::accept::{Arrival, Door, new_run, start_runs};
-use crate::mail::Asked;
-use crate::recovery::restore_event;
 use crate::route::{self, Match};
 
 /// When a provider delivers again what was not acknowledged.
@@ -39,15 +36,21 @@ impl World<'_> {
             .iter()
             .flat_map(|workflow| workflow.waits.clone())
             .collect();
-        for order in 0..=self.chance.below(2) {
+        let waiting = self.workflows.iter().any(|workflow| workflow.flow.is_used());
+        let orders = match waiting {
+            true => 2 + self.chance.below(3),
+            false => 1 + self.chance.below(2),
+        };
+        for order in 0..orders {
             let items: Vec<String> = (0..self.chance.below(4)).map(|item| format!("i{item}")).collect();
             let id = format!("order-{order}");
-            self.tell(&id, "order", json!({ "items": items }), MINUTE);
+            let key = *self.chance.pick(KEYS);
+            self.announce(&id, "order", json!({ "items": items, "key": key }), MINUTE);
             for step in &waits {
                 if self.chance.percent(75) {
                     let soon = if self.chance.percent(50) { MINUTE } else { 5 * HOUR };
                     let to = format!("{id}/{step}");
-                    self.tell(&format!("answer-{order}-{step}"), "answer", json!({ "to": to }), soon);
+                    self.announce(&format!("answer-{order}-{step}"), "answer", json!({ "to": to }), soon);
                 }
             }
         }
@@ -69,7 +72,7 @@ impl World<'_> {
         }
     }
 
-    fn tell(&mut self, id: &str, kind: &str, data: Value, soon: Duration) {
+    fn announce(&mut self, id: &str, kind: &str, data: Value, soon: Duration) {
         let told = self.told.len();
         self.told.push(Told {
             id: id.to_owned(),
@@ -146,7 +149,7 @@ impl World<'_> {
         Ok(())
     }
 
-    fn deliver_again(&mut self, told: usize) {
+    pub(super) fn deliver_again(&mut self, told: usize) {
         if !self.told[told].acknowledged {
             self.after(DELIVERED_AGAIN, Item::Deliver(told));
         }
@@ -169,26 +172,33 @@ impl World<'_> {
             fires: None,
             after_commit: None,
         });
-        let (answer, mailed) = self.write(process, fact)?;
-        let outcome = match answer {
-            Ok(FactOutcome::Accepted(outcome)) => outcome,
+        let answer = self.write_in_trouble(process, fact)?;
+        let outcome = match &answer.result {
+            Ok(FactOutcome::Accepted(outcome)) => *outcome,
             Ok(other) => return broke("an event is answered as one", format!("{other:?}")),
-            Err(error) => return Ok(Err(error)),
+            Err(error) => return Ok(Err(error.clone())),
         };
         if self.in_charge() == Some(process) && self.dies_here() {
             self.crash(false);
             return Ok(Err(WriteError::Unknown));
         }
-        self.hand_over(process, mailed);
+        self.hand_over(process, &answer);
         if outcome == AcceptOutcome::New {
             for run in started {
-                self.launch(process, run);
+                self.launch_if_free(process, run, &answer);
             }
         }
         Ok(Ok(outcome))
     }
 
-    /// A run begins, at once or when there is room.
+    /// A run begins, unless it has to wait for its turn.
+    pub(super) fn launch_if_free(&mut self, process: usize, run: ActiveRun, answer: &Answer) {
+        if !answer.held.contains(&run.state.head().id) || self.jumps_the_queue(&run) {
+            self.launch(process, run);
+        }
+    }
+
+    /// A run begins, at once or when there is room in memory.
     fn launch(&mut self, process: usize, run: ActiveRun) {
         if self.chance.percent(10) {
             let pause = self.within(Duration::from_secs(3));
@@ -219,7 +229,7 @@ impl World<'_> {
                 created_at: self.now,
                 body: Bytes::from(args["data"].to_string()),
             };
-            let answer = self.write(place.process, Fact::Emit(event))?.0;
+            let answer = self.write(place.process, Fact::Emit(event))?.result;
             if self.broken == Broken::NoFence || answer != Err(WriteError::Fenced) {
                 let output = Document::from_value(json!({}));
                 self.answer_own(place, call, answer.map(|_| output));
@@ -292,145 +302,6 @@ impl World<'_> {
             ..failure(&error.to_string(), None, Sent::Maybe, true)
         });
         self.answer(place, call.call, answer);
-    }
-
-    /// Somebody wants something of a run.
-    pub(super) fn ask(&mut self, wish: &Wish) -> Lawful {
-        let Some(process) = self.in_charge() else { return Ok(()) };
-        self.asked += 1;
-        let by = format!("person-{}", self.asked);
-        let reason = "they wanted it".to_owned();
-        let (run, asked, answers) = match wish {
-            Wish::Something => return self.ask_something(),
-            Wish::Replay(run) => return self.replay(*run),
-            Wish::Cancel(run) => (*run, Asked::Cancel { by, reason }, None),
-            Wish::Pause(run) => (*run, Asked::Pause { by, reason }, None),
-            Wish::Resume(run) => (*run, Asked::Resume { by }, None),
-            Wish::Decide(run, step) => {
-                let asked = Asked::Decision {
-                    step: step.clone(),
-                    approved: self.chance.percent(70),
-                    by,
-                    note: String::new(),
-                };
-                (*run, asked, Some(step.clone()))
-            }
-        };
-        let request = Request {
-            id: self.processes[process].ids.next_raw(self.now),
-            workspace: WORKSPACE,
-            run,
-            body: asked.to_body(),
-            at: self.now,
-            answers,
-            audit: None,
-        };
-        let (answer, mailed) = self.write(process, Fact::Request(request))?;
-        if let (Wish::Decide(run, step), Ok(FactOutcome::Request(RequestOutcome::Delivered))) = (wish, &answer) {
-            self.decided.insert((*run, step.clone()), self.now);
-        }
-        if self.dies_here() {
-            self.crash(false);
-            return Ok(());
-        }
-        self.hand_over(process, mailed);
-        Ok(())
-    }
-
-    fn ask_something(&mut self) -> Lawful {
-        let runs = self.store.runs().map_err(|error| Broke(error.to_string()))?;
-        let open: Vec<RunId> = runs
-            .iter()
-            .filter(|run| run.status.is_open())
-            .map(|run| run.id)
-            .collect();
-        if open.is_empty() {
-            return Ok(());
-        }
-        let run = *self.chance.pick(&open);
-        if self.chance.percent(30) {
-            return self.ask(&Wish::Cancel(run));
-        }
-        let pause = self.within(30 * HOUR);
-        self.after(pause, Item::Ask(Wish::Resume(run)));
-        self.ask(&Wish::Pause(run))
-    }
-
-    /// A person has a run replayed, after having seen what that would do.
-    fn replay(&mut self, run: RunId) -> Lawful {
-        let Some(process) = self.in_charge() else { return Ok(()) };
-        let rows = self.store.runs().map_err(|error| Broke(error.to_string()))?;
-        let Some(row) = rows.iter().find(|row| row.id == run) else {
-            return broke("a run that ended is there", run);
-        };
-        let family_is_open = rows
-            .iter()
-            .any(|other| other.root_id == row.root_id && other.status.is_open());
-        if family_is_open || row.status != RunStatus::Failed {
-            return Ok(());
-        }
-        let stored = self
-            .store
-            .event(row.event_id)
-            .map_err(|error| Broke(error.to_string()))?;
-        let Some(stored) = stored else {
-            return broke("a run has its event", run);
-        };
-        let snapshot = Arc::clone(&self.snapshot);
-        let workflow = snapshot.workflow_by_id(WORKSPACE, row.workflow_id);
-        let Some(version) = workflow.and_then(|workflow| workflow.published.clone()) else {
-            return broke("a run has its version", run);
-        };
-        let event = restore_event(&snapshot, &stored.row).map_err(Broke)?;
-        let head = RunHead {
-            id: RunId::from_raw(self.processes[process].ids.next_raw(self.now)),
-            root_id: row.root_id,
-            replay_of: Some(run),
-            workspace: WORKSPACE,
-            workflow: row.workflow_id,
-            workflow_name: version.plan.name().to_owned(),
-            version: row.version_id,
-            version_number: version.number,
-            dedupe_scope: stored.dedupe.scope.clone(),
-            dedupe_key: stored.dedupe.key.clone(),
-            started_at: self.now,
-        };
-        let ledger = self.family(row.root_id, None)?;
-        let state = RunState::new(head, Arc::new(event), &version.plan).with_ledger(ledger);
-        let active = ActiveRun {
-            turn: None,
-            state,
-            version,
-            next_seq: 0,
-            first: First::Started,
-            mail: Vec::new(),
-            refused: None,
-            traceparent: None,
-        };
-        let (answer, _) = self.write(process, Fact::Start(vec![new_run(&active, RunOwner::ThisNode)]))?;
-        if answer.is_err() {
-            return Ok(());
-        }
-        if self.dies_here() {
-            self.crash(false);
-            return Ok(());
-        }
-        self.launch(process, active);
-        Ok(())
-    }
-
-    /// Nothing goes wrong from now on, and whoever had a run stand still lets it go on.
-    pub(super) fn calm_down(&mut self) -> Lawful {
-        self.calm = true;
-        self.note(|| "it becomes calm".to_owned());
-        let runs = self.store.runs().map_err(|error| Broke(error.to_string()))?;
-        for run in runs.iter().filter(|run| run.status == RunStatus::Paused) {
-            self.soon(Item::Ask(Wish::Resume(run.id)));
-        }
-        for told in 0..self.told.len() {
-            self.deliver_again(told);
-        }
-        Ok(())
     }
 }
 

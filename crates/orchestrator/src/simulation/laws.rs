@@ -7,9 +7,9 @@ use weir_workflow_engine::{
     invariants,
 };
 
-use super::world::{Broke, Lawful, Place, WORKSPACE, World, broke};
-use crate::driver::ActiveRun;
-use crate::recovery::revive;
+use super::item::Place;
+use super::world::{Broke, Lawful, World, broke};
+use crate::driver::{ActiveRun, First};
 
 /// The code of a step that waited in vain.
 const WAIT_TIMEOUT: &str = "wait_timeout";
@@ -21,16 +21,7 @@ impl World<'_> {
         let Some(stored) = stored else {
             return broke("a run is stored", run);
         };
-        let snapshot = std::sync::Arc::clone(&self.snapshot);
-        let workflow = snapshot.workflow_by_id(WORKSPACE, stored.run.workflow_id);
-        let Some(version) = workflow.and_then(|workflow| workflow.published.clone()) else {
-            return broke("a run has its version", run);
-        };
-        let ledger = match stored.run.replay_of {
-            Some(_) => Some(self.family(stored.run.root_id, Some(run))?),
-            None => None,
-        };
-        revive(&snapshot, version, (ledger, &[]), stored, self.now).map_err(|error| Broke(error.to_string()))
+        self.revived(stored)
     }
 
     /// What was committed is what is in memory.
@@ -39,6 +30,10 @@ impl World<'_> {
         let Some(live) = self.processes[place.process].runs.get(&place.run) else {
             return Ok(());
         };
+        // It waited, has mail, and was let start meanwhile: it begins nothing before it is read again.
+        if live.driver.run().first == First::Queued && on_disk.first != First::Queued {
+            return Ok(());
+        }
         if on_disk.state != live.driver.run().state {
             return broke("the journal folds to what is in memory", place.run);
         }
@@ -82,6 +77,7 @@ impl World<'_> {
         self.ledgers_tell_the_truth(&rows.iter().map(|row| row.root_id).collect())?;
         self.nobody_is_heard_twice(&journals)?;
         self.nobody_waits_in_vain(&journals)?;
+        self.turns_were_kept()?;
         let waits = self.store.waits().map_err(|error| Broke(error.to_string()))?;
         match waits.first() {
             Some((run, step, _)) => broke("who ended waits for nothing", format!("{step} of {run}")),

@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weir_storage::{Answer, Fact, FactOutcome, MailChange, MailKind, RunCommit, WaitKind, WriteError};
-use weir_workflow_engine::{
-    CallId, CallResult, Command, Entry, EventId, IdGenerator, Ledger, RunId, Status, decode, encode,
-};
+use weir_storage::{Answer, Fact, FactOutcome, MailChange, RunCommit, WaitKind, WriteError};
+use weir_workflow_engine::{CallId, CallResult, Command, IdGenerator, Status, encode};
 
+use super::item::{Item, Place, Rest, Turn};
 use super::rules::Broken;
-use super::world::{Broke, Item, Lawful, Life, Live, Place, Process, Rest, Turn, WORKSPACE, Wish, World, broke};
-use crate::driver::{ActiveRun, Driver, Found, Given, Step, Then, look_for};
-use crate::mail::{self, Letter};
-use crate::recovery::revive;
+use super::turns::News;
+use super::world::{Broke, Lawful, Life, Live, Process, WORKSPACE, World, broke};
+use crate::driver::{ActiveRun, Driver, First, Found, Given, Step, Then, look_for, may_let_others_start};
 
 /// How long a process waits before it offers a commit again.
 const OFFER_AGAIN: Duration = Duration::from_millis(50);
@@ -37,14 +35,15 @@ impl World<'_> {
             state: Life::Alive,
             runs: BTreeMap::new(),
             frozen: Vec::new(),
+            rescan: false,
         });
         loop {
-            match self.store.write(&node, Fact::Claim { limit: 64 }).0 {
+            match self.store.write(&node, Fact::Claim { limit: 64 }).result {
                 Ok(FactOutcome::Claimed(runs)) if !runs.is_empty() => {}
                 _ => break,
             }
         }
-        for run in self.store.open_runs(&node, self.now).expect("open runs can be read") {
+        for run in self.store.open_runs(&node).expect("open runs can be read") {
             self.soon(Item::Load(process, run));
         }
         for (due, run) in self.store.due_runs(&node).expect("due runs can be read") {
@@ -110,23 +109,16 @@ impl World<'_> {
         let last = self.processes.len() - 1;
         let by = if self.broken == Broken::NoFence { last } else { process };
         let node = self.processes[by].node.clone();
+        let news = News::of(&fact);
         let answer = self.store.write(&node, fact);
-        if answer.0.is_ok() && process != last {
+        self.order.note(news, &answer);
+        if answer.result.is_ok() && process != last {
             return broke("a process whose place was taken writes nothing", process);
         }
-        if answer.0 == Err(WriteError::Fenced) {
+        if answer.result == Err(WriteError::Fenced) {
             self.die(process);
         }
         Ok(answer)
-    }
-
-    /// Tells the process of runs that have got mail; what it does not hear, its heartbeat finds.
-    pub(super) fn hand_over(&mut self, process: usize, mailed: Vec<RunId>) {
-        for run in mailed {
-            if !self.chance.percent(20) {
-                self.soon(Item::Load(process, run));
-            }
-        }
     }
 
     /// Takes a run into memory.
@@ -147,58 +139,7 @@ impl World<'_> {
         place
     }
 
-    /// A run is wanted in memory: it is there, or it is read.
-    pub(super) fn load(&mut self, process: usize, run: RunId) -> Lawful {
-        if let Some(live) = self.processes[process].runs.get(&run) {
-            let stay = live.stay;
-            return self.turn(Place { process, run, stay }, Turn::Mail);
-        }
-        let stored = self.store.run(run).map_err(|error| Broke(error.to_string()))?;
-        let Some(stored) = stored.filter(|stored| stored.run.status.is_open()) else {
-            return Ok(());
-        };
-        let snapshot = Arc::clone(&self.snapshot);
-        let workflow = snapshot.workflow_by_id(WORKSPACE, stored.run.workflow_id);
-        let Some(version) = workflow.and_then(|workflow| workflow.published.clone()) else {
-            return broke("a run has its version", run);
-        };
-        let ledger = match stored.run.replay_of {
-            Some(_) => Some(self.family(stored.run.root_id, Some(run))?),
-            None => None,
-        };
-        let mut active = match revive(&snapshot, version, (ledger, &[]), stored, self.now) {
-            Ok(active) => active,
-            Err(error) => return broke("a stored run can be read", format!("{run}: {error}")),
-        };
-        active.mail = self.mail_of(run)?;
-        let place = self.enter(process, active);
-        self.turn(place, Turn::Begin)
-    }
-
-    /// What the runs of a family did.
-    pub(super) fn family(&mut self, root: RunId, but: Option<RunId>) -> Lawful<Ledger> {
-        let mut journals: Vec<(RunId, Vec<Entry>)> = Vec::new();
-        for row in self.store.runs().map_err(|error| Broke(error.to_string()))? {
-            if row.root_id == root && Some(row.id) != but {
-                journals.push((row.id, self.entries(row.id)?));
-            }
-        }
-        Ok(Ledger::fold(
-            journals.iter().map(|(run, entries)| (*run, entries.as_slice())),
-        ))
-    }
-
-    /// The journal of a run.
-    pub(super) fn entries(&mut self, run: RunId) -> Lawful<Vec<Entry>> {
-        let mut all = Vec::new();
-        for (_, body) in self.store.journal(run).map_err(|error| Broke(error.to_string()))? {
-            let (_, entries) = decode(&body).map_err(|error| Broke(error.to_string()))?;
-            all.extend(entries);
-        }
-        Ok(all)
-    }
-
-    fn live(&mut self, place: Place) -> Option<&mut Live> {
+    pub(super) fn live(&mut self, place: Place) -> Option<&mut Live> {
         let live = self.processes[place.process].runs.get_mut(&place.run)?;
         (live.stay == place.stay).then_some(live)
     }
@@ -213,6 +154,11 @@ impl World<'_> {
             return Ok(());
         };
         if live.committing {
+            live.held.push(Item::Turn(place, turn));
+            return Ok(());
+        }
+        if live.driver.run().first == First::Queued && matches!(turn, Turn::Mail) {
+            // It leaves memory at once, and whoever told it comes back then.
             live.held.push(Item::Turn(place, turn));
             return Ok(());
         }
@@ -248,6 +194,9 @@ impl World<'_> {
         let Some(live) = runs.get_mut(&place.run) else {
             return Ok(());
         };
+        if live.driver.run().first != First::Queued {
+            self.order.begins(place.run);
+        }
         let step = match given {
             None => live.driver.begin(&surroundings, ids, now),
             Some(given) => live.driver.take(&surroundings, ids, given, now),
@@ -263,32 +212,8 @@ impl World<'_> {
         self.make(place, step)
     }
 
-    /// The first piece of mail, opened.
-    fn letter(&mut self, place: Place) -> Lawful<Option<Letter>> {
-        let row = self.live(place).and_then(|live| live.driver.next_mail().cloned());
-        let Some(row) = row else { return Ok(None) };
-        let unread = |error: weir_storage::ReadError| Broke(error.to_string());
-        let letter = match row.kind {
-            MailKind::Event => {
-                let stored = self.store.event(EventId::from_raw(row.id)).map_err(unread)?;
-                mail::of_event(&self.snapshot, stored.as_ref())
-            }
-            MailKind::RunEnded => match self.store.run(RunId::from_raw(row.id)).map_err(unread)? {
-                Some(ended) => mail::of_end(&ended.run, &ended.journal),
-                None => Letter::Lost,
-            },
-            MailKind::Request => mail::of_request(&row),
-        };
-        if self.broken == Broken::MailLost {
-            let mut change = MailChange::new(WORKSPACE);
-            change.taken.push(row.id);
-            self.commit_alone(place, change)?;
-        }
-        Ok(Some(letter))
-    }
-
     /// Only for a broken rule: takes mail out of the inbox before it is taken in.
-    fn commit_alone(&mut self, place: Place, change: MailChange) -> Lawful {
+    pub(super) fn commit_alone(&mut self, place: Place, change: MailChange) -> Lawful {
         let now = self.now;
         let Some(live) = self.live(place) else { return Ok(()) };
         let row = RunCommit {
@@ -299,7 +224,7 @@ impl World<'_> {
             mail: Some(Box::new(change)),
             leaves: None,
         };
-        if self.write(place.process, Fact::Run(row))?.0.is_ok()
+        if self.write(place.process, Fact::Run(row))?.result.is_ok()
             && let Some(live) = self.live(place)
         {
             live.driver.committed();
@@ -342,24 +267,27 @@ impl World<'_> {
             return Ok(());
         }
         let mishap = if self.calm { 100 } else { self.chance.below(100) };
-        let (answer, mailed) = match mishap {
-            0 | 1 => (Err(WriteError::Unavailable), Vec::new()),
+        let answer = match mishap {
+            0 | 1 => Answer::lost(WriteError::Unavailable),
             // The answer is lost, whether it was written or not.
-            2 => (Err(WriteError::Unknown), Vec::new()),
+            2 => Answer::lost(WriteError::Unknown),
             3 | 4 => {
-                let (answer, _) = self.write(place.process, Fact::Run(self.bent(place, row.clone())))?;
-                (answer.and(Err(WriteError::Unknown)), Vec::new())
+                let answer = self.write(place.process, Fact::Run(self.bent(place, row.clone())))?;
+                Answer::lost(answer.result.err().unwrap_or(WriteError::Unknown))
             }
             _ => self.write(place.process, Fact::Run(self.bent(place, row.clone())))?,
         };
-        self.note(|| format!("commit {} of {}: {answer:?}", row.seq, row.run));
-        let found = match answer {
+        self.note(|| format!("commit {} of {}: {:?}", row.seq, row.run, answer.result));
+        let found = match &answer.result {
             Ok(_) => Found::Made,
             Err(WriteError::Stale) => Found::Overtaken,
             Err(WriteError::Unavailable) => Found::Missing,
             Err(WriteError::Fenced) => return Ok(()),
             Err(WriteError::Refused(constraint)) => return broke("every commit can be stored", constraint),
             Err(WriteError::Unknown) => {
+                if may_let_others_start(&row) {
+                    self.processes[place.process].rescan = true;
+                }
                 let journal = self.store.journal(row.run).map_err(|error| Broke(error.to_string()))?;
                 look_for(&row, &journal)
             }
@@ -384,7 +312,7 @@ impl World<'_> {
             self.crash(false);
             return Ok(());
         }
-        self.hand_over(place.process, mailed);
+        self.hand_over(place.process, &answer);
         let Some(live) = self.live(place) else { return Ok(()) };
         live.driver.committed();
         live.committing = false;
@@ -417,23 +345,6 @@ impl World<'_> {
         row
     }
 
-    /// People see what a run asks them.
-    fn ask_about(&mut self, place: Place, row: &RunCommit) {
-        let asked: Vec<String> = row
-            .mail
-            .iter()
-            .flat_map(|change| &change.opened)
-            .filter(|wait| wait.kind == WaitKind::Approval)
-            .map(|wait| wait.step.clone())
-            .collect();
-        for step in asked {
-            if self.chance.percent(75) {
-                let pause = self.within(Duration::from_secs(2 * 3600));
-                self.after(pause, Item::Ask(Wish::Decide(place.run, step)));
-            }
-        }
-    }
-
     /// What comes after the commit.
     fn follow(&mut self, place: Place, rest: Rest) {
         // It stands still between a commit and what comes after it.
@@ -447,14 +358,15 @@ impl World<'_> {
         match rest.then {
             Then::End(status) => {
                 self.processes[place.process].runs.remove(&place.run);
-                if matches!(status, Status::Failed { .. }) && self.replays_left > 0 && self.chance.percent(60) {
-                    self.replays_left -= 1;
-                    let pause = self.within(Duration::from_secs(26 * 3600));
-                    self.after(pause, Item::Ask(Wish::Replay(place.run)));
+                if matches!(status, Status::Failed { .. }) {
+                    self.see_failure(place.run);
                 }
             }
             Then::Park { due } => {
-                self.processes[place.process].runs.remove(&place.run);
+                let left = self.processes[place.process].runs.remove(&place.run);
+                for item in left.into_iter().flat_map(|live| live.held) {
+                    self.soon(item);
+                }
                 if let Some(due) = due {
                     self.at(due.max(self.now), Item::Load(place.process, place.run));
                 }

@@ -30,10 +30,24 @@ pub(super) enum Broken {
     DedupeIgnored,
     /// The provider is told that an event was taken before it is on disk.
     AckBeforeCommit,
+    /// A run whose lane is not free is launched.
+    LaneIgnored,
+    /// A run is launched although as many as the limit says are in progress.
+    LimitIgnored,
+    /// A run is launched although as many as the throttle says have started.
+    RateIgnored,
+    /// A run that waits for more events, or for whose event another one stands, is launched.
+    MergedBegins,
+    /// Runs that may start at last are neither loaded nor found.
+    HandOverLost,
+    /// Storage is not told that the time of a waiting run has come.
+    DueIgnored,
+    /// After a commit of unknown result nobody looks for the runs that it may have let start.
+    NotLookedAgain,
 }
 
 impl Broken {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::EffectsBeforeCommit,
         Self::MailLost,
         Self::MailKept,
@@ -45,5 +59,12 @@ impl Broken {
         Self::LeaseIgnored,
         Self::DedupeIgnored,
         Self::AckBeforeCommit,
+        Self::LaneIgnored,
+        Self::LimitIgnored,
+        Self::RateIgnored,
+        Self::MergedBegins,
+        Self::HandOverLost,
+        Self::DueIgnored,
+        Self::NotLookedAgain,
     ];
 }

@@ -55,6 +55,7 @@ fn share(part: u64, parts: u64) {
     let first = setting("WEIR_SIMULATION_FIRST").unwrap_or(1);
     let seeds = setting("WEIR_SIMULATION_SEEDS").unwrap_or(SEEDS);
     let (mut runs, mut happenings, mut processes, mut worlds) = (0, 0, 0, 0_u32);
+    let (mut waited, mut merged, mut let_go, mut busiest) = (0, 0, 0, 0);
     // By rule: in how many worlds it is broken, and the first of these.
     let mut found: BTreeMap<String, (u32, u64, String)> = BTreeMap::new();
     for seed in (first..first + seeds).filter(|seed| seed % parts == part) {
@@ -64,6 +65,10 @@ fn share(part: u64, parts: u64) {
                 runs += lived.runs;
                 happenings += u64::from(lived.happenings);
                 processes += lived.processes;
+                waited += lived.waited;
+                merged += lived.merged;
+                let_go += lived.let_go;
+                busiest = busiest.max(lived.happenings);
             }
             Err(Broke(detail)) => {
                 let rule = detail.split(':').next().unwrap_or_default().to_owned();
@@ -71,7 +76,8 @@ fn share(part: u64, parts: u64) {
             }
         }
     }
-    println!("{worlds} worlds, {runs} runs, {processes} processes, {happenings} happenings");
+    println!("{worlds} worlds, {runs} runs, {processes} processes, {happenings} happenings, {busiest} in the busiest");
+    println!("{waited} runs waited before they began, {merged} were merged, {let_go} lanes were let go on");
     let told: Vec<String> = found
         .values()
         .map(|(count, seed, detail)| {

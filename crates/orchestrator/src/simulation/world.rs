@@ -5,23 +5,23 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weir_storage::{Mail, NodeIdentity, RunCommit, SyncStore};
-use weir_workflow_engine::{CallCommand, CallId, CallResult, Command, IdGenerator, RunId, Timestamp, WorkspaceId};
+use weir_storage::{NodeIdentity, SyncStore};
+use weir_workflow_engine::{IdGenerator, RunId, Timestamp, WorkspaceId};
 
 use super::chance::Chance;
 use super::definitions::{self, Written};
-use super::provider::{Fate, Provider};
+use super::item::Item;
+use super::provider::Provider;
 use super::rules::Broken;
 use super::setting;
+use super::turns::Order;
 use crate::driver::Driver;
 use crate::snapshot::Snapshot;
 
 /// When every world begins: 2026-01-01T00:00:00Z.
 pub(super) const BEGIN: Timestamp = Timestamp::from_unix_ms(1_767_225_600_000);
-/// What happens in a world at most; a world that goes on longer never ends. The busiest of 10,000 had 827.
+/// What happens in a world at most; a world that goes on longer never ends. The busiest of 10,000 had 1,053.
 const MAX_HAPPENINGS: u32 = 3_000;
-/// How often a node looks for work that nobody told it of.
-const HEARTBEAT: Duration = Duration::from_secs(5);
 /// In so many of 100 places where a process may die it does.
 const DIES: u64 = 4;
 pub(super) const WORKSPACE: WorkspaceId = WorkspaceId::from_raw(1);
@@ -30,92 +30,16 @@ pub(super) const WORKSPACE: WorkspaceId = WorkspaceId::from_raw(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Broke(pub(super) String);
 
+/// The database of a world can be read.
+pub(super) fn unread(error: weir_storage::ReadError) -> Broke {
+    Broke(error.to_string())
+}
+
 pub(super) type Lawful<T = ()> = Result<T, Broke>;
 
 /// Fails with the rule that is broken.
 pub(super) fn broke<T>(rule: &str, detail: impl std::fmt::Display) -> Lawful<T> {
     Err(Broke(format!("{rule}: {detail}")))
-}
-
-/// One thing that is going to happen.
-#[derive(Debug)]
-pub(super) enum Item {
-    /// The provider delivers an event.
-    Deliver(usize),
-    /// A run is to be loaded by a process, or told that there is mail for it.
-    Load(usize, RunId),
-    /// A run in memory gets its turn.
-    Turn(Place, Turn),
-    /// A commit is offered again.
-    Offer(Place, Box<RunCommit>, Box<Rest>),
-    /// A process looks whether an effect was done.
-    Look(Place, Box<CallCommand>),
-    /// A process sends a request.
-    Send(Place, Box<Command>),
-    /// A request arrives at the provider.
-    Arrive(Box<Flight>),
-    /// A result comes back to a process.
-    Return(Place, CallId, Box<CallResult>),
-    /// The process in charge dies and is started again.
-    Crash { reboot: bool },
-    /// The process in charge stands still, and another node takes over.
-    TakeOver,
-    /// A process that stood still goes on.
-    Awake(usize),
-    /// Somebody wants something of a run.
-    Ask(Wish),
-}
-
-/// A run in the memory of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) process: usize,
-    pub(super) run: RunId,
-    /// Another one each time it is loaded.
-    pub(super) stay: u64,
-}
-
-/// Why a run gets its turn.
-#[derive(Debug)]
-pub(super) enum Turn {
-    Begin,
-    /// There is more to do at once, or the first piece of mail.
-    Next,
-    /// Its time has come.
-    Due,
-    /// There may be mail.
-    Mail,
-}
-
-/// What of a step comes after its commit.
-#[derive(Debug)]
-pub(super) struct Rest {
-    pub(super) commands: Vec<Command>,
-    pub(super) then: crate::driver::Then,
-}
-
-/// A request on its way.
-#[derive(Debug)]
-pub(super) struct Flight {
-    pub(super) place: Place,
-    pub(super) command: Command,
-    pub(super) fate: Fate,
-    /// The key as it stands in the request.
-    pub(super) key: String,
-    /// When whoever sent it stops waiting.
-    pub(super) deadline: Timestamp,
-}
-
-/// What somebody may want of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
-    /// A cancel or a pause of some open run.
-    Something,
-    Cancel(RunId),
-    Pause(RunId),
-    Resume(RunId),
-    Decide(RunId, String),
-    Replay(RunId),
 }
 
 /// A process of a node, alive, standing still or dead.
@@ -126,6 +50,8 @@ pub(super) struct Process {
     pub(super) runs: BTreeMap<RunId, Live>,
     /// What happens to it while it stands still.
     pub(super) frozen: Vec<Item>,
+    /// There is reason to look for runs of this node that nobody drives.
+    pub(super) rescan: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,13 +111,14 @@ pub(super) struct World<'a> {
     pub(super) decided: BTreeMap<(RunId, String), Timestamp>,
     pub(super) asked: u64,
     pub(super) replays_left: u32,
+    pub(super) order: Order,
     /// Nothing goes wrong any more: everything must come to its end.
     pub(super) calm: bool,
-    queue: BTreeMap<(Timestamp, u64, u64), Item>,
+    pub(super) queue: BTreeMap<(Timestamp, u64, u64), Item>,
     queued: u64,
     /// What had happened at the last heartbeat.
-    heard: Option<u32>,
-    happened: u32,
+    pub(super) heard: Option<u32>,
+    pub(super) happened: u32,
     trace: Option<String>,
 }
 
@@ -201,6 +128,12 @@ pub(super) struct Lived {
     pub(super) runs: usize,
     pub(super) happenings: u32,
     pub(super) processes: usize,
+    /// Runs that waited for their turn and began.
+    pub(super) waited: usize,
+    /// Runs for whose events others stand.
+    pub(super) merged: usize,
+    /// Lanes that a person let go on.
+    pub(super) let_go: usize,
 }
 
 /// Lives through the world of a seed. With `traced` everything that happens is written down.
@@ -230,6 +163,7 @@ pub(super) fn live(store: &mut SyncStore, seed: u64, broken: Broken, traced: boo
         stays: 0,
         decided: BTreeMap::new(),
         asked: 0,
+        order: Order::default(),
         calm: false,
         queue: BTreeMap::new(),
         queued: 0,
@@ -256,10 +190,12 @@ impl World<'_> {
         loop {
             self.heartbeat()?;
             let Some(((at, ..), item)) = self.queue.pop_first() else {
-                if self.calm {
+                if self.calm && !self.is_anybody_kept()? {
                     break;
                 }
-                self.calm_down()?;
+                if !self.calm {
+                    self.calm_down()?;
+                }
                 continue;
             };
             self.now = self.now.max(at);
@@ -275,6 +211,13 @@ impl World<'_> {
             runs,
             happenings: self.happened,
             processes: self.processes.len(),
+            waited: self
+                .order
+                .released
+                .intersection(&self.order.began.keys().copied().collect())
+                .count(),
+            merged: self.store.merged().map_err(unread)?.len(),
+            let_go: self.order.let_go.len(),
         })
     }
 
@@ -329,34 +272,6 @@ impl World<'_> {
         }
     }
 
-    /// Work that nobody told the process in charge of, as its heartbeat and its scans find it.
-    fn heartbeat(&mut self) -> Lawful {
-        let next = self.queue.first_key_value().map(|((at, ..), _)| *at);
-        // Nothing changes while nothing happens: one look before each longer pause stands for all of them.
-        let pauses = next.is_none_or(|at| at.since(self.now) >= HEARTBEAT) && self.heard != Some(self.happened);
-        let Some(process) = self.in_charge().filter(|_| pauses) else {
-            return Ok(());
-        };
-        self.heard = Some(self.happened);
-        let node = self.processes[process].node.clone();
-        let mut found = self
-            .store
-            .runs_with_mail(&node)
-            .map_err(|error| Broke(error.to_string()))?;
-        found.extend(
-            self.store
-                .open_runs(&node, self.now)
-                .map_err(|error| Broke(error.to_string()))?
-                .into_iter()
-                .filter(|run| !self.processes[process].runs.contains_key(run)),
-        );
-        for run in found {
-            // A run may keep its mail until a call comes back, so the next look finds it again: time must go by.
-            self.after(HEARTBEAT, Item::Load(process, run));
-        }
-        Ok(())
-    }
-
     /// The process that has the node's place.
     pub(super) fn in_charge(&self) -> Option<usize> {
         let last = self.processes.len().checked_sub(1)?;
@@ -402,29 +317,6 @@ impl World<'_> {
         let now = self.now.since(BEGIN);
         if let Some(trace) = &mut self.trace {
             writeln!(trace, "{:>12.3} {}", now.as_secs_f64(), text()).expect("text can be written to text");
-        }
-    }
-
-    pub(super) fn mail_of(&mut self, run: RunId) -> Lawful<Vec<Mail>> {
-        self.store.mail(run).map_err(|error| Broke(error.to_string()))
-    }
-}
-
-impl Item {
-    fn told(&self) -> String {
-        match self {
-            Self::Deliver(told) => format!("event {told} is delivered"),
-            Self::Load(process, run) => format!("process {process} is told of {run}"),
-            Self::Turn(place, turn) => format!("turn of {} in process {}: {turn:?}", place.run, place.process),
-            Self::Offer(place, row, _) => format!("commit {} of {} is offered again", row.seq, place.run),
-            Self::Look(place, call) => format!("{} looks for {} {}", place.run, call.step, call.args.raw()),
-            Self::Send(place, command) => format!("{} sends {:?}", place.run, command.call()),
-            Self::Arrive(flight) => format!("request of {} arrives: {:?}", flight.place.run, flight.fate),
-            Self::Return(place, call, result) => format!("{call} of {} comes back: {:?}", place.run, result.outcome),
-            Self::Crash { reboot } => format!("crash, reboot: {reboot}"),
-            Self::TakeOver => "another node takes over".to_owned(),
-            Self::Awake(process) => format!("process {process} goes on"),
-            Self::Ask(wish) => format!("somebody wants {wish:?}"),
         }
     }
 }
