@@ -232,6 +232,8 @@ pub(crate) struct Step {
     pub(crate) on_timeout: Vec<Step>,
     /// What is done when a person said no; empty when that is an error like any other.
     pub(crate) on_reject: Vec<Step>,
+    /// How long the steps in it may take; `None` for steps that have none or bring their own.
+    pub(crate) limit: Option<Duration>,
     /// What undoes it, for a `compensate` after it was done; empty when nothing does.
     pub(crate) undo: Vec<Step>,
     pub(crate) action: Action,

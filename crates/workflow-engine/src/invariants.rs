@@ -97,6 +97,8 @@ pub fn journal(entries: &[Entry]) -> Vec<Violation> {
             | Entry::Slept(_)
             | Entry::Woke(_)
             | Entry::Forked(_)
+            | Entry::Limited(_)
+            | Entry::RanOver(_)
             | Entry::Caught(_)
             | Entry::FailureTaken(_)
             | Entry::Stopped(_)

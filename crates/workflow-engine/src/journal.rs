@@ -4,6 +4,7 @@
 //! given another meaning. A change that old readers cannot take raises [`VERSION`]. The state of a run is another
 //! type ([`crate::RunState`]) and is never written.
 
+mod limited;
 mod undoing;
 mod waiting;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::limited::{Limited, RanOver};
 pub use self::undoing::{Compensated, Compensating};
 pub use self::waiting::{Arrived, Awaited, Awaits, PassedOver, Paused, Resumed};
 
@@ -22,10 +24,14 @@ use crate::id::RunId;
 use crate::result::{CallFailure, Exchange, Origin};
 use crate::time::Timestamp;
 
-/// The version of the format that [`encode`] writes; [`decode`] reads it and all before it.
+/// The newest version of the format; [`decode`] reads it and all before it.
 ///
-/// 2 and 3 have more kinds of entries than the one before.
-pub const VERSION: u32 = 3;
+/// 2, 3 and 4 have more kinds of entries than the one before. [`encode`] writes the oldest from 3 on that has the entries
+/// at hand, so that servers of two releases can share runs that need nothing new.
+pub const VERSION: u32 = 4;
+
+/// What [`encode`] writes of entries that need nothing newer.
+const PLAIN_VERSION: u32 = 3;
 
 /// The exchanges of one try, shared between the journal and the run.
 pub type Exchanges = Arc<[Exchange]>;
@@ -64,6 +70,10 @@ pub enum Entry {
     Woke(Woke),
     /// The branches of a `parallel` began.
     Forked(Forked),
+    /// A step with steps inside began, and has so long.
+    Limited(Limited),
+    /// The time limit of a step with steps inside was over before they were through.
+    RanOver(RanOver),
     /// A failure was caught or a branch was left, and what was open there has come to an end.
     Caught(Caught),
     /// The run failed, and the steps of `on_failure` begin.
@@ -635,8 +645,13 @@ struct RowVersion {
 
 /// One journal row: the entries of one commit, decided up to `at`.
 pub fn encode(entries: &[Entry], at: Timestamp) -> Vec<u8> {
+    let is_new = |entry: &Entry| matches!(entry, Entry::Limited(_) | Entry::RanOver(_));
     serde_json::to_vec(&RowOut {
-        v: VERSION,
+        v: if entries.iter().any(is_new) {
+            VERSION
+        } else {
+            PLAIN_VERSION
+        },
         at: at.as_unix_ms(),
         e: entries,
     })
@@ -655,7 +670,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Timestamp, Vec<Entry>), JournalError> {
     // Rows of this release are read in one pass.
     let is_known = bytes
         .strip_prefix(b"{\"v\":")
-        .is_some_and(|rest| matches!(rest, [b'1'..=b'3', b',', ..]));
+        .is_some_and(|rest| matches!(rest, [b'1'..=b'4', b',', ..]));
     if !is_known {
         let RowVersion { v } = serde_json::from_slice(bytes).map_err(damaged)?;
         if v > VERSION {

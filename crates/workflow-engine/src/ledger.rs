@@ -187,6 +187,8 @@ impl Ledger {
             | Entry::Slept(_)
             | Entry::Woke(_)
             | Entry::Forked(_)
+            | Entry::Limited(_)
+            | Entry::RanOver(_)
             | Entry::Caught(_)
             | Entry::FailureTaken(_)
             | Entry::Stopped(_)

@@ -58,8 +58,8 @@ pub use id::{
 pub use journal::{
     Abandoned, Answered, Arrived, Attempt, AttemptOutcome, Awaited, Awaits, BranchSide, BranchTaken, CancelAsked,
     Caught, Compensated, Compensating, Decided, EffectEnd, Ending, Entry, Exchanges, FailureTaken, Finished, Forked,
-    Intent, Issued, Item, ItemsTaken, JournalError, Outgrown, PassedOver, Paused, Postponed, ReadSkipped, Resumed,
-    SetDone, Skipped, Slept, StepFailed, StopStatus, Stopped, Target, TimedOut, UnknownEffect,
+    Intent, Issued, Item, ItemsTaken, JournalError, Limited, Outgrown, PassedOver, Paused, Postponed, RanOver,
+    ReadSkipped, Resumed, SetDone, Skipped, Slept, StepFailed, StopStatus, Stopped, Target, TimedOut, UnknownEffect,
     VERSION as JOURNAL_VERSION, Verdict, Woke, decode, encode,
 };
 pub use ledger::{EffectRecord, EffectState, Ledger};

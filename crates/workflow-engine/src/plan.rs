@@ -87,6 +87,8 @@ pub(crate) struct Node {
     pub(crate) when: Option<Expression>,
     /// Whether the run goes on when it failed, whatever the reason: with the steps of `on_error`, if there are any.
     pub(crate) continues: bool,
+    /// How long the steps in it may take.
+    pub(crate) limit: Option<Duration>,
     pub(crate) task: Task,
     /// The blocks inside it, those of a loop not included.
     pub(crate) blocks: Vec<Block>,
@@ -424,6 +426,7 @@ impl Builder<'_> {
                 slot: *slots,
                 when: step.when.clone(),
                 continues: !matches!(step.on_error, OnError::Fail),
+                limit: step.limit,
                 // Steps inside are numbered after this one, so what it does can only be said when they are known.
                 task: Task::Stop {
                     status: StopStatus::Failed,

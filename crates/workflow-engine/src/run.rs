@@ -9,6 +9,7 @@ mod failure;
 mod fold;
 mod fork;
 mod guard;
+mod limit;
 mod restart;
 mod retry;
 mod scope;

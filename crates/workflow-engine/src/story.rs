@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use crate::command::CallId;
-use crate::definition::Choice;
+use crate::definition::{Choice, Join};
 use crate::document::Document;
 use crate::effect::EffectKey;
-use crate::journal::{AttemptOutcome, Awaits, Decided, EffectEnd, Entry, Target, Verdict};
+use crate::journal::{AttemptOutcome, Awaits, Decided, EffectEnd, Entry, RanOver, Target, Verdict};
 use crate::ledger::{EffectState, Ledger};
 use crate::plan::{By, CATCH, Node, NodeId, OWN, Plan, Program, Task};
 use crate::result::{Exchange, Origin};
@@ -118,6 +118,8 @@ pub fn story(plan: Option<&Plan>, journals: &[(i32, Timestamp, Vec<Entry>)]) -> 
         by_path: BTreeMap::new(),
         calls: BTreeMap::new(),
         handled: BTreeSet::new(),
+        limits: BTreeMap::new(),
+        over: BTreeSet::new(),
     };
     let mut ended = None;
     for (_, at, entries) in journals {
@@ -139,6 +141,10 @@ struct Teller<'a> {
     calls: BTreeMap<CallId, String>,
     /// Paths of failures that something took care of, or with a dot at the end what such paths begin with.
     handled: BTreeSet<String>,
+    /// Until when the steps in these may go on.
+    limits: BTreeMap<String, Timestamp>,
+    /// Steps that failed because the steps in them took too long.
+    over: BTreeSet<String>,
 }
 
 fn path_of(of: &Target) -> String {
@@ -343,6 +349,10 @@ impl<'a> Teller<'a> {
             Entry::Forked(forked) => {
                 self.through(&step_of(&forked.step), "parallel", "succeeded", at);
             }
+            Entry::Limited(limited) => {
+                self.limits.insert(limited.step.to_string(), limited.until);
+            }
+            Entry::RanOver(over) => self.ran_over(over, at),
             Entry::Caught(crate::journal::Caught { step, part: Some(part) }) => {
                 let (branch, item) = (format!("{step}.{part}."), format!("{step}[{part}]."));
                 self.handled.extend([branch, item]);
@@ -353,7 +363,7 @@ impl<'a> Teller<'a> {
                     self.handled.insert(format!("{}.try.", caught.step));
                 }
                 let step = self.through(&step_of(&caught.step), "try", "succeeded", at);
-                step.note = Some("a failure was caught".to_owned());
+                step.note.get_or_insert_with(|| "a failure was caught".to_owned());
             }
             Entry::Slept(slept) => {
                 let step = self.step(&step_of(&slept.step), "sleep", at);
@@ -489,6 +499,20 @@ impl<'a> Teller<'a> {
         }
     }
 
+    fn ran_over(&mut self, over: &RanOver, at: Timestamp) {
+        let limit = crate::duration::print(over.limit);
+        let of = Target::Step(std::sync::Arc::clone(&over.step));
+        self.through(&of, "try", "failed", at).note = Some(format!("its steps took longer than {limit}"));
+        let goes_on = self.node(&over.step).is_some_and(|node| match &node.task {
+            Task::ForEach(each) => each.collects,
+            Task::Parallel(join) => *join == Join::Collect,
+            _ => node.has_block(CATCH),
+        });
+        if !goes_on {
+            self.over.insert(over.step.to_string());
+        }
+    }
+
     /// Steps with steps inside are as far as these are; what is open when a run ended was given up.
     fn finish(&mut self, ended: Option<Timestamp>) {
         if let Some(at) = ended {
@@ -516,7 +540,11 @@ impl<'a> Teller<'a> {
                     }
                 }
             }
-            let worst = WORST_FIRST.get(worst).copied();
+            let worst = match WORST_FIRST.get(worst).copied() {
+                None | Some("canceled") if self.over.contains(&outer.path) => Some("failed"),
+                worst => worst,
+            };
+            let until = self.limits.get(&outer.path).copied();
             let Some(outer) = self.steps.get_mut(position) else {
                 continue;
             };
@@ -525,6 +553,8 @@ impl<'a> Teller<'a> {
                 outer.status = if worst == "waiting" { "running" } else { worst };
                 if outer.status == "running" {
                     outer.finished_at = None;
+                    let limit = || until.map(|until| format!("its steps have until {until}"));
+                    outer.note = outer.note.take().or_else(limit);
                 }
             }
         }

@@ -167,14 +167,14 @@ impl Writing<'_> {
                 let concurrency = 1 + self.chance.below(3);
                 let on_error = *self.chance.pick(&["fail", "collect"]);
                 let steps = self.steps(depth + 1, within);
-                json!({ "id": id, "for_each": "{{ event.data.items }}", "key": "{{ item }}", "concurrency": concurrency, "on_error": on_error, "do": steps })
+                self.limited(json!({ "id": id, "for_each": "{{ event.data.items }}", "key": "{{ item }}", "concurrency": concurrency, "on_error": on_error, "do": steps }))
             }
             11 => {
                 let id = self.id();
                 let within = Inside { apart: true, ..inside };
                 let join = *self.chance.pick(&["all", "all", "any", "first"]);
                 let (left, right) = (self.steps(depth + 1, within), self.steps(depth + 1, within));
-                json!({ "id": id, "parallel": { "left": left, "right": right }, "join": join })
+                self.limited(json!({ "id": id, "parallel": { "left": left, "right": right }, "join": join }))
             }
             _ => self.guarded(depth, inside),
         }
@@ -195,6 +195,14 @@ impl Writing<'_> {
         let mut step = json!({ "id": id, "try": tried, "catch": caught });
         if self.chance.percent(30) {
             step["finally"] = json!(self.steps(depth + 1, inside));
+        }
+        self.limited(step)
+    }
+
+    /// The same step, perhaps with a time limit.
+    fn limited(&mut self, mut step: Value) -> Value {
+        if self.chance.percent(25) {
+            step["timeout"] = json!(*self.chance.pick(&["5s", "40s", "15m", "6h"]));
         }
         step
     }

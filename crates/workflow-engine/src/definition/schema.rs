@@ -42,6 +42,10 @@ fn document() -> Value {
                 "description": "What follows when the step failed for good; steps see `error`.",
             },
             "undo": { "$ref": "#/$defs/steps", "description": "What undoes the step; done by a `compensate` after it was done." },
+            "limit": {
+                "$ref": "#/$defs/span",
+                "description": "How long its steps may take together; then it fails with `step_timeout`.",
+            },
             "on_timeout": { "$ref": "#/$defs/steps", "description": "Done when it waited in vain; sees `error`." },
             "step": any_step(),
         },
@@ -171,6 +175,7 @@ fn any_step() -> Value {
                 "key": { "$ref": "#/$defs/expression", "description": "What tells an item from the others; its content by default." },
                 "concurrency": { "type": "integer", "minimum": 1, "maximum": MAX_CONCURRENCY, "default": 1 },
                 "on_error": { "enum": ["fail", "collect"], "default": "fail", "description": "`collect`: a failed item leaves the others alone." },
+                "timeout": { "$ref": "#/$defs/limit" },
                 "do": { "$ref": "#/$defs/steps" },
             }), &["for_each", "do"]),
             step("parallel", json!({
@@ -184,6 +189,7 @@ fn any_step() -> Value {
                 },
                 "join": { "enum": ["all", "any", "first"], "default": "all", "description": "When the step is through: all branches are, one has succeeded, one is through." },
                 "on_error": { "enum": ["fail", "collect"], "default": "fail", "description": "`collect`: a failed branch leaves the others alone." },
+                "timeout": { "$ref": "#/$defs/limit" },
             }), &["parallel"]),
             step("sleep", json!({
                 "sleep": {
@@ -280,6 +286,7 @@ fn any_step() -> Value {
             }), &["respond"]),
             step("try", json!({
                 "try": { "$ref": "#/$defs/steps" },
+                "timeout": { "$ref": "#/$defs/limit" },
                 "catch": { "$ref": "#/$defs/steps", "description": "When a step of `try` failed; sees `error`." },
                 "finally": { "$ref": "#/$defs/steps", "description": "In any case." },
             }), &["try"]),

@@ -36,9 +36,19 @@ const KINDS: [(&str, &[&str]); 15] = [
     ("set", &["id", "when", "set", "on_error"]),
     (
         "for_each",
-        &["id", "when", "for_each", "as", "key", "concurrency", "on_error", "do"],
+        &[
+            "id",
+            "when",
+            "for_each",
+            "as",
+            "key",
+            "concurrency",
+            "timeout",
+            "on_error",
+            "do",
+        ],
     ),
-    ("parallel", &["id", "when", "parallel", "join", "on_error"]),
+    ("parallel", &["id", "when", "parallel", "join", "timeout", "on_error"]),
     ("sleep", &["id", "when", "sleep", "on_error"]),
     (
         "wait_for",
@@ -72,7 +82,7 @@ const KINDS: [(&str, &[&str]); 15] = [
     ),
     ("emit", &["id", "when", "emit", "on_error", "undo"]),
     ("respond", &["id", "when", "respond", "on_error"]),
-    ("try", &["id", "when", "try", "catch", "finally"]),
+    ("try", &["id", "when", "try", "timeout", "catch", "finally"]),
     ("compensate", &["id", "when", "compensate", "on_error"]),
     ("stop", &["id", "when", "stop"]),
 ];
@@ -179,6 +189,11 @@ impl<'p> Steps<'p> {
             }
             None => OnError::Fail,
         };
+        let is_limited = matches!(kind, "for_each" | "parallel" | "try");
+        let limit = match is_limited {
+            true => fields.span("timeout", MAX_WORKFLOW_TIMEOUT, self.problems),
+            false => None,
+        };
         let mut handler = |key: &str| {
             let steps = fields.get(key).filter(|_| known.contains(&key));
             steps.map(|steps| self.block(steps, &fields.at(key), depth + 1))
@@ -210,6 +225,7 @@ impl<'p> Steps<'p> {
             on_error,
             on_timeout,
             on_reject,
+            limit,
             undo,
             action: action?,
         })

@@ -56,6 +56,7 @@ pub fn decide(
     {
         walk.push(Entry::TimedOut(TimedOut { limit }));
     }
+    walk.run_over();
     walk.advance();
     while walk.run.ending.is_some() && walk.wind_down() {
         // What is to be done about a failure begins.

@@ -64,6 +64,7 @@ impl RunState {
                 });
                 match self.place(path) {
                     Some(place) => {
+                        self.forget_limit(&place);
                         self.put_slot(&place, |_| Slot::Closed(closed));
                         self.raise(place, failure);
                     }
@@ -114,7 +115,7 @@ impl RunState {
     }
 
     /// Takes a failure from the step at `place` outwards.
-    fn raise(&mut self, place: Place, failure: Failure) {
+    pub(super) fn raise(&mut self, place: Place, failure: Failure) {
         let Some(way) = self.outwards(&place).find(|(outer, via)| self.holds(outer, *via)) else {
             self.ending.get_or_insert_with(|| failure.ending());
             return;
@@ -148,7 +149,7 @@ impl RunState {
     }
 
     /// The step at `place` takes a failure in one of its blocks. The first failure counts.
-    fn catch(&mut self, place: &Place, block: usize, failure: Failure) {
+    pub(super) fn catch(&mut self, place: &Place, block: usize, failure: Failure) {
         match self.slot(place) {
             Some(Slot::Guard(guard)) if !guard.settling => {
                 let settling = Guard {
@@ -165,7 +166,7 @@ impl RunState {
         }
     }
 
-    fn set_item_settling(&mut self, place: &Place, item: usize, failure: Failure) {
+    pub(super) fn set_item_settling(&mut self, place: &Place, item: usize, failure: Failure) {
         let slot = self.program.0.nodes.get(place.node).map(|node| node.slot);
         let frame = slot.and_then(|slot| self.frame_mut(place)?.slots.get_mut(slot));
         if let Some(Slot::Loop(state)) = frame
@@ -205,6 +206,9 @@ impl RunState {
         let mut sleeps = std::mem::take(&mut self.sleeps);
         sleeps.retain(|(_, asleep)| !self.path(asleep).starts_with(&inside));
         self.sleeps = sleeps;
+        let mut limits = std::mem::take(&mut self.limits);
+        limits.retain(|(_, bounded)| !self.path(bounded).starts_with(&inside));
+        self.limits = limits;
         self.waits.retain(|path, _| !path.starts_with(&inside));
         match slot {
             Some(Slot::Guard(guard)) => self.leave_block(&place, &guard),
@@ -244,6 +248,7 @@ impl RunState {
             .nodes
             .get(place.node)
             .is_some_and(|node| node.has_block(CATCH));
+        self.forget_limit(place);
         let block = if guard.block == TRY && has_catch {
             CATCH
         } else {
@@ -275,6 +280,7 @@ impl RunState {
                     output: Some(output),
                     ..Guard::new(FINALLY)
                 };
+                self.forget_limit(&place);
                 self.put_slot(&place, |_| Slot::Guard(Arc::new(next)));
             }
             Some(Slot::Guard(guard)) if block == FINALLY => match guard.failure.clone() {

@@ -91,11 +91,14 @@ impl RunState {
                 Some(place) => self.begin_fork(&place),
                 None => self.note_foreign(&Target::Step(Arc::clone(&forked.step))),
             },
+            Entry::Limited(limited) => self.fold_limited(limited),
+            Entry::RanOver(over) => self.fold_ran_over(over),
             Entry::Caught(caught) => self.fold_caught(caught),
             Entry::FailureTaken(taken) => {
                 self.failed = Some(taken.ending.clone());
                 self.ending = None;
                 self.sleeps.clear();
+                self.limits.clear();
                 self.waits.clear();
             }
             Entry::Stopped(stopped) => {
@@ -125,7 +128,9 @@ impl RunState {
             }
             Entry::Resumed(resumed) => {
                 if let Some(since) = self.paused.take() {
-                    self.paused_for = self.paused_for.saturating_add(resumed.at.since(since));
+                    let stood = resumed.at.since(since);
+                    self.paused_for = self.paused_for.saturating_add(stood);
+                    self.put_limits_off(stood);
                 }
             }
             Entry::StepFailed(failed) if failed.continued => {
@@ -166,6 +171,7 @@ impl RunState {
             Entry::Finished(finished) => {
                 self.calls.clear();
                 self.sleeps.clear();
+                self.limits.clear();
                 self.waits.clear();
                 self.paused = None;
                 self.finished = Some(finished.ending.clone());
@@ -438,6 +444,7 @@ impl RunState {
     /// Closes a step, and what is through with it.
     pub(super) fn close(&mut self, place: Place, closed: Closed) {
         let output = closed.output.clone();
+        self.forget_limit(&place);
         self.note_undoable(&place, closed.verdict);
         let closed = self.keep_items(&place, closed);
         self.put_slot(&place, |_| Slot::Closed(Arc::new(closed)));
@@ -535,7 +542,8 @@ impl RunState {
         if self.paused.is_some() && self.ending.is_none() {
             return None;
         }
-        self.calls.values().filter_map(wait).chain(self.first_wake()).min()
+        let timers = self.first_wake().into_iter().chain(self.first_limit());
+        self.calls.values().filter_map(wait).chain(timers).min()
     }
 }
 

@@ -11,7 +11,7 @@ use super::state::{Branch, RunHead, RunState, Slot, Verdict};
 use crate::command::CallId;
 use crate::definition::Join;
 use crate::event::Event;
-use crate::journal::{AttemptOutcome, BranchSide, Entry, Target};
+use crate::journal::{AttemptOutcome, BranchSide, Entry, Limited, Target};
 use crate::plan::{Block, NodeId, Parent, Plan, Program, TRY, Task};
 
 /// What a run takes over from another one.
@@ -94,18 +94,27 @@ pub fn restart(
     let mut restart = Restart::default();
     let mut seen = BTreeSet::new();
     let undone = undone(program, &way, recorded);
+    let over = way.ran_over(recorded);
     let mut calls: BTreeMap<CallId, Target> = BTreeMap::new();
     for entry in recorded {
         let Some((subject, part)) = subject(entry, &mut calls) else {
             continue;
         };
+        let mut around = None;
         let whole = match &subject {
             Target::Read(name) if settled_read(recorded, name) && run.has_read(name) => format!("hydrate.{name}"),
             Target::Read(_) => continue,
             Target::Step(path) => match way.place(program, path, part) {
                 Where::Before(step) => step,
-                Where::Opens(step) if opens(entry) => step,
-                Where::Beside { level, part } if before.is_part_through(&way, level, &part) => path.to_string(),
+                Where::Opens(step) if opens(entry) => {
+                    around = Some(Arc::clone(path));
+                    step
+                }
+                Where::Beside { level, part }
+                    if !over.contains(&level) && before.is_part_through(&way, level, &part) =>
+                {
+                    path.to_string()
+                }
                 Where::Opens(_) | Where::Beside { .. } | Where::After => continue,
             },
         };
@@ -125,6 +134,11 @@ pub fn restart(
             return Err(RestartError::NotThrough { step: whole });
         }
         restart.entries.push(entry.clone());
+        // Its time begins anew with the run.
+        if let Some(limited) = around.and_then(|step| run.limited(step)) {
+            run.fold(&limited);
+            restart.entries.push(limited);
+        }
         let is_ancestor = way.levels.iter().any(|level| level.path == whole);
         if !is_ancestor && seen.insert(whole.clone()) {
             restart.steps.push(whole);
@@ -159,6 +173,8 @@ fn subject<'e>(entry: &'e Entry, calls: &mut BTreeMap<CallId, Target>) -> Option
         Entry::Slept(slept) => step(&slept.step),
         Entry::Woke(woke) => step(&woke.step),
         Entry::Forked(forked) => step(&forked.step),
+        Entry::Limited(limited) => step(&limited.step),
+        Entry::RanOver(over) => step(&over.step),
         Entry::Caught(caught) => Some((Target::Step(Arc::clone(&caught.step)), caught.part.as_ref())),
         Entry::Awaited(awaited) => step(&awaited.step),
         Entry::Arrived(arrived) => step(&arrived.step),
@@ -368,6 +384,22 @@ impl<'p> Way<'p> {
         Where::After
     }
 
+    /// The levels that ran over their time: which of their parts ended by that is not told apart, so none is taken over.
+    fn ran_over(&self, recorded: &[Entry]) -> BTreeSet<usize> {
+        let over: BTreeSet<&str> = recorded
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::RanOver(over) => Some(&*over.step),
+                _ => None,
+            })
+            .collect();
+        let levels = self.levels.iter().enumerate();
+        levels
+            .filter(|(_, level)| over.contains(level.path.as_str()))
+            .map(|(number, _)| number)
+            .collect()
+    }
+
     /// Whether the run has come to the step: everything before it is through, everything around it was entered.
     fn reached(&self, program: &Program, run: &RunState) -> Result<(), RestartError> {
         for level in &self.levels {
@@ -409,6 +441,15 @@ impl<'p> Way<'p> {
 impl RunState {
     fn slot_of(&self, path: &str) -> Option<&Slot> {
         self.slot(&self.place(path)?)
+    }
+
+    /// The entry that has the time of this step begin now, if it has a limit and is not through.
+    fn limited(&self, step: Arc<str>) -> Option<Entry> {
+        let place = self.place(&step)?;
+        let limit = self.program.0.nodes.get(place.node)?.limit?;
+        let is_open = !matches!(self.slot(&place)?, Slot::Closed(_));
+        let until = self.head.started_at.plus(limit);
+        is_open.then_some(Entry::Limited(Limited { step, until }))
     }
 
     fn has_read(&self, name: &str) -> bool {

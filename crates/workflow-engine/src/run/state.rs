@@ -73,6 +73,8 @@ pub struct RunState {
     pub(super) size: (usize, usize),
     /// The steps that sleep or wait, and until when.
     pub(super) sleeps: BTreeSet<(Timestamp, Place)>,
+    /// The steps with steps inside that may take only so long, and until when.
+    pub(super) limits: BTreeSet<(Timestamp, Place)>,
     /// The steps that wait for something from outside, by their paths.
     pub(super) waits: BTreeMap<Arc<str>, Place>,
     /// The events that steps have waited for and got.
@@ -345,6 +347,7 @@ impl RunState {
             next_call: 0,
             size: (0, 0),
             sleeps: BTreeSet::new(),
+            limits: BTreeSet::new(),
             waits: BTreeMap::new(),
             taken: BTreeSet::new(),
             undoable: Vec::new(),

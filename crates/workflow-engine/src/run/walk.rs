@@ -331,7 +331,10 @@ impl<'a> Walk<'a> {
             },
         };
         match entry {
-            Ok(entry) => self.push(entry),
+            Ok(entry) => {
+                self.push(entry);
+                self.limit(place, node);
+            }
             Err(fault) => self.fail(Target::Step(path), fault),
         }
     }

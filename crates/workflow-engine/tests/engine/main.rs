@@ -14,6 +14,7 @@ mod failures;
 mod flow;
 mod gates;
 mod hydration;
+mod limiting;
 mod limits;
 mod own;
 mod parallel;

@@ -153,8 +153,10 @@ steps:
       - id: each
         for_each: "{{ event.data.lines }}"
         concurrency: 3
+        timeout: EACH
         do:
           - id: inner
+            timeout: INNER
             try:
               - { id: pay, call: http.request, connection: crm, with: { method: POST, line: "{{ item }}" } }
               - { id: pause, sleep: 10s }
@@ -167,6 +169,7 @@ steps:
         cases:
           5: [{ id: five, call: http.request, connection: crm, with: { method: PATCH } }]
       - id: fan
+        timeout: 3s
         parallel:
           left: [{ id: port, call: http.request, connection: crm, with: { method: POST, side: left } }, { id: rest, sleep: 5s }]
           right: [{ id: starboard, call: http.request, connection: crm, with: { method: POST, side: right } }]
@@ -174,6 +177,7 @@ steps:
       - id: some
         for_each: "{{ event.data.lines }}"
         on_error: collect
+        timeout: 6s
         concurrency: 2
         do: [{ id: send, call: http.request, connection: crm, with: { method: POST, to: "{{ item }}" } }]
     catch:
@@ -224,8 +228,10 @@ proptest! {
         class in class(),
         fates in prop::collection::vec(fate(), 0..40),
         join in prop_oneof![Just("all"), Just("any"), Just("first")],
+        inner in prop_oneof![Just("5s"), Just("12s"), Just("1d")],
+        each in prop_oneof![Just("8s"), Just("30s"), Just("90d")],
     ) {
-        let workflow = HANDLED.replace("JOIN", join);
+        let workflow = HANDLED.replace("JOIN", join).replace("INNER", inner).replace("EACH", each);
         let (driver, provider) = run_in(&workflow, class, &fates, &["a", "skip", "b", "c"]);
         prop_assert_eq!(invariants::journal(&driver.entries()), []);
         prop_assert_eq!(&folded(&driver), &driver.run);

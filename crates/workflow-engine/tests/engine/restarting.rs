@@ -289,3 +289,57 @@ fn an_unknown_effect_is_not_taken_over() {
     restart.entries.iter().for_each(|entry| run.fold(entry));
     assert_eq!(run.status(), Status::Running);
 }
+
+const LIMITED: &str = r#"
+  - id: each
+    for_each: "{{ event.data.l }}"
+    key: "{{ item }}"
+    concurrency: 2
+    timeout: 2h
+    on_error: collect
+    do:
+      - { id: first, call: http.request, connection: crm, with: { method: POST, item: "{{ item }}" } }
+      - { id: pause, sleep: 3h }
+  - { id: end, call: http.request, connection: crm, with: { method: POST, each: "{{ steps.each }}" } }
+"#;
+
+#[test]
+fn the_time_of_a_step_begins_anew_in_a_run_that_begins_in_it() {
+    let data = json!({ "l": ["a", "b", "c"] });
+    let mut driver = Driver::new(plan(LIMITED), EffectClass::Blind, data.clone());
+    driver.start();
+    driver.done(json!({ "id": 1 }));
+    driver.done(json!({ "id": 2 }));
+    driver.due();
+    driver.fail(failure("invalid", Some(400), Sent::Never, false));
+    assert_eq!(driver.code(), "invalid");
+    let entries = driver.entries();
+
+    // Behind it, it is taken over with what it gave when its time was over.
+    let restart_at_end = taken(&plan(LIMITED), &plan(LIMITED), &entries, &data, "end").unwrap();
+    let after = begun(plan(LIMITED), EffectClass::Blind, &entries, &restart_at_end, &data);
+    assert_eq!(asked(&after), ["end"]);
+
+    // Inside of it, nothing that its end has cut off stays so: it has its time again, and other items theirs.
+    let restart_inside = taken(&plan(LIMITED), &plan(LIMITED), &entries, &data, "each[a].first").unwrap();
+    let mut inside = begun(plan(LIMITED), EffectClass::Blind, &entries, &restart_inside, &data);
+    assert_eq!(
+        asked(&inside),
+        Vec::<String>::new(),
+        "what was done is answered by the ledger"
+    );
+    assert_eq!(
+        inside.last.due,
+        Some(START.plus(seconds(7200))),
+        "counted from the start of the run"
+    );
+    inside.crash();
+    inside.due();
+    let told = story(Some(&inside.plan), &inside.rows);
+    let of = |path: &str| told.iter().find(|step| step.path == path).map(|step| step.status);
+    assert_eq!(
+        (of("each[a].first"), of("each[b].first")),
+        (Some("answered"), Some("answered"))
+    );
+    assert_eq!(asked(&inside), ["end"]);
+}
