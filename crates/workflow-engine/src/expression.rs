@@ -4,6 +4,7 @@
 //! sees the values that it names, never a context with everything in it. An expression that is a plain path is not
 //! compiled at all: it is a pointer into a document. Nothing here can loop without fuel, reach a secret, or write.
 
+mod absent;
 mod product;
 mod render;
 mod scan;
@@ -67,12 +68,21 @@ enum Kind {
 
 /// An expression that failed on the values it was given.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{expression}`: {reason}")]
+#[error("`{expression}`{}: {reason}", at(pointer))]
 pub struct ExpressionError {
+    /// JSON pointer to where it stands in its document; empty when it stands in several places.
+    pub pointer: String,
     /// The expression, without its braces.
     pub expression: String,
     /// What went wrong, for people.
     pub reason: String,
+}
+
+fn at(pointer: &str) -> String {
+    match pointer {
+        "" => String::new(),
+        pointer => format!(" at {pointer}"),
+    }
 }
 
 impl fmt::Debug for Expression {
@@ -143,6 +153,7 @@ impl Expression {
 
     fn error(&self, reason: impl Into<String>) -> ExpressionError {
         ExpressionError {
+            pointer: self.pointer.to_string(),
             expression: self.source.to_string(),
             reason: reason.into(),
         }
@@ -167,7 +178,10 @@ impl Expression {
     /// When something it names is not there, or it fails, or it runs out of fuel.
     pub(crate) fn find<'s>(&self, scope: &'s dyn Scope) -> Result<Found<'s>, ExpressionError> {
         match self.evaluate(scope)? {
-            Found::Missing => Err(self.error(scan::missing(&self.source))),
+            Found::Missing => {
+                let why = self.uses.first().map(|path| absent::absent(path, scope));
+                Err(self.error(why.unwrap_or_default()))
+            }
             found => Ok(found),
         }
     }

@@ -18,7 +18,7 @@ pub use self::gate::Gate;
 use crate::correlation;
 use crate::definition::{FlowControl, MAX_PRIORITY, OnBlock, Priority};
 use crate::event::Event;
-use crate::expression::{ExpressionError, Template};
+use crate::expression::{Expression, ExpressionError, Template};
 use crate::id::WorkflowId;
 use crate::plan::TriggerScope;
 use crate::run::TriggerNames;
@@ -277,6 +277,7 @@ impl FlowControl {
                 // Beyond the bounds it counts as the bound: an event must not fail for being too urgent.
                 let bound = f64::from(MAX_PRIORITY);
                 let number = value.as_f64().ok_or_else(|| ExpressionError {
+                    pointer: expression.pointer().to_owned(),
                     expression: expression.source().to_owned(),
                     reason: format!("a priority is a number, not {value}"),
                 })?;
@@ -296,6 +297,12 @@ fn key_text(key: &Template, names: &TriggerNames<'_>) -> Result<String, Expressi
     let rendered = key.render(names)?;
     let text = correlation::text(rendered.value()).filter(|text| !text.is_empty());
     text.ok_or_else(|| ExpressionError {
+        pointer: key
+            .expressions()
+            .next()
+            .map(Expression::pointer)
+            .unwrap_or_default()
+            .to_owned(),
         expression: key
             .expressions()
             .map(|expression| expression.source().to_owned())

@@ -49,11 +49,6 @@ pub(super) struct Scan {
     pub(super) rewritten: Option<String>,
 }
 
-/// Why a path that leads nowhere fails.
-pub(super) fn missing(path: &str) -> String {
-    format!("{path} is not there; if that can happen, say what to use instead with `| default(…)`")
-}
-
 /// The name of the slot with this number.
 pub(super) fn slot(number: usize) -> String {
     format!("slot{number}")

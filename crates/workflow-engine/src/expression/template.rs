@@ -207,6 +207,7 @@ impl Template {
             }
         }
         Document::from_own_text(out).map_err(|error| ExpressionError {
+            pointer: String::new(),
             expression: "{{ … }}".to_owned(),
             reason: format!("the values do not make one JSON document: {error}"),
         })

@@ -7,7 +7,8 @@ use minijinja::value::{Enumerator, Object};
 use minijinja::{Error, ErrorKind};
 use serde_json::{Map, Value};
 
-use super::scan::{Use, missing};
+use super::absent::absent;
+use super::scan::Use;
 use super::{FUEL_PER_EVALUATION, MAX_OUTPUT_BYTES, MAX_READ_BYTES, Scope};
 
 /// The values of the slots of one evaluation.
@@ -45,7 +46,7 @@ pub(super) fn evaluate(
     let mut slot = |used: &Use| match scope.find(&used.root, &used.parts) {
         super::Found::Missing if used.guarded => minijinja::Value::UNDEFINED,
         // Only an expression that really reads the slot fails: the other side of an `if` may be missing.
-        super::Found::Missing => Error::new(ErrorKind::UndefinedError, missing(&used.text())).into(),
+        super::Found::Missing => Error::new(ErrorKind::UndefinedError, used.text()).into(),
         found => {
             read_bytes = read_bytes.saturating_add(found.json_bytes());
             match read_bytes > MAX_READ_BYTES {
@@ -60,14 +61,26 @@ pub(super) fn evaluate(
             "reads {read_bytes} bytes; one evaluation may read {MAX_READ_BYTES}"
         ));
     }
-    let result = compiled
-        .eval(minijinja::Value::from_object(slots))
-        .map_err(|error| explain(&error))?;
+    let result =
+        compiled
+            .eval(minijinja::Value::from_object(slots))
+            .map_err(|error| match absent_use(&error, uses, scope) {
+                Some(used) => absent(used, scope),
+                None => explain(&error),
+            })?;
     if result.is_undefined() {
         return Err("leads to something that is not there; say what to use instead with `| default(…)`".to_owned());
     }
     let value = to_json(&result)?;
     Ok(value)
+}
+
+/// The path that was read and is not there, if that is what failed.
+fn absent_use<'u>(error: &Error, uses: &'u [Use], scope: &dyn Scope) -> Option<&'u Use> {
+    let path = error.detail().filter(|_| error.kind() == ErrorKind::UndefinedError)?;
+    let is_it =
+        |used: &&Use| used.text() == path && matches!(scope.find(&used.root, &used.parts), super::Found::Missing);
+    uses.iter().find(is_it)
 }
 
 fn explain(error: &Error) -> String {

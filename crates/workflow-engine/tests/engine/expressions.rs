@@ -389,3 +389,40 @@ fn a_document_as_large_as_an_output_may_be_can_be_printed() {
     let value = evaluate("{{ event.data.rows | tojson | length }}", json!({ "rows": rows })).unwrap();
     assert!(value.as_u64().unwrap() > 900_000, "{value}");
 }
+
+#[test]
+fn a_path_that_leads_nowhere_says_how_far_it_leads_and_what_is_there() {
+    let data = json!({
+        "customer": { "email": "a@b.test", "id": 7, "name": "x".repeat(300) },
+        "lines": [1, 2], "note": null, "nothing": {},
+        "wide": (0..40).map(|n| (format!("key_{n:02}"), json!(n))).collect::<serde_json::Map<_, _>>(),
+    });
+    let told = |text: &str| evaluate(text, data.clone()).unwrap_err();
+    let hint = "if that can happen, say what to use instead with `| default(…)`";
+    assert_eq!(
+        told("{{ event.data.customer.emial }}"),
+        format!(
+            "`event.data.customer.emial` at /steps/0/set/v: event.data.customer.emial is not there: \
+             `event.data.customer` has email, id, name (did you mean `email`, which is \"a@b.test\"?); {hint}"
+        )
+    );
+    // The same of a path inside of a larger expression, and only of the one that was read.
+    let inside = told("{{ event.data.gone.x if false else event.data.customer.emial | upper }}");
+    assert!(inside.contains("(did you mean `email`, which is"), "{inside}");
+    for (text, expected) in [
+        ("{{ event.data.note.text }}", "`event.data.note` is null;"),
+        ("{{ event.data.customer.id.x }}", "`event.data.customer.id` is 7;"),
+        ("{{ event.data.lines[2] }}", "`event.data.lines` is a list of 2;"),
+        (
+            "{{ event.data.lines.sku }}",
+            "a list of 2, whose elements are `event.data.lines[0]` and so on;",
+        ),
+        ("{{ event.data.nothing.x }}", "`event.data.nothing` is an empty object;"),
+        ("{{ event.data.wide.x }}", "key_10, key_11 and 28 more;"),
+        ("{{ event.data.customer.name.first }}", "xxx…;"),
+        ("{{ event.data.customer.nam }}", "(did you mean `name`, which is \"xxx"),
+    ] {
+        let message = told(text);
+        assert!(message.contains(expected) && message.len() < 500, "{text}: {message}");
+    }
+}

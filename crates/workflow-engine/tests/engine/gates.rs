@@ -195,15 +195,15 @@ fn what_an_event_asks_for() {
     let refused = |data, expected: &str| assert_eq!(turn_of(words, data), Err(expected.to_owned()));
     refused(
         json!({ "rank": 1 }),
-        "`event.data.id`: event.data.id is not there; if that can happen, say what to use instead with `| default(…)`",
+        "`event.data.id` at /lane/key: event.data.id is not there: `event.data` has rank; if that can happen, say what to use instead with `| default(…)`",
     );
     refused(
         json!({ "id": 1, "rank": "x" }),
-        "`event.data.rank`: a priority is a number, not \"x\"",
+        "`event.data.rank` at /priority: a priority is a number, not \"x\"",
     );
     assert_eq!(
         turn_of("lane: \"{{ event.data.id }}\"", json!({ "id": null })),
-        Err("`event.data.id`: a key is a text that is not empty, a number or a boolean".to_owned())
+        Err("`event.data.id` at /lane: a key is a text that is not empty, a number or a boolean".to_owned())
     );
 }
 

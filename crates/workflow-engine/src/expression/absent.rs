@@ -1,0 +1,79 @@
+//! Why a path leads nowhere, in the words of whoever has to mend it: how far it leads, what is there instead, and which
+//! name was probably meant.
+
+use serde_json::Value;
+
+use super::scan::Use;
+use super::{Found, Scope};
+use crate::document::PathPart;
+use crate::problem::nearest;
+
+/// How many names of members are listed.
+const MAX_NAMES: usize = 12;
+/// How many characters of a name or of the value that is there are shown.
+const MAX_SAMPLE_CHARS: usize = 80;
+
+/// What a person is told of a path that is not there.
+pub(super) fn absent(used: &Use, scope: &dyn Scope) -> String {
+    let path = used.text();
+    let hint = "if that can happen, say what to use instead with `| default(…)`";
+    let reached = (0..used.parts.len()).rev().find_map(|count| {
+        let (reached, rest) = used.parts.split_at(count);
+        match scope.find(&used.root, reached) {
+            Found::Missing => None,
+            found => Some((prefix(used, count), found.into_value(), rest.first()?)),
+        }
+    });
+    match reached {
+        Some((reached, value, next)) => format!("{path} is not there: {}; {hint}", instead(&reached, &value, next)),
+        None => format!("{path} is not there; {hint}"),
+    }
+}
+
+fn prefix(used: &Use, count: usize) -> String {
+    let parts = used.parts.iter().take(count).cloned().collect();
+    let (root, guarded) = (used.root.clone(), used.guarded);
+    Use { root, parts, guarded }.text()
+}
+
+/// What is there where the path stops.
+fn instead(reached: &str, value: &Value, next: &PathPart) -> String {
+    match (value, next) {
+        (Value::Object(map), _) if map.is_empty() => format!("`{reached}` is an empty object"),
+        (Value::Object(map), next) => {
+            let meant = match next {
+                PathPart::Key(wrong) => nearest(wrong, map.keys().map(String::as_str)),
+                PathPart::Index(_) => None,
+            };
+            let names: Vec<String> = map.keys().take(MAX_NAMES).map(|name| cut(name)).collect();
+            let more = match map.len().saturating_sub(MAX_NAMES) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let known = format!("`{reached}` has {}{more}", names.join(", "));
+            match meant {
+                Some(meant) => {
+                    let sample = map.get(meant).map(Value::to_string).unwrap_or_default();
+                    format!("{known} (did you mean `{}`, which is {}?)", cut(meant), cut(&sample))
+                }
+                None => known,
+            }
+        }
+        (Value::Array(list), PathPart::Index(_)) => format!("`{reached}` is a list of {}", list.len()),
+        (Value::Array(list), PathPart::Key(_)) => {
+            format!(
+                "`{reached}` is a list of {}, whose elements are `{reached}[0]` and so on",
+                list.len()
+            )
+        }
+        (value, _) => format!("`{reached}` is {}", cut(&value.to_string())),
+    }
+}
+
+/// The text, or its beginning.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(MAX_SAMPLE_CHARS) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
