@@ -388,3 +388,103 @@ fn the_published_schema_says_what_the_parser_takes() {
     }
     insta::assert_json_snapshot!("workflow_schema", schema);
 }
+
+/// Of each kind of step: a sound one, a key that is misspelt on purpose with what is meant, and a wrong value of the key
+/// that names the kind.
+const OF_EACH_KIND: [(&str, &str, &str, &str, &str); 15] = [
+    (
+        "call",
+        "call: hubspot.contacts.update, connection: hubspot",
+        "conection",
+        "connection",
+        "7",
+    ),
+    (
+        "if",
+        "if: \"{{ true }}\", then: [{ id: a, set: { b: 1 } }]",
+        "esle",
+        "else",
+        "[1]",
+    ),
+    (
+        "switch",
+        "switch: \"{{ event.id }}\", cases: { a: [{ id: a, set: { b: 1 } }] }",
+        "defualt",
+        "default",
+        "7",
+    ),
+    ("set", "set: { b: 1 }", "on_eror", "on_error", "7"),
+    (
+        "for_each",
+        "for_each: \"{{ event.data.l }}\", do: [{ id: a, set: { b: 1 } }]",
+        "concurency",
+        "concurrency",
+        "7",
+    ),
+    (
+        "parallel",
+        "parallel: { a: [{ id: a, set: { b: 1 } }] }",
+        "jion",
+        "join",
+        "[7]",
+    ),
+    ("sleep", "sleep: 5m", "on_eror", "on_error", "soon"),
+    (
+        "wait_for",
+        "wait_for: { event: stripe.charge.refunded, key: \"{{ arrived.id }}\", equals: \"{{ event.id }}\" }",
+        "timout",
+        "timeout",
+        "7",
+    ),
+    ("approve", "approve: Shall we?", "on_rejct", "on_reject", "[7]"),
+    ("run", "run: invoice", "detatch", "detach", "[7]"),
+    ("emit", "emit: { type: order.paid }", "on_eror", "on_error", "7"),
+    ("respond", "respond: { status: 201 }", "on_eror", "on_error", "7"),
+    (
+        "try",
+        "try: [{ id: a, set: { b: 1 } }], catch: [{ id: c, set: { b: 1 } }]",
+        "finaly",
+        "finally",
+        "7",
+    ),
+    ("compensate", "compensate: all", "on_eror", "on_error", "some"),
+    ("stop", "stop: { status: failed }", "whn", "when", "7"),
+];
+
+#[test]
+fn faults_of_each_kind_of_step_have_their_place_and_a_hint() {
+    for (kind, sound, misspelt, meant, wrong_value) in OF_EACH_KIND {
+        let of = |step: &str| {
+            problems(&format!(
+                "name: w\non: {{ event: stripe.payment_intent.succeeded }}\nsteps: [{{ id: s, {step} }}]"
+            ))
+        };
+        let found = of(&format!("{sound}, {misspelt}: 1"));
+        let expected = format!("/steps/0/{misspelt}: `{misspelt}` is not supported here; supported: ");
+        let hint = format!("(did you mean `{meant}`?)");
+        let is_told = |problem: &String| problem.starts_with(&expected) && problem.ends_with(&hint);
+        assert!(found.iter().any(is_told), "{kind}: {found:#?}");
+
+        let rest = sound
+            .split_once(&format!("{kind}: "))
+            .map(|(before, _)| before)
+            .unwrap_or_default();
+        let found = of(&format!("{rest}{kind}: {wrong_value}"));
+        let place = format!("/steps/0/{kind}: ");
+        assert!(
+            found.iter().any(|problem| problem.starts_with(&place)),
+            "{kind}: {found:#?}"
+        );
+
+        let mut other = kind.to_owned();
+        other.push('x');
+        let found = of(&format!("{other}: 1"));
+        assert!(
+            found
+                .iter()
+                .any(|problem| problem.starts_with("/steps/0: ")
+                    && problem.ends_with(&format!("(did you mean `{kind}`?)"))),
+            "{kind}: {found:#?}"
+        );
+    }
+}
