@@ -135,7 +135,10 @@ impl World<'_> {
             return Ok(());
         }
         let trouble = if self.calm { 0 } else { self.trouble };
-        let fate = Fate::by(&mut self.chance, trouble);
+        let fate = match self.away_until.is_some_and(|until| self.now < until) {
+            true => *self.chance.pick(&Fate::OF_ONE_AWAY),
+            false => Fate::by(&mut self.chance, trouble),
+        };
         let timeout = match &command {
             Command::Call(call) => call.timeout,
             Command::Read(read) => read.timeout,

@@ -73,7 +73,15 @@ impl World<'_> {
     }
 
     fn announce(&mut self, id: &str, kind: &str, data: Value, soon: Duration) {
-        let told = self.told.len();
+        let told = self.tell_of(id, kind, &data);
+        for _ in 0..=self.chance.below(3) {
+            let pause = self.within(soon);
+            self.after(pause, Item::Deliver(told));
+        }
+    }
+
+    /// The provider has an event to tell of.
+    pub(super) fn tell_of(&mut self, id: &str, kind: &str, data: &Value) -> usize {
         self.told.push(Told {
             id: id.to_owned(),
             kind: kind.to_owned(),
@@ -81,10 +89,7 @@ impl World<'_> {
             acknowledged: false,
             deliveries: 0,
         });
-        for _ in 0..=self.chance.below(3) {
-            let pause = self.within(soon);
-            self.after(pause, Item::Deliver(told));
-        }
+        self.told.len() - 1
     }
 
     /// An event is delivered to the process in charge.

@@ -14,6 +14,7 @@ mod item;
 mod laws;
 mod loading;
 mod order;
+mod outage;
 mod people;
 mod process;
 mod provider;

@@ -18,7 +18,7 @@ struct Member {
 }
 
 /// The runs of one workflow that have to pass its gates, in the order in which they began.
-struct Members {
+pub(super) struct Members {
     flow: Flow,
     runs: Vec<Member>,
 }
@@ -40,7 +40,7 @@ impl World<'_> {
         self.somebody_stands_for_the_merged()
     }
 
-    fn members(&mut self, name: &str, flow: Flow) -> Lawful<Members> {
+    pub(super) fn members(&mut self, name: &str, flow: Flow) -> Lawful<Members> {
         let events = self.store.events().map_err(unread)?;
         let mut keys = BTreeMap::new();
         for event in events.iter().filter(|event| event.row.source != EventSource::Workflow) {
@@ -161,7 +161,7 @@ fn by_key(members: &Members, keyed: bool) -> Vec<Vec<&Member>> {
 }
 
 /// Never more runs in progress than the limit says.
-fn limits_were_kept(members: &Members) -> Lawful {
+pub(super) fn limits_were_kept(members: &Members) -> Lawful {
     let Some(limit) = members.flow.concurrency else {
         return Ok(());
     };

@@ -66,6 +66,10 @@ pub(super) enum Fate {
 }
 
 impl Fate {
+    /// What requests meet when the provider is away.
+    pub(super) const OF_ONE_AWAY: [Self; 4] =
+        [Self::NotConnected, Self::NotConnected, Self::RequestLost, Self::TooMany];
+
     pub(super) fn by(chance: &mut Chance, trouble: u64) -> Self {
         if !chance.percent(trouble) {
             return Self::Answered;

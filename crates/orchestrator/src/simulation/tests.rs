@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use weir_storage::SyncStore;
 
+use super::outage;
 use super::rules::Broken;
 use super::world::{Broke, Lawful, Lived, live};
 
@@ -116,6 +118,23 @@ fn one_world_can_be_played_again() {
         trace,
         "a seed is one world"
     );
+}
+
+/// `WEIR_SIMULATION_EVENTS_PER_SECOND` asks for more.
+#[test]
+fn nothing_is_lost_while_the_provider_is_away_for_an_hour() {
+    let mut bed = Bed::new();
+    let rate = setting("WEIR_SIMULATION_EVENTS_PER_SECOND").unwrap_or(1);
+    let lived = outage::live(&mut bed.store, 1, u32::try_from(rate).unwrap()).unwrap();
+    println!("{lived:?}");
+    assert!(
+        lived.waiting_at_its_return > lived.events / 2,
+        "most had to wait: {lived:?}"
+    );
+    assert!(lived.processes > 5, "{lived:?}");
+    // A run tries once a minute, a process stands still for up to 90 s; then 64 at a time do more than 50 a second.
+    let longest = Duration::from_secs(60 + 90 + u64::try_from(lived.events).unwrap() / 50);
+    assert!(lived.drained_in < longest, "{lived:?}");
 }
 
 #[test]

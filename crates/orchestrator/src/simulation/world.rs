@@ -112,6 +112,10 @@ pub(super) struct World<'a> {
     pub(super) asked: u64,
     pub(super) replays_left: u32,
     pub(super) order: Order,
+    /// Until when every request is refused, lost or answered with an error.
+    pub(super) away_until: Option<Timestamp>,
+    /// What happens at most; a world that goes on longer never ends.
+    pub(super) most_happenings: u32,
     /// Nothing goes wrong any more: everything must come to its end.
     pub(super) calm: bool,
     pub(super) queue: BTreeMap<(Timestamp, u64, u64), Item>,
@@ -141,41 +145,56 @@ pub(super) fn live(store: &mut SyncStore, seed: u64, broken: Broken, traced: boo
     let mut chance = Chance::new(seed);
     store.clear().expect("the tables can be emptied");
     let workflows = definitions::all(&mut chance);
-    let snapshot = match setting::snapshot(&workflows) {
-        Ok(snapshot) => Arc::new(snapshot),
-        Err(reason) => return (broke("every random workflow is a right one", reason), String::new()),
+    let mut world = match World::new(store, chance, workflows) {
+        Ok(world) => world,
+        Err(broke) => return (Err(broke), String::new()),
     };
-    let mut world = World {
-        several: chance.percent(40),
-        trouble: *chance.pick(&[0, 10, 25, 50]),
-        crashes_left: u32::try_from(chance.below(5)).unwrap_or_default(),
-        replays_left: 3,
-        chance,
-        broken,
-        now: BEGIN,
-        store,
-        snapshot,
-        workflows,
-        provider: Provider::default(),
-        processes: Vec::new(),
-        recorders: BTreeMap::new(),
-        told: Vec::new(),
-        stays: 0,
-        decided: BTreeMap::new(),
-        asked: 0,
-        order: Order::default(),
-        calm: false,
-        queue: BTreeMap::new(),
-        queued: 0,
-        heard: None,
-        happened: 0,
-        trace: traced.then(String::new),
-    };
+    world.several = world.chance.percent(40);
+    world.trouble = *world.chance.pick(&[0, 10, 25, 50]);
+    world.crashes_left = u32::try_from(world.chance.below(5)).unwrap_or_default();
+    world.broken = broken;
+    world.trace = traced.then(String::new);
     let lived = world.run();
     (lived, world.trace.unwrap_or_default())
 }
 
-impl World<'_> {
+impl<'a> World<'a> {
+    /// A world in which nothing goes wrong yet.
+    pub(super) fn new(store: &'a mut SyncStore, chance: Chance, workflows: Vec<Written>) -> Lawful<Self> {
+        let snapshot = match setting::snapshot(&workflows) {
+            Ok(snapshot) => Arc::new(snapshot),
+            Err(reason) => return broke("every random workflow is a right one", reason),
+        };
+        Ok(Self {
+            several: false,
+            trouble: 0,
+            crashes_left: 0,
+            replays_left: 3,
+            chance,
+            broken: Broken::Nothing,
+            now: BEGIN,
+            store,
+            snapshot,
+            workflows,
+            provider: Provider::default(),
+            processes: Vec::new(),
+            recorders: BTreeMap::new(),
+            told: Vec::new(),
+            stays: 0,
+            decided: BTreeMap::new(),
+            asked: 0,
+            order: Order::default(),
+            away_until: None,
+            most_happenings: MAX_HAPPENINGS,
+            calm: false,
+            queue: BTreeMap::new(),
+            queued: 0,
+            heard: None,
+            happened: 0,
+            trace: None,
+        })
+    }
+
     fn run(&mut self) -> Lawful<Lived> {
         let documents: Vec<String> = self
             .workflows
@@ -188,22 +207,13 @@ impl World<'_> {
         self.start("node-a");
         self.plan();
         loop {
-            self.heartbeat()?;
-            let Some(((at, ..), item)) = self.queue.pop_first() else {
-                if self.calm && !self.is_anybody_kept()? {
-                    break;
-                }
-                if !self.calm {
-                    self.calm_down()?;
-                }
-                continue;
-            };
-            self.now = self.now.max(at);
-            self.happened += 1;
-            if self.happened > MAX_HAPPENINGS {
-                return broke("every run comes to its end", "too much happens");
+            self.go_on(None)?;
+            if self.calm && !self.is_anybody_kept()? {
+                break;
             }
-            self.happen(item)?;
+            if !self.calm {
+                self.calm_down()?;
+            }
         }
         self.judge()?;
         let runs = self.store.runs().map_err(|error| Broke(error.to_string()))?.len();
@@ -219,6 +229,26 @@ impl World<'_> {
             merged: self.store.merged().map_err(unread)?.len(),
             let_go: self.order.let_go.len(),
         })
+    }
+
+    /// Lets happen what is going to happen before this time, or all of it.
+    pub(super) fn go_on(&mut self, until: Option<Timestamp>) -> Lawful {
+        loop {
+            self.heartbeat()?;
+            let is_later = |((at, ..), _): &(&(Timestamp, u64, u64), &Item)| until.is_some_and(|until| *at >= until);
+            if self.queue.first_key_value().filter(|first| !is_later(first)).is_none() {
+                return Ok(());
+            }
+            let Some(((at, ..), item)) = self.queue.pop_first() else {
+                return Ok(());
+            };
+            self.now = self.now.max(at);
+            self.happened += 1;
+            if self.happened > self.most_happenings {
+                return broke("every run comes to its end", "too much happens");
+            }
+            self.happen(item)?;
+        }
     }
 
     fn happen(&mut self, item: Item) -> Lawful {
