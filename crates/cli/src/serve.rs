@@ -229,6 +229,7 @@ pub(crate) async fn open_database(config: &Config) -> anyhow::Result<(Store, Wri
                 (OpenError::Locked { .. }, _) => {
                     "stop the other process, or give this one another folder (WEIR_DATABASE_URL)"
                 }
+                (OpenError::Newer { .. }, _) => "start that release, or restore a backup from before the upgrade",
                 (OpenError::Unreachable { .. }, _) => "start PostgreSQL, or check host and port in WEIR_DATABASE_URL",
                 (OpenError::Denied { .. }, _) => "check user and password in WEIR_DATABASE_URL",
                 (OpenError::NoDatabase { .. }, _) => {

@@ -22,7 +22,8 @@ use weir_storage::{
     WriteError,
 };
 use weir_workflow_engine::{
-    Document, Event, EventRef, Ledger, RunHead, RunId, RunState, Timestamp, WorkflowId, WorkspaceId, decode,
+    Document, Event, EventRef, JournalError, Ledger, RunHead, RunId, RunState, Timestamp, WorkflowId, WorkspaceId,
+    decode,
 };
 
 /// Time between heartbeats. The lease lasts five of them.
@@ -177,6 +178,10 @@ async fn load(core: &Arc<Core>, ids: &[RunId]) -> Result<(), SnapshotError> {
                 runner::launch(core, active);
             }
             Err(SnapshotError::Read(error)) => return Err(SnapshotError::Read(error)),
+            // It goes on when this server is of that release, too.
+            Err(error @ SnapshotError::Newer { .. }) => {
+                tracing::warn!(run.id = %id, "{error}; it waits for that release")
+            }
             Err(error) => give_up(core, (workspace, workflow), id, &error.to_string()).await,
         }
     }
@@ -267,7 +272,13 @@ pub(crate) fn revive(
     }
     let mut next_seq = 0;
     for (seq, body) in &journal {
-        let (_, entries) = decode(body).map_err(|error| corrupt(error.to_string()))?;
+        let (_, entries) = decode(body).map_err(|error| match error {
+            JournalError::Newer { .. } => SnapshotError::Newer {
+                row: format!("run {}", row.id),
+                reason: error.to_string(),
+            },
+            JournalError::Damaged { .. } => corrupt(error.to_string()),
+        })?;
         for entry in &entries {
             state.fold(entry);
         }

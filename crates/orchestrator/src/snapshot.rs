@@ -44,6 +44,14 @@ pub enum SnapshotError {
         #[source]
         source: weir_storage::KeyError,
     },
+    /// A row was written by a later release.
+    #[error("{row} was written by a later release of weir: {reason}")]
+    Newer {
+        /// Kind and name.
+        row: String,
+        /// Why.
+        reason: String,
+    },
     /// A row holds something that no release wrote.
     #[error("{row} cannot be used: {reason}")]
     Corrupt {

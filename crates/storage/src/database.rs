@@ -201,9 +201,23 @@ pub(crate) async fn new_sqlite(path: &Path) -> Result<DatabaseConnection, OpenEr
 
 pub(crate) async fn migrate_sqlite(path: &Path) -> Result<(), OpenError> {
     let connection = new_sqlite(path).await?;
-    let migrated = Migrator::up(&connection, None).await;
+    let migrated = migrate(&connection).await;
     connection.close().await.map_err(OpenError::Migrate)?;
-    migrated.map_err(OpenError::Migrate)
+    migrated
+}
+
+/// Brings the schema up to date, unless a later release made it.
+async fn migrate(connection: &DatabaseConnection) -> Result<(), OpenError> {
+    Migrator::install(connection).await.map_err(OpenError::Migrate)?;
+    let applied = Migrator::get_migration_models(connection)
+        .await
+        .map_err(OpenError::Migrate)?;
+    let known = Migrator::migrations();
+    let is_unknown = |version: &String| !known.iter().any(|migration| migration.name() == version);
+    match applied.into_iter().map(|migration| migration.version).rfind(is_unknown) {
+        Some(schema) => Err(OpenError::Newer { schema }),
+        None => Migrator::up(connection, None).await.map_err(OpenError::Migrate),
+    }
 }
 
 async fn open_postgres(connect: PgConnectOptions, options: DatabaseOptions) -> Result<(Store, WriterSeed), OpenError> {
@@ -287,7 +301,7 @@ async fn migrate_postgres(options: &PgConnectOptions) -> Result<(), OpenError> {
         .execute(AssertSqlSafe(format!("SELECT pg_advisory_lock({MIGRATION_LOCK})")))
         .await;
     let migrated = match locked {
-        Ok(_) => Migrator::up(&connection, None).await.map_err(OpenError::Migrate),
+        Ok(_) => migrate(&connection).await,
         Err(error) => Err(OpenError::Connect(error)),
     };
     pool.close().await;

@@ -58,6 +58,12 @@ pub enum OpenError {
     /// The database answers, and cannot be used.
     #[error("cannot connect to the database")]
     Connect(#[source] sqlx::Error),
+    /// A later release made the schema.
+    #[error("the database has schema {schema}, which a later release of weir made")]
+    Newer {
+        /// The last migration that this release does not know.
+        schema: String,
+    },
     /// The schema could not be brought up to date.
     #[error("cannot bring the database schema up to date")]
     Migrate(#[source] sea_orm::DbErr),

@@ -195,6 +195,54 @@ async fn an_operation_on_many_runs_survives_a_crash() {
     assert!(stderr(&server.weir(&["bulk", "stop", &id])).contains("is over"));
 }
 
+/// A journal that a later release has written is left to that release.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_of_a_later_release_waits_for_it() {
+    let mut server = Server::start().await;
+    server.apply(
+        "kind: Workflow\nname: quick\non: { manual: {} }\nsteps:\n  - { id: rest, sleep: 2s }\n  - { id: seen, set: { ok: true } }\n",
+    );
+    let newer = run_id(&done(&server, &["run", "start", "quick"]));
+    let sound = run_id(&done(&server, &["run", "start", "quick"]));
+    eventually("both sleep", SOON, async || {
+        (server.runs(&["--status", "waiting"]).len() == 2).then_some(())
+    })
+    .await;
+    server.kill();
+    let oldest = "WHERE run_id = (SELECT min(id) FROM run)";
+    change(
+        &server,
+        &format!("UPDATE journal SET body = CAST(replace(body, '\"v\":3', '\"v\":99') AS BLOB) {oldest}"),
+    )
+    .await;
+    server.start_again().await;
+    assert_eq!(finished(&server, &sound).await["status"], "SUCCEEDED");
+    assert_eq!(server.runs(&["--status", "waiting"])[0]["id"], newer.as_str());
+    assert!(server.list(&["dead-letters", "list", "--json"]).is_empty());
+    let told = server.log();
+    assert!(told.contains("was written by a later release of weir"), "{told}");
+
+    server.kill();
+    change(
+        &server,
+        &format!("UPDATE journal SET body = CAST(replace(body, '\"v\":99', '\"v\":3') AS BLOB) {oldest}"),
+    )
+    .await;
+    server.start_again().await;
+    assert_eq!(finished(&server, &newer).await["status"], "SUCCEEDED");
+}
+
+/// Changes the database of a server that does not run.
+async fn change(server: &Server, statement: &str) {
+    let file = server.folder.path().join("weir-data/weir.db");
+    let mut database = SqliteConnection::connect(&format!("sqlite://{}", file.display()))
+        .await
+        .unwrap();
+    let statement = sqlx::AssertSqlSafe(statement.to_owned());
+    sqlx::query(statement).execute(&mut database).await.unwrap();
+    database.close().await.unwrap();
+}
+
 /// A journal that cannot be read ends its run as a dead letter, and nothing else waits for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_journal_is_a_dead_letter_and_stops_nothing_else() {
@@ -210,13 +258,11 @@ async fn a_broken_journal_is_a_dead_letter_and_stops_nothing_else() {
     })
     .await;
     server.kill();
-    let file = server.folder.path().join("weir-data/weir.db");
-    let mut database = SqliteConnection::connect(&format!("sqlite://{}", file.display()))
-        .await
-        .unwrap();
-    let oldest = "UPDATE journal SET body = x'7b' WHERE run_id = (SELECT min(id) FROM run)";
-    sqlx::query(oldest).execute(&mut database).await.unwrap();
-    database.close().await.unwrap();
+    change(
+        &server,
+        "UPDATE journal SET body = x'7b' WHERE run_id = (SELECT min(id) FROM run)",
+    )
+    .await;
     server.start_again().await;
     assert_eq!(finished(&server, &sound).await["status"], "SUCCEEDED");
     let listed = eventually("the broken one is listed", SOON, async || {

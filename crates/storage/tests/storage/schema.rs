@@ -2,7 +2,28 @@
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 
-use crate::support::Bed;
+use weir_storage::{Database, DatabaseOptions, OpenError};
+
+use crate::support::{Bed, both_databases};
+
+both_databases! { a_schema_of_a_later_release_is_left_alone }
+
+async fn a_schema_of_a_later_release_is_left_alone(bed: &Bed) {
+    drop(bed.open().await);
+    bed.execute("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m99990101_000000_later', 0)")
+        .await;
+    let reason = Database::open(&bed.url, DatabaseOptions::default())
+        .await
+        .err()
+        .unwrap();
+    assert!(
+        matches!(&reason, OpenError::Newer { schema } if schema == "m99990101_000000_later"),
+        "{reason}"
+    );
+    bed.execute("DELETE FROM seaql_migrations WHERE version = 'm99990101_000000_later'")
+        .await;
+    drop(bed.open().await);
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqlite() {

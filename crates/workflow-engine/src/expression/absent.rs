@@ -9,9 +9,9 @@ use crate::document::PathPart;
 use crate::problem::nearest;
 
 /// How many names of members are listed.
-const MAX_NAMES: usize = 12;
+const SHOWN_NAMES: usize = 12;
 /// How many characters of a name or of the value that is there are shown.
-const MAX_SAMPLE_CHARS: usize = 80;
+const SHOWN_CHARS: usize = 80;
 
 /// What a person is told of a path that is not there.
 pub(super) fn absent(used: &Use, scope: &dyn Scope) -> String {
@@ -45,8 +45,8 @@ fn instead(reached: &str, value: &Value, next: &PathPart) -> String {
                 PathPart::Key(wrong) => nearest(wrong, map.keys().map(String::as_str)),
                 PathPart::Index(_) => None,
             };
-            let names: Vec<String> = map.keys().take(MAX_NAMES).map(|name| cut(name)).collect();
-            let more = match map.len().saturating_sub(MAX_NAMES) {
+            let names: Vec<String> = map.keys().take(SHOWN_NAMES).map(|name| cut(name)).collect();
+            let more = match map.len().saturating_sub(SHOWN_NAMES) {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
@@ -72,7 +72,7 @@ fn instead(reached: &str, value: &Value, next: &PathPart) -> String {
 
 /// The text, or its beginning.
 fn cut(text: &str) -> String {
-    match text.char_indices().nth(MAX_SAMPLE_CHARS) {
+    match text.char_indices().nth(SHOWN_CHARS) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
     }
