@@ -1,14 +1,17 @@
 //! The doors for people: start a run, look at it. What they do with runs that are over is in [`crate::repair`].
 
-use crate::configure::Actor;
+use crate::configure::{Actor, ROUTING_TRIES};
 use crate::repair::{BulkPreview, PreparedReplay};
 use crate::service::{Core, Orchestrator};
-use crate::snapshot::SnapshotError;
+use crate::snapshot::{Snapshot, SnapshotError, Workflow};
 use crate::start::Start;
 use crate::turns;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use weir_storage::{AcceptOutcome, Dedupe, EventRow, FactOutcome, ReadError, RunRow, RunStatus, WaitingFor};
+use std::sync::Arc;
+use weir_storage::{
+    AcceptOutcome, Dedupe, EventRow, FactOutcome, ReadError, RunRow, RunStatus, WaitingFor, WriteError,
+};
 use weir_workflow_engine::{
     Ending, Entry, EventId, EventSource, Ledger, Problem, RunId, StoryStep, Timestamp, Trigger, WorkspaceId, decode,
     story, tell_family,
@@ -69,6 +72,15 @@ pub struct StartedRun {
     pub replayed: bool,
 }
 
+/// What became of an attempt to start a run.
+enum Attempt {
+    Started(StartedRun),
+    /// The configuration has changed to this revision meanwhile.
+    Outdated {
+        revision: i64,
+    },
+}
+
 /// The whole story of a run.
 #[derive(Debug, Clone)]
 pub struct RunStory {
@@ -106,8 +118,33 @@ impl Orchestrator {
         input: Value,
         idempotency_key: Option<String>,
     ) -> Result<StartedRun, ControlError> {
-        let snapshot = self.snapshot();
-        let workflow = snapshot.workflow(workspace, workflow).ok_or(ControlError::NotFound)?;
+        for _ in 0..ROUTING_TRIES {
+            let snapshot = self.snapshot();
+            let workflow = snapshot.workflow(workspace, workflow).ok_or(ControlError::NotFound)?;
+            let (input, key) = (input.clone(), idempotency_key.clone());
+            match self
+                .run_start_by(&snapshot, workspace, actor, workflow, input, key)
+                .await?
+            {
+                Attempt::Started(run) => return Ok(run),
+                Attempt::Outdated { revision } => {
+                    let unread = || ControlError::Unavailable("the changed configuration cannot be read".to_owned());
+                    self.at_least(revision).await.ok_or_else(unread)?;
+                }
+            }
+        }
+        Err(ControlError::Unavailable("the configuration keeps changing".to_owned()))
+    }
+
+    async fn run_start_by(
+        &self,
+        snapshot: &Snapshot,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        workflow: &Arc<Workflow>,
+        input: Value,
+        idempotency_key: Option<String>,
+    ) -> Result<Attempt, ControlError> {
         let version = workflow.published.as_ref().ok_or(ControlError::NotFound)?;
         let now = self.clock().now();
         let uid = self.core.new_event_id(now);
@@ -131,18 +168,18 @@ impl Orchestrator {
             uid,
             now,
         };
-        let (fact, run) = start.prepare(&self.core, &snapshot)?;
+        let (fact, run) = start.prepare(&self.core, snapshot)?;
         tracing::info!(actor = %actor.name, workflow.name = %workflow.row.name, "run of `{}` started by {}", workflow.row.name, actor.name);
         let pending = self
             .writer()
             .submit(fact)
             .map_err(|full| ControlError::Unavailable(full.to_string()))?;
         match pending.await {
-            Ok(FactOutcome::Accepted(AcceptOutcome::New)) => Ok(StartedRun {
+            Ok(FactOutcome::Accepted(AcceptOutcome::New)) => Ok(Attempt::Started(StartedRun {
                 run: Some(run),
                 event: uid,
                 replayed: false,
-            }),
+            })),
             Ok(FactOutcome::Accepted(AcceptOutcome::Duplicate { of })) => {
                 let first = self
                     .core
@@ -151,12 +188,13 @@ impl Orchestrator {
                     .await?
                     .first()
                     .map(|run| run.id);
-                Ok(StartedRun {
+                Ok(Attempt::Started(StartedRun {
                     run: first,
                     event: of,
                     replayed: true,
-                })
+                }))
             }
+            Err(WriteError::Outdated { revision }) => Ok(Attempt::Outdated { revision }),
             Ok(other) => Err(ControlError::Unavailable(format!("the writer answered with {other:?}"))),
             Err(error) => Err(ControlError::Unavailable(error.to_string())),
         }

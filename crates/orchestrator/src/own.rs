@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use weir_storage::{AcceptOutcome, Dedupe, Fact, FactOutcome, Outgoing, ReadError, WriteError};
+use weir_storage::{AcceptOutcome, Dedupe, Fact, FactOutcome, Outgoing, Pending, ReadError, WriteError};
 use weir_workflow_engine::{
-    CallCommand, CallFailure, CallOutcome, CallResult, Document, EffectKey, Event, EventSource, Origin, OutgoingId,
-    Retry, RunHead, Sent,
+    CallCommand, CallFailure, CallOutcome, CallResult, Document, EffectKey, Event, EventId, EventSource, Origin,
+    OutgoingId, Retry, RunHead, RunId, Sent, WorkspaceId,
 };
 
 use crate::answers::Answer;
+use crate::configure::ROUTING_TRIES;
 use crate::control::ControlError;
-use crate::service::Core;
+use crate::service::{Core, Orchestrator};
+use crate::snapshot::Snapshot;
 use crate::start::Start;
 
 /// How deeply runs may start runs: a workflow that starts itself must end somewhere.
@@ -61,6 +63,37 @@ pub(crate) async fn perform(core: &Arc<Core>, parent: &Parent, call: &CallComman
 }
 
 async fn start(core: &Arc<Core>, parent: &Parent, call: &CallCommand, key: EffectKey) -> Result<Value, CallFailure> {
+    for _ in 0..ROUTING_TRIES {
+        match start_by(core, &core.snapshot.load_full(), parent, call, key).await? {
+            Started::Done(output) => return Ok(output),
+            Started::Outdated { revision } => {
+                let orchestrator = Orchestrator { core: Arc::clone(core) };
+                if orchestrator.at_least(revision).await.is_none() {
+                    break;
+                }
+            }
+        }
+    }
+    let message = "the changed configuration cannot be read".to_owned();
+    Err(retryable("unavailable", message, None))
+}
+
+/// What became of the start of a run.
+enum Started {
+    Done(Value),
+    /// The configuration has changed to this revision meanwhile.
+    Outdated {
+        revision: i64,
+    },
+}
+
+async fn start_by(
+    core: &Arc<Core>,
+    snapshot: &Snapshot,
+    parent: &Parent,
+    call: &CallCommand,
+    key: EffectKey,
+) -> Result<Started, CallFailure> {
     let args = call.args.value();
     let name = args.get("workflow").and_then(Value::as_str).unwrap_or_default();
     let depth = parent.event.headers.get(DEPTH_HEADER);
@@ -69,7 +102,6 @@ async fn start(core: &Arc<Core>, parent: &Parent, call: &CallCommand, key: Effec
         let message = format!("{MAX_RUN_DEPTH} runs that started each other stand above this one, and no more may");
         return Err(refused("runs_too_deep", message));
     }
-    let snapshot = core.snapshot.load_full();
     let workspace = parent.head.workspace;
     let workflow = snapshot.workflow(workspace, name);
     let published = workflow.and_then(|workflow| Some((workflow, workflow.published.as_ref()?)));
@@ -101,32 +133,31 @@ async fn start(core: &Arc<Core>, parent: &Parent, call: &CallCommand, key: Effec
         uid: core.new_event_id(now),
         now,
     };
-    let (fact, run) = match start.prepare(core, &snapshot) {
+    let (fact, run) = match start.prepare(core, snapshot) {
         Ok(prepared) => prepared,
         Err(error @ (ControlError::Invalid(_) | ControlError::NotFound)) => {
             return Err(refused("invalid_input", format!("workflow `{name}`: {error}")));
         }
         Err(error) => return Err(retryable("unavailable", error.to_string(), None)),
     };
-    match submit(core, fact).await? {
-        FactOutcome::Accepted(AcceptOutcome::New) => Ok(json!({ "run": run.to_string() })),
-        FactOutcome::Accepted(AcceptOutcome::Duplicate { of }) => {
-            let runs = core
-                .store
-                .event_runs(workspace, of)
-                .await
-                .map_err(|error| unread(&error))?;
-            let first = runs.iter().find(|run| run.replay_of.is_none());
-            match first {
-                Some(run) => Ok(json!({ "run": run.id.to_string() })),
-                None => Err(refused(
-                    "run_gone",
-                    "the run was started, and is no longer stored".to_owned(),
-                )),
-            }
-        }
-        other => Err(misanswered(&other)),
-    }
+    let run = match submitted(core, fact)?.await {
+        Err(WriteError::Outdated { revision }) => return Ok(Started::Outdated { revision }),
+        result => match written(core, result)? {
+            FactOutcome::Accepted(AcceptOutcome::New) => run,
+            FactOutcome::Accepted(AcceptOutcome::Duplicate { of }) => first_run(core, workspace, of).await?,
+            other => return Err(misanswered(&other)),
+        },
+    };
+    Ok(Started::Done(json!({ "run": run.to_string() })))
+}
+
+/// The run that an event started which stands for an earlier start.
+async fn first_run(core: &Core, workspace: WorkspaceId, event: EventId) -> Result<RunId, CallFailure> {
+    let runs = core.store.event_runs(workspace, event).await;
+    let runs = runs.map_err(|error| unread(&error))?;
+    let first = runs.iter().find(|run| run.replay_of.is_none());
+    let gone = || refused("run_gone", "the run was started, and is no longer stored".to_owned());
+    first.map(|run| run.id).ok_or_else(gone)
 }
 
 async fn emit(core: &Arc<Core>, parent: &Parent, call: &CallCommand, key: EffectKey) -> Result<Value, CallFailure> {
@@ -150,7 +181,8 @@ async fn emit(core: &Arc<Core>, parent: &Parent, call: &CallCommand, key: Effect
         created_at: now,
         body: Bytes::from(data.to_string()),
     };
-    match submit(core, Fact::Emit(event)).await? {
+    let result = submitted(core, Fact::Emit(event))?.await;
+    match written(core, result)? {
         FactOutcome::Emitted(id) => Ok(json!({ "id": id.to_string() })),
         other => Err(misanswered(&other)),
     }
@@ -161,12 +193,13 @@ fn respond(core: &Core, parent: &Parent, call: &CallCommand) -> Value {
     json!({ "delivered": delivered })
 }
 
-async fn submit(core: &Core, fact: Fact) -> Result<FactOutcome, CallFailure> {
-    let pending = core
-        .writer
-        .submit(fact)
-        .map_err(|full| retryable("queue_full", full.to_string(), None))?;
-    pending.await.map_err(|error| match error {
+fn submitted(core: &Core, fact: Fact) -> Result<Pending, CallFailure> {
+    let pending = core.writer.submit(fact);
+    pending.map_err(|full| retryable("queue_full", full.to_string(), None))
+}
+
+fn written(core: &Core, result: Result<FactOutcome, WriteError>) -> Result<FactOutcome, CallFailure> {
+    result.map_err(|error| match error {
         WriteError::Unknown => {
             core.rescan.notify_one();
             CallFailure {
@@ -175,7 +208,7 @@ async fn submit(core: &Core, fact: Fact) -> Result<FactOutcome, CallFailure> {
             }
         }
         WriteError::Refused(_) => refused("not_storable", error.to_string()),
-        WriteError::Stale | WriteError::Fenced | WriteError::Unavailable => {
+        WriteError::Stale | WriteError::Outdated { .. } | WriteError::Fenced | WriteError::Unavailable => {
             retryable("database_unavailable", error.to_string(), None)
         }
     })

@@ -432,7 +432,7 @@ async fn attend(core: &Arc<Core>, reply: HeartbeatReply) {
     {
         tracing::warn!("due runs cannot be listed, trying again: {error}");
     }
-    if reply.config_revision != core.snapshot.load().revision() {
+    if reply.config_revision != core.snapshot.load().revision() || core.reloading.failing().is_some() {
         let orchestrator = Orchestrator { core: Arc::clone(core) };
         if let Err(error) = orchestrator.reload().await {
             tracing::error!("the changed configuration cannot be loaded: {error}");

@@ -356,7 +356,8 @@ async fn commit(
         };
         match answer {
             Ok(()) => return Committed::Yes,
-            Err(WriteError::Unavailable) => {}
+            // Only events are routed.
+            Err(WriteError::Unavailable | WriteError::Outdated { .. }) => {}
             Err(WriteError::Unknown) => {
                 if may_let_others_start(&row) {
                     core.rescan.notify_one();

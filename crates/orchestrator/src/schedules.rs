@@ -9,7 +9,7 @@ mod standing;
 use crate::control::ControlError;
 use crate::ingest::accept::{Arrival, Door, accept_fact, start_runs};
 use crate::route::Match;
-use crate::service::Core;
+use crate::service::{Core, Orchestrator};
 use crate::snapshot::{Snapshot, Version, Workflow};
 use bytes::Bytes;
 use serde_json::Value;
@@ -105,7 +105,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             core.schedules.take_over(&snapshot, now);
             revision = Some(snapshot.revision());
         }
-        let rest = match round(&core, now).await {
+        let rest = match round(&core, &snapshot, now).await {
             Round::Done => core.schedules.rest(core.clock.now()),
             Round::Later => RETRY,
         };
@@ -127,7 +127,7 @@ enum Round {
 
 /// Fires one instant of each schedule that is due. The instants of one schedule follow each other, each committed
 /// before the next: otherwise one that fails would be passed by its successor.
-async fn round(core: &Arc<Core>, now: Timestamp) -> Round {
+async fn round(core: &Arc<Core>, snapshot: &Snapshot, now: Timestamp) -> Round {
     let due: Vec<WorkflowId> = core.schedules.with(|standings| {
         let due = standings
             .iter()
@@ -153,7 +153,7 @@ async fn round(core: &Arc<Core>, now: Timestamp) -> Round {
             }
         };
         let Some(step) = step else { continue };
-        match submit(core, &step, now) {
+        match submit(core, snapshot, &step, now) {
             Some(pending) => firing.push(Firing {
                 workflow: id,
                 planned: step.planned,
@@ -162,13 +162,26 @@ async fn round(core: &Arc<Core>, now: Timestamp) -> Round {
             None => round = Round::Later,
         }
     }
+    let mut outdated = None;
     for Firing {
         workflow,
         planned,
         pending,
     } in firing
     {
-        if !settle(core, workflow, planned, pending.await) {
+        match pending.await {
+            Err(WriteError::Outdated { revision }) => outdated = outdated.max(Some(revision)),
+            outcome => {
+                if !settle(core, workflow, planned, outcome) {
+                    round = Round::Later;
+                }
+            }
+        }
+    }
+    if let Some(revision) = outdated {
+        // The workflow may have another version, other times or none now.
+        let orchestrator = Orchestrator { core: Arc::clone(core) };
+        if orchestrator.at_least(revision).await.is_none() {
             round = Round::Later;
         }
     }
@@ -196,8 +209,8 @@ async fn plan(core: &Core, id: WorkflowId, now: Timestamp) -> Result<Option<Step
 }
 
 /// Hands the event of an instant to the writer. `None`: there is no room now.
-fn submit(core: &Arc<Core>, step: &Step, now: Timestamp) -> Option<Pending> {
-    let fact = fact(core, step, now)?;
+fn submit(core: &Arc<Core>, snapshot: &Snapshot, step: &Step, now: Timestamp) -> Option<Pending> {
+    let fact = fact(core, snapshot, step, now)?;
     match core.writer.submit(fact) {
         Ok(pending) => Some(pending),
         Err(full) => {
@@ -207,7 +220,7 @@ fn submit(core: &Arc<Core>, step: &Step, now: Timestamp) -> Option<Pending> {
     }
 }
 
-fn fact(core: &Arc<Core>, step: &Step, now: Timestamp) -> Option<Fact> {
+fn fact(core: &Arc<Core>, snapshot: &Snapshot, step: &Step, now: Timestamp) -> Option<Fact> {
     let Trigger::Schedule(schedule) = step.version.plan.trigger() else {
         return None;
     };
@@ -246,7 +259,7 @@ fn fact(core: &Arc<Core>, step: &Step, now: Timestamp) -> Option<Fact> {
         failure: None,
     };
     let started = start_runs(
-        (&core.ids, &core.snapshot.load()),
+        (&core.ids, snapshot),
         &Arc::new(event),
         &dedupe,
         vec![found],
@@ -255,7 +268,7 @@ fn fact(core: &Arc<Core>, step: &Step, now: Timestamp) -> Option<Fact> {
         now,
     );
     // No step waits for an event that a clock made.
-    match accept_fact(core, row, dedupe, Vec::new(), started) {
+    match accept_fact(core, snapshot, row, dedupe, Vec::new(), started) {
         Fact::Accept(accepted) => Some(Fact::Accept(Accepted {
             fires: Some(step.workflow.row.id),
             ..accepted
@@ -311,7 +324,7 @@ fn settle(core: &Core, workflow: WorkflowId, planned: Timestamp, outcome: Result
             core.rescan.notify_one();
             false
         }
-        Err(error @ (WriteError::Stale | WriteError::Unavailable)) => {
+        Err(error @ (WriteError::Stale | WriteError::Outdated { .. } | WriteError::Unavailable)) => {
             tracing::warn!("the schedule of {workflow} cannot be fired for {planned} yet: {error}");
             false
         }

@@ -2,7 +2,7 @@
 
 use crate::answers::Callers;
 use crate::clock::{CLOCK_SKEW_LIMIT, Clock};
-use crate::configure::Looks;
+use crate::configure::{Looks, Reloading};
 use crate::departures::Senders;
 use crate::driver::ActiveRun;
 use crate::egress::{EgressConfigError, EgressPolicy};
@@ -107,6 +107,8 @@ pub(crate) struct Core {
     pub(crate) lease: Arc<Lease>,
     /// Bounds how often bad signatures make us look for a newer configuration.
     pub(crate) looks: Looks,
+    /// Reads of the changed configuration.
+    pub(crate) reloading: Reloading,
     /// One replay is started at a time.
     pub(crate) replaying: tokio::sync::Mutex<()>,
     /// Asks for a look at operations on many runs.
@@ -254,6 +256,7 @@ impl Orchestrator {
                 intake: IntakeLoad::default(),
                 lease,
                 looks: Looks::default(),
+                reloading: Reloading::default(),
                 replaying: tokio::sync::Mutex::new(()),
                 bulk: tokio::sync::Notify::new(),
                 configuring: tokio::sync::Mutex::new(()),
@@ -389,6 +392,9 @@ impl Orchestrator {
                 since.as_secs()
             )),
             WriterHealth::Fenced => reasons.push("another process took this node's place".to_owned()),
+        }
+        if let Some(reason) = self.core.reloading.failing() {
+            reasons.push(format!("the changed configuration cannot be loaded: {reason}"));
         }
         if self.core.runs.backlog_is_full() {
             reasons.push(format!(

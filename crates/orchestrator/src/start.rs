@@ -103,7 +103,7 @@ impl Start<'_> {
         let run = started.first().map(|run| run.state.head().id);
         let run = run.ok_or_else(|| ControlError::Unavailable("nothing was started".to_owned()))?;
         let keys = snapshot.wait_keys(workspace, &event);
-        Ok((accept_fact(core, row, dedupe, keys, started), run))
+        Ok((accept_fact(core, snapshot, row, dedupe, keys, started), run))
     }
 }
 

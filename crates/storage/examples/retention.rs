@@ -240,6 +240,7 @@ fn event(id: EventId, run: RunId, number: u64, now: Timestamp) -> Accepted {
         }],
         keys: Vec::new(),
         fires: None,
+        routed_by: None,
         after_commit: None,
     }
 }

@@ -155,6 +155,7 @@ fn event(ids: &IdGenerator, number: usize, now: Timestamp) -> Accepted {
         }],
         keys: Vec::new(),
         fires: None,
+        routed_by: None,
         after_commit: None,
     }
 }

@@ -75,6 +75,9 @@ pub struct Accepted {
     /// The workflow whose schedule made the event: its row moves on to the event's `scheduled_for`, if the event is new
     /// and the row is not further already.
     pub fires: Option<WorkflowId>,
+    /// The revision of the configuration that said which runs it starts and what waits for it. When another one is in
+    /// force at the commit, the fact fails as [`Outdated`](crate::WriteError::Outdated). `None`: whichever is in force.
+    pub routed_by: Option<i64>,
     /// Called by the writer right after the commit and before the `Pending` resolves: the hand-off in memory.
     /// It must not block. It is not called when the commit failed or its result is unknown.
     pub after_commit: Option<AfterCommit>,

@@ -100,6 +100,13 @@ pub enum WriteError {
     /// The fact itself cannot be stored: this one only, and trying again does not help. Nothing was written.
     #[error("refused: {0}")]
     Refused(Constraint),
+    /// The configuration has changed since the event was routed: read it again and route the event anew. Nothing was
+    /// written.
+    #[error("the configuration has changed since the event was routed")]
+    Outdated {
+        /// The revision in force.
+        revision: i64,
+    },
     /// The commit may have happened: read before doing anything again.
     #[error("the result of the commit is unknown")]
     Unknown,

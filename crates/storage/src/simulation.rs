@@ -161,6 +161,7 @@ impl SyncStore {
                         }),
                         Some(Verdict::Written) => Ok(FactOutcome::Written),
                         Some(Verdict::Stale) => Err(WriteError::Stale),
+                        Some(Verdict::Outdated(revision)) => Err(WriteError::Outdated { revision }),
                         None => Err(WriteError::Unavailable),
                     };
                     Answer::new(answer, written.mailed, written.moved)

@@ -1,6 +1,6 @@
 //! Several servers on one PostgreSQL: killed, stalled, restarted in turn, with a wrong clock.
 
-use crate::support::{Answer, Database, SOON, Server, eventually, http, payment_event, stdout};
+use crate::support::{Answer, Database, SOON, Server, eventually, http, payment_event, post, stdout};
 use futures::future::join_all;
 use serde_json::Value;
 use std::time::Duration;
@@ -299,6 +299,64 @@ async fn what_is_published_on_one_server_is_in_force_on_the_others() {
         (second.hook("other", &[], "{}").await.status == 401).then_some(())
     })
     .await;
+    cluster.end().await;
+}
+
+async fn graphql(server: &Server, query: &str) -> Value {
+    let bearer = format!("Bearer {}", server.token);
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let body = format!(r#"{{"query":"{query}"}}"#);
+    post(&format!("{}/graphql", server.url), &headers, body).await.body
+}
+
+/// A workflow of its own for payments; each mark makes another version.
+fn listener(name: &str, mark: u32) -> String {
+    format!(
+        "kind: Workflow\nname: {name}\non: {{ event: stripe.payment_intent.succeeded, connection: stripe, hydrate: never }}\n\
+         steps:\n  - {{ id: mark, set: {{ mark: {mark} }} }}\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_routed_by_what_was_published_before_it() {
+    const ROUNDS: u32 = 8;
+    let cluster = Cluster::start("routed", 2).await;
+    let [first, second] = &cluster.servers[..] else {
+        panic!("two servers")
+    };
+    for round in 1..=ROUNDS {
+        // The heartbeat of the second server tells it within a second; the event is there before.
+        first.apply(&listener("published", round));
+        first.apply(&listener(&format!("added_{round}"), round));
+        let event = format!("evt_routed_{round}");
+        let answer = signed(second, SECRET, &event).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let text = format!(
+            "SELECT CAST(v.number AS BIGINT) FROM run r JOIN workflow w ON w.id = r.workflow_id JOIN event e ON e.id = r.event_id \
+             JOIN workflow_version v ON v.id = r.version_id WHERE w.name = 'published' AND e.external_id = '{event}'"
+        );
+        assert_eq!(cluster.database.number(&text).await, Some(round.into()));
+        let text = format!(
+            "SELECT count(*) FROM run r JOIN workflow w ON w.id = r.workflow_id JOIN event e ON e.id = r.event_id \
+             WHERE w.name LIKE 'added%' AND e.external_id = '{event}'"
+        );
+        assert_eq!(cluster.database.number(&text).await, Some(round.into()));
+    }
+    let found = graphql(first, r#"{ workflow(name: \"published\") { id } }"#).await;
+    let id = found["data"]["workflow"]["id"].as_str().unwrap().to_owned();
+    let delete = format!(r#"mutation {{ workflowDelete(input: {{ id: \"{id}\" }}) {{ deletedId }} }}"#);
+    let deleted = graphql(first, &delete).await;
+    assert_eq!(deleted["data"]["workflowDelete"]["deletedId"], id, "{deleted}");
+    assert_eq!(signed(second, SECRET, "evt_after_delete").await.status, 200);
+    let text = "SELECT count(*) FROM run r JOIN event e ON e.id = r.event_id \
+        WHERE e.external_id = 'evt_after_delete'";
+    assert_eq!(cluster.database.number(text).await, Some(i64::from(ROUNDS) + 1));
+    // What was taken away is not good any more, whatever the second server remembers.
+    first.apply(&documents(&cluster.providers, "whsec_rotated"));
+    assert_eq!(signed(second, SECRET, "evt_old_secret").await.status, 401);
+    let text = "SELECT count(*) FROM event WHERE external_id = 'evt_old_secret'";
+    assert_eq!(cluster.database.number(text).await, Some(0));
+    assert_eq!(signed(second, "whsec_rotated", "evt_new_secret").await.status, 200);
     cluster.end().await;
 }
 

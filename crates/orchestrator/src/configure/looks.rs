@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// Time between two looks.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Requests that may wait for a look. Those beyond are refused at once; a rightful sender sends again.
 const MAX_WAITING: usize = 16;
 

@@ -7,6 +7,7 @@ pub(crate) mod catalogue;
 mod change;
 mod document;
 mod looks;
+mod reload;
 mod render;
 mod token;
 mod version;
@@ -14,7 +15,8 @@ mod write;
 
 pub(crate) use document::escape;
 pub use document::{ConfigProblem, Kind, Lines, MAX_ENDPOINT_SECRETS, MAX_NAME_CHARACTERS, SourceDocument};
-pub(crate) use looks::{LOOK_EVERY, Looks};
+pub(crate) use looks::Looks;
+pub(crate) use reload::{ROUTING_TRIES, Reloading};
 pub use version::VersionDiff;
 pub(crate) use write::ensure_workspace;
 

@@ -1,13 +1,11 @@
 //! Turns checked changes into rows, seals secrets, writes everything in one transaction, and puts the result in force.
 
 use super::change::{Planned, Write};
-use super::{Action, Actor, ApplyError, Change, Kind, LOOK_EVERY};
+use super::{Action, Actor, ApplyError, Change, Kind};
 use crate::service::{Core, Orchestrator, StartError};
 use crate::snapshot::{Snapshot, Workflow, open_json};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use std::sync::Arc;
-use std::time::Duration;
 use weir_storage::{
     AuditEntry, ConfigChange, ConfigOutcome, ConfigRowChange, ConfigSubject, ConnectionRow, CorrelationRow,
     EndpointRow, ExpectedRevision, Fact, FactOutcome, RowIdentity, ScheduleRow, Store, VersionState, WorkflowRow,
@@ -134,54 +132,6 @@ impl Orchestrator {
             change.revision = revision.unwrap_or(change.revision);
         }
         Ok(changes)
-    }
-
-    /// The configuration as it was stored at some moment after this call. `None`: too many ask, or the database does not
-    /// answer. Those who ask at the same time share one look.
-    pub(crate) async fn latest(&self) -> Option<Arc<Snapshot>> {
-        let clock = self.clock();
-        let asked_at_ms = clock.monotonic_ms();
-        let _place = self.core.looks.enter()?;
-        let mut looked_at_ms = self.core.looks.looked_at_ms.lock().await;
-        if *looked_at_ms > asked_at_ms {
-            return Some(self.snapshot());
-        }
-        let since_ms = clock.monotonic_ms().saturating_sub(*looked_at_ms);
-        if let Some(rest) = u64::try_from(since_ms)
-            .ok()
-            .and_then(|since_ms| LOOK_EVERY.checked_sub(Duration::from_millis(since_ms)))
-        {
-            tokio::time::sleep(rest).await;
-        }
-        *looked_at_ms = clock.monotonic_ms();
-        self.reload_if_changed().await.then(|| self.snapshot())
-    }
-
-    /// Reads the configuration again if it has changed; whether the database answered.
-    async fn reload_if_changed(&self) -> bool {
-        // Connections of the database belong to the runtime that the process was started on; webhooks are taken on others.
-        let this = self.clone();
-        let looked = self.core.runtime.spawn(async move {
-            match this.core.store.config_revision().await {
-                Ok(revision) if revision == this.snapshot().revision() => true,
-                Ok(_newer) => this.reload().await.is_ok(),
-                Err(_) => false,
-            }
-        });
-        looked.await.unwrap_or(false)
-    }
-
-    /// Reads the configuration again and puts it in force.
-    ///
-    /// # Errors
-    /// The stored configuration cannot be read; the one in force stays.
-    pub(crate) async fn reload(&self) -> Result<Arc<Snapshot>, crate::snapshot::SnapshotError> {
-        let before = self.snapshot();
-        let fresh =
-            Arc::new(Snapshot::load(&self.core.store, &self.core.secrets, &self.core.registry, Some(&before)).await?);
-        self.core.snapshot.store(Arc::clone(&fresh));
-        self.core.schedules.changed.notify_one();
-        Ok(fresh)
     }
 }
 

@@ -32,7 +32,8 @@ impl Orchestrator {
         request: &InboundRequest<'_>,
         body: &Bytes,
         now: Timestamp,
-    ) -> Result<Reply, IngestProblem> {
+        progress: &mut Progress,
+    ) -> Result<Taken, IngestProblem> {
         let connector = endpoint.connector();
         let Some(webhook) = connector.webhook() else {
             return Err(IngestProblem::new(
@@ -60,11 +61,11 @@ impl Orchestrator {
         let document = Document::parse(&raw).map_err(|error| invalid(format!("the body cannot be read: {error}")))?;
         if let Some(reply) = webhook.handshake(request, Some(document.value())) {
             metrics::counter!("weir_webhooks_handshakes_total").increment(1);
-            return Ok(Reply {
+            return Ok(Taken::Done(Reply {
                 status: reply.status,
                 headers: reply.headers,
                 body: reply.body,
-            });
+            }));
         }
         let units = webhook.identify(request, document.value()).map_err(misfit)?;
         let headers = event_headers(connector.header_allow(), &delivery.headers);
@@ -76,7 +77,10 @@ impl Orchestrator {
         let traceparent = crate::trace::traceparent(&Span::current()).or(sent);
         self.runs().hold_intake().await;
         let mut pending = Vec::with_capacity(units.len());
-        for unit in units {
+        for (number, unit) in units.into_iter().enumerate() {
+            if progress.left.as_ref().is_some_and(|left| !left.contains(&number)) {
+                continue;
+            }
             if unit.ignored {
                 metrics::counter!("weir_webhooks_ignored_total").increment(1);
                 continue;
@@ -103,15 +107,15 @@ impl Orchestrator {
                 traceparent: traceparent.clone(),
                 now,
             };
-            pending.push(self.submit(arrival, dedupe)?);
+            let (fact, caller) = self.submit(arrival, dedupe)?;
+            pending.push((number, fact, caller));
         }
-        let mut answering: Option<Caller> = None;
-        let mut again: Option<EventId> = None;
-        for (fact, caller) in pending {
+        let mut outdated: Option<(i64, BTreeSet<usize>)> = None;
+        for (number, fact, caller) in pending {
             let written = fact.await;
             let caller = match (caller, &written) {
-                (Some(caller), Ok(FactOutcome::Accepted(AcceptOutcome::New))) if answering.is_none() => {
-                    answering = Some(caller);
+                (Some(caller), Ok(FactOutcome::Accepted(AcceptOutcome::New))) if progress.answering.is_none() => {
+                    progress.answering = Some(caller);
                     true
                 }
                 (Some(caller), _) => {
@@ -126,7 +130,7 @@ impl Orchestrator {
                 }
                 Ok(FactOutcome::Accepted(AcceptOutcome::Duplicate { of })) => {
                     if caller {
-                        again.get_or_insert(of);
+                        progress.again.get_or_insert(of);
                     }
                     metrics::counter!("weir_events_duplicate_total").increment(1)
                 }
@@ -147,6 +151,11 @@ impl Orchestrator {
                         2,
                     ));
                 }
+                Err(WriteError::Outdated { revision }) => {
+                    let (newest, left) = outdated.get_or_insert_default();
+                    *newest = revision.max(*newest);
+                    left.insert(number);
+                }
                 Err(WriteError::Unknown) => {
                     // On disk or not: the provider sends it again, and the dedupe row knows. Runs that were committed
                     // unseen are found by the scan that this asks for.
@@ -158,23 +167,27 @@ impl Orchestrator {
                 }
             }
         }
-        // The one exception to "nobody upstream waits": a workflow answers, and only what is on disk.
-        if let Some(caller) = answering {
-            return Ok(caller.reply(&self.core).await);
+        if let Some((revision, left)) = outdated {
+            progress.left = Some(left);
+            return Ok(Taken::Outdated { revision });
         }
-        if let Some(event) = again {
+        // The one exception to "nobody upstream waits": a workflow answers, and only what is on disk.
+        if let Some(caller) = progress.answering.take() {
+            return Ok(Taken::Done(caller.reply(&self.core).await));
+        }
+        if let Some(event) = progress.again {
             match answers::again(&self.core, endpoint.workspace(), event).await {
-                Ok(Some(reply)) => return Ok(reply),
+                Ok(Some(reply)) => return Ok(Taken::Done(reply)),
                 Ok(None) => {}
                 Err(error) => tracing::warn!("the answer to a repeated request cannot be read: {error}"),
             }
         }
         let ack = webhook.ack();
-        Ok(Reply {
+        Ok(Taken::Done(Reply {
             status: ack.status,
             headers: ack.headers.clone(),
             body: ack.body.clone(),
-        })
+        }))
     }
 
     fn submit(&self, arrival: Arrival<'_>, dedupe: Dedupe) -> Result<(Pending, Option<Caller>), IngestProblem> {
@@ -194,7 +207,7 @@ impl Orchestrator {
         );
         let keys = snapshot.wait_keys(workspace, &event);
         let caller = Caller::of(&self.core, &started);
-        let fact = accept_fact(&self.core, row, dedupe, keys, started);
+        let fact = accept_fact(&self.core, &snapshot, row, dedupe, keys, started);
         let pending = match self.writer().submit(fact) {
             Ok(pending) => pending,
             Err(full) => {
@@ -209,9 +222,32 @@ impl Orchestrator {
     }
 }
 
-/// The fact of an event with its runs, which start as soon as it is committed.
+/// What stands of a request whose events have to be routed anew.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Numbers of the events that are still to be taken; `None`: all of them.
+    left: Option<BTreeSet<usize>>,
+    /// The workflow that answers the request.
+    answering: Option<Caller>,
+    /// The event that came before, and whose workflow answered it.
+    again: Option<EventId>,
+}
+
+/// What became of an attempt to take a request.
+pub(super) enum Taken {
+    /// Its events are on disk.
+    Done(Reply),
+    /// Some were routed by a configuration that is no longer in force, and are not on disk.
+    Outdated {
+        /// The revision in force.
+        revision: i64,
+    },
+}
+
+/// The fact of an event with its runs, which start as soon as it is committed. Routed by `snapshot`.
 pub(crate) fn accept_fact(
     core: &Arc<Core>,
+    snapshot: &Snapshot,
     event: EventRow,
     dedupe: Dedupe,
     keys: Vec<WaitKey>,
@@ -233,6 +269,7 @@ pub(crate) fn accept_fact(
         runs,
         keys,
         fires: None,
+        routed_by: Some(snapshot.revision()),
         after_commit: Some(after_commit),
     })
 }
@@ -254,7 +291,7 @@ fn event_headers(allowed: &[String], headers: &[(String, String)]) -> BTreeMap<S
     kept
 }
 
-fn not_kept(detail: &str) -> IngestProblem {
+pub(super) fn not_kept(detail: &str) -> IngestProblem {
     metrics::counter!("weir_webhooks_refused_total", "reason" => "database_unavailable").increment(1);
     IngestProblem::busy(IngestCode::DatabaseUnavailable, detail, 5)
 }

@@ -13,8 +13,10 @@ pub(crate) use load::IntakeLoad;
 pub(crate) use refusals::RefusalBudget;
 
 use crate::clock::Stopwatch;
+use crate::configure::ROUTING_TRIES;
 use crate::service::Orchestrator;
 use crate::snapshot::Endpoint;
+use accept::{Progress, Taken, not_kept};
 use bytes::Bytes;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -149,11 +151,7 @@ impl Orchestrator {
         }
         let snapshot = self.snapshot();
         let Some(endpoint) = snapshot.endpoint(&delivery.endpoint) else {
-            metrics::counter!("weir_webhooks_refused_total", "reason" => "endpoint_unknown").increment(1);
-            return Err(IngestProblem::new(
-                IngestCode::EndpointUnknown,
-                "no endpoint has this address",
-            ));
+            return Err(unknown_endpoint());
         };
         let forwarded = delivery
             .headers
@@ -162,9 +160,7 @@ impl Orchestrator {
             .map(|(_, value)| value.as_str());
         let client = client_address(delivery.peer, forwarded, &self.settings().trusted_proxies);
         if !endpoint.allows(client) {
-            let detail = format!("the client address {client} is not in the endpoint's allow list");
-            self.note_refusal(endpoint, delivery, client, "address_not_allowed", &detail, &[]);
-            return Err(IngestProblem::new(IngestCode::AddressNotAllowed, detail));
+            return Err(self.not_allowed(endpoint, delivery, client));
         }
         let max_body_bytes = self.settings().max_body_bytes;
         if content_length.is_some_and(|length| length > max_body_bytes as u64) {
@@ -234,60 +230,126 @@ impl Orchestrator {
         delivery: Delivery<'_>,
         body: Bytes,
     ) -> Result<Reply, IngestProblem> {
-        let Admission { endpoint, client, .. } = admission;
+        let Admission {
+            mut endpoint, client, ..
+        } = admission;
         let url = format!("{}{}", self.settings().public_url, delivery.path_and_query);
-        let request = InboundRequest {
-            method: delivery.method,
-            url: &url,
-            headers: &delivery.headers,
-            body: &body,
-            context: endpoint.context(),
-            client_ip: Some(client),
-        };
-        // A handshake that the provider does not sign names its challenge in the query; everything else is verified first.
-        let posted = delivery.method == "POST";
-        if !posted || delivery.path_and_query.contains('?') {
-            let reply = endpoint
-                .connector()
-                .webhook()
-                .and_then(|webhook| webhook.handshake(&request, None));
-            if let Some(reply) = reply.filter(|reply| !reply.after_verify) {
-                return Ok(Reply {
-                    status: reply.status,
-                    headers: reply.headers,
-                    body: reply.body,
-                });
+        let now = self.clock().now();
+        let mut progress = Progress::default();
+        for _ in 0..ROUTING_TRIES {
+            let request = InboundRequest {
+                method: delivery.method,
+                url: &url,
+                headers: &delivery.headers,
+                body: &body,
+                context: endpoint.context(),
+                client_ip: Some(client),
+            };
+            if let Some(reply) = unsigned_handshake(&endpoint, &delivery, &request) {
+                return Ok(reply);
+            }
+            if delivery.method != "POST" {
+                return Err(IngestProblem::new(
+                    IngestCode::MethodNotAllowed,
+                    "webhooks are sent with POST",
+                ));
+            }
+            let taken = match verify(&endpoint, &request, now) {
+                Ok(()) => {
+                    self.take(&endpoint, &delivery, &request, &body, now, &mut progress)
+                        .await?
+                }
+                Err(refusal) => {
+                    // A secret that was rotated a moment ago by another process may not have reached this memory yet.
+                    let fresh = self
+                        .latest()
+                        .await
+                        .and_then(|snapshot| snapshot.endpoint(&delivery.endpoint).cloned());
+                    let Some(fresh) = fresh else {
+                        return Err(self.refused(&endpoint, &delivery, client, &refusal, &body));
+                    };
+                    let request = InboundRequest {
+                        context: fresh.context(),
+                        ..request
+                    };
+                    if verify(&fresh, &request, now).is_err() {
+                        return Err(self.refused(&endpoint, &delivery, client, &refusal, &body));
+                    }
+                    self.take(&fresh, &delivery, &request, &body, now, &mut progress)
+                        .await?
+                }
+            };
+            match taken {
+                Taken::Done(reply) => return Ok(reply),
+                Taken::Outdated { revision } => {
+                    endpoint = self.endpoint_at(revision, &endpoint, &delivery, client).await?;
+                }
             }
         }
-        if !posted {
-            return Err(IngestProblem::new(
-                IngestCode::MethodNotAllowed,
-                "webhooks are sent with POST",
-            ));
-        }
-        let now = self.clock().now();
-        let Err(refusal) = verify(&endpoint, &request, now) else {
-            return self.take(&endpoint, &delivery, &request, &body, now).await;
+        Err(not_kept("the configuration keeps changing"))
+    }
+
+    /// The endpoint as it stands in the configuration at this revision or a later one, if it still takes the request.
+    async fn endpoint_at(
+        &self,
+        revision: i64,
+        before: &Arc<Endpoint>,
+        delivery: &Delivery<'_>,
+        client: IpAddr,
+    ) -> Result<Arc<Endpoint>, IngestProblem> {
+        let Some(snapshot) = self.at_least(revision).await else {
+            return Err(not_kept("the changed configuration cannot be read"));
         };
-        // A secret that was rotated a moment ago by another process may not have reached this memory yet.
-        let fresh = self
-            .latest()
-            .await
-            .and_then(|snapshot| snapshot.endpoint(&EndpointRef::Id(endpoint.id())).cloned());
-        if let Some(fresh) = fresh
-            && verify(&fresh, &request, now).is_ok()
-        {
-            return self.take(&fresh, &delivery, &request, &body, now).await;
+        match snapshot.endpoint(&delivery.endpoint) {
+            None => Err(unknown_endpoint()),
+            Some(endpoint) if !endpoint.allows(client) => Err(self.not_allowed(before, delivery, client)),
+            Some(endpoint) => Ok(Arc::clone(endpoint)),
         }
+    }
+
+    fn not_allowed(&self, endpoint: &Arc<Endpoint>, delivery: &Delivery<'_>, client: IpAddr) -> IngestProblem {
+        let detail = format!("the client address {client} is not in the endpoint's allow list");
+        self.note_refusal(endpoint, delivery, client, "address_not_allowed", &detail, &[]);
+        IngestProblem::new(IngestCode::AddressNotAllowed, detail)
+    }
+
+    fn refused(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        delivery: &Delivery<'_>,
+        client: IpAddr,
+        refusal: &Refusal,
+        body: &Bytes,
+    ) -> IngestProblem {
         let detail = refusal.to_string();
-        self.note_refusal(&endpoint, &delivery, client, refusal.reason.as_str(), &detail, &body);
+        self.note_refusal(endpoint, delivery, client, refusal.reason.as_str(), &detail, body);
         let code = if refusal.reason == RefusalReason::IpNotAllowed {
             IngestCode::AddressNotAllowed
         } else {
             IngestCode::SignatureRefused
         };
-        Err(IngestProblem::new(code, detail))
+        IngestProblem::new(code, detail)
     }
+}
+
+fn unknown_endpoint() -> IngestProblem {
+    metrics::counter!("weir_webhooks_refused_total", "reason" => "endpoint_unknown").increment(1);
+    IngestProblem::new(IngestCode::EndpointUnknown, "no endpoint has this address")
+}
+
+/// The reply to a handshake that the provider does not sign, which names its challenge in the query; everything else is
+/// verified first.
+fn unsigned_handshake(endpoint: &Endpoint, delivery: &Delivery<'_>, request: &InboundRequest<'_>) -> Option<Reply> {
+    if delivery.method == "POST" && !delivery.path_and_query.contains('?') {
+        return None;
+    }
+    let webhook = endpoint.connector().webhook()?;
+    let reply = webhook.handshake(request, None).filter(|reply| !reply.after_verify)?;
+    Some(Reply {
+        status: reply.status,
+        headers: reply.headers,
+        body: reply.body,
+    })
 }
 
 /// Fails closed: an endpoint without verification refuses everything.

@@ -175,6 +175,7 @@ impl World<'_> {
             runs: started.iter().map(|run| new_run(run, RunOwner::ThisNode)).collect(),
             keys,
             fires: None,
+            routed_by: None,
             after_commit: None,
         });
         let answer = self.write_in_trouble(process, fact)?;

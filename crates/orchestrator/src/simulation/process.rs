@@ -281,7 +281,8 @@ impl World<'_> {
         let found = match &answer.result {
             Ok(_) => Found::Made,
             Err(WriteError::Stale) => Found::Overtaken,
-            Err(WriteError::Unavailable) => Found::Missing,
+            // Only events are routed.
+            Err(WriteError::Unavailable | WriteError::Outdated { .. }) => Found::Missing,
             Err(WriteError::Fenced) => return Ok(()),
             Err(WriteError::Refused(constraint)) => return broke("every commit can be stored", constraint),
             Err(WriteError::Unknown) => {

@@ -43,6 +43,7 @@ impl PreparedOperation {
                 dedupe,
                 keys: Vec::new(),
                 fires: None,
+                routed_by: None,
                 runs,
                 after_commit,
             };

@@ -24,7 +24,7 @@ use super::prepare::{AcceptRow, Row};
 use super::task::{Verdict, Written};
 use crate::node::NodeIdentity;
 use crate::outcome::AcceptOutcome;
-use columns::{Columns, LEASE_PROVED};
+use columns::{Answer, Columns};
 use mail::MailColumns;
 
 /// Writes the rows and commits; a verdict for each.
@@ -44,7 +44,7 @@ pub(crate) async fn write(
     let mail = MailColumns::collect(rows, &fresh);
     let waits = !GateWork::collect(rows, |_, _| true).is_empty();
     let Done { answer, mailed, moved } = if mail.is_none() && !waits {
-        let answer = written(columns, connection, node, true).await?;
+        let answer = columns.write(connection, node, true).await?;
         Done {
             answer,
             ..Done::default()
@@ -56,7 +56,7 @@ pub(crate) async fn write(
     let lost: Vec<&AcceptRow> = fresh
         .values()
         .copied()
-        .filter(|row| !answer.contains(&row.id().as_raw()))
+        .filter(|row| row.routed_by >= answer.revision && !answer.new.contains(&row.id().as_raw()))
         .collect();
     let elsewhere = if lost.is_empty() {
         HashMap::new()
@@ -67,10 +67,13 @@ pub(crate) async fn write(
         Row::Accept(row) => {
             let hash = &row.key.hash;
             let first = known.get(hash).or_else(|| elsewhere.get(hash)).copied();
+            if first.is_none() && row.routed_by < answer.revision {
+                return Verdict::Outdated(answer.revision);
+            }
             let first = first
                 .or_else(|| fresh.get(hash).map(|first| first.id()))
                 .unwrap_or_else(|| row.id());
-            let stored = first == row.id() && answer.contains(&row.id().as_raw());
+            let stored = first == row.id() && answer.new.contains(&row.id().as_raw());
             Verdict::Accepted(if stored {
                 AcceptOutcome::New
             } else {
@@ -87,25 +90,10 @@ pub(crate) async fn write(
     })
 }
 
-/// Writes the batch; the ids of the events that were new. `committing` says that it is its own transaction.
-async fn written(
-    columns: Columns,
-    connection: &mut PgConnection,
-    node: &NodeIdentity,
-    committing: bool,
-) -> Result<HashSet<i64>, Failure> {
-    let answer = columns.write(connection, node, committing).await?;
-    match answer.contains(&LEASE_PROVED) {
-        true => Ok(answer),
-        false => Err(Failure::Fenced),
-    }
-}
-
 /// What a batch did.
 #[derive(Default)]
 struct Done {
-    /// The ids of the events that were new.
-    answer: HashSet<i64>,
+    answer: Answer,
     /// Runs of this node that got mail.
     mailed: Vec<RunId>,
     moved: Moved,
@@ -125,9 +113,9 @@ async fn together(
         // Locks come first and in one order: a run's row is not touched before them.
         mail.lock(connection).await?;
         let tails = gates::lock(connection, &GateWork::collect(rows, |_, _| true)).await?;
-        let answer = written(columns, connection, node, false).await?;
+        let answer = columns.write(connection, node, false).await?;
         let work = GateWork::collect(rows, |_, row| match row {
-            Row::Accept(row) => answer.contains(&row.id().as_raw()),
+            Row::Accept(row) => answer.new.contains(&row.id().as_raw()),
             Row::Start(_) | Row::Run(_) | Row::Refused(_) | Row::Turn(_) => true,
         });
         let moved = if work.is_empty() {
@@ -135,7 +123,7 @@ async fn together(
         } else {
             gates::settle(connection, node, &work, tails).await?
         };
-        let mailed = mail.write(connection, node, &answer).await?;
+        let mailed = mail.write(connection, node, &answer.new).await?;
         Ok(Done { answer, mailed, moved })
     };
     match inside.await {
@@ -205,14 +193,17 @@ async fn find(
     Ok(found)
 }
 
-/// The first row of each key that is not known, in the order of their hashes.
+/// One row of each key that is not known, in the order of their hashes: the first of those that were routed last.
 fn fresh_accepts<'a>(rows: &[&'a Row], known: &HashMap<KeyHash, EventId>) -> BTreeMap<KeyHash, &'a AcceptRow> {
     let mut fresh = BTreeMap::new();
     for row in rows {
         if let Row::Accept(row) = row
             && !known.contains_key(&row.key.hash)
         {
-            fresh.entry(row.key.hash).or_insert(&**row);
+            let kept = fresh.entry(row.key.hash).or_insert(&**row);
+            if kept.routed_by < row.routed_by {
+                *kept = &**row;
+            }
         }
     }
     fresh

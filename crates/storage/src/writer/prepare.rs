@@ -69,6 +69,8 @@ pub(crate) struct AcceptRow {
     pub(crate) keys: Vec<WaitKey>,
     /// The schedule that moves on, and to where.
     pub(crate) fires: Option<(WorkflowId, Timestamp)>,
+    /// The revision of the configuration that routed it; the largest number when any will do.
+    pub(crate) routed_by: i64,
 }
 
 #[derive(Debug)]
@@ -146,6 +148,7 @@ impl AcceptRow {
             runs,
             keys,
             fires,
+            routed_by,
             after_commit,
         } = accepted;
         let fires = fires.zip(event.scheduled_for);
@@ -167,6 +170,7 @@ impl AcceptRow {
                 runs,
                 keys,
                 fires,
+                routed_by: routed_by.unwrap_or(i64::MAX),
             },
             after_commit,
         )

@@ -9,7 +9,7 @@ mod mail;
 
 use std::collections::HashMap;
 
-use rusqlite::{CachedStatement, Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use weir_workflow_engine::{EventId, RunId, Timestamp};
 
 use super::dedupe::{DedupeKey, KeyHash};
@@ -39,12 +39,13 @@ pub(crate) fn write(connection: &mut Connection, node: &NodeIdentity, rows: &[&R
 
 fn write_rows(transaction: &Transaction<'_>, node: &NodeIdentity, rows: &[&Row]) -> Result<Written, Failure> {
     let mut batch = Batch::new(transaction, node).map_err(|error| Failure::of_sqlite(&error))?;
-    if !batch.proved().map_err(|error| Failure::of_sqlite(&error))? {
+    let Some(revision) = batch.proved().map_err(|error| Failure::of_sqlite(&error))? else {
         return Err(Failure::Fenced);
-    }
+    };
     let mut verdicts = Vec::with_capacity(rows.len());
     for row in rows {
         let written = match row {
+            Row::Accept(row) if row.routed_by < revision => Ok(Verdict::Outdated(revision)),
             Row::Accept(row) => batch.accept(row).map(Verdict::Accepted),
             Row::Start(runs) => batch.runs(runs).map(|()| Verdict::Started),
             Row::Run(row) => match batch.journal(row) {
@@ -147,11 +148,13 @@ impl<'a> Batch<'a> {
         })
     }
 
-    fn proved(&self) -> rusqlite::Result<bool> {
-        let mut statement = self
-            .transaction
-            .prepare_cached("SELECT 1 FROM node WHERE slot = ?1 AND incarnation = ?2")?;
-        statement.exists(params![self.node.slot, self.node.incarnation])
+    /// The revision of the configuration, if this process is still the node.
+    fn proved(&self) -> rusqlite::Result<Option<i64>> {
+        let text =
+            "SELECT (SELECT revision FROM config_state WHERE id = 1) FROM node WHERE slot = ?1 AND incarnation = ?2";
+        let mut statement = self.transaction.prepare_cached(text)?;
+        let revision = statement.query_row(params![self.node.slot, self.node.incarnation], |row| row.get(0));
+        revision.optional()
     }
 
     fn accept(&mut self, row: &AcceptRow) -> rusqlite::Result<AcceptOutcome> {

@@ -43,6 +43,8 @@ pub(crate) enum Verdict {
     Started,
     Written,
     Stale,
+    /// Not written: the configuration has this revision, and a later one than the event was routed by.
+    Outdated(i64),
 }
 
 /// A committed batch.
@@ -352,6 +354,7 @@ impl WriterTask {
                 }),
                 Verdict::Written => Ok(FactOutcome::Written),
                 Verdict::Stale => Err(WriteError::Stale),
+                Verdict::Outdated(revision) => Err(WriteError::Outdated { revision }),
             };
             self.answer(item, result);
         }

@@ -17,6 +17,7 @@ mod operate;
 mod proxy;
 mod refusals;
 mod retention;
+mod routing;
 mod runs;
 mod schedules;
 mod schema;

@@ -223,6 +223,7 @@ impl Bed {
             }],
             keys: Vec::new(),
             fires: None,
+            routed_by: None,
             after_commit: None,
         }
     }

@@ -17,9 +17,18 @@ use crate::writer::failure::Failure;
 use crate::writer::prepare::{AcceptRow, RefusedRow, Row};
 
 /// The answer's row that stands for the lease.
-pub(super) const LEASE_PROVED: i64 = -1;
+const LEASE_PROVED: i64 = -1;
 /// The one that stands for having told the others of runs that belong to nobody.
 const TOLD: i64 = -2;
+
+/// What the statement says.
+#[derive(Default)]
+pub(super) struct Answer {
+    /// The ids of the events that were new.
+    pub(super) new: HashSet<i64>,
+    /// The revision of the configuration in force.
+    pub(super) revision: i64,
+}
 
 /// One column of one table.
 macro_rules! columns {
@@ -36,7 +45,7 @@ macro_rules! columns {
     };
 }
 
-columns!(Guards { day: i32, hash: Vec<u8>, event_id: i64, });
+columns!(Guards { day: i32, hash: Vec<u8>, event_id: i64, routed_by: i64, });
 columns!(Events {
     id: i64, guards: i64, workspace_id: i64, endpoint_id: Option<i64>, connection_id: Option<i64>, source: i16,
     received_at: i64, occurred_at: Option<i64>, scheduled_for: Option<i64>, connector: String, kind: String,
@@ -185,15 +194,17 @@ impl Columns {
     /// All nodes insert keys in one order, so that two batches with the same keys wait for each other instead of
     /// locking each other out.
     fn guards(&mut self, fresh: &BTreeMap<KeyHash, &AcceptRow>) {
-        let mut guards: Vec<(i32, &KeyHash, i64)> = Vec::with_capacity(fresh.len());
+        let mut guards: Vec<(i32, &KeyHash, i64, i64)> = Vec::with_capacity(fresh.len());
         for (hash, row) in fresh {
-            guards.extend(row.key.guards.clone().map(|day| (day, hash, row.id().as_raw())));
+            let days = row.key.guards.clone();
+            guards.extend(days.map(|day| (day, hash, row.id().as_raw(), row.routed_by)));
         }
         guards.sort_unstable();
-        for (day, hash, event_id) in guards {
+        for (day, hash, event_id, routed_by) in guards {
             self.guards.day.push(day);
             self.guards.hash.push(hash.to_vec());
             self.guards.event_id.push(event_id);
+            self.guards.routed_by.push(routed_by);
         }
     }
 
@@ -281,19 +292,23 @@ impl Columns {
         table.body.push(body.to_vec());
     }
 
-    /// Runs the statement, which is its own transaction if `committing`; the ids of the events that were new, and [`LEASE_PROVED`].
+    /// Runs the statement, which is its own transaction if `committing`.
+    ///
+    /// # Errors
+    /// [`Failure::Fenced`]: the lease is not proved.
     pub(super) async fn write(
         self,
         connection: &mut PgConnection,
         node: &NodeIdentity,
         committing: bool,
-    ) -> Result<HashSet<i64>, Failure> {
+    ) -> Result<Answer, Failure> {
         let mut statement = Statement::new(node);
         let accepts = !self.guards.day.is_empty();
         if accepts {
             statement.part(
-                "guard AS (INSERT INTO dedupe (day, hash, event_id) SELECT * FROM UNNEST({int[]}, {bytea[]}, {bigint[]}) \
-                 WHERE EXISTS (SELECT FROM lease) ON CONFLICT DO NOTHING RETURNING event_id)",
+                "guard AS (INSERT INTO dedupe (day, hash, event_id) SELECT day, hash, event_id \
+                 FROM UNNEST({int[]}, {bytea[]}, {bigint[]}, {bigint[]}) AS g (day, hash, event_id, routed_by) \
+                 WHERE routed_by >= (SELECT revision FROM lease) ON CONFLICT DO NOTHING RETURNING event_id)",
             );
             self.guards.bind(&mut statement.arguments);
             statement.part(
@@ -424,10 +439,10 @@ impl Statement {
         let mut arguments = Binder::default();
         arguments.add(i16::try_from(node.slot).unwrap_or(i16::MAX));
         arguments.add(node.incarnation);
-        let text =
-            "WITH lease AS MATERIALIZED (SELECT 1 FROM node WHERE slot = $1 AND incarnation = $2 FOR SHARE)".to_owned();
+        let text = "WITH lease AS MATERIALIZED (SELECT (SELECT revision FROM config_state WHERE id = 1) AS revision \
+            FROM node WHERE slot = $1 AND incarnation = $2 FOR SHARE)";
         Self {
-            text,
+            text: text.to_owned(),
             arguments,
             placeholders: 2,
             tells: false,
@@ -447,31 +462,40 @@ impl Statement {
         self.text.push_str(rest);
     }
 
-    async fn run(
-        mut self,
-        connection: &mut PgConnection,
-        accepts: bool,
-        committing: bool,
-    ) -> Result<HashSet<i64>, Failure> {
+    async fn run(mut self, connection: &mut PgConnection, accepts: bool, committing: bool) -> Result<Answer, Failure> {
         if let Some(error) = self.arguments.error {
             return Err(Failure::of_postgres(&error, false));
         }
         self.text
-            .push_str(&format!(" SELECT {LEASE_PROVED}::bigint FROM lease"));
+            .push_str(&format!(" SELECT {LEASE_PROVED}::bigint, revision FROM lease"));
         if self.tells {
             // Who listens hears it once the batch is committed.
             self.text.push_str(&format!(
-                " UNION ALL SELECT {TOLD}::bigint FROM pg_notify('{FREE_RUNS}', '')"
+                " UNION ALL SELECT {TOLD}::bigint, NULL FROM pg_notify('{FREE_RUNS}', '')"
             ));
         }
         if accepts {
-            self.text.push_str(" UNION ALL SELECT id FROM fresh");
+            self.text.push_str(" UNION ALL SELECT id, NULL FROM fresh");
         }
         let query = sqlx::query_with(AssertSqlSafe(self.text), self.arguments.arguments);
         let rows = connection
             .fetch_all(query)
             .await
             .map_err(|error| Failure::of_postgres(&error, committing))?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        let mut answer = Answer::default();
+        let mut proved = false;
+        for row in &rows {
+            match row.get(0) {
+                LEASE_PROVED => {
+                    proved = true;
+                    answer.revision = row.get::<Option<i64>, _>(1).unwrap_or(0);
+                }
+                TOLD => {}
+                id => {
+                    answer.new.insert(id);
+                }
+            }
+        }
+        if proved { Ok(answer) } else { Err(Failure::Fenced) }
     }
 }
