@@ -1,5 +1,6 @@
 //! Nodes: restart, takeover, timers, ids.
 
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use weir_storage::{Fact, FactOutcome, Heartbeat, RunCommit, RunOwner, RunStatus, RunUpdate, WriteError};
 use weir_workflow_engine::RunId;
 
@@ -387,4 +388,30 @@ async fn without_others_every_run_is_ones_own(bed: &Bed) {
         assert_eq!(own, runs);
         assert!(node.store.free_runs().await.unwrap().is_none());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_takeover_ends_what_a_dead_node_holds() {
+    Bed::postgres().await.run(held_up).await;
+}
+
+async fn held_up(bed: &Bed) {
+    let dead = bed.node("dead").await;
+    let survivor = bed.node("b").await;
+    let known = bed.accepted("known");
+    assert!(survivor.write(Fact::Accept(known)).await.is_ok());
+    // It stands still between its insert and its commit, with a key that another delivery brings to the survivor.
+    let mut session = PgConnection::connect(&bed.url).await.unwrap();
+    let name = format!("SET application_name = 'weir writer {:x}'", dead.identity.incarnation);
+    session.execute(AssertSqlSafe(name)).await.unwrap();
+    session
+        .execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; UPDATE dedupe SET event_id = event_id; UPDATE event SET kind = kind")
+        .await
+        .unwrap();
+    bed.execute("UPDATE node SET lease_until = 1 WHERE name = 'dead'").await;
+    let claimed = survivor.write(Fact::Claim { limit: 64 }).await;
+    assert_eq!(claimed, Ok(FactOutcome::Claimed(Vec::new())));
+    assert!(session.execute("COMMIT").await.is_err(), "its session has been ended");
+    let text = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+    assert_eq!(bed.number(text).await, 0, "nothing is held any more");
 }

@@ -11,7 +11,8 @@ both_databases!(
     repeats_on_other_days,
     scopes_are_apart,
     forgetting,
-    both_sides_of_midnight_at_once
+    both_sides_of_midnight_at_once,
+    batches_that_cross_are_all_answered
 );
 
 const NEW: FactOutcome = FactOutcome::Accepted(AcceptOutcome::New);
@@ -173,4 +174,28 @@ async fn both_sides_of_midnight_at_once(bed: &Bed) {
             .await,
         0
     );
+}
+
+/// Two nodes get the same deliveries in opposite order, batch by batch.
+async fn batches_that_cross_are_all_answered(bed: &Bed) {
+    const EVENTS: usize = 256;
+    let first = bed.node("a").await;
+    let second = if bed.is_postgres() {
+        Some(bed.node("b").await)
+    } else {
+        None
+    };
+    let second = second.as_ref().unwrap_or(&first);
+    for round in 0..5 {
+        let key = |n: usize| format!("key {round} {n}");
+        // Repeats inside of a batch as well.
+        let forwards = (0..EVENTS).map(|n| first.submit(Fact::Accept(bed.accepted(&key(n / 2)))));
+        let backwards = (0..EVENTS)
+            .rev()
+            .map(|n| second.submit(Fact::Accept(bed.accepted(&key(n / 2)))));
+        let answers = join_all(forwards.zip(backwards).flat_map(|(one, other)| [one, other])).await;
+        let new = answers.iter().filter(|answer| **answer == Ok(NEW)).count();
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        assert_eq!(new, EVENTS / 2);
+    }
 }

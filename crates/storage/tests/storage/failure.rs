@@ -197,3 +197,29 @@ async fn addresses_that_are_not_understood_say_so_without_the_password() {
         assert!(!error.contains("secret"), "{error}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_are_synchronous_whatever_the_server_says() {
+    Bed::postgres().await.run(synchronous).await;
+}
+
+async fn synchronous(bed: &Bed) {
+    drop(bed.open().await);
+    let (_, database) = bed.url.rsplit_once('/').unwrap();
+    bed.execute(&format!("ALTER DATABASE {database} SET synchronous_commit = off"))
+        .await;
+    bed.execute(
+        "CREATE TABLE seen (setting text); \
+         CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NEW; END $$; \
+         CREATE TRIGGER see AFTER INSERT ON event FOR EACH ROW EXECUTE FUNCTION see()",
+    )
+    .await;
+    let node = bed.node("a").await;
+    assert_eq!(node.write(Fact::Accept(bed.accepted("1"))).await, Ok(NEW));
+    end_sessions(bed).await;
+    // Also after the connection was lost.
+    until_written(bed, &node).await;
+    assert_eq!(bed.number("SELECT count(*) FROM seen WHERE setting = 'on'").await, 2);
+    assert_eq!(bed.number("SELECT count(*) FROM seen").await, 2);
+}
