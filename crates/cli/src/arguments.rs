@@ -628,6 +628,16 @@ pub(crate) enum BulkCommand {
         #[command(flatten)]
         arguments: BulkReplayArguments,
     },
+    /// Ask every open run that fits to end, after showing which they are and which effects are on their way. Nothing
+    /// new is begun; those effects are waited for.
+    #[command(after_help = "Examples:
+  weir bulk cancel --workflow payment-to-crm --status waiting
+  weir bulk cancel --since 2026-11-25T08:00:00Z --reason 'sent by mistake'")]
+    Cancel(BulkRequestArguments),
+    /// Have every open run that fits stand still, and its time limits with it.
+    Pause(BulkRequestArguments),
+    /// Let every paused run that fits go on.
+    Resume(BulkRequestArguments),
     /// List operations on many runs.
     List {
         #[command(flatten)]
@@ -657,6 +667,34 @@ pub(crate) enum BulkCommand {
         #[arg(value_name = "OPERATION")]
         id: String,
     },
+}
+
+/// Which open runs to ask something, and why.
+#[derive(Debug, Args)]
+pub(crate) struct BulkRequestArguments {
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    /// Only runs in this state: queued, paused, running or waiting.
+    #[arg(long, value_name = "STATE")]
+    pub(crate) status: Option<RunState>,
+    /// Only runs of this workflow, by name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) workflow: Option<String>,
+    /// Only runs that started at this time or later, such as 2026-11-25T08:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Only runs that started before this time.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Why; it stands in the journals of the runs.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Print the operation and do not wait for its end.
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 /// Which runs to replay, and how.

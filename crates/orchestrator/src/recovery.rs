@@ -5,6 +5,7 @@
 //! look for work that memory knows. Idling costs one statement a second.
 
 use crate::driver::{ActiveRun, First, Refused};
+use crate::repair::bulk::{self, Lot};
 use crate::repair::dead_letter;
 use crate::retention;
 use crate::route;
@@ -106,7 +107,8 @@ pub(crate) fn spawn_loops(core: &Arc<Core>) {
     if core.settings.roles.has(Role::Worker) {
         core.loops.spawn(crate::free::listen(Arc::clone(core)));
         core.loops.spawn(crate::free::claim(Arc::clone(core)));
-        core.loops.spawn(crate::repair::bulk::work(Arc::clone(core)));
+        core.loops.spawn(bulk::work(Arc::clone(core), Lot::Replays));
+        core.loops.spawn(bulk::work(Arc::clone(core), Lot::Requests));
     }
     let (beats, heard) = mpsc::channel(1);
     core.loops.spawn(heartbeat(Arc::clone(core), beats));
@@ -407,6 +409,7 @@ async fn attend(core: &Arc<Core>, reply: HeartbeatReply) {
     }
     if worker && reply.bulk {
         core.bulk.notify_one();
+        core.bulk_requests.notify_one();
     }
     if worker && reply.unclaimed > 0 {
         match claim(core).await {

@@ -113,6 +113,8 @@ pub(crate) struct Core {
     pub(crate) replaying: tokio::sync::Mutex<()>,
     /// Asks for a look at operations on many runs.
     pub(crate) bulk: tokio::sync::Notify,
+    /// The same for those that ask something of open runs.
+    pub(crate) bulk_requests: tokio::sync::Notify,
     /// One change of configuration at a time.
     pub(crate) configuring: tokio::sync::Mutex<()>,
     /// No new work; work under way may come to its end.
@@ -259,6 +261,7 @@ impl Orchestrator {
                 reloading: Reloading::default(),
                 replaying: tokio::sync::Mutex::new(()),
                 bulk: tokio::sync::Notify::new(),
+                bulk_requests: tokio::sync::Notify::new(),
                 configuring: tokio::sync::Mutex::new(()),
                 stopping: CancellationToken::new(),
                 halted: CancellationToken::new(),

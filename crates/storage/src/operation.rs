@@ -1,4 +1,5 @@
-//! What people do to runs that are over, as one write: start their replays, add to their journals, with the audit entry.
+//! What people do to runs, as one write: start replays of those that are over, add to their journals, ask something of
+//! those that are open, with the audit entry.
 //!
 //! It happens seldom, so it has a transaction of its own and plain statements; the ways of events and runs are not
 //! touched by it.
@@ -7,6 +8,7 @@ use weir_workflow_engine::{BulkId, RunId, Timestamp, WorkflowId, WorkspaceId};
 
 use crate::config::AuditEntry;
 use crate::fact::{Dedupe, EventRow, NewRun, RunCommit};
+use crate::mail::Request;
 
 /// Something that a person did to runs, all or nothing.
 #[derive(Debug, Default)]
@@ -20,6 +22,8 @@ pub struct Operation {
     /// Journal rows: of the runs started, or behind the end of others. A place that is taken makes the fact fail as
     /// [`Stale`](crate::WriteError::Stale). Their updates and their mail are not looked at.
     pub journal: Vec<RunCommit>,
+    /// What is asked of open runs. One that is over makes the fact fail as [`Stale`](crate::WriteError::Stale).
+    pub requests: Vec<Request>,
     /// What changes about an operation on many runs.
     pub bulk: Option<BulkChange>,
     /// What is noted about dead letters.
@@ -86,7 +90,7 @@ pub enum BulkStatus {
 pub enum BulkItemState {
     /// Its turn has not come.
     Pending,
-    /// Its replay was started.
+    /// Its replay was started, or it was asked.
     Started,
     /// It was left out.
     Skipped,
@@ -103,14 +107,14 @@ pub enum BulkChange {
         /// Its runs.
         items: Vec<(RunId, String)>,
     },
-    /// The replay of a run is started by the same write.
+    /// The replay of a run is started, or something asked of it, by the same write.
     Started {
         /// The operation.
         bulk: BulkId,
         /// The run.
         run: RunId,
-        /// Its replay.
-        replay: RunId,
+        /// Its replay; `None` when something was asked of the run itself.
+        replay: Option<RunId>,
     },
     /// A run is left out.
     Skipped {

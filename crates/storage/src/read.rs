@@ -23,7 +23,7 @@ use std::sync::Arc;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 use weir_workflow_engine::{IdGenerator, Timestamp};
 
-pub use bulk::{BulkCounts, BulkItemRow, RunSelection};
+pub use bulk::{BulkCounts, BulkItemRow, RunSelection, SelectedRuns};
 pub use dead_letter::{CauseMark, CauseRow, MAX_CAUSES};
 pub use event::{EventFilter, EventSummary, StoredEvent};
 pub use free::FreeRuns;

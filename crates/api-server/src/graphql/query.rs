@@ -6,6 +6,7 @@ use super::paging::{Listing, Page};
 use super::scalars::{DateTime, Json};
 use super::types::approval::Approval;
 use super::types::bulk::{self, BulkFilterInput, BulkOperation, BulkReplayPreview};
+use super::types::bulk_request::{BulkRequest, BulkRequestPreview, OpenRunFilterInput};
 use super::types::connection::Connection;
 use super::types::connector::Connector;
 use super::types::dead_letter::{self, DeadLetterCause, DeadLetterCauses, DeadLetterState, cause_key};
@@ -355,6 +356,28 @@ impl Query {
                 "the filter names a workflow that is not there",
             )),
             Err(other) => Err(ApiError::internal("previewing replays", &other)),
+        }
+    }
+
+    /// Which open runs fit the filter and what they are at, in sum. Nothing is asked of them. Needs `RUN_OPERATE`.
+    async fn bulk_request_preview(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which open runs.")] filter: OpenRunFilterInput,
+        #[graphql(desc = "What would be asked.")] request: BulkRequest,
+    ) -> ApiResult<BulkRequestPreview> {
+        let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunOperate)?;
+        let filter = filter.parse().map_err(|wrong| ApiError::new(Code::BadRequest, wrong))?;
+        match orchestrator
+            .bulk_request_preview(workspace, &filter, request.into())
+            .await
+        {
+            Ok(preview) => Ok(preview.into()),
+            Err(ControlError::NotFound) => Err(ApiError::new(
+                Code::BadRequest,
+                "the filter names a workflow that is not there",
+            )),
+            Err(other) => Err(ApiError::internal("previewing a request to runs", &other)),
         }
     }
 

@@ -192,3 +192,180 @@ async fn an_operation_stays_behind_live_events_and_can_be_stopped() {
     );
     server.stop().await;
 }
+
+const ASK_PREVIEW: &str = "query($filter: OpenRunFilterInput!, $request: BulkRequest!) { bulkRequestPreview(filter: $filter, request: $request) \
+    { runs more byStatus { status runs } effects { operation class onTheWay unknown } summary confirm } }";
+const ASK: &str =
+    "mutation($input: BulkRequestInput!) { bulkRequest(input: $input) { bulkId userErrors { code path message } } }";
+
+/// Runs that sleep for a day, and one whose payment is on its way.
+async fn open_runs(server: &TestServer, shop: &Upstream) -> Vec<String> {
+    let mut runs = Vec::new();
+    for workflow in ["nap", "nap", "order"] {
+        if workflow == "order" {
+            shop.hold();
+        }
+        let started = server
+            .query(START, json!({ "input": { "workflow": workflow, "input": { "n": 1 } } }))
+            .await;
+        runs.push(started["runStart"]["runId"].as_str().unwrap().to_owned());
+    }
+    server
+        .until("{ runs(filter: { status: WAITING }) { nodes { id } } }", |data| {
+            data["runs"]["nodes"].as_array().unwrap().len() == 2
+        })
+        .await;
+    while shop.count("/pay") == 0 {
+        tokio::task::yield_now().await;
+    }
+    runs
+}
+
+async fn asked(server: &TestServer, filter: &Value, request: &str, confirm: &Value) -> Value {
+    let input = json!({ "input": { "filter": filter, "request": request, "reason": "a mistake", "confirm": confirm } });
+    server.query(ASK, input).await["bulkRequest"].clone()
+}
+
+async fn ask_preview(server: &TestServer, filter: &Value, request: &str) -> Value {
+    let variables = json!({ "filter": filter, "request": request });
+    server.query(ASK_PREVIEW, variables).await["bulkRequestPreview"].clone()
+}
+
+async fn status_of(server: &TestServer, run: &str, wanted: &str) {
+    let query = format!("{{ run(id: \"{run}\") {{ status }} }}");
+    server.until(&query, |data| data["run"]["status"] == wanted).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_runs_are_shown_and_then_held_let_go_on_and_canceled() {
+    let shop = Upstream::start().await;
+    let server = TestServer::start().await;
+    let mut all = documents(&shop.url);
+    all.push(
+        json!({ "kind": "Workflow", "name": "nap", "on": { "manual": {} }, "steps": [{ "id": "nap", "sleep": "1d" }] }),
+    );
+    server.apply(&all).await;
+    let runs = open_runs(&server, &shop).await;
+
+    let naps = json!({ "workflow": "nap" });
+    let preview = ask_preview(&server, &naps, "PAUSE").await;
+    assert_eq!(
+        preview["summary"],
+        "2 runs (2 waiting): 0 effects on their way, 0 of unknown fate"
+    );
+    let begun = asked(&server, &naps, "PAUSE", &preview["confirm"]).await;
+    let id = begun["bulkId"].as_str().unwrap();
+    let query = format!("{{ bulkOperation(id: \"{id}\") {{ action status total started skipped pending }} }}");
+    let done = server
+        .until(&query, |data| data["bulkOperation"]["status"] == "FINISHED")
+        .await;
+    assert_eq!(
+        done["bulkOperation"],
+        json!({ "action": "PAUSE", "status": "FINISHED", "total": 2, "started": 2, "skipped": 0, "pending": 0 })
+    );
+    for run in &runs[..2] {
+        status_of(&server, run, "PAUSED").await;
+    }
+    // Who stands still is not asked to again; one of them is let go on by hand, which is not what was shown.
+    assert_eq!(ask_preview(&server, &naps, "PAUSE").await["runs"], 0);
+    let resume = ask_preview(&server, &json!({}), "RESUME").await;
+    assert_eq!(resume["byStatus"], json!([{ "status": "PAUSED", "runs": 2 }]));
+    let one = "mutation($input: RunResumeInput!) { runResume(input: $input) { userErrors { message } } }";
+    server.query(one, json!({ "input": { "runId": runs[0] } })).await;
+    status_of(&server, &runs[0], "WAITING").await;
+    let begun = asked(&server, &json!({}), "RESUME", &resume["confirm"]).await;
+    assert!(
+        begun["bulkId"].is_string(),
+        "fewer than were shown is no surprise: {begun:#}"
+    );
+    status_of(&server, &runs[1], "WAITING").await;
+
+    // What is on its way is said before, and waited for.
+    let everything = json!({});
+    let preview = ask_preview(&server, &everything, "CANCEL").await;
+    assert_eq!(
+        preview["summary"],
+        "3 runs (1 running, 2 waiting): 1 effect on their way (http.request 1), 0 of unknown fate"
+    );
+    assert_eq!(
+        preview["effects"],
+        json!([{ "operation": "http.request", "class": "BLIND", "onTheWay": 1, "unknown": 0 }])
+    );
+    let later = server
+        .query(START, json!({ "input": { "workflow": "nap", "input": {} } }))
+        .await["runStart"]["runId"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let begun = asked(&server, &everything, "CANCEL", &preview["confirm"]).await;
+    assert!(begun["bulkId"].is_string(), "{begun:#}");
+    for run in &runs[..2] {
+        status_of(&server, run, "CANCELED").await;
+    }
+    shop.release();
+    status_of(&server, &runs[2], "CANCELED").await;
+    assert_eq!((shop.count("/pay"), shop.count("/mail")), (1, 0));
+    status_of(&server, &later, "WAITING").await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_asked_who_was_not_shown() {
+    let shop = Upstream::start().await;
+    let server = TestServer::start().await;
+    let mut all = documents(&shop.url);
+    all.push(
+        json!({ "kind": "Workflow", "name": "nap", "on": { "manual": {} }, "steps": [{ "id": "nap", "sleep": "1d" }] }),
+    );
+    server.apply(&all).await;
+    open_runs(&server, &shop).await;
+    let preview = ask_preview(&server, &json!({ "workflow": "nap" }), "CANCEL").await;
+    for (filter, request, confirm, code) in [
+        (
+            json!({ "workflow": "nap" }),
+            "CANCEL",
+            json!("guess"),
+            "PREVIEW_CHANGED",
+        ),
+        (json!({}), "CANCEL", preview["confirm"].clone(), "PREVIEW_CHANGED"),
+        (
+            json!({ "workflow": "nap" }),
+            "PAUSE",
+            preview["confirm"].clone(),
+            "PREVIEW_CHANGED",
+        ),
+        (
+            json!({ "workflow": "nap", "status": "QUEUED" }),
+            "CANCEL",
+            preview["confirm"].clone(),
+            "NOT_FOUND",
+        ),
+        (
+            json!({ "workflow": "nobody" }),
+            "CANCEL",
+            preview["confirm"].clone(),
+            "NOT_FOUND",
+        ),
+        (
+            json!({ "status": "FAILED" }),
+            "CANCEL",
+            preview["confirm"].clone(),
+            "INVALID",
+        ),
+    ] {
+        let answer = asked(&server, &filter, request, &confirm).await;
+        assert_eq!(answer["userErrors"][0]["code"], code, "{filter}: {answer:#}");
+        assert_eq!(answer["bulkId"], Value::Null);
+    }
+    let long = json!({ "input": {
+        "filter": { "workflow": "nap" }, "request": "CANCEL", "reason": "x".repeat(4097), "confirm": preview["confirm"],
+    } });
+    let answer = server.query(ASK, long).await["bulkRequest"].clone();
+    assert_eq!(
+        answer["userErrors"][0]["path"],
+        json!(["input", "reason"]),
+        "{answer:#}"
+    );
+    shop.release();
+    server.stop().await;
+}

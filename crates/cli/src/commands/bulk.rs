@@ -18,12 +18,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Left-out runs that are named; the preview counts them all.
 const LEFT_OUT_NAMED: usize = 10;
 
-const FIELDS: &str = "id status total pending started skipped createdBy createdAt finishedAt filter";
+const FIELDS: &str = "id action status total pending started skipped createdBy createdAt finishedAt filter";
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Bulk {
     id: String,
+    action: String,
     status: String,
     total: u32,
     pending: u64,
@@ -129,7 +130,7 @@ pub(crate) async fn replay(server: &ServerArguments, arguments: &BulkReplayArgum
         output::remark("nothing to replay");
         return Ok(ExitCode::from(EXIT_FAILURE));
     }
-    if !arguments.yes && !replay::confirmed()? {
+    if !arguments.yes && !replay::confirmed("Replay them?")? {
         output::remark("not replayed");
         return Ok(ExitCode::from(EXIT_FAILURE));
     }
@@ -181,7 +182,7 @@ fn print(shown: &Preview) {
 }
 
 /// Prints the progress whenever it changes, until the operation is over.
-async fn follow(client: &Client, id: &str) -> anyhow::Result<ExitCode> {
+pub(super) async fn follow(client: &Client, id: &str) -> anyhow::Result<ExitCode> {
     let mut last = String::new();
     loop {
         let bulk = load(client, id, "").await?;
@@ -198,8 +199,9 @@ async fn follow(client: &Client, id: &str) -> anyhow::Result<ExitCode> {
 }
 
 fn progress(bulk: &Bulk) -> String {
+    let done = if bulk.action == "REPLAY" { "started" } else { "asked" };
     format!(
-        "{}: {} of {} started, {} left out, {} to come",
+        "{}: {} of {} {done}, {} left out, {} to come",
         bulk.status.to_lowercase(),
         bulk.started,
         bulk.total,
@@ -237,7 +239,8 @@ pub(crate) async fn show(server: &ServerArguments, id: &str, wait: bool, json: b
     }
     output::line(progress(&bulk));
     output::line(format!(
-        "  began {} by {}",
+        "  {} that began {} by {}",
+        bulk.action.to_lowercase(),
         story::moment(bulk.created_at),
         bulk.created_by
     ));
@@ -279,6 +282,7 @@ pub(crate) async fn list(server: &ServerArguments, arguments: &ListArguments) ->
     let row = |bulk: &Bulk| {
         vec![
             bulk.id.clone(),
+            bulk.action.to_lowercase(),
             bulk.status.to_lowercase(),
             bulk.total.to_string(),
             bulk.started.to_string(),
@@ -289,7 +293,16 @@ pub(crate) async fn list(server: &ServerArguments, arguments: &ListArguments) ->
     };
     let rows: Vec<Vec<String>> = bulks.iter().map(row).collect();
     output::table(
-        &["OPERATION", "STATE", "RUNS", "STARTED", "LEFT OUT", "BEGAN", "BY"],
+        &[
+            "OPERATION",
+            "ACTION",
+            "STATE",
+            "RUNS",
+            "DONE",
+            "LEFT OUT",
+            "BEGAN",
+            "BY",
+        ],
         &rows,
     );
     Ok(ExitCode::SUCCESS)

@@ -4,6 +4,7 @@ pub(crate) mod apply;
 mod approvals;
 mod backup;
 mod bulk;
+mod bulk_request;
 pub(crate) mod connector;
 mod dead_letters;
 pub(crate) mod doctor;
@@ -29,6 +30,7 @@ mod workflow;
 mod workflows;
 
 use crate::arguments::{BulkCommand, Command, ConnectorCommand, RunCommand, TokenCommand};
+use bulk_request::BulkAsk;
 use std::process::ExitCode;
 
 /// Runs a command that needs no server of its own.
@@ -81,6 +83,9 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::DeadLetters(command) => dead_letters::run(command).await,
         Command::Workflow(command) => workflow::run(command).await,
         Command::Bulk(BulkCommand::Replay { server, arguments }) => bulk::replay(&server, &arguments).await,
+        Command::Bulk(BulkCommand::Cancel(arguments)) => bulk_request::run(BulkAsk::Cancel, &arguments).await,
+        Command::Bulk(BulkCommand::Pause(arguments)) => bulk_request::run(BulkAsk::Pause, &arguments).await,
+        Command::Bulk(BulkCommand::Resume(arguments)) => bulk_request::run(BulkAsk::Resume, &arguments).await,
         Command::Bulk(BulkCommand::List { server, list }) => bulk::list(&server, &list).await,
         Command::Bulk(BulkCommand::Show { server, id, wait, json }) => bulk::show(&server, &id, wait, json).await,
         Command::Bulk(BulkCommand::Stop { server, id }) => bulk::stop(&server, &id).await,

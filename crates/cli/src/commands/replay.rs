@@ -89,7 +89,7 @@ pub(crate) async fn run(
             .into());
     };
     print(&preview);
-    if !arguments.yes && !confirmed()? {
+    if !arguments.yes && !confirmed("Replay it?")? {
         output::remark("not replayed");
         return Ok(ExitCode::from(EXIT_FAILURE));
     }
@@ -176,14 +176,14 @@ fn read_body(path: &Path) -> anyhow::Result<Value> {
     Ok(body)
 }
 
-/// Asks the person at the terminal.
-pub(crate) fn confirmed() -> anyhow::Result<bool> {
+/// Asks the person at the terminal, such as "Replay it?".
+pub(crate) fn confirmed(question: &str) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage("there is nobody to ask")
             .fix("look at the preview above, then give --yes")
             .into());
     }
-    output::remark("Replay it? [y/N]");
+    output::remark(format!("{question} [y/N]"));
     let mut answer = String::new();
     std::io::stdin()
         .lock()

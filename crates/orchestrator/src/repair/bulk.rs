@@ -1,4 +1,4 @@
-//! Replays of many runs: chosen by a filter, shown in sum first, then started one after the other behind live events.
+//! Operations on many runs, and of them replays: chosen by a filter, shown in sum first, then started one after the other behind live events.
 //!
 //! The operation is a row, each of its runs another one with the word for what was shown. A replay is started by the
 //! same write that takes its run's turn, so after a crash the next process goes on with those whose turn has not come,
@@ -12,9 +12,11 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use weir_storage::{
     BulkChange, BulkItemRow, BulkItemState, BulkRow, BulkStatus, CauseKey, Operation, RunSelection, RunStatus,
+    SelectedRuns,
 };
 use weir_workflow_engine::{BulkId, RunId, Timestamp, WorkspaceId};
 
+use super::bulk_request::{BulkAction, BulkRequest};
 use super::{Refused, ReplayFrom, ReplayOptions, ReplayVersion, audit, write};
 use crate::configure::Actor;
 use crate::control::ControlError;
@@ -210,7 +212,7 @@ impl Orchestrator {
             }
         };
         let selection = RunSelection {
-            status: filter.status,
+            runs: SelectedRuns::Ended(filter.status),
             workflow,
             error_code: filter.error_code.clone(),
             error_step: filter.error_step.clone(),
@@ -295,7 +297,7 @@ impl Orchestrator {
                     bulk: Some(BulkChange::Started {
                         bulk: bulk.id,
                         run: item.run,
-                        replay,
+                        replay: Some(replay),
                     }),
                     ..Operation::default()
                 };
@@ -328,20 +330,31 @@ impl Orchestrator {
 }
 
 /// What came of a turn.
-enum Turn {
+pub(super) enum Turn {
     Started(RunId),
     /// Nothing was started; look what is next.
     Again,
 }
 
+/// Which operations a loop goes on with. What is asked of open runs does not stand behind replays that take their time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lot {
+    Replays,
+    Requests,
+}
+
 /// Goes on with the operations of this node until the process stops.
-pub(crate) async fn work(core: Arc<Core>) {
+pub(crate) async fn work(core: Arc<Core>, lot: Lot) {
+    let begun = match lot {
+        Lot::Replays => &core.bulk,
+        Lot::Requests => &core.bulk_requests,
+    };
     let orchestrator = Orchestrator {
         core: Arc::clone(&core),
     };
     loop {
         tokio::select! {
-            () = core.bulk.notified() => {}
+            () = begun.notified() => {}
             () = core.stopping.cancelled() => return,
         }
         let open = match core.store.bulk_open(&core.node).await {
@@ -352,8 +365,19 @@ pub(crate) async fn work(core: Arc<Core>) {
             }
         };
         for bulk in open {
+            let Some(task) = parse_task(&bulk) else {
+                tracing::error!(bulk.id = %bulk.id, "the options of {} cannot be read", bulk.id);
+                continue;
+            };
+            let its_lot = match task {
+                Task::Replay(_) => Lot::Replays,
+                Task::Request { .. } => Lot::Requests,
+            };
+            if its_lot != lot {
+                continue;
+            }
             tokio::select! {
-                () = drive(&orchestrator, &bulk) => {}
+                () = drive(&orchestrator, &bulk, &task) => {}
                 () = core.stopping.cancelled() => return,
             }
         }
@@ -361,21 +385,15 @@ pub(crate) async fn work(core: Arc<Core>) {
 }
 
 /// Gives each run of an operation its turn. What is cut off by a stop of the process goes on at the next start.
-async fn drive(orchestrator: &Orchestrator, bulk: &BulkRow) {
+async fn drive(orchestrator: &Orchestrator, bulk: &BulkRow, task: &Task) {
     let core = &orchestrator.core;
-    let Some(options) = serde_json::from_str(&bulk.options)
-        .ok()
-        .and_then(|options| parse_options(&options))
-    else {
-        tracing::error!(bulk.id = %bulk.id, "the options of {} cannot be read", bulk.id);
-        return;
-    };
     let mut flying: Vec<RunId> = Vec::new();
     loop {
         flying.retain(|run| core.runs.is_active(*run));
         let (_, backlog, _) = core.runs.depths();
         // Live events first: while any wait on disk, or memory fills, nothing is added.
-        if flying.len() >= BULK_IN_FLIGHT || backlog > 0 || core.runs.room() == 0 {
+        let adds = matches!(task, Task::Replay(_));
+        if adds && (flying.len() >= BULK_IN_FLIGHT || backlog > 0 || core.runs.room() == 0) {
             tokio::time::sleep(CALM_PAUSE).await;
             continue;
         }
@@ -386,7 +404,12 @@ async fn drive(orchestrator: &Orchestrator, bulk: &BulkRow) {
             }
             let pending = Some(BulkItemState::Pending);
             match core.store.bulk_items(bulk.id, pending, None, 1).await?.pop() {
-                Some(item) => orchestrator.turn(bulk, &options, &item).await.map(Some),
+                Some(item) => match task {
+                    Task::Replay(options) => orchestrator.turn(bulk, options, &item).await.map(Some),
+                    Task::Request { request, reason } => {
+                        orchestrator.ask_turn(bulk, *request, reason, &item).await.map(Some)
+                    }
+                },
                 None => {
                     let end = BulkChange::End {
                         bulk: bulk.id,
@@ -472,6 +495,27 @@ fn options_json(options: &ReplayOptions) -> Value {
         ReplayVersion::Live => "live",
     };
     json!({ "from": from, "step": step, "version": version, "body": options.body })
+}
+
+/// What an operation does with its runs.
+enum Task {
+    Replay(ReplayOptions),
+    Request { request: BulkRequest, reason: String },
+}
+
+fn parse_task(bulk: &BulkRow) -> Option<Task> {
+    let stored: Value = serde_json::from_str(&bulk.options).ok()?;
+    match BulkAction::of(bulk) {
+        BulkAction::Replay => parse_options(&stored).map(Task::Replay),
+        BulkAction::Request(request) => {
+            let reason = stored
+                .get("reason")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned();
+            Some(Task::Request { request, reason })
+        }
+    }
 }
 
 fn parse_options(stored: &Value) -> Option<ReplayOptions> {

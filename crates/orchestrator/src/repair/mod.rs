@@ -4,11 +4,13 @@
 //! engine, and changed by one [`Operation`] that fails when the family has grown or a journal has moved on since.
 
 pub(crate) mod bulk;
+mod bulk_request;
 mod dead_letter;
 mod replay;
 mod resolve;
 
 pub use bulk::{BULK_IN_FLIGHT, BulkEffects, BulkFilter, BulkPreview, MAX_BULK_RUNS};
+pub use bulk_request::{BulkAction, BulkRequest, OpenEffects, OpenFilter, RequestError, RequestPreview};
 pub(crate) use dead_letter::dead_letter;
 pub use replay::{MAX_FAMILY, PreparedReplay, ReplayFrom, ReplayOptions, ReplayVersion};
 pub use resolve::{MAX_NOTE_CHARACTERS, MAX_STATED_OUTPUT_BYTES, Resolution, Resolved};

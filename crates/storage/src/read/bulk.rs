@@ -1,7 +1,7 @@
 //! Operations on many runs: which runs a filter means, and how far an operation is.
 
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use weir_workflow_engine::{BulkId, RunId, Timestamp, WorkflowId, WorkspaceId};
 
 use super::run::{RunRow, has_status, row};
@@ -15,11 +15,26 @@ use crate::node::NodeIdentity;
 use crate::operation::{BulkItemState, BulkRow, CauseKey};
 use crate::page::Page;
 
+/// Whether an operation is about runs that are over or about open ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SelectedRuns {
+    /// Those that are over with this status, and only the last of each family: what was replayed since is the business
+    /// of its replay.
+    Ended(RunStatus),
+    /// Open ones.
+    Open {
+        /// With one of these statuses.
+        statuses: Vec<RunStatus>,
+        /// No later ones than this; `None` = any.
+        up_to: Option<RunId>,
+    },
+}
+
 /// Which runs an operation is about; `None` = any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunSelection {
-    /// With this status. Runs that are not over never belong to it.
-    pub status: RunStatus,
+    /// Over or open, and how.
+    pub runs: SelectedRuns,
     /// Of this workflow.
     pub workflow: Option<WorkflowId>,
     /// That failed with this code.
@@ -39,7 +54,7 @@ pub struct RunSelection {
 pub struct BulkCounts {
     /// Runs whose turn has not come.
     pub pending: u64,
-    /// Runs whose replay was started.
+    /// Runs whose replay was started, or that were asked.
     pub started: u64,
     /// Runs that were left out.
     pub skipped: u64,
@@ -61,8 +76,7 @@ pub struct BulkItemRow {
 }
 
 impl Store {
-    /// The runs that a selection means, oldest first, and only the last of each family: what was replayed since is
-    /// the business of its replay.
+    /// The runs that a selection means, oldest first.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -74,12 +88,24 @@ impl Store {
     ) -> Result<Vec<RunRow>, ReadError> {
         let mut runs = run::Entity::find()
             .filter(run::Column::WorkspaceId.eq(workspace.as_raw()))
-            .filter(has_status(selection.status))
-            .filter(Expr::cust(
-                "NOT EXISTS (SELECT 1 FROM run AS later WHERE later.root_id = run.root_id AND later.replay_of IS NOT NULL AND later.id > run.id)",
-            ))
             .order_by_asc(run::Column::Id)
             .limit(u64::from(limit));
+        match &selection.runs {
+            SelectedRuns::Ended(status) => {
+                runs = runs.filter(has_status(*status)).filter(Expr::cust(
+                    "NOT EXISTS (SELECT 1 FROM run AS later WHERE later.root_id = run.root_id AND later.replay_of IS NOT NULL AND later.id > run.id)",
+                ));
+            }
+            SelectedRuns::Open { statuses, up_to } => {
+                let any = statuses
+                    .iter()
+                    .fold(Condition::any(), |any, status| any.add(has_status(*status)));
+                runs = runs.filter(any).filter(Expr::cust("status < 2"));
+                if let Some(last) = up_to {
+                    runs = runs.filter(run::Column::Id.lte(last.as_raw()));
+                }
+            }
+        }
         if let Some(workflow) = selection.workflow {
             runs = runs.filter(run::Column::WorkflowId.eq(workflow.as_raw()));
         }

@@ -1,19 +1,20 @@
-//! What people do to runs that are over, as statements. The texts are the same on both databases.
+//! What people do to runs, as statements. The texts are the same on both databases.
 //!
 //! SQLite numbers the parameters of a text as they appear, so each text names them in their order.
 //! Runs inside a transaction of its own.
 
-use weir_workflow_engine::Timestamp;
+use weir_workflow_engine::{RunId, Timestamp};
 
 use super::connection::{Connection, Dialect, Value};
 use super::failure::{Failure, Offence};
 use super::gates::{GateWork, Moved};
 use super::prepare::{AcceptRow, JournalRow};
-use super::{config, control};
+use super::{config, control, mail};
 use super::{postgres, sqlite};
 use crate::codes::{bulk_item_state_code, bulk_status_code, cause_state_code, event_source_code};
 use crate::config::AuditEntry;
 use crate::fact::{Accepted, NewRun, RunCommit, RunOwner};
+use crate::mail::{Request, RequestOutcome};
 use crate::node::{NOBODY, NodeIdentity};
 use crate::operation::{BulkChange, BulkItemState, CauseNote, CopiedEvent, ExpectedFamily, Operation};
 use crate::outcome::FactOutcome;
@@ -28,6 +29,7 @@ pub(crate) struct PreparedOperation {
     event: Option<Box<AcceptRow>>,
     starts: Vec<NewRun>,
     journal: Vec<JournalRow>,
+    requests: Vec<Request>,
     bulk: Option<BulkChange>,
     note: Option<CauseNote>,
     audit: Vec<AuditEntry>,
@@ -57,6 +59,7 @@ impl PreparedOperation {
             event,
             starts: operation.starts,
             journal: operation.journal.into_iter().map(JournalRow::new).collect(),
+            requests: operation.requests,
             bulk: operation.bulk,
             note: operation.note,
             audit: operation.audit,
@@ -66,7 +69,13 @@ impl PreparedOperation {
     /// Bytes of its bodies.
     pub(crate) fn size_bytes(&self) -> usize {
         let journal: usize = self.journal.iter().map(JournalRow::size_bytes).sum();
-        journal + self.event.as_ref().map_or(0, |event| event.body.bytes.len())
+        let requests: usize = self.requests.iter().map(|request| request.body.len()).sum();
+        journal + requests + self.event.as_ref().map_or(0, |event| event.body.bytes.len())
+    }
+
+    /// Runs that get mail by it.
+    pub(crate) fn mailed(&self) -> Vec<RunId> {
+        self.requests.iter().map(|request| request.run).collect()
     }
 }
 
@@ -95,6 +104,12 @@ pub(crate) async fn apply(
     }
     for row in &operation.journal {
         journal(connection, row).await?;
+    }
+    for request in &operation.requests {
+        match mail::request(connection, node, request).await? {
+            FactOutcome::Request(RequestOutcome::Delivered) => {}
+            _ => return Err(Failure::Fact(Offence::Journal)),
+        }
     }
     if let Some(change) = &operation.bulk {
         bulk(connection, node, change).await?;
@@ -237,7 +252,11 @@ async fn bulk(connection: &mut Connection, node: &NodeIdentity, change: &BulkCha
                 "UPDATE bulk_item SET state = {}, started_run = $1 {of_item}",
                 bulk_item_state_code(BulkItemState::Started)
             ),
-            vec![replay.as_raw().into(), bulk.as_raw().into(), run.as_raw().into()],
+            vec![
+                Value::Int(replay.map(|run| run.as_raw())),
+                bulk.as_raw().into(),
+                run.as_raw().into(),
+            ],
         ),
         BulkChange::Skipped { bulk, run, reason } => (
             format!(

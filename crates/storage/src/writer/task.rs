@@ -261,6 +261,9 @@ impl WriterTask {
                     // Another node's run is found by that node.
                     self.shared.mailed(&[request.run]);
                 }
+                if let Control::Operate(operation) = control {
+                    self.shared.mailed(&operation.mailed());
+                }
                 self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
                 if matches!(control, Control::Prune(Prune::Refused { .. })) {
                     self.shared.refused_details.store(0, Ordering::Relaxed);

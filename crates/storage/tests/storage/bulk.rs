@@ -1,8 +1,10 @@
 //! Operations on many runs: each run has its turn once, whoever asks, and a stop is the end.
 
+use std::sync::{Arc, Mutex};
+
 use weir_storage::{
-    BulkChange, BulkItemState, BulkRow, BulkStatus, Fact, FactOutcome, NewRun, Operation, RunSelection, RunStatus,
-    WriteError,
+    BulkChange, BulkItemState, BulkRow, BulkStatus, Fact, FactOutcome, NewRun, Operation, Request, RunSelection,
+    RunStatus, SelectedRuns, WriteError,
 };
 use weir_workflow_engine::{BulkId, RunId};
 
@@ -12,7 +14,9 @@ both_databases!(
     each_run_has_its_turn_once,
     a_stopped_operation_starts_nothing,
     a_selection_means_the_last_of_each_family,
-    an_orphaned_operation_is_taken_up
+    an_orphaned_operation_is_taken_up,
+    an_open_run_is_asked_with_its_turn,
+    open_runs_are_selected_by_status_and_up_to_the_last_one_shown,
 );
 
 async fn failed(bed: &Bed, node: &Node, key: &str) -> NewRun {
@@ -65,7 +69,7 @@ async fn turn(bed: &Bed, node: &Node, bulk: BulkId, run: &NewRun) -> Result<Fact
         bulk: Some(BulkChange::Started {
             bulk,
             run: run.id,
-            replay: replay.id,
+            replay: Some(replay.id),
         }),
         starts: vec![replay],
         ..Operation::default()
@@ -134,7 +138,7 @@ async fn a_selection_means_the_last_of_each_family(bed: &Bed) {
     let (one, two) = (failed(bed, &node, "1").await, failed(bed, &node, "2").await);
     let select = async |code: Option<&str>| {
         let selection = RunSelection {
-            status: RunStatus::Failed,
+            runs: SelectedRuns::Ended(RunStatus::Failed),
             workflow: Some(one.workflow_id),
             error_code: code.map(str::to_owned),
             error_step: None,
@@ -168,4 +172,101 @@ async fn an_orphaned_operation_is_taken_up(bed: &Bed) {
     assert_eq!(open().await, []);
     bed.execute("UPDATE node SET lease_until = 1 WHERE slot = 7").await;
     assert_eq!(open().await, [bulk]);
+}
+
+/// Asks a run something as its turn in an operation.
+async fn ask(bed: &Bed, node: &Node, bulk: BulkId, run: RunId) -> Result<FactOutcome, WriteError> {
+    let operation = Operation {
+        bulk: Some(BulkChange::Started {
+            bulk,
+            run,
+            replay: None,
+        }),
+        requests: vec![Request {
+            id: bed.id(),
+            workspace: WORKSPACE,
+            run,
+            body: "{}".to_owned(),
+            at: at(0),
+            answers: None,
+            audit: None,
+        }],
+        ..Operation::default()
+    };
+    node.write(Fact::Operate(Box::new(operation))).await
+}
+
+async fn an_open_run_is_asked_with_its_turn(bed: &Bed) {
+    let node = bed.node("a").await;
+    let told = Arc::new(Mutex::new(Vec::<RunId>::new()));
+    let heard = Arc::clone(&told);
+    node.writer.on_mail(move |runs| heard.lock().unwrap().extend(runs));
+    let accepted = bed.accepted("open");
+    let open = accepted.runs[0].id;
+    node.write(Fact::Accept(accepted)).await.unwrap();
+    let over = failed(bed, &node, "over").await.id;
+    let bulk = begun(bed, &node, &[open, over]).await;
+    assert_eq!(ask(bed, &node, bulk, open).await, Ok(FactOutcome::Written));
+    assert_eq!(*told.lock().unwrap(), [open], "it is handed over in memory");
+    // The process was killed after the commit and tries again; and what is over takes no mail.
+    assert_eq!(ask(bed, &node, bulk, open).await, Err(WriteError::Stale));
+    assert_eq!(ask(bed, &node, bulk, over).await, Err(WriteError::Stale));
+    assert_eq!(bed.number("SELECT count(*) FROM inbox").await, 1);
+    let counts = node.store.bulk_counts(bulk).await.unwrap();
+    assert_eq!((counts.pending, counts.started, counts.skipped), (1, 1, 0));
+    // A stopped operation asks nobody.
+    let another = begun(bed, &node, &[open]).await;
+    let stop = BulkChange::End {
+        bulk: another,
+        status: BulkStatus::Stopped,
+        at: at(9),
+    };
+    change(&node, stop).await.unwrap();
+    assert_eq!(ask(bed, &node, another, open).await, Err(WriteError::Stale));
+    assert_eq!(bed.number("SELECT count(*) FROM inbox").await, 1);
+}
+
+async fn open_runs_are_selected_by_status_and_up_to_the_last_one_shown(bed: &Bed) {
+    let node = bed.node("a").await;
+    let mut runs = Vec::new();
+    for (key, status) in [
+        ("1", None),
+        ("2", Some(RunStatus::Waiting)),
+        ("3", Some(RunStatus::Succeeded)),
+        ("4", None),
+    ] {
+        let accepted = bed.accepted(key);
+        let run = accepted.runs[0].id;
+        node.write(Fact::Accept(accepted)).await.unwrap();
+        if status.is_some() {
+            node.write(commit(run, 0, "first", status)).await.unwrap();
+        }
+        runs.push(run);
+    }
+    let select = async |statuses: &[RunStatus], up_to: Option<RunId>| {
+        let selection = RunSelection {
+            runs: SelectedRuns::Open {
+                statuses: statuses.to_vec(),
+                up_to,
+            },
+            workflow: None,
+            error_code: None,
+            error_step: None,
+            cause: None,
+            since: None,
+            until: None,
+        };
+        let found = node.store.run_select(WORKSPACE, &selection, 10).await.unwrap();
+        found.iter().map(|run| run.id).collect::<Vec<_>>()
+    };
+    let both = [RunStatus::Running, RunStatus::Waiting];
+    assert_eq!(select(&both, None).await, [runs[0], runs[1], runs[3]]);
+    assert_eq!(select(&both, Some(runs[2])).await, [runs[0], runs[1]]);
+    assert_eq!(select(&[RunStatus::Waiting], None).await, [runs[1]]);
+    assert_eq!(select(&[], None).await, []);
+    assert_eq!(
+        select(&[RunStatus::Succeeded], None).await,
+        [],
+        "what is over is not open"
+    );
 }

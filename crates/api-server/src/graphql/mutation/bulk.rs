@@ -3,6 +3,7 @@
 use super::super::caller::Caller;
 use super::super::errors::{ApiError, ApiResult};
 use super::super::types::bulk::{self, BulkFilterInput, BulkOperation, BulkReplayPreview};
+use super::super::types::bulk_request::{BulkRequest, OpenRunFilterInput};
 use super::super::types::replay_preview::ReplayOptionsInput;
 use super::super::user_error::{UserError, UserErrorCode};
 use super::run::misfits;
@@ -10,6 +11,7 @@ use super::{input_id, unavailable};
 use crate::auth::Permission;
 use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 use weir_orchestrator::control::ControlError;
+use weir_orchestrator::repair::RequestError;
 use weir_workflow_engine::BulkId;
 
 /// Mutations of many runs at once.
@@ -62,6 +64,58 @@ impl BulkMutations {
             Err(ControlError::Invalid(problems)) => Ok(BulkReplayPayload::refused(misfits("options", problems))),
             Err(error @ ControlError::PreviewChanged(_)) => Err(ApiError::internal("replaying runs", &error)),
             Err(ControlError::Unavailable(cause)) => Err(unavailable("the runs are not replayed", &cause)),
+        }
+    }
+
+    /// Asks something of every open run that fits the filter, one after the other: to end, to stand still, to go on.
+    /// `bulkRequestPreview` tells which they are, and gives the word for `confirm`. Needs `RUN_OPERATE`.
+    async fn bulk_request(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which runs, and what is asked.")] input: BulkRequestInput,
+    ) -> ApiResult<BulkRequestPayload> {
+        let caller = Caller::of(ctx);
+        let (orchestrator, workspace) = caller.orchestrator(Permission::RunOperate)?;
+        let refused = |error| {
+            Ok(BulkRequestPayload {
+                bulk: None,
+                user_errors: vec![error],
+            })
+        };
+        let filter = match input.filter.parse() {
+            Ok(filter) => filter,
+            Err(wrong) => return refused(UserError::input(UserErrorCode::Invalid, "filter", wrong)),
+        };
+        let reason = input.reason.unwrap_or_default();
+        let asked = (input.request.into(), reason.as_str());
+        let begun = orchestrator
+            .bulk_request(workspace, &caller.actor(), &filter, asked, &input.confirm)
+            .await;
+        match begun {
+            Ok(id) => Ok(BulkRequestPayload {
+                bulk: Some(id),
+                user_errors: Vec::new(),
+            }),
+            Err(error @ RequestError::NoneFits) => refused(UserError::precondition(
+                UserErrorCode::NotFound,
+                "filter",
+                error.to_string(),
+                Vec::new(),
+            )),
+            Err(error @ RequestError::Changed) => refused(UserError::precondition(
+                UserErrorCode::PreviewChanged,
+                "confirm",
+                format!("{error}: look at the preview again"),
+                Vec::new(),
+            )),
+            Err(error @ RequestError::ReasonTooLong) => {
+                refused(UserError::input(UserErrorCode::Invalid, "reason", error.to_string()))
+            }
+            Err(RequestError::Control(ControlError::NotFound)) => refused(UserError::not_found("filter")),
+            Err(RequestError::Control(ControlError::Unavailable(cause))) => {
+                Err(unavailable("the runs are not asked", &cause))
+            }
+            Err(RequestError::Control(error)) => Err(ApiError::internal("asking many runs", &error)),
         }
     }
 
@@ -149,6 +203,45 @@ impl BulkReplayPayload {
         Self {
             user_errors,
             ..Self::default()
+        }
+    }
+}
+
+/// Which open runs to ask, and what.
+#[derive(Debug, InputObject)]
+pub(crate) struct BulkRequestInput {
+    /// Which open runs.
+    filter: OpenRunFilterInput,
+    /// What is asked of them.
+    request: BulkRequest,
+    /// Why; it stands in their journals and in the audit trail, at most 4,096 bytes. Not kept for `RESUME`.
+    reason: Option<String>,
+    /// `confirm` of the preview that was looked at.
+    confirm: String,
+}
+
+/// An operation that began.
+#[derive(Debug, SimpleObject)]
+#[graphql(complex)]
+pub(crate) struct BulkRequestPayload {
+    #[graphql(skip)]
+    bulk: Option<BulkId>,
+    /// What the input did wrong.
+    user_errors: Vec<UserError>,
+}
+
+#[async_graphql::ComplexObject]
+impl BulkRequestPayload {
+    /// Id of the operation; it needs no permission to read. Null: nothing began.
+    async fn bulk_id(&self) -> Option<ID> {
+        self.bulk.map(|id| id.to_string().into())
+    }
+
+    /// The operation. Null: nothing began. Needs `RUN_READ`.
+    async fn bulk(&self, ctx: &Context<'_>) -> ApiResult<Option<BulkOperation>> {
+        match self.bulk {
+            Some(id) => bulk::load(ctx, id).await,
+            None => Ok(None),
         }
     }
 }

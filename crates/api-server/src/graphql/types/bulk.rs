@@ -3,13 +3,14 @@
 use super::super::caller::Caller;
 use super::super::errors::{ApiError, ApiResult};
 use super::super::scalars::{DateTime, Json, Long};
+use super::bulk_request::BulkOperationAction;
 use super::connector::EffectClass;
 use super::dead_letter::cause_key;
 use super::run::{self, Run, RunStatus};
 use crate::auth::Permission;
 use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject};
 use tokio::sync::OnceCell;
-use weir_orchestrator::repair::{BulkEffects, BulkFilter, BulkPreview};
+use weir_orchestrator::repair::{BulkAction, BulkEffects, BulkFilter, BulkPreview};
 use weir_storage::{BulkCounts, BulkItemRow, BulkItemState, BulkRow, BulkStatus};
 use weir_workflow_engine::{BulkId, RunId};
 
@@ -196,6 +197,11 @@ impl BulkOperation {
         }
     }
 
+    /// What it does with its runs.
+    async fn action(&self) -> BulkOperationAction {
+        BulkAction::of(&self.row).into()
+    }
+
     /// How many runs belong to it.
     async fn total(&self) -> u32 {
         self.row.total
@@ -206,12 +212,13 @@ impl BulkOperation {
         Ok(Long(self.counts(ctx).await?.pending))
     }
 
-    /// Of how many the replay was started.
+    /// Of how many the replay was started, or how many were asked.
     async fn started(&self, ctx: &Context<'_>) -> ApiResult<Long> {
         Ok(Long(self.counts(ctx).await?.started))
     }
 
-    /// How many were left out, because what their replay would do was not what had been shown.
+    /// How many were left out, because what their replay would do was not what had been shown, or because they had ended
+    /// before they were asked.
     async fn skipped(&self, ctx: &Context<'_>) -> ApiResult<Long> {
         Ok(Long(self.counts(ctx).await?.skipped))
     }
@@ -274,7 +281,7 @@ pub(crate) enum BulkOperationStatus {
 pub(crate) enum BulkRunState {
     /// Its turn has not come.
     Pending,
-    /// Its replay was started.
+    /// Its replay was started, or it was asked.
     Started,
     /// It was left out.
     Skipped,

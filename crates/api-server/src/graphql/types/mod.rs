@@ -3,6 +3,7 @@
 pub(crate) mod approval;
 pub(crate) mod body;
 pub(crate) mod bulk;
+pub(crate) mod bulk_request;
 pub(crate) mod connection;
 pub(crate) mod connector;
 pub(crate) mod dead_letter;
