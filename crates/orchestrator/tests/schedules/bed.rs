@@ -133,6 +133,10 @@ impl Bed {
     }
 
     pub(crate) async fn node(&self, name: &str) -> Node {
+        self.node_with(name, Registry::default()).await
+    }
+
+    pub(crate) async fn node_with(&self, name: &str, connectors: Registry) -> Node {
         let (store, mut writer) = Database::open(&self.url, DatabaseOptions::default()).await.unwrap();
         let secrets = SecretBox::new(MasterKey::from_base64(MASTER_KEY).unwrap());
         writer.check_key(&secrets).await.unwrap();
@@ -144,7 +148,7 @@ impl Bed {
             writer,
             node,
             secrets,
-            connectors: Registry::default(),
+            connectors,
         });
         Node(orchestrator.await.unwrap())
     }
