@@ -27,6 +27,8 @@ mod nodes;
 #[cfg(test)]
 mod operating;
 #[cfg(test)]
+mod poison;
+#[cfg(test)]
 mod roles;
 #[cfg(test)]
 mod schedules;

@@ -284,6 +284,38 @@ async fn a_broken_journal_is_a_dead_letter_and_stops_nothing_else() {
     assert!(done(&server, &["dead-letters", "list", "--state", "ignored"]).contains("unreadable"));
 }
 
+/// The server dies right after the operation began, and asks those whose turn has not come when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_open_runs_are_canceled_over_a_crash() {
+    const RUNS: usize = 12;
+    let mut server = Server::start().await;
+    server.apply("kind: Workflow\nname: nap\non: { manual: {} }\nsteps:\n  - { id: rest, sleep: 1d }\n");
+    for _ in 0..RUNS {
+        done(&server, &["run", "start", "nap"]);
+    }
+    eventually("all of them sleep", SOON, async || {
+        (server.runs(&["--status", "waiting"]).len() == RUNS).then_some(())
+    })
+    .await;
+    let shown = server.weir(&["bulk", "cancel", "--workflow", "nap"]);
+    let text = stdout(&shown);
+    assert!(
+        text.contains("12 runs (12 waiting): 0 effects on their way, 0 of unknown fate"),
+        "{text}"
+    );
+    assert!(!shown.status.success(), "nobody is there to say yes");
+    let begun = done(&server, &["bulk", "cancel", "--workflow", "nap", "--yes", "--detach"]);
+    server.kill();
+    server.start_again().await;
+    let followed = done(&server, &["bulk", "show", &run_id(&begun), "--wait"]);
+    assert!(followed.contains("finished: 12 of 12 asked, 0 left out"), "{followed}");
+    eventually("all of them are canceled", SOON, async || {
+        (server.runs(&["--status", "canceled"]).len() == RUNS).then_some(())
+    })
+    .await;
+    assert!(done(&server, &["bulk", "list"]).contains("cancel"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_are_compared_and_rolled_back_to() {
     let server = Server::start().await;

@@ -1,5 +1,5 @@
 //! A server that writes down every request it gets, byte for byte, and answers each with the same JSON, unless a test
-//! says otherwise; below `/fail` with 400.
+//! says otherwise; with 400 where a part of the path is `fail`, and with 503 where one is `busy`.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -98,16 +98,17 @@ async fn serve(
             return;
         }
     }
-    let fails = request
-        .head
-        .split(' ')
-        .nth(1)
-        .is_some_and(|path| path.starts_with("/fail"));
+    let path = request.head.split(' ').nth(1).unwrap_or_default();
+    let has = |name: &str| path.split(['/', '?']).any(|part| part == name);
+    let status = match (has("fail"), has("busy")) {
+        (true, _) => 400,
+        (_, true) => 503,
+        (false, false) => 200,
+    };
     requests.lock().unwrap().push(request);
     let reply = next.lock().unwrap().pop_front();
     let status = match reply {
-        None if fails => 400,
-        None => 200,
+        None => status,
         Some(Reply::Status(status)) => status,
         Some(Reply::HangUp) => return,
     };
