@@ -17,7 +17,7 @@ cd "$(dirname "$0")/.."
 . scripts/packages.sh
 . scripts/postgres.sh
 
-[ "${1:-}" != --list ] || exec python3 bench/measure.py --list
+[ "${1:-}" != --list ] || exec python3 bench/measure --list
 
 compiler_require
 command -v python3 >/dev/null || packages_install python3
@@ -37,4 +37,4 @@ taskset --all-tasks --cpu-list --pid "${BENCH_SERVER_CPU:-0}" "$(head -n 1 "$POS
 
 export BENCH_BINARIES=$TARGET_DIR/dist BENCH_POSTGRES_URL=$POSTGRES_URL BENCH_POSTGRES_BIN=$POSTGRES_BIN
 export BENCH_POSTGRES_PID_FILE=$POSTGRES_PID_FILE
-python3 bench/measure.py "$@"
+python3 bench/measure "$@"

@@ -10,6 +10,7 @@ mod fold;
 mod fork;
 mod guard;
 mod limit;
+mod parts;
 mod restart;
 mod retry;
 mod scope;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::parts::Parts;
 use crate::command::{CallId, SendMode};
 use crate::document::Document;
 use crate::effect::{EffectClass, EffectKey};
@@ -80,7 +81,7 @@ pub struct RunState {
     /// The events that steps have waited for and got.
     pub(super) taken: BTreeSet<EventId>,
     /// Steps that were done and can be undone, in the order in which they were done.
-    pub(super) undoable: Vec<Place>,
+    pub(super) undoable: Parts<Place>,
     /// Steps that a `compensate` is undoing, and that one.
     pub(super) undoing: BTreeMap<Place, Place>,
     /// Since when it stands still, and how long it did so before.
@@ -228,7 +229,7 @@ pub(super) struct Rescue {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Undo {
     /// The steps that it undoes, in this order.
-    pub(super) of: Vec<Place>,
+    pub(super) of: Arc<[Place]>,
     /// How many of them it is through with.
     pub(super) done: usize,
     /// Undoing the one at hand failed, and what is open there comes to an end.
@@ -240,7 +241,7 @@ pub(super) struct Undo {
 /// A `for_each` that is not through.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Loop {
-    pub(super) items: Vec<Arc<ItemState>>,
+    pub(super) items: Parts<Arc<ItemState>>,
     pub(super) by_key: Arc<BTreeMap<Arc<str>, usize>>,
     pub(super) done: usize,
     /// All items before this one are done.
@@ -350,7 +351,7 @@ impl RunState {
             limits: BTreeSet::new(),
             waits: BTreeMap::new(),
             taken: BTreeSet::new(),
-            undoable: Vec::new(),
+            undoable: Parts::default(),
             undoing: BTreeMap::new(),
             paused: None,
             paused_for: Duration::ZERO,

@@ -3,6 +3,7 @@
 //! What undoes a step stands beside that step, in its frame, so it sees the same items and outputs. Its failures go to the
 //! `compensate` that has it done: that one goes on with the others, and fails at its end.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -59,12 +60,18 @@ impl RunState {
             return self.note_foreign(&Target::Step(Arc::clone(&compensating.step)));
         };
         let of: Vec<Place> = compensating.of.iter().filter_map(|path| self.place(path)).collect();
-        self.undoable.retain(|done| !of.contains(done));
+        let taken: BTreeSet<&Place> = of.iter().collect();
+        self.undoable = self
+            .undoable
+            .iter()
+            .filter(|done| !taken.contains(done))
+            .cloned()
+            .collect();
         for step in &of {
             self.undoing.insert(step.clone(), place.clone());
         }
         let undo = Undo {
-            of,
+            of: Arc::from(of),
             done: 0,
             settling: None,
             failed: Vec::new(),
