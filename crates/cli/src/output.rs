@@ -150,6 +150,14 @@ impl Style {
     }
 }
 
+/// So many of something: `1 run`, `2 runs`.
+pub(crate) fn count(number: usize, thing: &str) -> String {
+    match number {
+        1 => format!("1 {thing}"),
+        number => format!("{number} {thing}s"),
+    }
+}
+
 /// Prints rows under a heading, columns padded to their widest cell. Cells hold no colour codes.
 pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) {
     let mut widths: Vec<usize> = heading.iter().map(|cell| cell.chars().count()).collect();

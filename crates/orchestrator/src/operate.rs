@@ -29,7 +29,9 @@ pub enum AskError {
         status: RunStatus,
     },
     /// The step does not ask for a decision (any more).
-    #[error("the step does not ask for a decision: somebody decided already, or it waits no longer")]
+    #[error(
+        "the step does not ask for a decision: there is no such step, somebody decided already, or it waits no longer"
+    )]
     NotAsked,
     /// The decision is for others.
     #[error("only {} may decide this", by.join(", "))]

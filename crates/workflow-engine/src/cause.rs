@@ -54,7 +54,11 @@ fn without_keys(path: &str) -> String {
     text
 }
 
-/// A message with what is particular to one run taken out.
+/// A message with what is particular to one run taken out: what stands in quotes, numbers, ids.
+pub fn without_particulars(message: &str) -> String {
+    normalised(message)
+}
+
 fn normalised(message: &str) -> String {
     let mut text = String::new();
     let mut rest = message;

@@ -2,16 +2,19 @@
 //!
 //! It is folded from the journals of all runs with the same root, and it is what keeps a replay from doing an effect
 //! twice. It never forgets a confirmed effect because of a later failure. What a person decided stands above what the
-//! runs did not know, wherever in the family it was written down, and below what a provider confirmed.
+//! runs did not know, wherever in the family it was written down, and below what a provider confirmed. What a `compensate`
+//! undid does not stand any more, and neither does what undid it: the next run that comes to the step does it again, and
+//! may have to undo it again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::command::CallId;
+use crate::definition::UNDO;
 use crate::document::Document;
 use crate::effect::{EffectClass, EffectKey, RequestDigest};
 use crate::id::RunId;
-use crate::journal::{AttemptOutcome, Decided, EffectEnd, Entry, Verdict};
+use crate::journal::{Abandoned, AttemptOutcome, Decided, EffectEnd, Entry, StepFailed, Target, Verdict};
 use crate::time::Timestamp;
 
 /// What is known of an effect.
@@ -25,6 +28,8 @@ pub enum EffectState {
     Failed,
     /// Nobody knows.
     Unknown,
+    /// It took place, and a `compensate` undid it: whoever comes to the step again does it again.
+    Undone,
 }
 
 impl EffectState {
@@ -35,6 +40,7 @@ impl EffectState {
             Self::Confirmed => "confirmed",
             Self::Failed => "failed",
             Self::Unknown => "unknown",
+            Self::Undone => "undone",
         }
     }
 }
@@ -72,6 +78,69 @@ impl EffectRecord {
         match self.state {
             EffectState::Intended | EffectState::Unknown => true,
             EffectState::Confirmed | EffectState::Failed => self.decided.is_some(),
+            EffectState::Undone => false,
+        }
+    }
+
+    /// Whether it does not stand outside, so that it is sent again under a key of its own.
+    pub fn is_to_be_done(&self) -> bool {
+        matches!(self.state, EffectState::Failed | EffectState::Undone)
+    }
+}
+
+/// Whether nothing that is written later changes this.
+fn stands(state: EffectState) -> bool {
+    matches!(state, EffectState::Confirmed | EffectState::Undone)
+}
+
+/// What the `compensate` steps of one run have undone so far.
+#[derive(Default)]
+struct Undoing {
+    /// What each of them has to undo, by its path.
+    of: BTreeMap<Arc<str>, Vec<Arc<str>>>,
+    /// Paths of what failed.
+    failed: Vec<Arc<str>>,
+}
+
+impl Undoing {
+    fn take(&mut self, entry: &Entry, ledger: &mut Ledger) {
+        match entry {
+            Entry::Compensating(compensating) => {
+                self.of.insert(Arc::clone(&compensating.step), compensating.of.to_vec());
+            }
+            Entry::Compensated(compensated) => self.end(&compensated.step, ledger),
+            Entry::StepFailed(StepFailed {
+                of: Target::Step(step),
+                continued,
+                ..
+            }) => {
+                // It failed because something could not be undone; the rest of it was.
+                self.end(step, ledger);
+                if !continued {
+                    self.failed.push(Arc::clone(step));
+                }
+            }
+            Entry::Attempt(attempt) => {
+                let is_final = matches!(attempt.outcome, AttemptOutcome::Failed { continued: false, .. });
+                if let (Target::Step(step), true) = (&attempt.of, is_final) {
+                    self.failed.push(Arc::clone(step));
+                }
+            }
+            Entry::Unknown(unknown) => self.failed.push(Arc::clone(&unknown.step)),
+            Entry::Abandoned(Abandoned {
+                of: Target::Step(step), ..
+            }) => self.failed.push(Arc::clone(step)),
+            _ => {}
+        }
+    }
+
+    /// A `compensate` is through.
+    fn end(&mut self, compensate: &str, ledger: &mut Ledger) {
+        for step in self.of.remove(compensate).unwrap_or_default() {
+            let inside = format!("{step}.{UNDO}.");
+            if !self.failed.iter().any(|failed| failed.starts_with(&inside)) {
+                ledger.undo(&step);
+            }
         }
     }
 }
@@ -89,7 +158,9 @@ impl Ledger {
         let mut open: BTreeMap<(RunId, CallId), EffectKey> = BTreeMap::new();
         let mut decisions: Vec<(RunId, &Decided)> = Vec::new();
         for (run, entries) in journals {
+            let mut undoing = Undoing::default();
             for entry in entries {
+                undoing.take(entry, &mut ledger);
                 if let Entry::Decided(decided) = entry {
                     decisions.push((run, decided));
                 }
@@ -108,7 +179,8 @@ impl Ledger {
         let Some(record) = self.effects.get_mut(&decided.key) else {
             return;
         };
-        if record.state == EffectState::Confirmed && record.decided.is_none() {
+        let is_confirmed = record.state == EffectState::Confirmed && record.decided.is_none();
+        if is_confirmed || record.state == EffectState::Undone {
             return;
         }
         (record.state, record.output) = match &decided.verdict {
@@ -127,7 +199,7 @@ impl Ledger {
                     .effects
                     .get(&intent.key)
                     .map_or(intent.first_sent_at, |known| known.first_sent_at);
-                if self.state(&intent.key) == Some(EffectState::Confirmed) {
+                if self.state(&intent.key).is_some_and(stands) {
                     return;
                 }
                 self.effects.insert(
@@ -212,12 +284,23 @@ impl Ledger {
         let Some(record) = self.effects.get_mut(key) else {
             return;
         };
-        if record.state == EffectState::Confirmed {
+        if stands(record.state) {
             return;
         }
         record.state = state;
         record.output = output;
         record.run = run;
+    }
+
+    /// A step was undone: neither it nor what undid it stands any more.
+    fn undo(&mut self, step: &str) {
+        let inside = format!("{step}.{UNDO}.");
+        for record in self.effects.values_mut() {
+            let is_it = &*record.step == step || record.step.starts_with(&inside);
+            if is_it && !matches!(record.state, EffectState::Failed) {
+                record.state = EffectState::Undone;
+            }
+        }
     }
 
     fn state(&self, key: &EffectKey) -> Option<EffectState> {

@@ -57,6 +57,8 @@ pub struct PreviewEffect {
     pub key: EffectKey,
     /// Whether the same step took place before with another request.
     pub changed: bool,
+    /// Whether the step took place before and was undone.
+    pub undone: bool,
     /// Whether something would be sent.
     pub sends: bool,
 }
@@ -220,7 +222,12 @@ impl Rehearsal<'_> {
     fn changed(&self, step: &str, key: &EffectKey) -> bool {
         self.ledger
             .iter()
-            .any(|(other, record)| other != key && &*record.step == step && record.state != EffectState::Failed)
+            .any(|(other, record)| other != key && &*record.step == step && !record.is_to_be_done())
+    }
+
+    fn undone(&self, step: &str) -> bool {
+        let mut effects = self.ledger.iter();
+        effects.any(|(_, record)| &*record.step == step && record.state == EffectState::Undone)
     }
 
     fn take(&mut self, decision: &Decision) {
@@ -235,6 +242,7 @@ impl Rehearsal<'_> {
                         class: answered.class.as_str(),
                         key: answered.key,
                         changed: false,
+                        undone: false,
                         sends: false,
                     });
                 }
@@ -247,6 +255,7 @@ impl Rehearsal<'_> {
                         class: intent.class.as_str(),
                         key: intent.key,
                         changed: self.changed(&intent.step, &intent.key),
+                        undone: self.undone(&intent.step),
                         sends: true,
                     };
                     if is_new {
@@ -264,6 +273,7 @@ impl Rehearsal<'_> {
                         class: record.map(|record| record.class.as_str()).unwrap_or_default(),
                         key: unknown.key,
                         changed: false,
+                        undone: false,
                         sends: false,
                     });
                 }

@@ -392,8 +392,11 @@ impl<'a> Teller<'a> {
             }
             Entry::Arrived(arrived) => {
                 let step = self.through(&step_of(&arrived.step), "wait_for", "succeeded", at);
+                step.note = match step.kind {
+                    "approve" => Some(decided_by(&arrived.output)),
+                    _ => None,
+                };
                 step.output = Some(arrived.output.clone());
-                step.note = None;
             }
             Entry::PassedOver(passed) => {
                 let step = self.step(&step_of(&passed.step), "wait_for", at);
@@ -598,6 +601,16 @@ impl<'a> Teller<'a> {
                 }
             }
         }
+    }
+}
+
+/// Who decided for what an `approve` asked, and with which words.
+fn decided_by(output: &Document) -> String {
+    let output = output.value();
+    let text = |name: &str| output.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+    match text("note") {
+        "" => format!("approved by {}", text("by")),
+        note => format!("approved by {}: {note}", text("by")),
     }
 }
 

@@ -172,9 +172,12 @@ async fn show(server: &ServerArguments, id: &str, json: bool) -> anyhow::Result<
         .unwrap_or_default();
     let workflow = cause.workflow_name.as_deref().unwrap_or("(deleted)");
     output::line(format!(
-        "{}  {} runs of {workflow}: {}{step}",
+        "{}  {} of {workflow}: {}{step}",
         cause.id,
-        count(&cause),
+        match count(&cause).as_str() {
+            "1" => "1 run".to_owned(),
+            number => format!("{number} runs"),
+        },
         cause.code
     ));
     output::line(format!("  {}", cause.message));

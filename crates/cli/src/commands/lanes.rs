@@ -9,10 +9,14 @@ use serde::{Deserialize, Serialize};
 use std::process::ExitCode;
 
 const FIELDS: &str = "runId since waiting run { workflowName error { code step } }";
+/// The same with what a token without `PAYLOAD_READ` may not see.
+const FIELDS_WITH_KEY: &str = "key runId since waiting run { workflowName error { code step } }";
 
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Lane {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
     run_id: String,
     since: DateTime<Utc>,
     waiting: u32,
@@ -28,7 +32,11 @@ struct Run {
 
 pub(crate) async fn run(arguments: &ApprovalsArguments) -> anyhow::Result<ExitCode> {
     let client = Client::find(&arguments.server)?;
-    let held: Vec<Lane> = lists::read_all(&client, "heldLanes", FIELDS, arguments.list.limit).await?;
+    let limit = arguments.list.limit;
+    let held: Vec<Lane> = match lists::read_all(&client, "heldLanes", FIELDS_WITH_KEY, limit).await {
+        Ok(held) => held,
+        Err(_) => lists::read_all(&client, "heldLanes", FIELDS, limit).await?,
+    };
     if arguments.list.json {
         lists::print_json(&held)?;
         return Ok(ExitCode::SUCCESS);
@@ -38,7 +46,7 @@ pub(crate) async fn run(arguments: &ApprovalsArguments) -> anyhow::Result<ExitCo
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<Vec<String>> = held.iter().map(row).collect();
-    output::table(&["HELD BY", "WORKFLOW", "SINCE", "WAITING", "BECAUSE"], &rows);
+    output::table(&["LANE", "HELD BY", "WORKFLOW", "SINCE", "WAITING", "BECAUSE"], &rows);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -46,6 +54,7 @@ fn row(lane: &Lane) -> Vec<String> {
     let run = lane.run.as_ref();
     let error = run.and_then(|run| run.error.as_ref());
     vec![
+        lane.key.clone().unwrap_or_else(|| "(hidden)".to_owned()),
         lane.run_id.clone(),
         run.and_then(|run| run.workflow_name.clone()).unwrap_or_default(),
         story::moment(lane.since),

@@ -12,7 +12,7 @@ use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-const CALL: &str = "{ step connectorName operation class changed sends }";
+const CALL: &str = "{ step connectorName operation class changed undone sends }";
 
 /// Where a run is begun when nothing is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,7 @@ struct Call {
     operation: String,
     class: Option<String>,
     changed: bool,
+    undone: bool,
     sends: bool,
 }
 
@@ -111,9 +112,9 @@ fn print(preview: &Preview) {
     let style = Style::stdout();
     let resent = preview.unknown.iter().filter(|call| call.sends).count();
     output::line(style.bold(format!(
-        "This replay: {} reads, {} effects answered from the record, {} sent",
-        preview.reads.len(),
-        preview.answered.len(),
+        "This replay: {}, {} answered from the record, {} sent",
+        output::count(preview.reads.len(), "read"),
+        output::count(preview.answered.len(), "effect"),
         preview.new.len() + resent
     )));
     let begins = match &preview.from {
@@ -126,10 +127,10 @@ fn print(preview: &Preview) {
     }
     let list = |label: String, calls: &[Call]| {
         for call in calls {
-            let changed = if call.changed {
-                "  (the request differs from last time)"
-            } else {
-                ""
+            let changed = match (call.undone, call.changed) {
+                (true, _) => "  (it was undone)",
+                (false, true) => "  (the request differs from last time)",
+                (false, false) => "",
             };
             let class = call.class.as_ref();
             let class = class

@@ -10,13 +10,13 @@ use std::fmt::Write as _;
 pub(crate) const RUN_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } mergedInto { id } startedAt finishedAt dueAt error { code step } workflowName \
     event { id externalId type connectorName source receivedAt }";
 /// Fields of a run's story, without bodies.
-pub(crate) const STORY_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } mergedInto { id } startedAt finishedAt dueAt error { code step } rootId replayOf { id } \
+pub(crate) const STORY_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } mergedInto { id } startedAt finishedAt dueAt error { code step message } rootId replayOf { id } \
     workflowName versionNumber \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName } \
     stepCount steps { path kind label status startedAt finishedAt note effect { key class state decision { verdict looked by at note } } \
       attempts { number at durationMs outcome error nextAt exchanges { method url status durationMs error } } }";
 /// The same with what was sent, answered and put out.
-pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status waitingFor { reason ahead key heldBy { id } } mergedInto { id } startedAt finishedAt dueAt error { code step } rootId replayOf { id } \
+pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status waitingFor { reason ahead key heldBy { id } } mergedInto { id } startedAt finishedAt dueAt error { code step message } rootId replayOf { id } \
     workflowName versionNumber \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName body { text size } } \
     stepCount steps { path kind label status startedAt finishedAt note output effect { key class state decision { verdict looked by at note } } \
@@ -85,6 +85,8 @@ impl WaitingFor {
 pub(crate) struct RunError {
     pub(crate) code: String,
     pub(crate) step: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) message: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -226,6 +228,14 @@ pub(crate) fn clock(at: DateTime<Utc>) -> String {
     at.format("%H:%M:%S%.3f").to_string()
 }
 
+/// A moment that may be today: the date is left out then.
+pub(crate) fn when(at: DateTime<Utc>) -> String {
+    match at.date_naive() == Utc::now().date_naive() {
+        true => clock(at),
+        false => moment(at),
+    }
+}
+
 /// A length of time as people read it.
 pub(crate) fn length_ms(ms: i64) -> String {
     match ms {
@@ -320,6 +330,9 @@ fn head(text: &mut String, run: &Run, style: Style) {
             .map(|step| format!(" in step {step}"))
             .unwrap_or_default();
         put!(text, "  error    {}{step}", style.red(&error.code));
+        for line in error.message.iter().flat_map(|message| message.lines()) {
+            put!(text, "           {line}");
+        }
     }
     if let Some(why) = run.not_begun() {
         put!(text, "  {why}");

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_workflow_engine::{
-    AttemptOutcome, Awaits, CallId, EffectClass, EffectKey, EffectState, Entry, EventSource, RunId, Target, Timestamp,
-    invariants,
+    AttemptOutcome, Awaits, CallId, EffectClass, EffectKey, EffectState, Entry, EventSource, Ledger, RunId, Target,
+    Timestamp, invariants,
 };
 
 use super::item::Place;
@@ -128,9 +128,32 @@ impl World<'_> {
         Ok(())
     }
 
+    /// How often each thing was undone, by its reference.
+    fn undone(&mut self, journals: &BTreeMap<RunId, Vec<Entry>>) -> Lawful<BTreeMap<String, usize>> {
+        let mut families: BTreeMap<RunId, Vec<RunId>> = BTreeMap::new();
+        for row in self.store.runs().map_err(|error| Broke(error.to_string()))? {
+            families.entry(row.root_id).or_default().push(row.id);
+        }
+        let mut undone: BTreeMap<String, usize> = BTreeMap::new();
+        for runs in families.values() {
+            let of = |run: &RunId| Some((*run, journals.get(run)?.as_slice()));
+            let ledger = Ledger::fold(runs.iter().filter_map(of));
+            let all = runs.iter().filter_map(|run| journals.get(run));
+            let named = all.flat_map(|entries| intents(entries).into_values());
+            let names: BTreeMap<EffectKey, String> = named.map(|(key, reference, _)| (key, reference)).collect();
+            for (key, record) in ledger.iter().filter(|(_, record)| record.state == EffectState::Undone) {
+                let name = names.get(key).cloned().unwrap_or_else(|| record.step.to_string());
+                *undone.entry(name).or_default() += 1;
+            }
+        }
+        Ok(undone)
+    }
+
     fn effects_are_done_once(&mut self, journals: &BTreeMap<RunId, Vec<Entry>>) -> Lawful {
+        let undone = self.undone(journals)?;
         for (reference, count) in self.provider.counts() {
-            if count > 1 {
+            // What a `compensate` undid is done again by the run that comes to the step next.
+            if count > 1 + undone.get(reference).copied().unwrap_or_default() {
                 return broke("no effect is done twice", format!("{reference}: {count} times"));
             }
         }
@@ -182,7 +205,10 @@ impl World<'_> {
                     .entry(reference.clone())
                     .or_insert((false, false, record.class));
                 known.0 |= record.state == EffectState::Confirmed;
-                known.1 |= matches!(record.state, EffectState::Unknown | EffectState::Intended);
+                known.1 |= matches!(
+                    record.state,
+                    EffectState::Unknown | EffectState::Intended | EffectState::Undone
+                );
             }
             for (reference, (confirmed, unknown, class)) in by_reference {
                 let count = self.provider.count(&reference);

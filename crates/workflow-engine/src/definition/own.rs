@@ -44,9 +44,12 @@ impl Steps<'_> {
                 self.problems.push(Problem::new(fields.at(key), "unknown_key", message));
             }
         }
+        let place = fields.at("with");
         Some(ChildRun {
             workflow: workflow.to_owned(),
-            with: Template::compile(&with, &fields.at("with")).ok()?,
+            with: Template::compile(&with, &place)
+                .ok()?
+                .moved(&format!("{place}/input"), &place),
             wait: (!detach).then(|| timeout.unwrap_or(DEFAULT_WAIT)),
         })
     }

@@ -3,6 +3,8 @@
 //! A leaf that is exactly one expression keeps the type of its value; any other leaf renders text. The result is
 //! written as JSON text, so values found in documents are copied and never parsed. There are no statements.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::render::write_escaped;
@@ -98,6 +100,18 @@ impl Template {
         } else {
             Err(problems)
         }
+    }
+
+    /// The same template, told with another place in the document: what stood below `from` stands below `to`.
+    pub(crate) fn moved(mut self, from: &str, to: &str) -> Self {
+        for op in &mut self.ops {
+            if let Op::Value(expression) | Op::Text(expression) = op
+                && let Some(rest) = expression.pointer.strip_prefix(from)
+            {
+                expression.pointer = Arc::from(format!("{to}{rest}"));
+            }
+        }
+        self
     }
 
     fn literal(&mut self, text: &str) {

@@ -160,7 +160,7 @@ impl Walk<'_> {
         self.send(call, timeout);
     }
 
-    /// The key of an effect: raised past every generation that is proven not to have been carried out.
+    /// The key of an effect: raised past every generation that is proven not to have been carried out, or was undone.
     fn effect_key(&self, path: &str, digest: RequestDigest) -> (u32, EffectKey) {
         let head = self.run.head();
         let key = |generation| {
@@ -174,15 +174,10 @@ impl Walk<'_> {
                 digest,
             })
         };
-        let is_failed = |key: &EffectKey| {
-            self.run
-                .ledger
-                .get(key)
-                .is_some_and(|record| record.state == EffectState::Failed)
-        };
+        let is_free = |key: &EffectKey| self.run.ledger.get(key).is_some_and(EffectRecord::is_to_be_done);
         let mut generation = 0;
         let mut found = key(generation);
-        while is_failed(&found) && generation < MAX_GENERATIONS {
+        while is_free(&found) && generation < MAX_GENERATIONS {
             generation += 1;
             found = key(generation);
         }

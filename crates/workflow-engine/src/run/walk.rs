@@ -371,8 +371,9 @@ impl<'a> Walk<'a> {
                         return Err(Fault {
                             code: "not_a_case",
                             message: format!(
-                                "`{}` is {what}; a case is a text, a number or a boolean",
-                                value.source()
+                                "`{}` at {} is {what}; a case is a text, a number or a boolean",
+                                value.source(),
+                                value.pointer()
                             ),
                         });
                     }
@@ -388,9 +389,10 @@ impl<'a> Walk<'a> {
     /// Until when a step sleeps.
     fn sleep(&self, place: &Place, sleep: &Sleep) -> Result<Timestamp, Fault> {
         let value = sleep.value.render(&self.scope(place))?;
-        let bad = |message| Fault {
+        let place = sleep.value.expressions().next().map(Expression::pointer);
+        let bad = |message: String| Fault {
             code: "bad_sleep",
-            message,
+            message: place.map_or_else(|| message.clone(), |place| format!("at {place}: {message}")),
         };
         let until = match sleep.how {
             SleepHow::For => self.now.plus(sleep::span(value.value()).map_err(bad)?),
@@ -409,10 +411,10 @@ impl<'a> Walk<'a> {
             Found::Raw(text) => Document::parse(text.as_bytes()).map_err(|error| error.to_string()),
             found => Ok(Document::from_value(found.into_value())),
         };
-        let source = each.list.source();
+        let source = format!("`{}` at {}", each.list.source(), each.list.pointer());
         let list = list.map_err(|message| Fault {
             code: "not_a_list",
-            message: format!("`{source}`: {message}"),
+            message: format!("{source}: {message}"),
         })?;
         let Some(elements) = list.elements() else {
             let what = match list.value() {
@@ -422,12 +424,12 @@ impl<'a> Walk<'a> {
             };
             return Err(Fault {
                 code: "not_a_list",
-                message: format!("`{source}` is {what}, not a list"),
+                message: format!("{source} is {what}, not a list"),
             });
         };
         if elements.len() > MAX_ITEMS {
             let message = format!(
-                "`{source}` has {} items; a for_each takes at most {MAX_ITEMS}",
+                "{source} has {} items; a for_each takes at most {MAX_ITEMS}",
                 elements.len()
             );
             return Err(Fault {

@@ -425,4 +425,25 @@ fn a_path_that_leads_nowhere_says_how_far_it_leads_and_what_is_there() {
         let message = told(text);
         assert!(message.contains(expected) && message.len() < 500, "{text}: {message}");
     }
+
+    // Steps with a shape of their own tell the place in the document, too.
+    for (step, place) in [
+        ("run: invoice, with: { a: \"{{ event.data.x.y }}\" }", "/steps/0/with/a"),
+        ("sleep: \"{{ event.data.note }}\"", "/steps/0/sleep"),
+        (
+            "switch: \"{{ event.data.customer }}\", cases: { a: [{ id: a, set: { b: 1 } }] }",
+            "/steps/0/switch",
+        ),
+        (
+            "for_each: \"{{ event.data.customer }}\", do: [{ id: a, set: { b: 1 } }]",
+            "/steps/0/for_each",
+        ),
+    ] {
+        let mut driver = Driver::new(plan(&format!("  - {{ id: s, {step} }}")), KEYED, data.clone());
+        driver.start();
+        let Status::Failed { message, .. } = driver.last.status.clone() else {
+            panic!("{step}: {:?}", driver.last.status)
+        };
+        assert!(message.contains(&format!("at {place}")), "{step}: {message}");
+    }
 }

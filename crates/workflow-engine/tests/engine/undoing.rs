@@ -1,7 +1,7 @@
 //! Undoing what was done, newest first.
 
 use serde_json::{Value, json};
-use weir_workflow_engine::{Command, Input, Ledger, Mail, RunId, Sent, Status, story};
+use weir_workflow_engine::{Command, EffectKey, Input, Ledger, Mail, RunId, Sent, Status, story};
 
 use crate::support::{Driver, KEYED, Shop, event, failure, head, plan, plan_in, refused_with, seconds};
 
@@ -77,17 +77,55 @@ fn what_was_done_is_undone_newest_first_and_nothing_else() {
     let told = story(Some(&driver.plan), &driver.rows);
     let step = told.iter().find(|step| step.path == "book.catch.undo").unwrap();
     assert_eq!((step.kind, step.status), ("compensate", "succeeded"));
-    // A replay of the run undoes nothing twice: all of it is in the ledger.
+    // What is undone does not stand: a replay does it again, each under a key of its own.
     let entries = driver.entries();
     let ledger = Ledger::fold([(RunId::from_raw(1), entries.as_slice())]);
+    let first: Vec<EffectKey> = ledger.iter().map(|(key, _)| *key).collect();
+    let states: Vec<&str> = ledger.iter().map(|(_, record)| record.state.as_str()).collect();
+    assert_eq!(
+        states.iter().filter(|state| **state == "undone").count(),
+        6,
+        "{states:?}"
+    );
     let data = event(json!({ "seats": ["a", "b"] }));
     let mut again = Driver::with(plan_in(&Shop::default(), SAGA).unwrap(), KEYED, data, head(2), ledger);
     again.start();
-    again.fail(failure("invalid", Some(400), Sent::Never, false));
-    while again.last.status != Status::Succeeded {
-        again.due();
+    let mut sent = Vec::new();
+    for booking in [json!({ "booking": 8 }), json!({}), json!({})] {
+        sent.push(key_of(&again.done(booking)));
     }
-    assert_eq!(again.commands, []);
+    again.fail(failure("invalid", Some(400), Sent::Never, false));
+    // This time the second seat cannot be given back.
+    sent.push(key_of(&again.fail(failure("invalid", Some(400), Sent::Never, false))));
+    sent.push(key_of(&again.done(json!({}))));
+    again.due();
+    let undone = again.done(json!({}));
+    assert_eq!(asked(&undone).1["booking"], 8);
+    sent.push(key_of(&undone));
+    assert!(sent.iter().all(|key| !first.contains(key)), "{sent:?}");
+
+    // What could not be undone still stands, and a third run is answered for it.
+    let second = again.entries();
+    let both = [
+        (RunId::from_raw(1), entries.as_slice()),
+        (RunId::from_raw(2), second.as_slice()),
+    ];
+    let data = event(json!({ "seats": ["a", "b"] }));
+    let ledger = Ledger::fold(both);
+    let mut third = Driver::with(plan_in(&Shop::default(), SAGA).unwrap(), KEYED, data, head(3), ledger);
+    third.start();
+    let mut steps = Vec::new();
+    while let Some(command) = third.commands.first().cloned() {
+        steps.push(asked(&command).0);
+        third.done(json!({ "booking": 9 }));
+    }
+    assert_eq!(steps, ["book.try.hotel", "book.try.each[a].seat", "book.try.car"]);
+    assert_eq!(third.last.status, Status::Succeeded);
+}
+
+fn key_of(command: &Command) -> EffectKey {
+    let Command::Call(call) = command else { panic!() };
+    call.effect.as_ref().unwrap().key
 }
 
 #[test]

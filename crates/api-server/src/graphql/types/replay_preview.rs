@@ -69,6 +69,8 @@ pub(crate) struct PreviewCall {
     key: Option<String>,
     /// Whether the same step did this before with another request.
     changed: bool,
+    /// Whether the same step took place before and was undone by a `compensate`.
+    undone: bool,
     /// Whether a request would be sent.
     sends: bool,
 }
@@ -82,6 +84,7 @@ impl From<PreviewRead> for PreviewCall {
             class: None,
             key: None,
             changed: false,
+            undone: false,
             sends: true,
         }
     }
@@ -96,6 +99,7 @@ impl From<PreviewEffect> for PreviewCall {
             class: EffectClass::by_name(effect.class),
             key: Some(effect.key.to_string()),
             changed: effect.changed,
+            undone: effect.undone,
             sends: effect.sends,
         }
     }

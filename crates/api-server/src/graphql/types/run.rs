@@ -6,7 +6,7 @@ use super::super::scalars::DateTime;
 use super::event::{self, Event};
 use super::lane::WaitingFor;
 use super::long_to_int;
-use super::step::Step;
+use super::step::{self, Step};
 use super::workflow::{Workflow, WorkflowVersion, load_version};
 use crate::auth::Permission;
 use crate::problem::Code;
@@ -110,7 +110,10 @@ impl Run {
             return Ok(None);
         };
         let message = match ctx.look_ahead().field("message").exists() {
-            true => self.story(ctx).await?.and_then(|story| story.error_message.clone()),
+            true => {
+                let story = self.story(ctx).await?;
+                story.and_then(|story| story.error_message.as_deref().map(|message| step::told(ctx, message)))
+            }
             false => None,
         };
         Ok(Some(RunError {

@@ -27,9 +27,13 @@ impl Step {
         StepKind::by_name(self.0.kind)
     }
 
-    /// What it is, in a few words: the operation, the branch taken, the number of items.
-    async fn label(&self) -> &str {
-        &self.0.label
+    /// What it is, in a few words: the operation, the branch taken, the number of items, what is asked or waited for.
+    /// What comes from the event is left out without `PAYLOAD_READ`.
+    async fn label(&self, ctx: &Context<'_>) -> String {
+        match (self.0.kind, may_read_payloads(ctx)) {
+            ("approve", false) => String::new(),
+            _ => told(ctx, &self.0.label),
+        }
     }
 
     /// Where it stands.
@@ -48,12 +52,9 @@ impl Step {
     }
 
     /// Its tries, for calls and reads.
-    async fn attempts(&self) -> Vec<Attempt> {
-        self.0
-            .attempts
-            .iter()
-            .map(|attempt| Attempt::of(attempt, &self.0))
-            .collect()
+    async fn attempts(&self, ctx: &Context<'_>) -> Vec<Attempt> {
+        let attempts = self.0.attempts.iter();
+        attempts.map(|attempt| Attempt::of(attempt, &self.0, ctx)).collect()
     }
 
     /// What it changes outside, for calls that do.
@@ -73,9 +74,22 @@ impl Step {
         Ok(self.0.output.as_ref().map(Json::from))
     }
 
-    /// Why it failed or was skipped.
-    async fn note(&self) -> Option<&str> {
-        self.0.note.as_deref()
+    /// Why it failed or was skipped, until when it waits, who decided. What comes from the event is left out without
+    /// `PAYLOAD_READ`.
+    async fn note(&self, ctx: &Context<'_>) -> Option<String> {
+        self.0.note.as_deref().map(|note| told(ctx, note))
+    }
+}
+
+fn may_read_payloads(ctx: &Context<'_>) -> bool {
+    Caller::of(ctx).may(Permission::PayloadRead).is_ok()
+}
+
+/// A message as the caller may see it: messages quote what they are about, and that is payload.
+pub(crate) fn told(ctx: &Context<'_>, message: &str) -> String {
+    match may_read_payloads(ctx) {
+        true => message.to_owned(),
+        false => weir_workflow_engine::without_particulars(message),
     }
 }
 
@@ -100,7 +114,7 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    fn of(attempt: &StoryAttempt, step: &StoryStep) -> Self {
+    fn of(attempt: &StoryAttempt, step: &StoryStep, ctx: &Context<'_>) -> Self {
         let exchange = |recorded: &weir_workflow_engine::Exchange| Exchange {
             recorded: Arc::new(recorded.clone()),
             output: step.output.clone(),
@@ -110,7 +124,7 @@ impl Attempt {
             at: DateTime(attempt.at),
             duration_ms: Long(attempt.duration_ms),
             outcome: attempt.outcome.to_owned(),
-            error: attempt.error.clone(),
+            error: attempt.error.as_deref().map(|error| told(ctx, error)),
             next_at: attempt.next_at.map(DateTime),
             exchanges: attempt.exchanges.iter().map(exchange).collect(),
         }
@@ -264,5 +278,7 @@ named_enum! {
         Failed = "failed",
         /// Nobody knows: a person must look.
         Unknown = "unknown",
+        /// It took place and was undone by a `compensate`: a replay does it again.
+        Undone = "undone",
     }
 }

@@ -105,7 +105,7 @@ impl Workflow {
             .map(|version| Trigger::of(version.plan.trigger(), &version.definition))
     }
 
-    /// The next times at which its schedule fires, at most 100. Empty: it has no schedule, or it is paused.
+    /// The next times at which its schedule fires, at most 100. Empty: it has no schedule.
     async fn next_runs(
         &self,
         ctx: &Context<'_>,
