@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use weir_storage::{Mail as Row, RunCommit, RunStatus, RunUpdate};
+use weir_storage::{Leaves, Mail as Row, RunCommit, RunStatus, RunUpdate};
 use weir_workflow_engine::{
-    CallId, CallResult, Command, Ending, Entry, Environment, Finished, IdGenerator, Input, Mail, RunState, Status,
-    Timestamp, Turn, decide, encode,
+    CallId, CallResult, Command, Ending, Entry, Environment, EventSource, Finished, IdGenerator, Input, Mail, RunState,
+    Status, Timestamp, Turn, decide, encode,
 };
 
 use crate::mail::{Inbox, Letter};
@@ -340,15 +340,29 @@ impl Driver {
     fn commit(&mut self, update: Option<RunUpdate>, over: bool, ids: &IdGenerator, now: Timestamp) -> RunCommit {
         let journal = encode(&self.uncommitted, now);
         self.uncommitted.clear();
-        let gated = over && self.run.version.plan.has_gates();
+        let leaves = over.then(|| self.leaves(update.as_ref())).flatten();
         RunCommit {
             run: self.run.state.head().id,
             seq: self.run.next_seq,
             journal,
             update,
             mail: self.inbox.change(ids, &self.run.state, over, now),
-            leaves: gated.then(|| self.run.state.head().workflow),
+            leaves,
         }
+    }
+
+    /// What a run that ends may keep at gates. A replay that succeeds lets go of what its family keeps, even if its own
+    /// version has no gates.
+    fn leaves(&self, update: Option<&RunUpdate>) -> Option<Leaves> {
+        let (state, plan) = (&self.run.state, &self.run.version.plan);
+        let head = state.head();
+        let succeeded = update.is_some_and(|update| update.status == RunStatus::Succeeded);
+        // What a `run` step starts passes no gates.
+        let repairs = succeeded && head.replay_of.is_some() && state.event().source != EventSource::Workflow;
+        (repairs || plan.has_gates()).then(|| Leaves {
+            workflow: head.workflow,
+            repairs: repairs.then_some(head.root_id),
+        })
     }
 
     /// Ends a run that must not be driven.

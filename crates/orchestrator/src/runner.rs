@@ -16,7 +16,7 @@ use futures::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::Instrument as _;
-use weir_storage::{Fact, RunCommit, RunStatus, RunUpdate, WriteError};
+use weir_storage::{Fact, Leaves, RunCommit, RunStatus, RunUpdate, WriteError};
 use weir_workflow_engine::{
     CallFailure, CallId, CallOutcome, CallResult, Command, OWN, Origin, Retry, RunId, Sent, Timestamp, WorkflowId,
     WorkspaceId, encode,
@@ -325,7 +325,10 @@ pub(crate) async fn commit_update(
             journal,
             update: Some(update),
             mail: None,
-            leaves: Some(workflow),
+            leaves: Some(Leaves {
+                workflow,
+                repairs: None,
+            }),
         }))
         .map_err(|_full| WriteError::Unavailable)?;
     pending.await.map(drop)

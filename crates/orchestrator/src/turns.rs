@@ -41,6 +41,30 @@ pub(crate) fn of(
         .map_err(|error| Refused::by_gate(&error))
 }
 
+/// The same for a replay on `version`. A limit that the live version has too is the live one's: how many may be under
+/// way is no matter of the version that a run began on.
+///
+/// # Errors
+/// See [`of`].
+pub(crate) fn of_replay(
+    snapshot: &Snapshot,
+    workspace: WorkspaceId,
+    version: &Version,
+    event: &Event,
+    now: Timestamp,
+) -> Result<Option<Box<Turn>>, Refused> {
+    let mut turn = of(snapshot, workspace, version, event, now)?;
+    let live = snapshot.workflow_by_id(workspace, version.workflow);
+    let live = live.and_then(|workflow| workflow.published.as_ref());
+    if let (Some(turn), Some(live)) = (&mut turn, live.filter(|live| live.id != version.id)) {
+        // What cannot be computed for this event limits nothing.
+        if let Ok(Some(newer)) = of(snapshot, workspace, live, event, now) {
+            turn.take_limits(&newer);
+        }
+    }
+    Ok(turn)
+}
+
 /// Listens to what storage decides about turns.
 pub(crate) fn listen(core: &Arc<Core>) {
     if !core.settings.roles.has(Role::Worker) {

@@ -271,8 +271,18 @@ pub struct RunCommit {
     pub update: Option<RunUpdate>,
     /// What changes about its waiting and its inbox.
     pub mail: Option<Box<MailChange>>,
-    /// The run ends with this commit, and what it keeps at the gates of this workflow is free again.
-    pub leaves: Option<WorkflowId>,
+    /// The run ends with this commit, and what it keeps at gates is free again.
+    pub leaves: Option<Leaves>,
+}
+
+/// A run ends that may keep something at gates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaves {
+    /// The workflow whose gates they are.
+    pub workflow: WorkflowId,
+    /// It is a replay that succeeded: whatever lanes failed runs of its family keep go on, also such as it never came
+    /// to. The first run of that family.
+    pub repairs: Option<RunId>,
 }
 
 /// The changing columns of a run, all of them set by each update.

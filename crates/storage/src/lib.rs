@@ -36,8 +36,8 @@ pub use config::{
 pub use database::{Database, DatabaseKind, DatabaseOptions};
 pub use error::{OpenError, ReadError};
 pub use fact::{
-    Accepted, AfterCommit, Dedupe, EventRow, Fact, Heartbeat, History, NewDeadLetter, NewRun, Prune, RefusedRequest,
-    RunCommit, RunOwner, RunStatus, RunUpdate, TurnAsk, TurnEvent,
+    Accepted, AfterCommit, Dedupe, EventRow, Fact, Heartbeat, History, Leaves, NewDeadLetter, NewRun, Prune,
+    RefusedRequest, RunCommit, RunOwner, RunStatus, RunUpdate, TurnAsk, TurnEvent,
 };
 pub use mail::{ApprovalRow, Mail, MailChange, MailKind, NewWait, Request, RequestOutcome, WaitKey, WaitKind};
 pub use master_key::{MasterKey, MasterKeyError};

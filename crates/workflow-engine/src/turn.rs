@@ -181,6 +181,19 @@ pub struct Turn {
     pub gates: Vec<Ask>,
 }
 
+impl Turn {
+    /// Takes the limits that `other` has at the same gates over, for runs and for starts.
+    pub fn take_limits(&mut self, other: &Self) {
+        for ask in &mut self.gates {
+            let limits = matches!(ask.rules, Rules::Concurrency { .. } | Rules::Throttle { .. });
+            let found = other.gates.iter().find(|found| found.key == ask.key);
+            if let Some(found) = found.filter(|_| limits) {
+                ask.rules = found.rules;
+            }
+        }
+    }
+}
+
 impl FlowControl {
     /// Whether it says anything.
     pub(crate) fn is_used(&self) -> bool {

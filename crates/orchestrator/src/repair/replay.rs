@@ -269,7 +269,7 @@ impl Orchestrator {
         let surroundings = snapshot.surroundings(workspace);
         let shown = preview(&version.plan, &head, &event, &ledger, past, &surroundings, now);
         let confirm = confirmation((&shown, &from, options), version.id.as_raw(), run, family.runs.len());
-        let (turn, refused) = match turns::of(&snapshot, workspace, &version, &event, now) {
+        let (turn, refused) = match turns::of_replay(&snapshot, workspace, &version, &event, now) {
             Ok(turn) => (turn, None),
             Err(refused) => (None, Some(refused)),
         };

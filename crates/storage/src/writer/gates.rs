@@ -12,7 +12,7 @@ use weir_workflow_engine::{
 
 use super::failure::{Failure, Offence};
 use super::prepare::Row;
-use crate::fact::{NewDeadLetter, NewRun, RunStatus, TurnAsk, TurnEvent};
+use crate::fact::{Leaves, NewDeadLetter, NewRun, RunStatus, TurnAsk, TurnEvent};
 use crate::gates::{decode, decode_times, encode, encode_times, gate_kind, gate_kind_code};
 use crate::outcome::Constraint;
 
@@ -22,7 +22,7 @@ const LANE_FULL: &str = "lane_full";
 const NO_ROOM: &str = "there was no room in its lane";
 /// Stages as they are stored; the gates of a run are numbered from 0.
 const INSIDE: i64 = 100;
-const HOLDS: i64 = 101;
+pub(crate) const HOLDS: i64 = 101;
 
 /// What a batch does to gates, in its order.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ pub(crate) struct GateWork<'r> {
 #[derive(Debug)]
 enum Step<'r> {
     Arrive(&'r NewRun, &'r Turn),
-    Leave(RunId, WorkflowId, RunEnd, Timestamp),
+    Leave(RunId, Leaves, RunEnd, Timestamp),
     Ask(&'r TurnAsk),
 }
 
@@ -99,15 +99,16 @@ impl<'r> GateWork<'r> {
                 Row::Accept(row) => &row.runs,
                 Row::Start(runs) => runs,
                 Row::Run(row) => {
-                    if let (Some(workflow), Some(update)) = (row.leaves, &row.update)
+                    if let (Some(leaves), Some(update)) = (row.leaves, &row.update)
                         && counts(number, rows[number])
                     {
                         let end = match update.status {
                             RunStatus::Failed => RunEnd::Failed,
-                            _ => RunEnd::Done,
+                            RunStatus::Succeeded => RunEnd::Succeeded,
+                            _ => RunEnd::Canceled,
                         };
                         let at = update.finished_at.unwrap_or(Timestamp::from_unix_ms(0));
-                        steps.push(Step::Leave(row.run, workflow, end, at));
+                        steps.push(Step::Leave(row.run, leaves, end, at));
                     }
                     continue;
                 }
@@ -143,7 +144,7 @@ impl<'r> GateWork<'r> {
     pub(crate) fn workflows(&self) -> BTreeSet<i64> {
         let ids = self.steps.iter().map(|step| match step {
             Step::Arrive(run, _) => run.workflow_id.as_raw(),
-            Step::Leave(_, workflow, _, _) => workflow.as_raw(),
+            Step::Leave(_, leaves, _, _) => leaves.workflow.as_raw(),
             Step::Ask(ask) => ask.workflow.as_raw(),
         });
         ids.collect()
@@ -157,6 +158,15 @@ impl<'r> GateWork<'r> {
             Step::Ask(ask) => Some(ask.run),
         });
         runs.collect()
+    }
+
+    /// First runs of families whose failed runs keep nothing any longer: their turns are needed.
+    pub(crate) fn repaired(&self) -> Vec<RunId> {
+        let roots = self.steps.iter().filter_map(|step| match step {
+            Step::Leave(_, leaves, RunEnd::Succeeded, _) => leaves.repairs,
+            Step::Leave(..) | Step::Arrive(..) | Step::Ask(_) => None,
+        });
+        roots.collect()
     }
 
     pub(crate) fn arriving(&self) -> impl Iterator<Item = &'r Turn> {
@@ -191,9 +201,12 @@ impl<'r> GateWork<'r> {
                     };
                     board.arrive(arrival, run.started_at);
                 }
-                Step::Leave(run, _, end, at) => {
+                Step::Leave(run, leaves, end, at) => {
                     last = last.max(*at);
                     board.leave(*run, *end, *at);
+                    if let (Some(root), RunEnd::Succeeded) = (leaves.repairs, end) {
+                        board.repaired(root, *at);
+                    }
                 }
                 Step::Ask(ask) => {
                     last = last.max(ask.at);
@@ -206,6 +219,12 @@ impl<'r> GateWork<'r> {
         }
         changes(board, &fresh, last)
     }
+}
+
+/// The failed runs on the board that keep a lane: they may leave too.
+pub(crate) fn holders(board: &Board) -> Vec<RunId> {
+    let holds = board.standings().filter(|(_, standing)| standing.stage == Stage::Holds);
+    holds.map(|(run, _)| run).collect()
 }
 
 /// Every gate that a run on the board has to do with.

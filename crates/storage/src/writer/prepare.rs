@@ -8,7 +8,7 @@ use super::operate::PreparedOperation;
 use crate::blob::Blob;
 use crate::config::ConfigChange;
 use crate::fact::{
-    Accepted, AfterCommit, EventRow, Fact, Heartbeat, NewRun, Prune, RefusedRequest, RunUpdate, TurnAsk,
+    Accepted, AfterCommit, EventRow, Fact, Heartbeat, Leaves, NewRun, Prune, RefusedRequest, RunUpdate, TurnAsk,
 };
 use crate::mail::{MailChange, Request, WaitKey};
 use crate::outgoing::Outgoing;
@@ -80,7 +80,7 @@ pub(crate) struct JournalRow {
     pub(crate) body: Blob,
     pub(crate) update: Option<RunUpdate>,
     pub(crate) mail: Option<Box<MailChange>>,
-    pub(crate) leaves: Option<WorkflowId>,
+    pub(crate) leaves: Option<Leaves>,
 }
 
 #[derive(Debug)]

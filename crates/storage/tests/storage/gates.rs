@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use weir_storage::{
-    Accepted, Fact, FactOutcome, History, NewRun, Prune, Removed, RunCommit, RunStatus, RunUpdate, TurnAsk, TurnEvent,
-    WriteError,
+    Accepted, Fact, FactOutcome, History, Leaves, NewRun, Prune, Removed, RunCommit, RunStatus, RunUpdate, TurnAsk,
+    TurnEvent, WriteError,
 };
 use weir_workflow_engine::{Ask, GateKey, GateKind, Rules, RunId, Turn};
 
@@ -15,6 +15,8 @@ use crate::support::{Bed, Node, WORKFLOW, WORKSPACE, at, both_databases};
 both_databases!(
     a_lane_hands_over_in_the_final_commit,
     a_held_lane_waits_for_a_person,
+    only_success_in_the_family_repairs_a_held_lane,
+    a_replay_leaves_the_limit_as_it_is,
     merged_and_full_are_on_record,
     duplicates_and_conflicts_take_no_part,
     limits_hold_and_queues_are_ordered_by_priority,
@@ -94,7 +96,10 @@ fn end(run: RunId, seq: i32, status: RunStatus) -> Fact {
             dead_letter: None,
         }),
         mail: None,
-        leaves: Some(WORKFLOW),
+        leaves: Some(Leaves {
+            workflow: WORKFLOW,
+            repairs: None,
+        }),
     })
 }
 
@@ -179,7 +184,7 @@ async fn a_held_lane_waits_for_a_person(bed: &Bed) {
     node.write(end(other.id, 0, RunStatus::Succeeded)).await.unwrap();
     // Retention leaves it alone as long as it keeps the lane.
     stays(&node, &first).await;
-    // A replay of the failed run takes its place, before those who wait.
+    // A replay of the failed run goes in past it, before those who wait.
     let replay = NewRun {
         id: RunId::from_raw(bed.id()),
         replay_of: Some(first.id),
@@ -188,8 +193,9 @@ async fn a_held_lane_waits_for_a_person(bed: &Bed) {
     let answer = node.write(Fact::Start(vec![replay.clone()])).await;
     assert_eq!(answer, Ok(FactOutcome::Started { held: Vec::new() }));
     assert_eq!(status(&node, replay.id).await, RunStatus::Running);
+    // It is not repaired yet.
     let held = node.store.held_lanes(WORKSPACE, None, None, 10).await.unwrap().rows;
-    assert_eq!(held, []);
+    assert_eq!(held.iter().map(|lane| lane.run).collect::<Vec<_>>(), [first.id]);
     node.write(end(replay.id, 0, RunStatus::Failed)).await.unwrap();
     assert_eq!(handed.take(), []);
     let release = |run| {
@@ -220,6 +226,81 @@ async fn a_held_lane_waits_for_a_person(bed: &Bed) {
     assert_eq!(answer, Ok(FactOutcome::Started { held: vec![late.id] }));
     node.write(end(second.id, 0, RunStatus::Succeeded)).await.unwrap();
     node.write(end(late.id, 0, RunStatus::Succeeded)).await.unwrap();
+    empty(bed).await;
+}
+
+/// A replay of the first run of a family, with these gates.
+async fn replay(bed: &Bed, node: &Node, first: &NewRun, gates: Option<Vec<Ask>>) -> (RunId, bool) {
+    let replay = NewRun {
+        id: RunId::from_raw(bed.id()),
+        replay_of: Some(first.id),
+        turn: gates.map(|gates| Box::new(Turn { priority: 0, gates })),
+        ..first.clone()
+    };
+    let run = replay.id;
+    match node.write(Fact::Start(vec![replay])).await {
+        Ok(FactOutcome::Started { held }) => (run, held.is_empty()),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A replay that succeeds, of any version.
+fn repaired(run: RunId, root: RunId) -> Fact {
+    let Fact::Run(mut commit) = end(run, 0, RunStatus::Succeeded) else {
+        unreachable!("it is the end of a run")
+    };
+    commit.leaves = Some(Leaves {
+        workflow: WORKFLOW,
+        repairs: Some(root),
+    });
+    Fact::Run(commit)
+}
+
+async fn only_success_in_the_family_repairs_a_held_lane(bed: &Bed) {
+    let node = bed.node("a").await;
+    let handed = Handed::of(&node);
+    let ask = || vec![lane("deal/1", false, 10, true)];
+    // The same lane, another one, and a version without lanes.
+    for (number, gates) in [Some(ask()), Some(vec![lane("deal/2", false, 10, true)]), None]
+        .into_iter()
+        .enumerate()
+    {
+        let (first, _) = arrive(bed, &node, &format!("first {number}"), ask()).await;
+        let (next, starts) = arrive(bed, &node, &format!("next {number}"), ask()).await;
+        assert!(!starts);
+        node.write(end(first.id, 0, RunStatus::Failed)).await.unwrap();
+        let (canceled, starts) = replay(bed, &node, &first, Some(ask())).await;
+        assert!(starts);
+        node.write(end(canceled, 0, RunStatus::Canceled)).await.unwrap();
+        assert_eq!(handed.take(), [], "nothing is repaired");
+        // What holds it may be a replay itself.
+        let (failed, _) = replay(bed, &node, &first, Some(ask())).await;
+        node.write(end(failed, 0, RunStatus::Failed)).await.unwrap();
+        let held = node.store.held_lanes(WORKSPACE, None, None, 10).await.unwrap().rows;
+        assert_eq!(held.iter().map(|lane| lane.run).collect::<Vec<_>>(), [failed]);
+        let (good, starts) = replay(bed, &node, &first, gates).await;
+        assert!(starts);
+        node.write(repaired(good, first.id)).await.unwrap();
+        assert_eq!(handed.take(), [next.id]);
+        node.write(end(next.id, 0, RunStatus::Succeeded)).await.unwrap();
+        empty(bed).await;
+    }
+}
+
+async fn a_replay_leaves_the_limit_as_it_is(bed: &Bed) {
+    let node = bed.node("a").await;
+    let (first, _) = arrive(bed, &node, "1", vec![limit(1)]).await;
+    node.write(end(first.id, 0, RunStatus::Failed)).await.unwrap();
+    let (second, starts) = arrive(bed, &node, "2", vec![limit(3)]).await;
+    assert!(starts);
+    let (again, starts) = replay(bed, &node, &first, Some(vec![limit(1)])).await;
+    assert!(starts, "there is room");
+    let (third, starts) = arrive(bed, &node, "3", vec![limit(3)]).await;
+    assert!(starts);
+    assert_eq!(bed.number("SELECT cast(max_inside AS bigint) FROM gate").await, 3);
+    for run in [second.id, again, third.id] {
+        node.write(end(run, 0, RunStatus::Succeeded)).await.unwrap();
+    }
     empty(bed).await;
 }
 

@@ -80,8 +80,10 @@ pub struct Arrival {
 pub enum RunEnd {
     /// Badly.
     Failed,
-    /// In any other way.
-    Done,
+    /// Somebody ended it.
+    Canceled,
+    /// Well.
+    Succeeded,
 }
 
 /// What became of a run.
@@ -246,7 +248,9 @@ impl Board {
             rank: *tail,
         };
         self.positions.insert(arrival.run, standing.position);
-        for ask in &standing.turn.gates {
+        // A replay may come with the rules of an older version, which must not be those of everybody.
+        let says = if standing.replay { &[][..] } else { &standing.turn.gates };
+        for ask in says {
             let limit = ask.rules.limit();
             let per_ms = ask.rules.per_ms();
             let gate = self.gates.get_mut(&ask.key);
@@ -263,7 +267,8 @@ impl Board {
         self.settle();
     }
 
-    /// A run is over: what it kept is free. Nothing happens when it is not on the board.
+    /// A run is over: what it kept is free, but for the lane of a failed run that keeps it. Success also lets go of what
+    /// others of its family keep, as far as they are on the board. Nothing happens when it is not on the board.
     pub fn leave(&mut self, run: RunId, end: RunEnd, now: Timestamp) {
         self.now = now;
         let Some(mut standing) = self.turns.remove(&run) else {
@@ -279,16 +284,7 @@ impl Board {
                 number
             }
             Stage::Inside => standing.turn.gates.len(),
-            Stage::Holds => {
-                // A replay may have taken its place before.
-                for ask in &standing.turn.gates {
-                    let held = self.gates.get(&ask.key).is_some_and(|gate| gate.holder == Some(run));
-                    if held {
-                        self.go_out(ask.key);
-                    }
-                }
-                0
-            }
+            Stage::Holds => 0,
         };
         let mut holds = false;
         for ask in standing.turn.gates.iter().take(passed) {
@@ -296,15 +292,17 @@ impl Board {
                 continue;
             }
             let keeps = matches!(ask.rules, Rules::Lane { hold: true, .. });
-            match self.gates.get_mut(&ask.key) {
-                Some(gate) if keeps && end == RunEnd::Failed && standing.stage == Stage::Inside => {
-                    gate.holder = Some(run);
-                    gate.since = Some(now);
-                    self.changed_gates.insert(ask.key);
-                    holds = true;
-                }
-                _ => self.go_out(ask.key),
+            if keeps && end == RunEnd::Failed && standing.stage == Stage::Inside {
+                self.hold(ask.key, run);
+                holds = true;
+            } else {
+                self.go_out(ask.key);
             }
+        }
+        match (standing.stage, end) {
+            (Stage::Holds, _) => self.let_go(run, &standing),
+            (_, RunEnd::Succeeded) => self.let_family_go(standing.root),
+            (_, RunEnd::Failed | RunEnd::Canceled) => {}
         }
         if holds {
             standing.stage = Stage::Holds;
@@ -320,7 +318,53 @@ impl Board {
             .get(&run)
             .is_some_and(|standing| standing.stage == Stage::Holds)
         {
-            self.leave(run, RunEnd::Done, now);
+            self.leave(run, RunEnd::Canceled, now);
+        }
+    }
+
+    /// A run of this family has succeeded, wherever it stood: the lanes that failed ones keep go on, as far as these are
+    /// on the board.
+    pub fn repaired(&mut self, root: RunId, now: Timestamp) {
+        self.now = now;
+        self.let_family_go(root);
+        self.settle();
+    }
+
+    fn let_family_go(&mut self, root: RunId) {
+        let held = self.turns.iter();
+        let held = held.filter(|(_, standing)| standing.root == root && standing.stage == Stage::Holds);
+        let held: Vec<RunId> = held.map(|(run, _)| *run).collect();
+        for run in held {
+            if let Some(standing) = self.turns.remove(&run) {
+                self.changed_turns.insert(run);
+                self.let_go(run, &standing);
+            }
+        }
+    }
+
+    /// What a failed run kept is free.
+    fn let_go(&mut self, run: RunId, standing: &Standing) {
+        for ask in &standing.turn.gates {
+            let held = self.gates.get_mut(&ask.key).filter(|gate| gate.holder == Some(run));
+            if let Some(gate) = held {
+                gate.holder = None;
+                gate.since = None;
+                self.go_out(ask.key);
+            }
+        }
+    }
+
+    /// A run that fails keeps its lane. When it had gone in past one of its family, it stands for both from now on.
+    fn hold(&mut self, key: GateKey, run: RunId) {
+        let now = self.now;
+        let Some(gate) = self.gates.get_mut(&key) else { return };
+        let before = gate.holder.replace(run);
+        gate.since = Some(now);
+        self.changed_gates.insert(key);
+        if let Some(before) = before {
+            gate.inside = gate.inside.saturating_sub(1);
+            self.turns.remove(&before);
+            self.changed_turns.insert(before);
         }
     }
 
@@ -383,7 +427,7 @@ impl Board {
                 break;
             };
             self.changed_gates.insert(ask.key);
-            if self.takes_over(run, &standing, ask.key) {
+            if self.goes_past(run, &standing, ask.key) {
                 continue;
             }
             // A gate has a row only while somebody is in front of it or behind it.
@@ -438,22 +482,21 @@ impl Board {
         self.outcomes.insert(run, Outcome::Starts);
     }
 
-    /// Whether `run` repeats the failed run that keeps this gate: then it takes its place.
-    fn takes_over(&mut self, run: RunId, standing: &Standing, key: GateKey) -> bool {
-        let Some(holder) = self.gates.get(&key).and_then(|gate| gate.holder) else {
+    /// Whether `run` repeats the failed run that keeps this gate: then it goes in past it. The failed one keeps its place
+    /// until one of its family has succeeded.
+    fn goes_past(&mut self, run: RunId, standing: &Standing, key: GateKey) -> bool {
+        let Some(gate) = self.gates.get_mut(&key).filter(|gate| gate.kind == GateKind::Lane) else {
             return false;
         };
-        let same = self.turns.get(&holder).is_some_and(|held| held.root == standing.root);
-        if !same || holder == run {
-            return false;
+        let held = gate.holder.and_then(|holder| self.turns.get(&holder));
+        let goes = gate.holder != Some(run)
+            && held.is_some_and(|held| held.root == standing.root)
+            // One after the other, also within a family.
+            && gate.inside <= gate.limit;
+        if goes {
+            gate.enter(self.now);
         }
-        self.turns.remove(&holder);
-        self.changed_turns.insert(holder);
-        if let Some(gate) = self.gates.get_mut(&key) {
-            gate.holder = None;
-            gate.since = None;
-        }
-        true
+        goes
     }
 
     pub(super) fn enqueue(&mut self, key: GateKey, run: RunId, standing: Standing) {
@@ -521,8 +564,6 @@ impl Board {
     fn go_out(&mut self, key: GateKey) {
         if let Some(gate) = self.gates.get_mut(&key) {
             gate.inside = gate.inside.saturating_sub(1);
-            gate.holder = None;
-            gate.since = None;
             self.changed_gates.insert(key);
             self.touched.insert((gate.kind, key));
         }

@@ -16,9 +16,9 @@ pub struct Gate {
     pub kind: GateKind,
     /// The author's key, for people.
     pub name: String,
-    /// How many may be inside: what the newest arrival said.
+    /// How many may be inside: what the newest event said. A replay says nothing about it once there is a gate.
     pub limit: u32,
-    /// How many are.
+    /// How many are: in a lane one more, while a replay of the failed run that keeps it goes in past that one.
     pub inside: u32,
     /// How many wait.
     pub waiting: u32,

@@ -289,7 +289,8 @@ struct World {
     next_run: i64,
     dues: BTreeMap<RunId, Timestamp>,
     started_at: BTreeMap<RunId, i64>,
-    replays: BTreeSet<RunId>,
+    /// Replays, and the first runs of their families.
+    replays: BTreeMap<RunId, RunId>,
     cancelled: BTreeSet<RunId>,
 }
 
@@ -316,6 +317,17 @@ impl World {
             Act::Leave(runs) => (runs.iter().map(|(run, _)| *run).collect(), Vec::new()),
             Act::Release(run) | Act::Due(run) => (vec![*run], Vec::new()),
         };
+        let mut leaving = leaving;
+        let ends: &[(RunId, RunEnd)] = if let Act::Leave(runs) = &act { runs } else { &[] };
+        let succeeded = ends.iter().filter(|(_, end)| *end == RunEnd::Succeeded);
+        let repaired: Vec<RunId> = succeeded
+            .filter_map(|(run, _)| self.replays.get(run).copied())
+            .collect();
+        let held = self
+            .turns
+            .iter()
+            .filter(|(_, turn)| turn.stage == Stage::Holds && repaired.contains(&turn.root));
+        leaving.extend(held.map(|(run, _)| *run));
         let mut keys: BTreeSet<GateKey> = arriving
             .iter()
             .flat_map(|turn| &turn.gates)
@@ -350,7 +362,10 @@ impl World {
         let now = self.now();
         match act {
             Act::Arrive(arrivals) => arrivals.into_iter().for_each(|arrival| board.arrive(arrival, now)),
-            Act::Leave(runs) => runs.into_iter().for_each(|(run, end)| board.leave(run, end, now)),
+            Act::Leave(runs) => {
+                runs.into_iter().for_each(|(run, end)| board.leave(run, end, now));
+                repaired.into_iter().for_each(|root| board.repaired(root, now));
+            }
             Act::Release(run) => board.release(run, now),
             Act::Due(run) => board.due(run, now),
         }
@@ -474,10 +489,10 @@ impl World {
 
     fn replay(&mut self, of: RunId, gates: Vec<Ask>) -> RunId {
         let mut arrival = self.arrival(gates);
-        arrival.root = self.turns.get(&of).map_or(of, |standing| standing.root);
+        arrival.root = self.replays.get(&of).copied().unwrap_or(of);
         arrival.replay = true;
         let run = arrival.run;
-        self.replays.insert(run);
+        self.replays.insert(run, arrival.root);
         self.act(Act::Arrive(vec![arrival]));
         run
     }
@@ -521,9 +536,9 @@ fn a_lane_lets_one_through_after_the_other() {
     world.is(second, Outcome::Starts);
     world.is(third, Outcome::Waits { due: None });
     // One that is cancelled while it waits gives its place up.
-    world.leave(third, RunEnd::Done);
-    world.leave(second, RunEnd::Done);
-    world.leave(other, RunEnd::Done);
+    world.leave(third, RunEnd::Succeeded);
+    world.leave(second, RunEnd::Succeeded);
+    world.leave(other, RunEnd::Succeeded);
     assert!(world.gates.is_empty() && world.turns.is_empty());
 }
 
@@ -538,18 +553,116 @@ fn a_held_lane_waits_for_a_person() {
     // The place among the runs in progress is free again, the lane is not.
     world.is(waits, Outcome::Waits { due: None });
     world.is(other, Outcome::Starts);
-    world.leave(other, RunEnd::Done);
-    // A replay takes the place of the failed run, and may fail again.
+    world.leave(other, RunEnd::Succeeded);
+    // A replay goes in past the failed run, and may fail again.
     let replay = world.replay(failed, ask());
     world.is(replay, Outcome::Starts);
     world.leave(replay, RunEnd::Failed);
+    world.is(waits, Outcome::Waits { due: None });
+    // It stands for both now.
+    world.act(Act::Release(failed));
     world.is(waits, Outcome::Waits { due: None });
     world.act(Act::Release(waits));
     world.is(waits, Outcome::Waits { due: None });
     world.act(Act::Release(replay));
     world.is(waits, Outcome::Starts);
-    world.leave(waits, RunEnd::Done);
+    world.leave(waits, RunEnd::Succeeded);
     assert!(world.gates.is_empty() && world.turns.is_empty());
+}
+
+#[test]
+fn only_success_or_a_person_frees_a_held_lane() {
+    let ask = || vec![lane("a", false, 10, true), limit("", 1)];
+    let mut world = World::default();
+    let failed = world.arrive(ask());
+    let waits = world.arrive(ask());
+    world.leave(failed, RunEnd::Failed);
+    // A replay that somebody ends has repaired nothing, before it starts or after.
+    let busy = world.arrive(vec![limit("", 1)]);
+    let early = world.replay(failed, ask());
+    world.is(early, WAITS);
+    world.leave(early, RunEnd::Canceled);
+    world.is(waits, WAITS);
+    world.leave(busy, RunEnd::Succeeded);
+    let late = world.replay(failed, ask());
+    world.is(late, Outcome::Starts);
+    world.leave(late, RunEnd::Canceled);
+    world.is(waits, WAITS);
+    // Nor has one on a version that holds no lanes when it fails.
+    let parks = world.replay(failed, vec![lane("a", false, 10, false)]);
+    world.is(parks, Outcome::Starts);
+    world.leave(parks, RunEnd::Failed);
+    world.is(waits, WAITS);
+    // A person may let go while a replay is under way; that one is still alone.
+    let mut other = World::default();
+    let broken = other.arrive(ask());
+    let next = other.arrive(ask());
+    other.leave(broken, RunEnd::Failed);
+    let again = other.replay(broken, ask());
+    other.act(Act::Release(broken));
+    other.is(next, WAITS);
+    other.leave(again, RunEnd::Canceled);
+    other.is(next, Outcome::Starts);
+
+    let repairs = world.replay(parks, ask());
+    world.is(repairs, Outcome::Starts);
+    world.leave(repairs, RunEnd::Succeeded);
+    world.is(waits, Outcome::Starts);
+    world.leave(waits, RunEnd::Succeeded);
+    assert!(world.gates.is_empty() && world.turns.is_empty());
+}
+
+#[test]
+fn a_repair_frees_the_lane_wherever_it_ran() {
+    for gates in [vec![lane("b", false, 10, true)], vec![limit("", 1)], Vec::new()] {
+        let ask = || vec![lane("a", false, 10, true), limit("", 1)];
+        let mut world = World::default();
+        let failed = world.arrive(ask());
+        let waits = [(); 2].map(|()| world.arrive(ask()));
+        world.leave(failed, RunEnd::Failed);
+        let replay = world.replay(failed, gates.clone());
+        world.is(replay, Outcome::Starts);
+        world.leave(replay, RunEnd::Canceled);
+        let replay = world.replay(failed, gates);
+        world.is(waits[0], WAITS);
+        world.leave(replay, RunEnd::Succeeded);
+        world.is(waits[0], Outcome::Starts);
+        world.is(waits[1], WAITS);
+        world.leave(waits[0], RunEnd::Succeeded);
+        world.is(waits[1], Outcome::Starts);
+    }
+}
+
+#[test]
+fn a_replay_changes_no_rules() {
+    let mut world = World::default();
+    let first = world.arrive(vec![limit("", 2), throttle(5, 1000)]);
+    let older = [(); 2].map(|()| world.replay(RunId::from_raw(99), vec![limit("", 5), throttle(1, 9000)]));
+    world.is(older[0], Outcome::Starts);
+    world.is(older[1], WAITS);
+    let throttled = world.gates[&throttle(5, 1000).key].clone();
+    assert_eq!((throttled.limit, throttled.per_ms), (5, 1000));
+    world.replay(RunId::from_raw(98), vec![limit("", 1)]);
+    world.leave(first, RunEnd::Succeeded);
+    world.is(older[1], Outcome::Starts);
+}
+
+#[test]
+fn limits_are_taken_from_the_live_version() {
+    let of = |words: &str| turn_of(words, json!({ "id": 1 })).unwrap().unwrap();
+    let key = "lane: { key: \"{{ event.data.id }}\"";
+    let mut old = of(&format!("{key}, on_block: hold }}\nconcurrency: 5\npriority: 7"));
+    old.take_limits(&of(&format!(
+        "{key} }}\nconcurrency: 1\nthrottle: {{ limit: 1, per: 1s }}"
+    )));
+    assert_eq!(
+        old,
+        of(&format!("{key}, on_block: hold }}\nconcurrency: 1\npriority: 7"))
+    );
+    // Another key is another limit.
+    let kept = old.clone();
+    old.take_limits(&of("concurrency: { key: \"{{ event.data.id }}\", limit: 9 }"));
+    assert_eq!(old, kept);
 }
 
 #[test]
@@ -563,9 +676,9 @@ fn merge_keeps_the_last_event_but_no_replay_is_merged() {
     world.is(first, Outcome::Starts);
     world.is(second, Outcome::Merged { into: third });
     world.is(replay, Outcome::Waits { due: None });
-    world.leave(first, RunEnd::Done);
+    world.leave(first, RunEnd::Succeeded);
     world.is(replay, Outcome::Starts);
-    world.leave(replay, RunEnd::Done);
+    world.leave(replay, RunEnd::Succeeded);
     world.is(third, Outcome::Starts);
 }
 
@@ -589,7 +702,7 @@ fn a_full_lane_forgets_who_came_from_a_gate_before_it() {
     world.later(700);
     world.is(gathers, Outcome::LaneFull);
     assert!(!world.turns.contains_key(&gathers));
-    world.leave(first, RunEnd::Done);
+    world.leave(first, RunEnd::Succeeded);
 }
 
 #[test]
@@ -599,14 +712,14 @@ fn priority_goes_first_but_nobody_waits_for_ever() {
     let first = world.arrive(ask());
     let low = world.arrive_with(ask(), 0);
     let high = world.arrive_with(ask(), 2);
-    world.leave(first, RunEnd::Done);
+    world.leave(first, RunEnd::Succeeded);
     world.is(high, Outcome::Starts);
     // Two points are two minutes: what came later than that waits behind, however urgent.
     world.now = 120_001;
     let late = world.arrive_with(ask(), 2);
-    world.leave(high, RunEnd::Done);
+    world.leave(high, RunEnd::Succeeded);
     world.is(low, Outcome::Starts);
-    world.leave(low, RunEnd::Done);
+    world.leave(low, RunEnd::Succeeded);
     world.is(late, Outcome::Starts);
 }
 
@@ -619,10 +732,10 @@ fn a_raised_limit_lets_more_in_and_a_lowered_one_fewer() {
     world.is(runs[2], Outcome::Starts);
     world.is(newer, Outcome::Waits { due: None });
     world.arrive(vec![limit("", 1)]);
-    world.leave(runs[0], RunEnd::Done);
-    world.leave(runs[1], RunEnd::Done);
+    world.leave(runs[0], RunEnd::Succeeded);
+    world.leave(runs[1], RunEnd::Succeeded);
     world.is(newer, Outcome::Waits { due: None });
-    world.leave(runs[2], RunEnd::Done);
+    world.leave(runs[2], RunEnd::Succeeded);
     world.is(newer, Outcome::Starts);
 }
 
@@ -652,12 +765,12 @@ fn a_throttle_spreads_starts() {
     world.later(600);
     world.is(urgent, Outcome::Starts);
     world.is(third, until(1400));
-    world.leave(third, RunEnd::Done);
+    world.leave(third, RunEnd::Succeeded);
     world.is(fourth, until(1400));
     world.later(400);
     world.is(fourth, Outcome::Starts);
     for run in [first, second, urgent, fourth] {
-        world.leave(run, RunEnd::Done);
+        world.leave(run, RunEnd::Succeeded);
     }
     assert_eq!(
         world.started_at.values().copied().collect::<Vec<_>>(),
@@ -689,10 +802,10 @@ fn a_debounce_waits_until_it_is_quiet_but_not_for_ever() {
     world.is(third, WAITS);
     let fresh = world.arrive(ask());
     world.is(fresh, until(350));
-    world.leave(replay, RunEnd::Done);
+    world.leave(replay, RunEnd::Succeeded);
     world.is(third, Outcome::Starts);
-    world.leave(fresh, RunEnd::Done);
-    world.leave(third, RunEnd::Done);
+    world.leave(fresh, RunEnd::Succeeded);
+    world.leave(third, RunEnd::Succeeded);
     assert!(world.gates.is_empty() && world.turns.is_empty());
 }
 
@@ -712,10 +825,10 @@ fn a_batch_is_full_or_over() {
     world.is(fourth, WAITS);
     let sixth = world.arrive(ask());
     world.is(sixth, until(200));
-    world.leave(first, RunEnd::Done);
+    world.leave(first, RunEnd::Succeeded);
     world.is(fourth, Outcome::Starts);
-    world.leave(sixth, RunEnd::Done);
-    world.leave(fourth, RunEnd::Done);
+    world.leave(sixth, RunEnd::Succeeded);
+    world.leave(fourth, RunEnd::Succeeded);
     assert!(world.gates.is_empty() && world.turns.is_empty());
 }
 
@@ -726,7 +839,7 @@ fn a_batch_that_is_full_comes_to_gates_that_others_have_passed() {
     let inside = world.arrive(vec![limit("", 1)]);
     world.arrive(vec![batch(2, 1000)]);
     world.is(first, WAITS);
-    world.leave(inside, RunEnd::Done);
+    world.leave(inside, RunEnd::Succeeded);
     world.is(first, Outcome::Starts);
 }
 
@@ -735,22 +848,23 @@ fn a_batch_that_is_full_comes_to_gates_that_others_have_passed() {
 enum Step {
     /// Several events of one commit: lane, limit, something with time, priority of each.
     Accept(Vec<(u8, u8, u8, i32)>),
-    /// Some of the runs under way end in one commit; true: badly.
-    End(Vec<(prop::sample::Index, bool)>),
+    /// Some of the runs under way end in one commit.
+    End(Vec<(prop::sample::Index, RunEnd)>),
     /// A waiting run is cancelled.
     Cancel(prop::sample::Index),
-    /// A failed run is replayed.
-    Replay(prop::sample::Index),
+    /// A failed run is replayed; true: with other keys.
+    Replay(prop::sample::Index, bool),
     Later(i64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let event = (0..4_u8, 0..3_u8, 0..6_u8, -2..=2_i32);
+    let end = prop_oneof![3 => Just(RunEnd::Succeeded), 1 => Just(RunEnd::Failed), 1 => Just(RunEnd::Canceled)];
     prop_oneof![
         4 => prop::collection::vec(event, 1..5).prop_map(Step::Accept),
-        4 => prop::collection::vec((any::<prop::sample::Index>(), prop::bool::weighted(0.2)), 1..4).prop_map(Step::End),
+        4 => prop::collection::vec((any::<prop::sample::Index>(), end), 1..4).prop_map(Step::End),
         1 => any::<prop::sample::Index>().prop_map(Step::Cancel),
-        1 => any::<prop::sample::Index>().prop_map(Step::Replay),
+        1 => (any::<prop::sample::Index>(), prop::bool::weighted(0.3)).prop_map(|(index, other)| Step::Replay(index, other)),
         3 => (0..3000_i64).prop_map(Step::Later),
     ]
 }
@@ -800,28 +914,34 @@ proptest! {
                     world.act(Act::Arrive(arrivals));
                 }
                 Step::End(ends) if !inside.is_empty() => {
-                    let ends: BTreeMap<RunId, bool> = ends.into_iter().map(|(index, bad)| (*index.get(&inside), bad)).collect();
-                    let ends = ends.into_iter().map(|(run, bad)| (run, if bad { RunEnd::Failed } else { RunEnd::Done }));
-                    world.act(Act::Leave(ends.collect()));
+                    let ends: BTreeMap<RunId, RunEnd> = ends.into_iter().map(|(index, end)| (*index.get(&inside), end)).collect();
+                    world.act(Act::Leave(ends.into_iter().collect()));
                 }
                 Step::Cancel(index) if !waiting.is_empty() => {
                     let run = *index.get(&waiting);
                     world.cancelled.insert(run);
-                    world.leave(run, RunEnd::Done);
+                    world.leave(run, RunEnd::Succeeded);
                 }
-                Step::Replay(index) if !held.is_empty() => {
+                Step::Replay(index, other) if !held.is_empty() => {
                     let run = *index.get(&held);
-                    let gates = asked[&run].clone();
+                    let root = world.turns[&run].root;
+                    // A family has one open run at a time.
+                    if world.turns.values().any(|turn| turn.root == root && turn.stage != Stage::Holds) { continue; }
+                    let gates = if other { asks(1, 1, 0) } else { asked[&run].clone() };
                     let replay = world.replay(run, gates.clone());
                     asked.insert(replay, gates);
-                    // It takes the place at once, whoever waits.
-                    prop_assert!(!world.turns.contains_key(&run));
+                    // It goes past the failed run at once, whoever waits.
+                    let waits = world.turns.get(&replay).and_then(Standing::gate).is_some_and(|ask| ask.rules.kind() == GateKind::Lane);
+                    prop_assert!(other || !waits);
+                    prop_assert!(world.turns.contains_key(&run));
                 }
-                Step::End(_) | Step::Cancel(_) | Step::Replay(_) => {}
+                Step::End(_) | Step::Cancel(_) | Step::Replay(..) => {}
                 Step::Later(ms) => world.later(ms),
             }
             for gate in world.gates.values() {
-                prop_assert!(gate.inside <= gate.limit);
+                // A replay goes in past the failed run that keeps a lane.
+                let held = gate.kind == GateKind::Lane && gate.holder.is_some();
+                prop_assert!(gate.inside <= gate.limit + u32::from(held));
             }
             world.now += 1;
         }
@@ -830,7 +950,7 @@ proptest! {
             let next = world.turns.iter().find(|(_, turn)| turn.gate().is_none()).map(|(run, turn)| (*run, turn.stage));
             match next {
                 Some((run, Stage::Holds)) => world.act(Act::Release(run)),
-                Some((run, _)) => world.leave(run, RunEnd::Done),
+                Some((run, _)) => world.leave(run, RunEnd::Succeeded),
                 None if world.turns.is_empty() => break,
                 None => world.later(500),
             }
@@ -857,7 +977,7 @@ proptest! {
                 let gathers = asked[run].iter().any(|ask| matches!(ask.rules.kind(), GateKind::Debounce | GateKind::Batch));
                 !gathers && asked[run].iter().any(|ask| ask.key == key)
             }).collect();
-            let replays_left_out: Vec<RunId> = originals.into_iter().filter(|run| !world.replays.contains(run)).collect();
+            let replays_left_out: Vec<RunId> = originals.into_iter().filter(|run| !world.replays.contains_key(run)).collect();
             prop_assert!(replays_left_out.is_sorted(), "{replays_left_out:?}");
         }
         for (run, outcome) in &world.outcomes {

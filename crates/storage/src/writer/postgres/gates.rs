@@ -10,7 +10,7 @@ use weir_workflow_engine::{Board, GateKey, RunId, Timestamp, WorkflowId};
 use crate::codes::run_status_code;
 use crate::node::{FREE_RUNS, NOBODY, NodeIdentity};
 use crate::writer::failure::Failure;
-use crate::writer::gates::{GateChanges, GateRow, GateWork, Moved, TurnRow, gates_of_all};
+use crate::writer::gates::{GateChanges, GateRow, GateWork, HOLDS, Moved, TurnRow, gates_of_all, holders};
 
 const TURN: &str = "t.run_id, t.root_id, t.workspace_id, t.workflow_id, t.is_replay::bigint, t.priority::bigint, t.position, \
      t.stage::bigint, t.gate_id, t.place, t.gates";
@@ -46,8 +46,10 @@ pub(crate) async fn settle(
     for (workflow, tail) in tails {
         board.load_tail(workflow, tail);
     }
-    let leaving = work.leaving();
+    let mut leaving = work.leaving();
     load_turns(connection, &mut board, &leaving).await?;
+    load_repaired(connection, &mut board, &work.repaired()).await?;
+    leaving.extend(holders(&board));
     let keys = work.gates(&board);
     load_gates(connection, &mut board, keys).await?;
     let wanted = board.wanted(leaving.iter().copied(), work.arriving());
@@ -87,6 +89,24 @@ async fn load_turns(connection: &mut PgConnection, board: &mut Board, runs: &[Ru
     let ids: Vec<i64> = runs.iter().map(|run| run.as_raw()).collect();
     let text = format!("SELECT {TURN} FROM turn AS t WHERE t.run_id = ANY($1::bigint[])");
     for row in all(connection, sqlx::query(sqlx::AssertSqlSafe(text)).bind(ids)).await? {
+        turn(&row).load(board)?;
+    }
+    Ok(())
+}
+
+/// The failed runs of these families that keep a lane.
+async fn load_repaired(connection: &mut PgConnection, board: &mut Board, roots: &[RunId]) -> Result<(), Failure> {
+    if roots.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<i64> = roots.iter().map(|run| run.as_raw()).collect();
+    // The second part has its index.
+    let text = format!(
+        "SELECT {TURN} FROM turn AS t WHERE t.stage = $1 AND t.run_id IN (SELECT UNNEST($2::bigint[]) \
+         UNION ALL SELECT id FROM run WHERE root_id = ANY($2::bigint[]) AND replay_of IS NOT NULL)"
+    );
+    let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(HOLDS).bind(ids);
+    for row in all(connection, query).await? {
         turn(&row).load(board)?;
     }
     Ok(())

@@ -6,7 +6,7 @@ use weir_workflow_engine::{Board, GateKey, RunId, Timestamp, WorkflowId};
 use crate::codes::run_status_code;
 use crate::node::NodeIdentity;
 use crate::writer::failure::Failure;
-use crate::writer::gates::{GateChanges, GateRow, GateWork, Moved, TurnRow, gates_of_all};
+use crate::writer::gates::{GateChanges, GateRow, GateWork, HOLDS, Moved, TurnRow, gates_of_all, holders};
 
 const TURN: &str = "SELECT run_id, root_id, workspace_id, workflow_id, is_replay, priority, position, stage, gate_id, place, gates FROM turn";
 
@@ -24,10 +24,21 @@ fn load(transaction: &Connection, work: &GateWork<'_>) -> Result<Board, Failure>
         let tail = tail(transaction, workflow).map_err(|error| Failure::of_sqlite(&error))?;
         board.load_tail(WorkflowId::from_raw(workflow), tail);
     }
-    let leaving = work.leaving();
+    let mut leaving = work.leaving();
     for run in &leaving {
         turn(transaction, &mut board, *run)?;
     }
+    for root in work.repaired() {
+        // The second part has its index.
+        let text = format!(
+            "{TURN} WHERE stage = ?1 AND run_id IN \
+             (SELECT ?2 UNION ALL SELECT id FROM run WHERE root_id = ?2 AND replay_of IS NOT NULL)"
+        );
+        for row in turns(transaction, &text, params![HOLDS, root.as_raw()])? {
+            row.load(&mut board)?;
+        }
+    }
+    leaving.extend(holders(&board));
     for key in work.gates(&board) {
         gate(transaction, &mut board, &key)?;
     }
