@@ -13,6 +13,7 @@ use weir_workflow_engine::{
     WorkspaceId, decode,
 };
 
+use crate::own;
 use crate::recovery::restore_event;
 use crate::service::Core;
 use crate::snapshot::Snapshot;
@@ -51,6 +52,7 @@ impl Asked {
 pub(crate) enum Letter {
     Event(Arc<Event>),
     RunEnded {
+        root: RunId,
         run: RunId,
         ending: Ending,
         output: Document,
@@ -65,7 +67,13 @@ impl Letter {
     pub(crate) fn as_mail(&self) -> Option<Mail<'_>> {
         Some(match self {
             Self::Event(event) => Mail::Event(event),
-            Self::RunEnded { run, ending, output } => Mail::RunEnded {
+            Self::RunEnded {
+                root,
+                run,
+                ending,
+                output,
+            } => Mail::RunEnded {
+                root: *root,
                 run: *run,
                 ending,
                 output,
@@ -201,7 +209,9 @@ impl Inbox {
                 due_at: Some(wait.awaited.until),
             });
         }
-        change.ends = over && state.event().source == EventSource::Workflow;
+        // An edited event is a person's; its headers still tell whose it was.
+        let started_by_run = state.event().source == EventSource::Workflow || own::has_parent(state.event());
+        change.ends = (over && started_by_run).then(|| state.head().root_id);
         (!change.is_empty()).then(|| Box::new(change))
     }
 
@@ -308,6 +318,7 @@ pub(crate) fn of_end(row: &RunRow, journal: &[(i32, Vec<u8>)]) -> Letter {
         }
     };
     Letter::RunEnded {
+        root: row.root_id,
         run: row.id,
         ending,
         output: output.unwrap_or_else(Document::null),

@@ -151,6 +151,11 @@ async fn start_by(
     Ok(Started::Done(json!({ "run": run.to_string() })))
 }
 
+/// Whether a run started the workflow with this event, or with the one that it is an edited copy of.
+pub(crate) fn has_parent(event: &Event) -> bool {
+    event.headers.contains_key(PARENT_HEADER)
+}
+
 /// The run that an event started which stands for an earlier start.
 async fn first_run(core: &Core, workspace: WorkspaceId, event: EventId) -> Result<RunId, CallFailure> {
     let runs = core.store.event_runs(workspace, event).await;

@@ -26,9 +26,9 @@ impl WaitKey {
         Self(key)
     }
 
-    /// The key of the end of a run.
-    pub fn end_of(run: RunId) -> Self {
-        Self::of(&["run", &run.as_raw().to_string()])
+    /// The key of the end of a run, or of one that repeats it: `root` is the first run of the family.
+    pub fn end_of(root: RunId) -> Self {
+        Self::of(&["run", &root.as_raw().to_string()])
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
@@ -54,7 +54,8 @@ pub enum WaitKind {
     },
     /// A person's decision.
     Approval,
-    /// The end of a run; it may be over already.
+    /// The end of a run, or of what repeats it; it may be over already. Of those that are over the newest success
+    /// counts; if there is none, an open one is waited for; if there is none either, the newest end counts.
     Run(RunId),
 }
 
@@ -87,8 +88,8 @@ pub struct MailChange {
     /// What this run asks of others, such as a run that it started and waits for no longer. Those that have ended are
     /// left alone.
     pub sends: Vec<Request>,
-    /// The run ends with this commit, and others may wait for that.
-    pub ends: bool,
+    /// The run ends with this commit, and others may wait for that: the first run of its family.
+    pub ends: Option<RunId>,
     /// The tenant.
     pub workspace: WorkspaceId,
 }
@@ -101,14 +102,18 @@ impl MailChange {
             closed: Vec::new(),
             opened: Vec::new(),
             sends: Vec::new(),
-            ends: false,
+            ends: None,
             workspace,
         }
     }
 
     /// Whether there is nothing to change.
     pub fn is_empty(&self) -> bool {
-        self.taken.is_empty() && self.closed.is_empty() && self.opened.is_empty() && self.sends.is_empty() && !self.ends
+        self.taken.is_empty()
+            && self.closed.is_empty()
+            && self.opened.is_empty()
+            && self.sends.is_empty()
+            && self.ends.is_none()
     }
 }
 

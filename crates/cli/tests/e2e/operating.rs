@@ -58,6 +58,53 @@ async fn finished(server: &Server, run: &str) -> Value {
     .await
 }
 
+const ORDERED: &str = r#"
+kind: Workflow
+name: order
+on: { manual: {} }
+steps:
+  - { id: note, call: http.request, connection: bank, with: { method: POST, path: /note, body: { to: "{{ event.data.to }}" } } }
+  - { id: paid, run: paying, with: { to: "{{ event.data.to }}" } }
+  - { id: done, call: http.request, connection: bank, with: { method: POST, path: /done, body: { run: "{{ steps.paid.run }}" } } }
+---
+kind: Workflow
+name: paying
+on: { manual: {} }
+steps:
+  - { id: pay, call: http.request, connection: bank, with: { method: POST, path: /pay, body: { to: "{{ event.data.to }}" } } }
+  - { id: mail, call: http.request, connection: bank, with: { method: POST, path: /mail, body: { to: "{{ event.data.to }}" } } }
+  - { id: nap, sleep: 2s }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_repaired_by_the_repair_of_the_run_that_it_waits_for() {
+    let bank = Upstream::start().await;
+    let server = Server::start().await;
+    server.apply(&format!("{}---{ORDERED}", documents(&bank.url)));
+    // Who waits is retried when the one it waits for is over, and while that is under way.
+    for (round, patient) in [(1, true), (2, false)] {
+        bank.next([Reply::Status(200), Reply::Status(200), Reply::Status(400)]);
+        let input = format!(r#"{{"to":"ann {round}"}}"#);
+        let parent = run_id(&done(&server, &["run", "start", "order", "--input", &input]));
+        let told = finished(&server, &parent).await;
+        assert_eq!(told["error"]["code"], "run_failed", "{told:#}");
+        let text = told.to_string();
+        let (_, advice) = text.split_once("; retry ").unwrap();
+        let (child, rest) = advice.split_once(' ').unwrap();
+        assert!(rest.starts_with("first, then this one"), "{told:#}");
+
+        let retried = run_id(&done(&server, &["run", "retry", child, "--yes"]));
+        if patient {
+            assert_eq!(finished(&server, &retried).await["status"], "SUCCEEDED");
+        }
+        let again = run_id(&done(&server, &["run", "retry", &parent, "--yes"]));
+        let told = finished(&server, &again).await;
+        assert_eq!(told["status"], "SUCCEEDED", "{told:#}");
+        let calls = ["/note", "/pay", "/mail", "/done"].map(|path| count(&bank, path));
+        assert_eq!(calls, [round, round, 2 * round, round]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_payment_is_decided_by_a_person_and_retried_after_a_crash() {
     let bank = Upstream::start().await;

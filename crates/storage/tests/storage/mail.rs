@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use futures::future::join_all;
 use weir_storage::{
-    Fact, FactOutcome, Heartbeat, Mail, MailChange, MailKind, NewWait, Request, RequestOutcome, RunCommit, RunStatus,
-    RunUpdate, WaitKey, WaitKind,
+    Fact, FactOutcome, Heartbeat, Mail, MailChange, MailKind, NewRun, NewWait, Request, RequestOutcome, RunCommit,
+    RunStatus, RunUpdate, WaitKey, WaitKind,
 };
 use weir_workflow_engine::RunId;
 
@@ -16,6 +16,7 @@ both_databases!(
     a_wait_sees_no_event_from_before_its_run_and_none_after_it_is_closed,
     two_nodes_never_miss_each_other,
     the_end_of_a_run_reaches_who_waits_for_it,
+    a_repeated_run_counts_for_who_waits_for_the_first,
     a_request_needs_an_open_run_and_an_answer_a_question,
     mail_moves_to_the_node_that_takes_over,
 );
@@ -198,7 +199,7 @@ async fn the_end_of_a_run_reaches_who_waits_for_it(bed: &Bed) {
         .unwrap();
     assert_eq!(inbox(&node, early).await, []);
     let mut ends = MailChange::new(WORKSPACE);
-    ends.ends = true;
+    ends.ends = Some(child);
     node.write(commit(child, 0, RunStatus::Succeeded, ends)).await.unwrap();
     node.write(commit(late, 0, RunStatus::Waiting, opens(WaitKind::Run(child))))
         .await
@@ -206,6 +207,58 @@ async fn the_end_of_a_run_reaches_who_waits_for_it(bed: &Bed) {
     for run in [early, late] {
         assert_eq!(inbox(&node, run).await, [(child.as_raw(), MailKind::RunEnded)]);
     }
+}
+
+async fn a_repeated_run_counts_for_who_waits_for_the_first(bed: &Bed) {
+    let node = bed.node("a").await;
+    let accepted = bed.accepted("child");
+    let first = accepted.runs[0].clone();
+    node.write(Fact::Accept(accepted)).await.unwrap();
+    let over = |run: RunId, status: RunStatus| {
+        let mut ends = MailChange::new(WORKSPACE);
+        ends.ends = Some(first.id);
+        commit(run, 0, status, ends)
+    };
+    let again = async || {
+        let replay = NewRun {
+            id: RunId::from_raw(bed.id()),
+            replay_of: Some(first.id),
+            ..first.clone()
+        };
+        let run = replay.id;
+        node.write(Fact::Start(vec![replay])).await.unwrap();
+        run
+    };
+    let waiter = async |key: &str| {
+        let run = started(bed, &node, key).await;
+        let opened = commit(run, 0, RunStatus::Waiting, opens(WaitKind::Run(first.id)));
+        node.write(opened).await.unwrap();
+        run
+    };
+    let told = async |waiter: RunId| {
+        let mail = inbox(&node, waiter).await;
+        mail.into_iter().map(|(run, _)| run).collect::<Vec<_>>()
+    };
+
+    node.write(over(first.id, RunStatus::Failed)).await.unwrap();
+    let hopeless = waiter("1").await;
+    assert_eq!(told(hopeless).await, [first.id.as_raw()]);
+    let second = again().await;
+    let patient = waiter("2").await;
+    assert!(told(patient).await.is_empty(), "one is under way");
+    node.write(over(second, RunStatus::Failed)).await.unwrap();
+    assert_eq!(told(patient).await, [second.as_raw()]);
+    let late = waiter("3").await;
+    assert_eq!(told(late).await, [second.as_raw()], "the newest end");
+    let third = again().await;
+    node.write(over(third, RunStatus::Succeeded)).await.unwrap();
+    // What succeeded has succeeded, whatever is tried after it.
+    let fourth = again().await;
+    let lucky = waiter("4").await;
+    assert_eq!(told(lucky).await, [third.as_raw()]);
+    node.write(over(fourth, RunStatus::Failed)).await.unwrap();
+    let luckier = waiter("5").await;
+    assert_eq!(told(luckier).await, [third.as_raw()]);
 }
 
 async fn a_request_needs_an_open_run_and_an_answer_a_question(bed: &Bed) {

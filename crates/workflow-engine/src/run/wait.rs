@@ -24,9 +24,11 @@ pub(crate) const REJECTED: &str = "rejected";
 pub enum Mail<'a> {
     /// An event that a step of the run may wait for.
     Event(&'a Event),
-    /// A run that this one started has ended.
+    /// A run that this one started has ended, or one that repeats it.
     RunEnded {
-        /// That run.
+        /// The one that was started.
+        root: RunId,
+        /// The one that ended.
         run: RunId,
         /// How it ended.
         ending: &'a Ending,
@@ -233,7 +235,12 @@ impl Walk<'_> {
     pub(super) fn mail(&mut self, mail: &Mail<'_>) {
         match mail {
             Mail::Event(event) => self.arrived(event),
-            Mail::RunEnded { run, ending, output } => self.run_ended(*run, ending, output),
+            Mail::RunEnded {
+                root,
+                run,
+                ending,
+                output,
+            } => self.run_ended(*root, *run, ending, output),
             Mail::Decision {
                 step,
                 approved,
@@ -303,16 +310,18 @@ impl Walk<'_> {
         }
     }
 
-    fn run_ended(&mut self, run: RunId, ending: &Ending, output: &Document) {
+    /// The step has the name of the run that it started, whichever of its family succeeded: what the steps behind make of
+    /// it stays the same.
+    fn run_ended(&mut self, root: RunId, run: RunId, ending: &Ending, output: &Document) {
         let mut waiting = self.run.open_waits();
-        let found = waiting.find(|wait| matches!(wait.awaited.what, Awaits::Run { run: other } if other == run));
+        let found = waiting.find(|wait| matches!(wait.awaited.what, Awaits::Run { run: started } if started == root));
         let Some(step) = found.map(|wait| Arc::clone(wait.step)) else {
             return;
         };
         drop(waiting);
         let (code, message) = match ending {
             Ending::Succeeded => {
-                let name = Document::from_value(json!(run.to_string()));
+                let name = Document::from_value(json!(root.to_string()));
                 let output = Document::object([("run", &name), ("output", output)].into_iter());
                 return self.push(Entry::Arrived(Arrived {
                     step,
@@ -322,7 +331,11 @@ impl Walk<'_> {
             }
             Ending::Failed { code, message, step } => {
                 let place = step.as_deref().map(|step| format!(" at `{step}`")).unwrap_or_default();
-                ("run_failed", format!("{run} failed{place} ({code}): {message}"))
+                let what_to_do = format!("retry {run} first, then this one");
+                (
+                    "run_failed",
+                    format!("{run} failed{place} ({code}): {message}; {what_to_do}"),
+                )
             }
             Ending::Canceled => ("run_canceled", format!("{run} was canceled")),
         };

@@ -18,9 +18,15 @@ fn child() -> RunId {
 }
 
 fn ended(driver: &mut Driver, ending: &Ending, output: Value) {
+    ended_as(driver, child(), ending, output);
+}
+
+/// The child, or a run that repeats it, has ended.
+fn ended_as(driver: &mut Driver, run: RunId, ending: &Ending, output: Value) {
     let output = Document::from_value(output);
     driver.input(Input::Mail(Mail::RunEnded {
-        run: child(),
+        root: child(),
+        run,
         ending,
         output: &output,
     }));
@@ -68,6 +74,30 @@ fn a_child_is_started_as_an_effect_and_waited_for() {
     assert_eq!(driver.last.status, Status::Succeeded);
     let told = story(Some(&driver.plan), &driver.rows);
     assert_eq!((told[0].kind, told[0].status), ("run", "succeeded"));
+}
+
+#[test]
+fn a_child_is_repaired_for_the_run_that_waits_for_it() {
+    let mut driver = Driver::new(plan(CHILD), KEYED, json!({ "id": 7 }));
+    driver.start();
+    driver.done(json!({ "run": child().to_string() }));
+    let again = RunId::from_raw(9_000);
+    ended_as(&mut driver, again, &failed(), json!(null));
+    let Status::Failed { code, message, .. } = &driver.last.status else {
+        panic!("{:?}", driver.last)
+    };
+    let expected = format!("{again} failed at `send` (http_500): no; retry {again} first, then this one");
+    assert_eq!((code.as_str(), message), ("run_failed", &expected));
+
+    let mut driver = Driver::new(plan(CHILD), KEYED, json!({ "id": 7 }));
+    driver.start();
+    driver.done(json!({ "run": child().to_string() }));
+    ended_as(&mut driver, again, &Ending::Succeeded, json!({ "number": "R-1" }));
+    // It keeps the name that what follows has always seen.
+    assert_eq!(
+        driver.last_set(),
+        json!({ "number": "R-1", "run": child().to_string() })
+    );
 }
 
 #[test]

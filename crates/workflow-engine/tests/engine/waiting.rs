@@ -348,6 +348,7 @@ fn what_a_wait_needs_is_said() {
     let mut driver = Driver::new(plan(ASK), KEYED, json!({ "id": 7, "total": 50 }));
     driver.start();
     let stray = Mail::RunEnded {
+        root: weir_workflow_engine::RunId::from_raw(9),
         run: weir_workflow_engine::RunId::from_raw(9),
         ending: &ending,
         output: &output,

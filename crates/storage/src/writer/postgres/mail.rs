@@ -93,8 +93,8 @@ impl MailColumns {
                         columns.sends.at.push(request.at.as_unix_ms());
                         columns.sends.body.push(request.body.clone());
                     }
-                    if change.ends {
-                        let key = WaitKey::end_of(row.run);
+                    if let Some(root) = change.ends {
+                        let key = WaitKey::end_of(root);
                         let at = row.update.as_ref().and_then(|update| update.finished_at);
                         columns.locks.insert(key.lock());
                         columns.ends.push((key, run, at.map_or(0, Timestamp::as_unix_ms)));
@@ -209,8 +209,11 @@ impl MailColumns {
         }
         if !self.watches.is_empty() {
             let text = told(
-                "SELECT w.run_id, run.id, $1::smallint, w.at FROM UNNEST($3::bigint[], $4::bigint[], $5::bigint[]) \
-                 AS w (run_id, child, at) JOIN run ON run.id = w.child AND run.status >= 2",
+                "SELECT w.run_id, f.id, $1::smallint, w.at FROM UNNEST($3::bigint[], $4::bigint[], $5::bigint[]) \
+                 AS w (run_id, child, at) CROSS JOIN LATERAL (SELECT id, status FROM \
+                 (SELECT id, status FROM run WHERE id = w.child \
+                 UNION ALL SELECT id, status FROM run WHERE root_id = w.child AND replay_of IS NOT NULL) AS family \
+                 ORDER BY status = 2 DESC, status < 2 DESC, id DESC LIMIT 1) AS f WHERE f.status >= 2",
             );
             let binds = Binds::new()
                 .add(mail_kind_code(MailKind::RunEnded))

@@ -50,17 +50,10 @@ pub(super) fn changed(
         let values = params![request.id, kind, request.body, at, to, request.workspace.as_raw()];
         note(statement, values, mailed)?;
     }
-    if change.ends {
+    if let Some(root) = change.ends {
         let at = row.update.as_ref().and_then(|update| update.finished_at);
         let at = at.unwrap_or_else(|| Timestamp::from_unix_ms(0));
-        tell(
-            transaction,
-            &WaitKey::end_of(row.run),
-            MailKind::RunEnded,
-            run,
-            at,
-            mailed,
-        )?;
+        tell(transaction, &WaitKey::end_of(root), MailKind::RunEnded, run, at, mailed)?;
     }
     Ok(())
 }
@@ -108,7 +101,10 @@ fn open(
         WaitKind::Run(child) => {
             let statement = transaction.prepare_cached(
                 "INSERT INTO inbox (run_id, id, kind, created_at) \
-                 SELECT ?1, id, ?2, ?3 FROM run WHERE id = ?4 AND status >= 2 ON CONFLICT DO NOTHING RETURNING run_id",
+                 SELECT ?1, id, ?2, ?3 FROM (SELECT id, status FROM (SELECT id, status FROM run WHERE id = ?4 \
+                 UNION ALL SELECT id, status FROM run WHERE root_id = ?4 AND replay_of IS NOT NULL) \
+                 ORDER BY status = 2 DESC, status < 2 DESC, id DESC LIMIT 1) WHERE status >= 2 \
+                 ON CONFLICT DO NOTHING RETURNING run_id",
             )?;
             let kind = mail_kind_code(MailKind::RunEnded);
             note(statement, params![run.as_raw(), kind, at, child.as_raw()], mailed)
