@@ -63,7 +63,7 @@ fn row(run: &Run) -> Vec<String> {
             Some(step) => format!("{} in {step}", error.code),
             None => error.code.clone(),
         },
-        (None, Some(due)) if !run.is_finished() => format!("goes on at {}", story::when(due)),
+        (None, Some(due)) if !run.is_finished() => format!("goes on at {}", story::when(due, run.started_at)),
         (None, _) => run.not_begun().unwrap_or_default(),
     };
     vec![

@@ -228,9 +228,9 @@ pub(crate) fn clock(at: DateTime<Utc>) -> String {
     at.format("%H:%M:%S%.3f").to_string()
 }
 
-/// A moment that may be today: the date is left out then.
-pub(crate) fn when(at: DateTime<Utc>) -> String {
-    match at.date_naive() == Utc::now().date_naive() {
+/// A moment beside another one: the date is left out when it is the same.
+pub(crate) fn when(at: DateTime<Utc>, beside: DateTime<Utc>) -> String {
+    match at.date_naive() == beside.date_naive() {
         true => clock(at),
         false => moment(at),
     }
