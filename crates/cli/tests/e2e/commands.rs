@@ -108,7 +108,7 @@ async fn a_run_is_started_once_and_replayed_without_repeating() {
     let asked = server.weir(&["run", "replay", &id]);
     assert_eq!(asked.status.code(), Some(2), "{}", stderr(&asked));
     assert!(
-        stdout(&asked).contains("1 effects answered from the record, 0 sent"),
+        stdout(&asked).contains("1 effect answered from the record, 0 sent"),
         "{}",
         stdout(&asked)
     );

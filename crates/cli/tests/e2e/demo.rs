@@ -166,6 +166,14 @@ async fn the_first_five_minutes_end_well() {
     assert!(books["forged_refused"].as_u64().unwrap() >= 1, "{books}");
     assert!(books["payments_told"].as_u64().unwrap() >= 4, "{books}");
 
+    // A contact whose creation the crash cut off is looked for when its request is sure to be over (30 s) and the
+    // provider's search has settled (30 s).
+    eventually(
+        "what the crash cut off is followed up",
+        Duration::from_secs(75),
+        async || demo.waiting().is_empty().then_some(()),
+    )
+    .await;
     // A polite stop leaves nothing behind, and the books can still be read.
     let pid = demo.child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());

@@ -112,7 +112,9 @@ fn other_examples() -> Vec<String> {
             text.push_str("on: { event: generic.order.placed }\n");
         }
         match has("- id: ") {
-            true => text.push_str(&format!("batch: {{ key: \"{{{{ event.id }}}}\", size: 2, for: 1s }}\nsteps:\n{block}")),
+            true => text.push_str(&format!(
+                "batch: {{ key: \"{{{{ event.id }}}}\", size: 2, for: 1s }}\nsteps:\n{block}"
+            )),
             false if has("steps:") => text.push_str(&block),
             false => text.push_str(&format!("{block}steps: {step}\n")),
         }

@@ -179,7 +179,7 @@ async fn a_failed_run_is_retried_with_another_event() {
     let from_start = server.weir(&["run", "replay", &run]);
     let shown = stdout(&from_start);
     assert!(
-        shown.contains("begins at the start") && shown.contains("1 reads"),
+        shown.contains("begins at the start") && shown.contains("1 read"),
         "{shown}"
     );
 }

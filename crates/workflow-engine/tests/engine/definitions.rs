@@ -392,6 +392,7 @@ fn the_published_schema_says_what_the_parser_takes() {
 /// Of each kind of step: a sound one, a key that is misspelt on purpose with what is meant, and a wrong value of the key
 /// that names the kind.
 const OF_EACH_KIND: [(&str, &str, &str, &str, &str); 15] = [
+    // Misspelt on purpose from here on.
     (
         "call",
         "call: hubspot.contacts.update, connection: hubspot",
@@ -449,6 +450,7 @@ const OF_EACH_KIND: [(&str, &str, &str, &str, &str); 15] = [
     ),
     ("compensate", "compensate: all", "on_eror", "on_error", "some"),
     ("stop", "stop: { status: failed }", "whn", "when", "7"),
+    // To here.
 ];
 
 #[test]
