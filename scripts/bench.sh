@@ -3,11 +3,14 @@
 #
 #   scripts/bench.sh                       every row
 #   scripts/bench.sh flow-sqlite light     some rows; --list names them
+#   scripts/bench.sh steps sleepers nodes    the rows of scale
 #
 # Settings by environment:
 #   BENCH_REPEATS=3          pairs per row; ratios are medians over the pairs
 #   BENCH_SECONDS=20         measured window of one run
 #   BENCH_STORE_FLOWS=100000 flows in the big store of row "store"
+#   BENCH_SLEEPERS=100000    runs that sleep in row "sleepers"
+#   BENCH_NODE_PAIRS=5       pairs of row "nodes", each side as long as BENCH_SECONDS, at most 10 s
 #   BENCH_SERVER_CPU=0       CPU of the server under test, its PostgreSQL included
 #   BENCH_LOAD_CPU=1         CPU of the load generator and the fake upstreams
 # Results: a table, and one file in bench/results/.

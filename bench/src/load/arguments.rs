@@ -16,6 +16,8 @@ pub(crate) enum Mode {
     Open,
     /// Runs `--run`, then sends a webhook every 10 ms until a flow is complete.
     ColdStart,
+    /// Sends nothing: the upstreams answer until standard input ends.
+    Upstreams,
 }
 
 /// Drives a server through the hydrate flow: webhook in, one GET, one POST.
@@ -26,9 +28,10 @@ pub(crate) struct Arguments {
     pub label: String,
     #[arg(long, value_enum, default_value = "closed")]
     pub mode: Mode,
-    /// Where webhooks go: http://127.0.0.1:PORT/PATH.
-    #[arg(long)]
-    pub url: Target,
+    /// Where webhooks go: http://127.0.0.1:PORT/PATH. Given several times, the connections of a closed loop are dealt out
+    /// among them; the other modes take the first.
+    #[arg(long, required = true)]
+    pub url: Vec<Target>,
     /// Secret of the Stripe-Signature header; without it requests are not signed.
     #[arg(long)]
     pub secret: Option<String>,
@@ -77,6 +80,12 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
+    /// Where the connection with this number sends to.
+    pub(crate) fn target(&self, connection: usize) -> &Target {
+        let at = connection.checked_rem(self.url.len()).unwrap_or(0);
+        self.url.get(at).expect("clap requires one")
+    }
+
     pub(crate) fn warm_up(&self) -> Duration {
         Duration::from_secs_f64(self.warm_up_s)
     }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use weir_bench::clock::{nanoseconds, unix_ms};
 use weir_bench::{documents, signature};
 
-use crate::arguments::{Arguments, Mode};
+use crate::arguments::{Arguments, Mode, Target};
 use crate::client::Connection;
 use crate::process::{self, Usage};
 use crate::record::{NoAnswer, Record};
@@ -64,7 +64,7 @@ pub(crate) async fn measure(record: &Arc<Record>, arguments: &Arc<Arguments>) ->
         .map(|command| tokio::spawn(disturb(Arc::clone(record), command, arguments.run_at_s)));
     match arguments.mode {
         Mode::Open => open_loop(record, arguments).await?,
-        Mode::Closed | Mode::ColdStart => closed_loop(record, arguments).await?,
+        Mode::Closed | Mode::ColdStart | Mode::Upstreams => closed_loop(record, arguments).await?,
     }
     // The window ends with the sending, also when --max-flows ended it.
     record.stop_at.fetch_min(record.clock.now_ns(), Relaxed);
@@ -140,13 +140,13 @@ async fn sleep_until(record: &Record, at_ns: u64) {
 }
 
 /// The whole HTTP request of webhook `number`.
-fn request(record: &Record, arguments: &Arguments, number: usize) -> Vec<u8> {
+fn request(record: &Record, arguments: &Arguments, target: &Target, number: usize) -> Vec<u8> {
     let unix_s = unix_ms() / 1000;
     let body = documents::event_body(&record.ids, number, unix_s);
     let mut head = format!(
         "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json; charset=utf-8\r\nuser-agent: Stripe/1.0\r\ncontent-length: {}\r\n",
-        arguments.url.path,
-        arguments.url.address,
+        target.path,
+        target.address,
         body.len(),
     );
     if let Some(secret) = &arguments.secret {
@@ -163,17 +163,17 @@ fn request(record: &Record, arguments: &Arguments, number: usize) -> Vec<u8> {
 async fn send(
     record: &Record,
     arguments: &Arguments,
-    kept: Option<Connection>,
+    (target, kept): (&Target, Option<Connection>),
     number: usize,
     due: u64,
 ) -> Option<Connection> {
     let flow = record.flow(number)?;
-    let request = request(record, arguments, number);
+    let request = request(record, arguments, target, number);
     flow.due.store(due, Relaxed);
     flow.sent.store(record.clock.now_ns(), Relaxed);
     let connection = match kept {
         Some(connection) => Ok(connection),
-        None => Connection::open(arguments.url.address).await,
+        None => Connection::open(target.address).await,
     };
     let Ok(mut connection) = connection else {
         record.answered(number, Err(NoAnswer::NotConnected));
@@ -196,14 +196,14 @@ async fn send(
 }
 
 async fn closed_loop(record: &Arc<Record>, arguments: &Arc<Arguments>) -> anyhow::Result<()> {
-    let senders: Vec<JoinHandle<()>> = (0..arguments.connections)
-        .map(|_| {
+    let senders: Vec<JoinHandle<()>> = (0..arguments.connections as usize)
+        .map(|connection| {
             let (record, arguments) = (Arc::clone(record), Arc::clone(arguments));
             tokio::spawn(async move {
-                let mut kept = None;
+                let (target, mut kept) = (arguments.target(connection), None);
                 while let Some(number) = record.take() {
                     let now = record.clock.now_ns();
-                    kept = send(&record, &arguments, kept, number, now).await;
+                    kept = send(&record, &arguments, (target, kept), number, now).await;
                     if kept.is_none() {
                         tokio::time::sleep(PAUSE).await;
                     }
@@ -236,7 +236,7 @@ async fn open_loop(record: &Arc<Record>, arguments: &Arc<Arguments>) -> anyhow::
         let (record, arguments, kept) = (Arc::clone(record), Arc::clone(arguments), Arc::clone(&kept));
         tokio::spawn(async move {
             let connection = kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let connection = send(&record, &arguments, connection, number, due).await;
+            let connection = send(&record, &arguments, (arguments.target(0), connection), number, due).await;
             kept.lock().unwrap_or_else(PoisonError::into_inner).extend(connection);
             drop(permit);
         });
@@ -292,7 +292,7 @@ async fn cold_start(record: &Arc<Record>, arguments: &Arc<Arguments>) -> anyhow:
     while record.completed.load(Relaxed) == 0 {
         let Some(number) = record.take() else { break };
         let now = record.clock.now_ns();
-        kept = send(record, arguments, kept, number, now).await;
+        kept = send(record, arguments, (arguments.target(0), kept), number, now).await;
         tokio::time::sleep(PAUSE).await;
     }
     let drained = drain(record, arguments).await;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Parser as _;
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, Mode};
 use crate::record::Record;
 
 #[global_allocator]
@@ -34,6 +34,10 @@ fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, arguments.upstream_port))
         .with_context(|| format!("cannot listen on upstream port {}", arguments.upstream_port))?;
     upstream::start(listener, Arc::clone(&record), &arguments)?;
+    if arguments.mode == Mode::Upstreams {
+        std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+        return Ok(());
+    }
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let measured = runtime.block_on(generator::measure(&record, &arguments))?;
