@@ -3,7 +3,7 @@
 #
 #   scripts/bench.sh                       every row
 #   scripts/bench.sh flow-sqlite light     some rows; --list names them
-#   scripts/bench.sh steps sleepers nodes    the rows of scale
+#   scripts/bench.sh steps sleepers nodes retention    the rows of scale
 #
 # Settings by environment:
 #   BENCH_REPEATS=3          pairs per row; ratios are medians over the pairs
@@ -11,6 +11,7 @@
 #   BENCH_STORE_FLOWS=100000 flows in the big store of row "store"
 #   BENCH_SLEEPERS=100000    runs that sleep in row "sleepers"
 #   BENCH_NODE_PAIRS=5       pairs of row "nodes", each side as long as BENCH_SECONDS, at most 10 s
+#   BENCH_RETAINED_FLOWS=100000 flows that are there before row "retention" deletes
 #   BENCH_SERVER_CPU=0       CPU of the server under test, its PostgreSQL included
 #   BENCH_LOAD_CPU=1         CPU of the load generator and the fake upstreams
 # Results: a table, and one file in bench/results/.
@@ -30,7 +31,7 @@ command -v taskset >/dev/null || packages_install util-linux
 TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 began=$SECONDS
 say "building weir and the comparison programs (profile dist); the first build takes many minutes"
-cargo build --locked --profile dist --package weir-cli --package weir-bench --bins
+cargo build --locked --profile dist --package weir-cli --package weir-bench --package weir-storage --bins --example retention
 say "building … took $((SECONDS - began)) s"
 
 trap postgres_stop EXIT

@@ -3,6 +3,7 @@
 import statistics
 
 import nodes
+import retention
 import sleepers
 import steps
 from load import Runs
@@ -168,6 +169,7 @@ class Benchmark:
             "steps": lambda: steps.measure(self.table, self.runs.reports),
             "sleepers": lambda: sleepers.measure(self),
             "nodes": lambda: nodes.measure(self),
+            "retention": lambda: retention.measure(self.table, self.runs.reports),
         }
 
     def run(self, names):

@@ -20,6 +20,7 @@ SECONDS = float(setting("BENCH_SECONDS", "20"))
 STORE_FLOWS = int(setting("BENCH_STORE_FLOWS", "100000"))
 SLEEPERS = int(setting("BENCH_SLEEPERS", "100000"))
 NODE_PAIRS = int(setting("BENCH_NODE_PAIRS", "5"))
+RETAINED_FLOWS = int(setting("BENCH_RETAINED_FLOWS", "100000"))
 SERVER_CPU = setting("BENCH_SERVER_CPU", "0")
 LOAD_CPU = setting("BENCH_LOAD_CPU", "1")
 

@@ -1,12 +1,14 @@
 //! What retention costs those who wait for a 2xx: the time from handing over an event to its commit, while as much is
-//! deleted as is written, and without.
+//! deleted as is written, and without; and how much can be written at most, with and without.
 //!
 //! `cargo run --release -p weir-storage --example retention -- sqlite:///tmp/retention/weir.db 2000 20 100000`
-//! (database, flows per second, seconds of each measurement, flows that are there before).
+//! (database, flows per second, seconds of each measurement, flows that are there before). Prints one JSON object per
+//! measurement.
 //!
-//! Each flow is an event of 1 KB with one run and two journal rows (3 KB and 600 bytes), as in the bench. The load
-//! is open: a flow begins when its time has come, whatever became of the others. Slices and pauses are those of the
-//! product.
+//! Each flow is an event of 1 KB with one run and two journal rows (3 KB and 600 bytes), as in the bench. With a rate
+//! the load is open: a flow begins when its time has come, whatever became of the others. Without one (`maximum`) some
+//! hundred flows are under way at any time, and none begins while deleting is behind: what is measured is a store that
+//! does not grow. Slices and pauses are those of the product.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement for people")]
 
@@ -24,10 +26,16 @@ use weir_workflow_engine::{EventId, EventSource, IdGenerator, RunId, Timestamp, 
 
 /// The clock of the measurement: what was there before is older than what comes.
 const START_MS: i64 = 1_795_435_200_000;
+/// After everything that is written.
+const END_MS: i64 = START_MS + 365 * 24 * 3_600_000;
 /// As in the product.
 const SLICE_EVENTS: usize = 100;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(1));
 const TICK: Duration = Duration::from_millis(1);
+/// Flows under way while the maximum is measured.
+const AT_ONCE: u64 = 256;
+/// How far deleting may be behind writing.
+const MAX_BEHIND: u64 = 2_000;
 
 fn main() {
     tokio::runtime::Builder::new_multi_thread()
@@ -56,53 +64,76 @@ async fn measure() {
         let flows = (0..200).map(|n| tokio::spawn(flow(writer.clone(), Arc::clone(&ids), part * 200 + n)));
         futures::future::join_all(flows).await;
     }
-    println!("{before} flows written in {:.1} s", begun.elapsed().as_secs_f64());
+    println!(
+        r#"{{"phase":"filled","flows":{before},"seconds":{:.1}}}"#,
+        begun.elapsed().as_secs_f64()
+    );
     let mut first = before;
-    for (name, deletes) in [
-        ("warm-up", false),
-        ("without", false),
-        ("with", true),
-        ("without", false),
-        ("with", true),
-    ] {
-        let stop = Arc::new(AtomicBool::new(false));
-        let deleted = Arc::new(AtomicU64::new(0));
-        let retention = deletes.then(|| {
-            let (store, writer, stop, deleted) =
-                (store.clone(), writer.clone(), Arc::clone(&stop), Arc::clone(&deleted));
-            tokio::spawn(delete(store, writer, stop, deleted, rate))
-        });
-        let latencies = load(&writer, &ids, first, rate, seconds).await;
-        stop.store(true, Ordering::Relaxed);
+    let pair = [false, true];
+    let phases = [Some(rate), None].map(|rate| [pair, pair].concat().into_iter().map(move |deletes| (rate, deletes)));
+    for (phase, (rate, deletes)) in [(Some(rate), false)]
+        .into_iter()
+        .chain(phases.into_iter().flatten())
+        .enumerate()
+    {
+        let counts = Arc::new(Counts::default());
+        let retention = deletes.then(|| tokio::spawn(delete(store.clone(), writer.clone(), Arc::clone(&counts))));
+        let begun = Instant::now();
+        let mut latencies = match rate {
+            Some(rate) => open_loop(&writer, &ids, &counts, first, rate, seconds).await,
+            None => closed_loop(&writer, &ids, &counts, first, (seconds, deletes)).await,
+        };
+        let took = begun.elapsed();
+        counts.stop.store(true, Ordering::Relaxed);
         if let Some(retention) = retention {
             retention.await.unwrap();
         }
-        first += rate * seconds;
-        let at = |part: f64| {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                clippy::cast_precision_loss,
-                reason = "a place in a list"
-            )]
-            let place = ((latencies.len() - 1) as f64 * part) as usize;
-            latencies[place].as_secs_f64() * 1e3
+        latencies.sort_unstable();
+        let written = u64::try_from(latencies.len()).unwrap();
+        first += written;
+        let ms = |percent: usize| latencies[(latencies.len() - 1) * percent / 100].as_secs_f64() * 1e3;
+        let name = match (phase, rate) {
+            (0, _) => "warm-up",
+            (_, Some(_)) => "rate",
+            (_, None) => "maximum",
         };
         println!(
-            "{name:<8} {rate} flows/s, {} events deleted: p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, longest {:.1} ms",
-            deleted.load(Ordering::Relaxed),
-            at(0.5),
-            at(0.99),
-            at(0.999),
-            at(1.0)
+            r#"{{"phase":"{name}","deletes":{deletes},"flows_per_s":{},"deleted":{},"p50_ms":{:.2},"p99_ms":{:.2},"max_ms":{:.1}}}"#,
+            written * 1000 / u64::try_from(took.as_millis()).unwrap(),
+            counts.deleted.load(Ordering::Relaxed),
+            ms(50),
+            ms(99),
+            ms(100)
         );
     }
     drop((writer, store));
     task.await.unwrap();
 }
 
-/// The times to the commit of each event, sorted.
-async fn load(writer: &Writer, ids: &Arc<IdGenerator>, first: u64, rate: u64, seconds: u64) -> Vec<Duration> {
+/// What was written and deleted in one measurement.
+#[derive(Default)]
+struct Counts {
+    written: AtomicU64,
+    deleted: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Counts {
+    fn behind(&self) -> u64 {
+        let deleted = self.deleted.load(Ordering::Relaxed);
+        self.written.load(Ordering::Relaxed).saturating_sub(deleted)
+    }
+}
+
+/// The times to the commit of each event.
+async fn open_loop(
+    writer: &Writer,
+    ids: &Arc<IdGenerator>,
+    counts: &Counts,
+    first: u64,
+    rate: u64,
+    seconds: u64,
+) -> Vec<Duration> {
     let begun = Instant::now();
     let mut ticks = tokio::time::interval(TICK);
     let (mut sent, mut flows) = (0, Vec::new());
@@ -113,34 +144,68 @@ async fn load(writer: &Writer, ids: &Arc<IdGenerator>, first: u64, rate: u64, se
             flows.push(tokio::spawn(flow(writer.clone(), Arc::clone(ids), first + sent)));
             sent += 1;
         }
+        counts.written.store(sent, Ordering::Relaxed);
     }
     let mut latencies = Vec::new();
     for flow in flows {
         latencies.push(flow.await.unwrap());
     }
-    latencies.sort_unstable();
     latencies
 }
 
-/// Deletes the oldest events, as many in a second as come.
-async fn delete(store: Store, writer: Writer, stop: Arc<AtomicBool>, deleted: Arc<AtomicU64>, rate: u64) {
-    let begun = Instant::now();
+/// The same, as many as can be written, and if deletes go on beside it: as many as can be deleted too.
+async fn closed_loop(
+    writer: &Writer,
+    ids: &Arc<IdGenerator>,
+    counts: &Arc<Counts>,
+    first: u64,
+    (seconds, deletes): (u64, bool),
+) -> Vec<Duration> {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let flows = (0..AT_ONCE).map(|_| {
+        let (writer, ids, counts) = (writer.clone(), Arc::clone(ids), Arc::clone(counts));
+        tokio::spawn(async move {
+            let mut latencies = Vec::new();
+            while Instant::now() < end {
+                if deletes && counts.behind() > MAX_BEHIND {
+                    tokio::time::sleep(TICK).await;
+                    continue;
+                }
+                let number = first + counts.written.fetch_add(1, Ordering::Relaxed);
+                latencies.push(flow(writer.clone(), Arc::clone(&ids), number).await);
+            }
+            latencies
+        })
+    });
+    let latencies = futures::future::join_all(flows).await;
+    latencies.into_iter().flat_map(Result::unwrap).collect()
+}
+
+/// Deletes the oldest events, as many as are written.
+async fn delete(store: Store, writer: Writer, counts: Arc<Counts>) {
     let mut after = None;
-    while !stop.load(Ordering::Relaxed) {
+    while !counts.stop.load(Ordering::Relaxed) {
         let page = store
-            .old_events(after, Timestamp::from_unix_ms(i64::MAX >> 24), 500)
+            .old_events(after, Timestamp::from_unix_ms(END_MS), 500)
             .await
             .unwrap();
         after = page.last().map(|old| old.history.event);
         for slice in page.chunks(SLICE_EVENTS) {
+            while counts.behind() < SLICE_EVENTS as u64 {
+                if counts.stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                tokio::time::sleep(TICK).await;
+            }
+            if counts.stop.load(Ordering::Relaxed) {
+                return;
+            }
             let began = Instant::now();
             let histories = slice.iter().map(|old| old.history.clone()).collect();
             let pending = writer.submit(Fact::Prune(Prune::History(histories))).unwrap();
             assert!(matches!(pending.await, Ok(FactOutcome::Pruned(_))));
-            let count = deleted.fetch_add(slice.len() as u64, Ordering::Relaxed) + slice.len() as u64;
+            counts.deleted.fetch_add(slice.len() as u64, Ordering::Relaxed);
             tokio::time::sleep(began.elapsed().clamp(PAUSE.0, PAUSE.1)).await;
-            let due = begun + Duration::from_micros(count * 1_000_000 / rate);
-            tokio::time::sleep_until(due).await;
         }
     }
 }
