@@ -350,7 +350,8 @@ async fn free(bed: &Bed) {
     assert_eq!(claimed, runs);
     assert_eq!(heartbeat(&door).await.free, 0);
     let own = first.store.run_open_ids(&first.identity, None, 200).await.unwrap();
-    assert!(own.len() >= 64, "{}", own.len());
+    // Whoever comes first, the other one's two claims leave it these.
+    assert!(own.len() >= 150 - 2 * 64, "{}", own.len());
     // A worker that stops being one leaves them to the others, who hear of it.
     assert_eq!(
         first.write(Fact::Release { limit: 1000 }).await,
