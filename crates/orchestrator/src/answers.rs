@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use weir_storage::{RowIdentity, RunRow, RunStatus};
-use weir_workflow_engine::{Entry, EventId, OWN, RunId, WorkspaceId, decode};
+use weir_workflow_engine::{Entry, EventId, OWN, RESERVED_HEADERS, RunId, WorkspaceId, decode};
 
 use crate::control::ControlError;
 use crate::driver::ActiveRun;
@@ -16,18 +16,6 @@ use crate::service::{Core, Orchestrator};
 
 /// How many callers wait for an answer at once; the others get the address where it is going to be.
 const MAX_WAITING_CALLERS: usize = 1000;
-/// Headers that an answer does not set: they are the connection's, or would act on this server's own pages.
-const RESERVED_HEADERS: [&str; 9] = [
-    "connection",
-    "content-length",
-    "content-security-policy",
-    "keep-alive",
-    "set-cookie",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "x-content-type-options",
-];
 /// How soon a caller may ask again for an answer that is not there yet.
 const ASK_AGAIN_S: u32 = 1;
 
@@ -46,14 +34,20 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// From the arguments of the step. What cannot be sent is left out.
-    pub(crate) fn of(args: &Value) -> Self {
+    /// From the arguments of the step, and what of them cannot be sent: a status that is none is sent as 500, a header
+    /// that no answer can carry is left out.
+    pub(crate) fn of(args: &Value) -> (Self, Vec<String>) {
+        let mut unfit = Vec::new();
         let status = match args.get("status") {
             Some(Value::String(text)) => text.parse().ok(),
             Some(number) => number.as_u64(),
-            None => None,
+            None => Some(200),
         };
         let status = status.and_then(|status| u16::try_from(status).ok());
+        let status = status.filter(|status| (200..=599).contains(status)).unwrap_or_else(|| {
+            unfit.push("status".to_owned());
+            500
+        });
         let mut headers: Vec<(String, String)> = Vec::new();
         for (name, value) in args.get("headers").and_then(Value::as_object).into_iter().flatten() {
             let name = name.to_ascii_lowercase();
@@ -62,6 +56,8 @@ impl Answer {
                 http::HeaderName::from_bytes(name.as_bytes()).is_ok() && http::HeaderValue::from_str(&value).is_ok();
             if fits && !RESERVED_HEADERS.contains(&name.as_str()) {
                 headers.push((name, value));
+            } else {
+                unfit.push(name);
             }
         }
         let (kind, body) = match args.get("body") {
@@ -77,11 +73,8 @@ impl Answer {
         // Whatever a workflow answers, it is no page of this server.
         headers.push(("content-security-policy".to_owned(), "sandbox".to_owned()));
         headers.push(("x-content-type-options".to_owned(), "nosniff".to_owned()));
-        Self {
-            status: status.filter(|status| (200..=599).contains(status)).unwrap_or(200),
-            headers,
-            body,
-        }
+        let answer = Self { status, headers, body };
+        (answer, unfit)
     }
 
     fn into_reply(self) -> Reply {
@@ -265,7 +258,7 @@ async fn recorded(core: &Core, run: &RunRow) -> Result<Answered, ControlError> {
         let (_, entries) = decode(&body).map_err(|error| ControlError::Unavailable(error.to_string()))?;
         let answer = entries.iter().find_map(|entry| match entry {
             Entry::Intended(intent) if &*intent.connector == OWN && &*intent.operation == "respond" => {
-                Some(Answer::of(intent.args.value()))
+                Some(Answer::of(intent.args.value()).0)
             }
             _ => None,
         });

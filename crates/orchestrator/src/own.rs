@@ -194,8 +194,13 @@ async fn emit(core: &Arc<Core>, parent: &Parent, call: &CallCommand, key: Effect
 }
 
 fn respond(core: &Core, parent: &Parent, call: &CallCommand) -> Value {
-    let delivered = core.callers.answer(parent.head.id, Answer::of(call.args.value()));
-    json!({ "delivered": delivered })
+    let (answer, unfit) = Answer::of(call.args.value());
+    let delivered = core.callers.answer(parent.head.id, answer);
+    if unfit.is_empty() {
+        json!({ "delivered": delivered })
+    } else {
+        json!({ "delivered": delivered, "unfit": unfit })
+    }
 }
 
 fn submitted(core: &Core, fact: Fact) -> Result<Pending, CallFailure> {

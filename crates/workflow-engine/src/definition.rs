@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+pub use own::RESERVED_HEADERS;
+
 use crate::catalogue::HydrateMode;
 use crate::correlation::Correlation;
 use crate::expression::{Expression, Template};

@@ -208,7 +208,7 @@ steps:
   - id: say
     respond:
       status: 201
-      headers: { x-total: "{{ event.data.n * 3 }}", set-cookie: a=b }
+      headers: { x-total: "{{ event.data.n * 3 }}", x-note: "{{ event.data.note | default('none') }}" }
       body: { total: "{{ event.data.n * 3 }}" }
       within: 1s
   - { id: tell, emit: { type: quote.made, key: "{{ event.data.n }}", data: { total: "{{ event.data.n * 3 }}" } } }
@@ -230,7 +230,7 @@ async fn a_caller_is_answered_now_or_at_an_address_of_its_own() {
         let request = http().post(&url).header("x-api-token", "api-token-0123456789");
         request.body(body.to_string()).send().await.unwrap()
     };
-    let answer = post(json!({ "type": "quote", "id": "q1", "n": 2 })).await;
+    let answer = post(json!({ "type": "quote", "id": "q1", "n": 2, "note": "one\nset-cookie: a=b" })).await;
     assert_eq!(answer.status(), 201);
     let header = |name: &str| {
         answer
@@ -239,11 +239,12 @@ async fn a_caller_is_answered_now_or_at_an_address_of_its_own() {
             .map(|value| value.to_str().unwrap().to_owned())
     };
     assert_eq!(header("x-total").as_deref(), Some("6"));
-    assert_eq!(
-        header("set-cookie"),
-        None,
-        "an answer does not act on this server's own pages"
-    );
+    // What no header can carry is left out, and the step says so.
+    assert_eq!((header("x-note"), header("set-cookie")), (None, None));
+    let run = server.runs(&[])[0]["id"].as_str().unwrap().to_owned();
+    let shown = stdout(&server.weir(&["run", "show", &run, "--bodies"]));
+    let shown: String = shown.split_whitespace().collect();
+    assert!(shown.contains(r#""unfit":["x-note"]"#), "{shown}");
     assert_eq!(header("content-security-policy").as_deref(), Some("sandbox"));
     assert_eq!(answer.json::<Value>().await.unwrap(), json!({ "total": 6 }));
     // The same event again gets the same answer, and nothing runs again.

@@ -6,12 +6,24 @@ use super::fields::{Fields, wrong_type};
 use super::steps::Steps;
 use super::{ChildRun, DEFAULT_RESPOND_WITHIN, DEFAULT_WAIT, MAX_RESPOND_WITHIN, MAX_WAIT, Respond};
 use crate::expression::Template;
-use crate::problem::Problem;
+use crate::problem::{Problem, child};
 
 /// The longest type of an outgoing event in bytes.
 ///
 /// Limit: type of an outgoing event | refused at publish, `bad_event` | `definitions_stop_at_their_bounds`
 const MAX_TYPE_BYTES: usize = 256;
+/// Headers that an answer does not set, in lower case: they are the connection's, or would act on the server's own pages.
+pub const RESERVED_HEADERS: [&str; 9] = [
+    "connection",
+    "content-length",
+    "content-security-policy",
+    "keep-alive",
+    "set-cookie",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-content-type-options",
+];
 
 impl Steps<'_> {
     /// `run: workflow`, with its input in `with`.
@@ -91,6 +103,12 @@ impl Steps<'_> {
             let problem = wrong_type(&inside.at("headers"), "an object of names and values", &headers);
             self.problems.push(problem);
         }
+        for (name, value) in headers.as_object().into_iter().flatten() {
+            if let Some(reason) = unfit_header(name, value) {
+                let place = child(&inside.at("headers"), name);
+                self.problems.push(Problem::new(place, "bad_header", reason));
+            }
+        }
         let within = inside
             .span("within", MAX_RESPOND_WITHIN, self.problems)
             .unwrap_or(DEFAULT_RESPOND_WITHIN);
@@ -100,5 +118,25 @@ impl Steps<'_> {
             with: self.template(&with, &inside.pointer)?,
             within,
         })
+    }
+}
+
+/// Why an answer cannot have this header, as far as that can be seen before it is sent.
+fn unfit_header(name: &str, value: &Value) -> Option<String> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Some(format!(
+            "{name:?} is no name of a header: letters, digits, and `-`, as `x-request-id`"
+        ));
+    }
+    if RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
+        return Some(format!("an answer cannot set `{name}`: the server does"));
+    }
+    match value {
+        Value::Object(_) | Value::Array(_) | Value::Null => Some(format!("`{name}` is a text or a number")),
+        Value::String(text) if text.bytes().any(|byte| byte < b' ' && byte != b'\t' || byte == 0x7f) => Some(format!(
+            "the value of `{name}` holds a control character, which no header can carry"
+        )),
+        Value::String(_) | Value::Number(_) | Value::Bool(_) => None,
     }
 }

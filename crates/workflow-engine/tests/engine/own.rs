@@ -252,6 +252,22 @@ fn what_weir_refuses_itself_fails_the_step() {
             "/steps/0/respond/status: `status` must be a whole number from 200 to 599",
         ),
         (
+            "steps:\n  - { id: r, respond: { headers: { Set-Cookie: a=b } } }".to_owned(),
+            "/steps/0/respond/headers/Set-Cookie: an answer cannot set `Set-Cookie`: the server does",
+        ),
+        (
+            "steps:\n  - { id: r, respond: { headers: { \"x/y\": 1 } } }".to_owned(),
+            "/steps/0/respond/headers/x~1y: \"x/y\" is no name of a header",
+        ),
+        (
+            "steps:\n  - { id: r, respond: { headers: { x-a: \"1\\n2\" } } }".to_owned(),
+            "/steps/0/respond/headers/x-a: the value of `x-a` holds a control character",
+        ),
+        (
+            "steps:\n  - { id: r, respond: { headers: { x-a: [1] } } }".to_owned(),
+            "/steps/0/respond/headers/x-a: `x-a` is a text or a number",
+        ),
+        (
             "steps:\n  - { id: r, respond: { within: 2m } }".to_owned(),
             "/steps/0/respond/within: `within` must be more than nothing and at most 55s",
         ),
