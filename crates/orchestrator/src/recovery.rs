@@ -514,9 +514,11 @@ fn gauges(core: &Core) {
     set("weir_run_timers", timers);
     set("weir_writer_queue_facts", facts);
     set("weir_writer_queue_bytes", bytes);
-    let lane_full = core.writer.statistics().lane_full;
-    if lane_full > 0 {
-        metrics::counter!("weir_runs_lane_full_total").absolute(lane_full);
+    let statistics = core.writer.statistics();
+    metrics::counter!("weir_writer_commits_total").absolute(statistics.commits);
+    metrics::counter!("weir_writer_facts_total").absolute(statistics.facts);
+    if statistics.lane_full > 0 {
+        metrics::counter!("weir_runs_lane_full_total").absolute(statistics.lane_full);
     }
     let oldest = core
         .runs
