@@ -51,8 +51,8 @@ pub use outgoing::{Outgoing, OutgoingRow};
 pub use page::{MAX_PAGE, Page};
 pub use read::{
     BulkCounts, BulkItemRow, CauseMark, CauseRow, Count, EventFilter, EventSummary, FreeRuns, HeldLane, MAX_CAUSES,
-    OldEvent, RefusedCount, RefusedFilter, RefusedRow, RunCounts, RunFilter, RunRow, RunSelection, SelectedRuns, Store,
-    StoredEvent, StoredRun, WaitingFor,
+    MergedRow, OldEvent, RefusedCount, RefusedFilter, RefusedRow, RunCounts, RunFilter, RunRow, RunSelection,
+    SelectedRuns, Store, StoredEvent, StoredRun, WaitingFor,
 };
 pub use secret_box::{KeyError, RowIdentity, SecretBox};
 #[cfg(feature = "simulation")]

@@ -27,7 +27,7 @@ pub use bulk::{BulkCounts, BulkItemRow, RunSelection, SelectedRuns};
 pub use dead_letter::{CauseMark, CauseRow, MAX_CAUSES};
 pub use event::{EventFilter, EventSummary, StoredEvent};
 pub use free::FreeRuns;
-pub use gates::{HeldLane, WaitingFor};
+pub use gates::{HeldLane, MergedRow, WaitingFor};
 pub use history::OldEvent;
 pub use recovery::StoredRun;
 pub use refused::{RefusedCount, RefusedFilter, RefusedRow};

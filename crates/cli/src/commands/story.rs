@@ -10,13 +10,13 @@ use std::fmt::Write as _;
 pub(crate) const RUN_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } mergedInto { id } startedAt finishedAt dueAt error { code step } workflowName \
     event { id externalId type connectorName source receivedAt }";
 /// Fields of a run's story, without bodies.
-pub(crate) const STORY_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } mergedInto { id } startedAt finishedAt dueAt error { code step message } rootId replayOf { id } \
+pub(crate) const STORY_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } startedAt finishedAt dueAt error { code step message } rootId replayOf { id } \
     workflowName versionNumber \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName } \
     stepCount steps { path kind label status startedAt finishedAt note effect { key class state decision { verdict looked by at note } } \
       attempts { number at durationMs outcome error nextAt exchanges { method url status durationMs error } } }";
 /// The same with what was sent, answered and put out.
-pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status waitingFor { reason ahead key heldBy { id } } mergedInto { id } startedAt finishedAt dueAt error { code step message } rootId replayOf { id } \
+pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status waitingFor { reason ahead key heldBy { id } } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } startedAt finishedAt dueAt error { code step message } rootId replayOf { id } \
     workflowName versionNumber \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName body { text size } } \
     stepCount steps { path kind label status startedAt finishedAt note output effect { key class state decision { verdict looked by at note } } \
@@ -44,6 +44,8 @@ pub(crate) struct Run {
     pub(crate) waiting_for: Option<WaitingFor>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) merged_into: Option<RunName>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) merged: Vec<MergedRun>,
     pub(crate) workflow_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) version_number: Option<u32>,
@@ -92,6 +94,18 @@ pub(crate) struct RunError {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RunName {
     pub(crate) id: String,
+}
+
+/// A run that another one stands for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct MergedRun {
+    pub(crate) id: String,
+    pub(crate) event_id: String,
+    pub(crate) external_id: String,
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) received_at: DateTime<Utc>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -310,6 +324,21 @@ fn head(text: &mut String, run: &Run, style: Style) {
         if let Some(body) = event.body.as_ref().and_then(|body| body.text.as_deref()) {
             put_body(text, "           ", body, style);
         }
+    }
+    for (place, merged) in run.merged.iter().enumerate() {
+        let (kind, id) = (&merged.kind, &merged.external_id);
+        put!(
+            text,
+            "  {}{kind}  {id}",
+            if place == 0 { "also for " } else { "         " }
+        );
+        put!(
+            text,
+            "           {} received {}, {}",
+            merged.event_id,
+            moment(merged.received_at),
+            merged.id
+        );
     }
     match run.finished_at {
         Some(finished) => put!(

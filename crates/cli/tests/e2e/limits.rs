@@ -19,7 +19,7 @@ const PARTS: [(&str, &str); 6] = [
 ];
 
 /// Bounds that nobody meets with an error, and why: they are not on the page.
-const UNSEEN: [(&str, &str); 37] = [
+const UNSEEN: [(&str, &str); 38] = [
     (
         "MAX_WAITING_CALLERS",
         "a sender beyond it gets 202 with the address of the answer",
@@ -64,6 +64,7 @@ const UNSEEN: [(&str, &str); 37] = [
     ("MAX_FIRST_LINE", "another file is no backup"),
     ("MAX_RECORD_BYTES", "above every limit on what is stored"),
     ("MAX_CLAIM", "the next claim takes the rest"),
+    ("MAX_MERGED_SHOWN", "the rest is on the next page"),
     ("MAX_STEPS_SHOWN", "the rest is on the next page"),
     ("MAX_MESSAGE_CHARACTERS", "a provider's message is cut"),
     ("MAX_REPLAYED_EVENTS", "part of the bound on YAML aliases"),

@@ -264,6 +264,12 @@ async fn a_batch_is_gathered_over_a_crash() {
     let merged = server.runs(&["--status", "merged"]);
     let run = &server.runs(&["--status", "succeeded"])[0];
     assert!(merged.len() == 2 && merged.iter().all(|other| other["mergedInto"]["id"] == run["id"]));
+    // The run names each event that it stands for.
+    let shown = stdout(&server.weir(&["run", "show", run["id"].as_str().unwrap()]));
+    for other in &merged {
+        let (id, event) = (other["id"].as_str().unwrap(), other["event"]["id"].as_str().unwrap());
+        assert!(shown.contains(id) && shown.contains(event), "{shown}");
+    }
     for change in 4..=7 {
         send(&server, "a", change, false).await;
     }

@@ -7,13 +7,30 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use weir_workflow_engine::{EventId, GateKind, MAX_BATCH, RunId, Timestamp, WorkflowId, WorkspaceId};
 
 use super::{Store, page_limit, time};
-use crate::entity::{gate, merged, run, turn};
+use crate::entity::{event, gate, merged, run, turn};
 use crate::error::ReadError;
 use crate::gates::gate_kind;
 use crate::page::Page;
 
 /// Counting those ahead stops here.
 const AHEAD_LIMIT: u64 = 1000;
+
+/// A run that another one took the place of, and its event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergedRow {
+    /// The run.
+    pub run: RunId,
+    /// Its event.
+    pub event: EventId,
+    /// Name of the event's connector.
+    pub connector: String,
+    /// Its type without the connector.
+    pub kind: String,
+    /// The provider's id of it.
+    pub external_id: String,
+    /// When it was accepted.
+    pub received_at: Timestamp,
+}
 
 /// What a run waits for before it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +109,68 @@ impl Store {
     pub async fn run_merged_into(&self, run: RunId) -> Result<Option<RunId>, ReadError> {
         let found = merged::Entity::find_by_id(run.as_raw()).one(&self.db).await?;
         Ok(found.map(|row| RunId::from_raw(row.into_id)))
+    }
+
+    /// The runs that a run took the place of, in the order of acceptance: the first ones after `skip`. What is no longer
+    /// kept is left out.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn run_merged_here(
+        &self,
+        workspace: WorkspaceId,
+        run: RunId,
+        skip: u64,
+        limit: u32,
+    ) -> Result<Vec<MergedRow>, ReadError> {
+        let members: Vec<i64> = merged::Entity::find()
+            .select_only()
+            .column(merged::Column::RunId)
+            .filter(merged::Column::IntoId.eq(run.as_raw()))
+            .order_by_asc(merged::Column::Place)
+            .offset(skip)
+            .limit(u64::from(limit))
+            .into_tuple()
+            .all(&self.db)
+            .await?;
+        let events: BTreeMap<i64, i64> = run::Entity::find()
+            .select_only()
+            .column(run::Column::Id)
+            .column(run::Column::EventId)
+            .filter(run::Column::WorkspaceId.eq(workspace.as_raw()))
+            .filter(run::Column::Id.is_in(members.clone()))
+            .into_tuple()
+            .all(&self.db)
+            .await?
+            .into_iter()
+            .collect();
+        let told: Vec<(i64, String, String, String, i64)> = event::Entity::find()
+            .select_only()
+            .columns([
+                event::Column::Id,
+                event::Column::Connector,
+                event::Column::Kind,
+                event::Column::ExternalId,
+                event::Column::ReceivedAt,
+            ])
+            .filter(event::Column::WorkspaceId.eq(workspace.as_raw()))
+            .filter(event::Column::Id.is_in(events.values().copied()))
+            .into_tuple()
+            .all(&self.db)
+            .await?;
+        let told: BTreeMap<i64, _> = told.into_iter().map(|row| (row.0, row)).collect();
+        let rows = members.into_iter().filter_map(|run| {
+            let (id, connector, kind, external_id, received_at) = told.get(events.get(&run)?)?.clone();
+            Some(MergedRow {
+                run: RunId::from_raw(run),
+                event: EventId::from_raw(id),
+                connector,
+                kind,
+                external_id,
+                received_at: time(received_at),
+            })
+        });
+        Ok(rows.collect())
     }
 
     /// The events that a run stands for, its own first, the others in the order of acceptance.

@@ -13,11 +13,13 @@ use crate::problem::Code;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use tokio::sync::OnceCell;
 use weir_orchestrator::control::RunStory;
-use weir_storage::{RunRow, RunStatus as Stored};
+use weir_storage::{MergedRow, RunRow, RunStatus as Stored};
 use weir_workflow_engine::RunId;
 
 /// How many steps one answer shows: a run may have as many as its journal has entries.
 const MAX_STEPS_SHOWN: usize = 1000;
+/// How many merged runs one answer shows: a batch has no more.
+const MAX_MERGED_SHOWN: u32 = 1000;
 
 /// One run, with its story once somebody asks for it.
 #[derive(Debug)]
@@ -152,6 +154,27 @@ impl Run {
         }
     }
 
+    /// The runs that this one stands for beside itself, in the order of acceptance: those of the other events of its
+    /// batch, or those that it took the place of in `debounce` or in a lane that merges. A replay stands for the same.
+    async fn merged(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many, 1 to 1,000.", default = 100)] first: i32,
+        #[graphql(desc = "How many to leave out before them.", default = 0)] skip: i32,
+    ) -> ApiResult<Vec<MergedRun>> {
+        let (limit, skip) = (u32::try_from(first), u64::try_from(skip));
+        let (Ok(limit @ 1..=MAX_MERGED_SHOWN), Ok(skip)) = (limit, skip) else {
+            let message = format!("first must be between 1 and {MAX_MERGED_SHOWN}, and skip is not negative");
+            return Err(ApiError::new(Code::BadRequest, message));
+        };
+        let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
+        let rows = store
+            .run_merged_here(workspace, self.row.root_id, skip, limit)
+            .await
+            .map_err(|error| ApiError::internal("reading what a run stands for", &error))?;
+        Ok(rows.into_iter().map(MergedRun::from).collect())
+    }
+
     /// The first run of its family: itself, or for a replay the run that was replayed first.
     async fn root_id(&self) -> ID {
         self.row.root_id.to_string().into()
@@ -202,6 +225,34 @@ pub(crate) async fn load(ctx: &Context<'_>, id: RunId) -> ApiResult<Option<Run>>
         .await
         .map_err(|error| ApiError::internal("reading a run", &error))?;
     Ok(row.map(Run::from_row))
+}
+
+/// A run that never started because another one stands for its event.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct MergedRun {
+    /// Its id.
+    id: ID,
+    /// Id of its event.
+    event_id: ID,
+    /// The provider's id of the event.
+    external_id: String,
+    /// Type of the event, such as `stripe.charge.refunded`.
+    #[graphql(name = "type")]
+    kind: String,
+    /// When the event was accepted.
+    received_at: DateTime,
+}
+
+impl From<MergedRow> for MergedRun {
+    fn from(row: MergedRow) -> Self {
+        MergedRun {
+            id: row.run.to_string().into(),
+            event_id: row.event.to_string().into(),
+            external_id: row.external_id,
+            kind: format!("{}.{}", row.connector, row.kind),
+            received_at: DateTime(row.received_at),
+        }
+    }
 }
 
 /// Why a run failed.
