@@ -24,6 +24,8 @@ pub struct OperationInfo {
     pub known: Option<Vec<String>>,
     /// JSON Schema of the output.
     pub output_schema: Option<Value>,
+    /// Whether it reads a list page by page.
+    pub paged: bool,
 }
 
 /// What is known of an event type.

@@ -64,7 +64,9 @@ pub struct CallCommand {
     pub operation: String,
     /// The arguments: always a JSON object.
     pub args: Document,
-    /// How long one try may take.
+    /// Present when all pages of a list are wanted: the largest number of items. Only of calls that read.
+    pub all_max: Option<u32>,
+    /// How long one try may take; for all pages, how long each page may take.
     pub timeout: Duration,
     /// What the call does outside.
     pub class: EffectClass,

@@ -52,6 +52,10 @@ pub const MAX_WORKFLOW_TIMEOUT: Duration = Duration::from_secs(90 * 86_400);
 ///
 /// Limit: `timeout` of one try of a call | refused at publish, `out_of_bounds` | `definitions_stop_at_their_bounds`
 pub const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(600);
+/// The most items that a call may gather over all pages of a list.
+///
+/// Limit: `all: { max }` of a call | refused at publish, `out_of_bounds` | `definitions_stop_at_their_bounds`
+pub const MAX_ALL_ITEMS: u32 = 100_000;
 /// The `timeout` of one try of a call, when none is given.
 pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a step waits for an event, a person or a run, when its `timeout` says nothing.
@@ -437,6 +441,8 @@ pub(crate) struct Call {
     pub(crate) with: Template,
     /// The names of the arguments given.
     pub(crate) arguments: Vec<String>,
+    /// Present when all pages are wanted: the largest number of items.
+    pub(crate) all_max: Option<u32>,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Duration,
 }

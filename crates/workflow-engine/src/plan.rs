@@ -142,6 +142,7 @@ pub(crate) struct CallTask {
     pub(crate) connector: Arc<str>,
     pub(crate) operation: Arc<str>,
     pub(crate) with: Template,
+    pub(crate) all_max: Option<u32>,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Duration,
 }
@@ -399,6 +400,7 @@ fn own(by: By, operation: &str, with: &Template) -> Task {
         connector: Arc::from(OWN),
         operation: Arc::from(operation),
         with: with.clone(),
+        all_max: None,
         retry: RetryPolicy::default(),
         timeout: DEFAULT_CALL_TIMEOUT,
     })
@@ -511,6 +513,7 @@ impl Builder<'_> {
             connector: resolved.map_or_else(|| Arc::from(""), |call| Arc::from(call.connector.as_str())),
             operation: resolved.map_or_else(|| Arc::from(""), |call| Arc::from(call.operation.as_str())),
             with: call.with.clone(),
+            all_max: call.all_max,
             retry: call.retry,
             timeout: call.timeout,
         }

@@ -86,6 +86,7 @@ impl Catalogue for Prospect<'_> {
                 .known_args()
                 .map(|known| known.iter().map(ToString::to_string).collect()),
             output_schema: operation.output_schema().cloned(),
+            paged: operation.is_paged(),
         })
     }
 

@@ -135,7 +135,7 @@ impl Performer {
             None => {
                 let wanted = read::Wanted {
                     args: &command.args,
-                    all_max: None,
+                    all_max: command.all_max,
                     timeout: command.timeout,
                 };
                 read::perform(self, connection, operation, &wanted, trace).await

@@ -232,6 +232,7 @@ impl Orchestrator {
             connector: intent.connector.to_string(),
             operation: intent.operation.to_string(),
             args: intent.args.clone(),
+            all_max: None,
             timeout: DEFAULT_CALL_TIMEOUT,
             class: intent.class,
             effect: Some(EffectCommand {

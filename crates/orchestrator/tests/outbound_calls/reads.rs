@@ -8,7 +8,7 @@ use weir_orchestrator::perform::TraceContext;
 use weir_workflow_engine::Origin;
 
 use crate::server::{Reply, Server, json as answer};
-use crate::setup::{Bench, connection, failure, output, read_command};
+use crate::setup::{Bench, connection, failure, output, read_command, step};
 
 #[tokio::test]
 async fn pages_are_followed_until_the_end_or_the_cap() {
@@ -37,6 +37,29 @@ async fn pages_are_followed_until_the_end_or_the_cap() {
         .read(&connection, &read_command("things.list", json!({}), None))
         .await;
     assert_eq!(output(&first), json!([1, 2]));
+}
+
+#[tokio::test]
+async fn a_step_follows_pages_when_it_asks_for_all() {
+    let server = Server::start().await;
+    server.script(|seen| {
+        Some(match seen.path.as_str() {
+            "/things" => answer(200, json!({ "data": [1, 2], "next": "b" })),
+            "/things?after=b" => answer(200, json!({ "data": [3], "next": null })),
+            _ => return None,
+        })
+    });
+    let bench = Bench::new();
+    let connection = connection(&server.url());
+    let mut command = step("things.list", json!({}));
+    assert_eq!(output(&bench.call(&connection, &command).await), json!([1, 2]));
+    command.all_max = Some(1_000);
+    let all = bench.call(&connection, &command).await;
+    assert_eq!(output(&all), json!([1, 2, 3]));
+    assert_eq!(all.exchanges.len(), 2);
+    command.all_max = Some(1);
+    let some = bench.call(&connection, &command).await;
+    assert_eq!((output(&some), some.exchanges.len()), (json!([1]), 1));
 }
 
 #[tokio::test]

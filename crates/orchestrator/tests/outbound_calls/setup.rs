@@ -145,6 +145,7 @@ pub(crate) fn step(operation: &str, args: Value) -> CallCommand {
         connector: "acme".to_owned(),
         operation: operation.to_owned(),
         args: Document::from_value(args),
+        all_max: None,
         timeout: TIMEOUT,
         class: EffectClass::Read,
         effect: None,

@@ -44,7 +44,13 @@ fn resolve_call(
         return None;
     }
     match catalogue.operation(connector, operation) {
-        Some(info) => arguments(step, call, &info.required, info.known.as_deref(), problems),
+        Some(info) => {
+            arguments(step, call, &info.required, info.known.as_deref(), problems);
+            if call.all_max.is_some() && !info.paged {
+                let message = format!("`all` needs pages, and `{}` has none", call.call);
+                problems.push(Problem::new(child(&step.pointer, "all"), "not_paged", message));
+            }
+        }
         None => {
             let known = catalogue.operations(connector);
             let message = format!("the connector `{connector}` has no operation `{operation}`");

@@ -4,7 +4,7 @@ mod flow;
 
 use serde_json::{Value, json};
 
-use super::{DEFAULT_CASE, MAX_APPROVERS, MAX_BRANCHES, MAX_CASES, MAX_CONCURRENCY, MAX_TRIES};
+use super::{DEFAULT_CASE, MAX_ALL_ITEMS, MAX_APPROVERS, MAX_BRANCHES, MAX_CASES, MAX_CONCURRENCY, MAX_TRIES};
 use crate::schedule::{DEFAULT_CATCH_UP, MAX_CATCH_UP, MAX_CRON_BYTES, MAX_CRON_LINES};
 
 pub(super) fn workflow() -> Value {
@@ -118,6 +118,13 @@ fn any_step() -> Value {
                 "call": { "type": "string", "pattern": "^[^.]+\\..+$", "description": "connector.operation" },
                 "connection": { "type": "string", "description": "The connection to use; by default the trigger's." },
                 "with": { "type": "object", "description": "Arguments; texts may hold {{ }}." },
+                "all": {
+                    "type": "object",
+                    "additionalProperties": false,
+                    "required": ["max"],
+                    "properties": { "max": { "type": "integer", "minimum": 1, "maximum": MAX_ALL_ITEMS } },
+                    "description": "Every page of a list, up to so many items; otherwise the first page.",
+                },
                 "retry": {
                     "type": "object",
                     "additionalProperties": false,

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::fields::{Fields, wrong_type};
 use super::{
-    Action, Call, Case, Choice, DEFAULT_CALL_TIMEOUT, DEFAULT_CASE, ForEach, Join, MAX_BRANCHES, MAX_CALL_TIMEOUT,
-    MAX_CASES, MAX_CONCURRENCY, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WORKFLOW_TIMEOUT, OnError, Parallel,
-    RetryPolicy, Sleep, SleepHow, Step, Switch, Try, case_label,
+    Action, Call, Case, Choice, DEFAULT_CALL_TIMEOUT, DEFAULT_CASE, ForEach, Join, MAX_ALL_ITEMS, MAX_BRANCHES,
+    MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WORKFLOW_TIMEOUT, OnError,
+    Parallel, RetryPolicy, Sleep, SleepHow, Step, Switch, Try, case_label,
 };
 use crate::expression::{Expression, Template};
 use crate::journal::StopStatus;
@@ -25,6 +25,7 @@ const KINDS: [(&str, &[&str]); 15] = [
             "call",
             "connection",
             "with",
+            "all",
             "retry",
             "timeout",
             "on_error",
@@ -301,14 +302,26 @@ impl<'p> Steps<'p> {
             .into_iter()
             .flat_map(|with| with.keys().cloned());
         let arguments = names.collect();
+        let all_max = fields.get("all").and_then(|all| self.all(all, &fields.at("all")));
         Some(Call {
             call: call.to_owned(),
             connection,
             with: with?,
             arguments,
+            all_max,
             retry,
             timeout,
         })
+    }
+
+    /// `{ max: N }`: every page of a list, up to so many items.
+    fn all(&mut self, all: &Value, pointer: &str) -> Option<u32> {
+        let fields = Fields::new(all, pointer, &["max"], self.problems)?;
+        if fields.get("max").is_none() {
+            let problem = Problem::new(pointer, "missing_key", "`max` is missing: how many items at most?");
+            self.problems.push(problem.suggest("all: { max: 1000 }"));
+        }
+        fields.count("max", 1, MAX_ALL_ITEMS, self.problems)
     }
 
     fn retry(&mut self, retry: &Value, pointer: &str) -> RetryPolicy {

@@ -83,6 +83,7 @@ impl Walk<'_> {
                 connector: task.connector.to_string(),
                 operation: task.operation.to_string(),
                 args,
+                all_max: task.all_max,
                 timeout: task.timeout,
                 class,
                 effect: None,
@@ -220,6 +221,7 @@ impl Walk<'_> {
             connector: intent.connector.to_string(),
             operation: intent.operation.to_string(),
             args: intent.args.clone(),
+            all_max: None,
             timeout,
             class: intent.class,
             effect: Some(EffectCommand {

@@ -172,6 +172,18 @@ fn calls_are_resolved() {
         "  - { id: a, call: hubspot.contacts.search, connection: stripe, with: { email: x } }",
         "/steps/0/connection: the connection `stripe` is of `stripe`, not of `hubspot`",
     );
+    wrong(
+        "  - { id: a, call: hubspot.contacts.update, connection: hubspot, all: { max: 5 } }",
+        "/steps/0/all: `all` needs pages, and `hubspot.contacts.update` has none",
+    );
+    wrong(
+        "  - { id: a, call: hubspot.contacts.search, connection: hubspot, with: { email: x }, all: {} }",
+        "/steps/0/all: `max` is missing: how many items at most? (all: { max: 1000 })",
+    );
+    wrong(
+        "  - { id: a, call: hubspot.contacts.search, connection: hubspot, with: { email: x }, all: { max: 0 } }",
+        "/steps/0/all/max: `max` must be a whole number from 1 to 100000",
+    );
     assert_eq!(
         problems(&format!(
             "{HEAD}steps:\n  - {{ id: a, call: hubspot.contacts.search, connection: hubspot, with: {{ emial: x }} }}"

@@ -70,6 +70,21 @@ const CRM: &str = r#"
 "#;
 
 #[test]
+fn a_call_may_ask_for_every_page() {
+    let steps = r#"
+  - { id: one, call: hubspot.contacts.search, connection: hubspot, with: { email: a } }
+  - { id: all, call: hubspot.contacts.search, connection: hubspot, with: { email: a }, all: { max: 250 } }
+"#;
+    let mut driver = Driver::new(plan(steps), KEYED, json!({}));
+    driver.start();
+    let asked = [driver.done(json!([])), driver.next_command()].map(|command| match command {
+        Command::Call(call) => call.all_max,
+        Command::Read(_) => panic!("a call"),
+    });
+    assert_eq!(asked, [None, Some(250)]);
+}
+
+#[test]
 fn an_if_takes_one_branch_and_has_its_output() {
     let data = json!({ "email": "a@b.test", "amount": 123456 });
     let check =

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 use weir_workflow_engine::{
-    Definition, MAX_APPROVERS, MAX_BRANCHES, MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY, MAX_OUTPUT_BYTES,
-    MAX_READ_BYTES, MAX_RESPOND_WITHIN, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WAIT, MAX_WORKFLOW_TIMEOUT,
+    Definition, MAX_ALL_ITEMS, MAX_APPROVERS, MAX_BRANCHES, MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY,
+    MAX_OUTPUT_BYTES, MAX_READ_BYTES, MAX_RESPOND_WITHIN, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WAIT,
+    MAX_WORKFLOW_TIMEOUT,
 };
 
 use crate::support::{Driver, plan, yaml};
@@ -70,6 +71,8 @@ fn definitions_stop_at_their_bounds() {
         ))
     };
     check(&tries, MAX_TRIES as usize, "out_of_bounds");
+    let all = |max| steps(format!("  - {{ id: x, call: http.request, all: {{ max: {max} }} }}"));
+    check(&all, MAX_ALL_ITEMS as usize, "out_of_bounds");
     let call = |seconds| steps(format!("  - {{ id: x, call: http.request, timeout: {seconds}s }}"));
     let seconds = |span: std::time::Duration| usize::try_from(span.as_secs()).unwrap();
     check(&call, seconds(MAX_CALL_TIMEOUT), "out_of_bounds");

@@ -85,7 +85,7 @@ impl Catalogue for Shop {
             "request" => OperationInfo {
                 required: names(&["method"]),
                 known: None,
-                output_schema: None,
+                ..OperationInfo::default()
             },
             "payment_intents.get" => OperationInfo {
                 required: names(&["id"]),
@@ -99,11 +99,13 @@ impl Catalogue for Shop {
                         "metadata": { "type": "object", "properties": { "known": {} }, "additionalProperties": true },
                     },
                 })),
+                paged: false,
             },
             "contacts.search" => OperationInfo {
                 required: names(&["email"]),
                 known: Some(names(&["email", "limit"])),
                 output_schema: None,
+                paged: true,
             },
             _ => OperationInfo::default(),
         })
