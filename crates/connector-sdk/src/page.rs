@@ -1,19 +1,29 @@
 //! Paging: where the next page of a list is, and when there is none.
 //!
-//! Every kind ends: an empty page, a missing cursor, a false `more`, or the page cap. A cursor that
-//! repeats is a failure, never an endless loop.
+//! Every kind ends: an empty page, a missing cursor, a false `more`, a reached `total`, or the page cap. A cursor that
+//! repeats is a failure, never an endless loop; cycles are found with the memory of two cursors (R. P. Brent, "An
+//! improved Monte Carlo factorization algorithm", BIT 20, 1980).
+
+use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
-use crate::fields::Fields;
+use crate::fields::{Fields, is_header_name};
 use crate::http_message::HttpResponse;
 use crate::pointer::Pointer;
 use crate::problem::Problems;
 
 /// Most pages of one list when the manifest does not say.
+///
+/// Limit: pages of a list, when `max_pages` says nothing | the call fails, `page_limit` | `a_list_without_end_stops_at_its_pages`
 const DEFAULT_MAX_PAGES: u32 = 1_000;
+
+/// The largest `max_pages`.
+///
+/// Limit: `max_pages` of an operation | the manifest is refused, `out_of_bounds` | `paging_words_are_checked`
+const MAX_PAGES: u32 = 10_000;
 
 /// One page to fetch, as given by the answer before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +34,9 @@ pub struct Page {
     pub items_before: u64,
     /// What the request carries: a cursor, an id, a page number, an offset, or a whole URL.
     pub token: String,
+    /// A token of an earlier page: one that comes again shows that the list goes in a circle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<String>,
 }
 
 /// How a list is paged.
@@ -31,14 +44,18 @@ pub struct Page {
 pub(crate) struct Paging {
     pub(crate) kind: Kind,
     /// Boolean in the answer: are there more?
-    more: Option<Pointer>,
+    more: Option<Source>,
+    /// Number of all items in the answer.
+    total: Option<Source>,
+    /// Number of all pages in the answer.
+    pages: Option<Source>,
     max_pages: u32,
 }
 
 #[derive(Debug)]
 pub(crate) enum Kind {
     Cursor {
-        next: Pointer,
+        next: Source,
         into: Place,
     },
     SinceId {
@@ -49,17 +66,54 @@ pub(crate) enum Kind {
         into: Place,
         start: u64,
         size: Option<Size>,
+        /// Whether the first request says its number too.
+        first: bool,
     },
     Offset {
         into: Place,
         size: Option<Size>,
+        /// Whether the first request says its offset too.
+        first: bool,
     },
     Link {
         rel: String,
     },
     NextUrl {
-        from: Pointer,
+        from: Source,
     },
+}
+
+/// Where an answer holds a paging value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    Body(Pointer),
+    Header(String),
+}
+
+impl Source {
+    fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("header:") {
+            Some(name) => is_header_name(name).then(|| Self::Header(name.to_owned())),
+            None => Pointer::parse(text).map(Self::Body),
+        }
+    }
+
+    fn lookup<'v>(&self, body: &'v Value, response: &HttpResponse) -> Option<Cow<'v, Value>> {
+        match self {
+            Self::Body(pointer) => pointer.lookup(body).map(Cow::Borrowed),
+            Self::Header(name) => response
+                .header(name)
+                .map(|text| Cow::Owned(Value::String(text.trim().to_owned()))),
+        }
+    }
+
+    fn number(&self, body: &Value, response: &HttpResponse) -> Option<u64> {
+        match self.lookup(body, response)?.as_ref() {
+            Value::Number(number) => number.as_u64(),
+            Value::String(text) => text.trim().parse().ok(),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
 }
 
 /// The page size that a request states.
@@ -110,25 +164,27 @@ impl Paging {
         let (kind, value) = fields.single("`page`", problems)?;
         let place = fields.at(kind);
         let known: &[&str] = match kind {
-            "cursor" => &["next", "into", "more", "max_pages"],
-            "since_id" => &["from", "into", "more", "max_pages"],
-            "page" => &["into", "start", "size", "more", "max_pages"],
-            "offset" => &["into", "size", "more", "max_pages"],
-            "link" => &["rel", "more", "max_pages"],
-            _ => &["from", "more", "max_pages"],
+            "cursor" => &["next", "into", "more", "total", "max_pages"],
+            "since_id" => &["from", "into", "more", "total", "max_pages"],
+            "page" => &["into", "start", "size", "first", "more", "total", "pages", "max_pages"],
+            "offset" => &["into", "size", "first", "more", "total", "max_pages"],
+            "link" => &["rel", "more", "total", "max_pages"],
+            _ => &["from", "more", "total", "max_pages"],
         };
         let fields = Fields::open(value, &place, known, problems)?;
-        let more = if fields.get("more").is_some() {
-            read_pointer(&fields, "more", problems)
-        } else {
-            None
+        let stop = |key: &str, problems: &mut Problems| {
+            fields
+                .get(key)
+                .is_some()
+                .then(|| read_source(&fields, key, problems))
+                .flatten()
         };
-        let max_pages = fields
-            .number("max_pages", problems)
-            .map_or(DEFAULT_MAX_PAGES, |pages| u32::try_from(pages).unwrap_or(u32::MAX));
+        let (more, total, pages) = (stop("more", problems), stop("total", problems), stop("pages", problems));
+        let max_pages = read_max_pages(&fields, problems);
+        let first = fields.flag("first", problems).unwrap_or(false);
         let kind = match kind {
             "cursor" => Kind::Cursor {
-                next: read_pointer(&fields, "next", problems)?,
+                next: read_source(&fields, "next", problems)?,
                 into: read_place(&fields, problems)?,
             },
             "since_id" => Kind::SinceId {
@@ -139,19 +195,27 @@ impl Paging {
                 into: read_place(&fields, problems)?,
                 start: fields.number("start", problems).unwrap_or(1),
                 size: read_size(&fields, problems),
+                first,
             },
             "offset" => Kind::Offset {
                 into: read_place(&fields, problems)?,
                 size: read_size(&fields, problems),
+                first,
             },
             "link" => Kind::Link {
                 rel: fields.text("rel", problems).unwrap_or("next").to_owned(),
             },
             _ => Kind::NextUrl {
-                from: read_pointer(&fields, "from", problems)?,
+                from: read_source(&fields, "from", problems)?,
             },
         };
-        Some(Self { kind, more, max_pages })
+        Some(Self {
+            kind,
+            more,
+            total,
+            pages,
+            max_pages,
+        })
     }
 
     /// Whether the kind needs to see the items of a page.
@@ -180,6 +244,26 @@ impl Paging {
         }
     }
 
+    /// What the request of `page` (`None`: the first) carries in [`Paging::into`]. Numbers are numbers where the place
+    /// knows types.
+    pub(crate) fn token(&self, page: Option<&Page>) -> Option<Value> {
+        let counts = match &self.kind {
+            Kind::PageNumber { start, first, .. } => Some((*start, *first)),
+            Kind::Offset { first, .. } => Some((0, *first)),
+            Kind::Cursor { .. } | Kind::SinceId { .. } | Kind::Link { .. } | Kind::NextUrl { .. } => None,
+        };
+        match (page, counts) {
+            (Some(page), Some(_)) => Some(
+                page.token
+                    .parse::<u64>()
+                    .map_or_else(|_| Value::from(page.token.as_str()), Value::from),
+            ),
+            (Some(page), None) => Some(Value::from(page.token.as_str())),
+            (None, Some((start, true))) => Some(Value::from(start)),
+            (None, Some((_, false)) | None) => None,
+        }
+    }
+
     /// Names of query parameters that paging writes.
     pub(crate) fn query_names(&self) -> impl Iterator<Item = &str> {
         self.into()
@@ -200,19 +284,16 @@ impl Paging {
         response: &HttpResponse,
         asked: &str,
     ) -> Following {
-        if let Some(more) = &self.more
-            && !more.lookup(body).is_some_and(crate::expression::truthy)
-        {
-            return Following::End;
-        }
-        if self.needs_items() && items.is_empty() {
-            return Following::End;
-        }
         let items_before = current.map_or(0, |page| page.items_before) + items.len() as u64;
         let number = current.map_or(0, |page| page.number) + 1;
-        let short = self.size().is_some_and(|size| (items.len() as u64) < size.value);
+        if self.says_end(body, response, (items_before, number)) || (self.needs_items() && items.is_empty()) {
+            return Following::End;
+        }
+        // A provider that says how much there is may leave single items out of a page.
+        let is_told = self.more.is_some() || self.total.is_some() || self.pages.is_some();
+        let short = !is_told && self.size().is_some_and(|size| (items.len() as u64) < size.value);
         let token = match &self.kind {
-            Kind::Cursor { next, .. } => next.lookup(body).and_then(token_text),
+            Kind::Cursor { next, .. } => next.lookup(body, response).as_deref().and_then(token_text),
             Kind::SinceId { from, .. } => match items.last().and_then(|last| from.lookup(last)).and_then(token_text) {
                 Some(token) => Some(token),
                 None => {
@@ -229,7 +310,7 @@ impl Paging {
                 },
                 None => None,
             },
-            Kind::NextUrl { from } => match from.lookup(body).and_then(token_text) {
+            Kind::NextUrl { from } => match from.lookup(body, response).as_deref().and_then(token_text) {
                 Some(link) => match same_origin(asked, &link) {
                     Ok(url) => Some(url),
                     Err(message) => return Following::Broken("paging_refused", message),
@@ -240,7 +321,7 @@ impl Paging {
         match token {
             None => Following::End,
             Some(token)
-                if current.is_some_and(|page| page.token == token) || (self.into().is_none() && token == asked) =>
+                if current.is_some_and(|page| page.has_seen(&token)) || (self.into().is_none() && token == asked) =>
             {
                 Following::Broken("paging_loop", "the list gave the same cursor twice".to_owned())
             }
@@ -251,7 +332,37 @@ impl Paging {
                 number,
                 items_before,
                 token,
+                mark: current.and_then(|page| page.mark_behind(number)),
             }),
+        }
+    }
+
+    /// Whether the answer itself says that nothing follows.
+    fn says_end(&self, body: &Value, response: &HttpResponse, (items, pages): (u64, u32)) -> bool {
+        let no_more = self.more.as_ref().is_some_and(|more| {
+            let said = more.lookup(body, response);
+            // In a header, and with some providers in the body, the word `false` is text.
+            !said.is_some_and(|said| crate::expression::truthy(&said) && said.as_str() != Some("false"))
+        });
+        let reached = |source: &Option<Source>, count: u64| {
+            let all = source.as_ref().and_then(|source| source.number(body, response));
+            all.is_some_and(|all| count >= all)
+        };
+        no_more || reached(&self.total, items) || reached(&self.pages, u64::from(pages))
+    }
+}
+
+impl Page {
+    fn has_seen(&self, token: &str) -> bool {
+        self.token == token || self.mark.as_deref() == Some(token)
+    }
+
+    /// The mark of the page with that number: it moves to the latest token at each power of two, so that a circle of any
+    /// length is walked through twice at most before it is noticed.
+    fn mark_behind(&self, number: u32) -> Option<String> {
+        match number.is_power_of_two() {
+            true => Some(self.token.clone()),
+            false => self.mark.clone(),
         }
     }
 }
@@ -327,6 +438,37 @@ fn read_pointer(fields: &Fields<'_>, key: &str, problems: &mut Problems) -> Opti
         );
     }
     pointer
+}
+
+fn read_source(fields: &Fields<'_>, key: &str, problems: &mut Problems) -> Option<Source> {
+    let text = fields.required_text(key, problems)?;
+    let source = Source::parse(text);
+    if source.is_none() {
+        problems.add_with_suggestion(
+            &fields.at(key),
+            "bad_pointer",
+            format!("`{text}` is neither a JSON Pointer nor a header"),
+            "/pointer or header:NAME",
+        );
+    }
+    source
+}
+
+fn read_max_pages(fields: &Fields<'_>, problems: &mut Problems) -> u32 {
+    let Some(stated) = fields.number("max_pages", problems) else {
+        return DEFAULT_MAX_PAGES;
+    };
+    match u32::try_from(stated)
+        .ok()
+        .filter(|pages| (1..=MAX_PAGES).contains(pages))
+    {
+        Some(pages) => pages,
+        None => {
+            let message = format!("`max_pages` is a number from 1 to {MAX_PAGES}");
+            problems.add(&fields.at("max_pages"), "out_of_bounds", message);
+            DEFAULT_MAX_PAGES
+        }
+    }
 }
 
 fn read_place(fields: &Fields<'_>, problems: &mut Problems) -> Option<Place> {

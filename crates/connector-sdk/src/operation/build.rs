@@ -50,10 +50,11 @@ pub(super) fn request(operation: &Operation, ctx: &CallContext<'_>) -> Result<Ht
     let key = key_carrier(operation, ctx);
     request.url = url(operation, ctx, &scope)?;
     set_body(operation, ctx, &scope, key.as_ref(), &mut request)?;
-    if let (Some(paging), Some(page)) = (&operation.paging, ctx.page)
-        && let Some(Place::Header(name)) = paging.into()
+    if let Some(paging) = &operation.paging
+        && let (Some(Place::Header(name)), Some(token)) = (paging.into(), paging.token(ctx.page))
     {
-        put_header(&mut request, name, &page.token)?;
+        let text = scalar_text(&token).map_err(|error| BuildError::new("/headers", error.message))?;
+        put_header(&mut request, name, &text)?;
     }
     if let Some((KeyCarrier::Header(name), key)) = &key {
         put_header(&mut request, name, key)?;
@@ -291,8 +292,8 @@ fn body_insertions(
         {
             insertions.push((pointer.clone(), size.value.into()));
         }
-        if let (Some(page), Some(Place::Body(pointer))) = (ctx.page, paging.into()) {
-            insertions.push((pointer.clone(), page.token.clone().into()));
+        if let (Some(token), Some(Place::Body(pointer))) = (paging.token(ctx.page), paging.into()) {
+            insertions.push((pointer.clone(), token));
         }
     }
     if let Some((KeyCarrier::BodyField(field), key)) = key

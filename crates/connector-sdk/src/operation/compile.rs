@@ -98,6 +98,14 @@ impl Operation {
         }
         let effect = read_effect(&fields, &method, &is_optional, problems)?;
         let (items, paging) = read_list(&fields, problems);
+        if paging.is_some() && !matches!(effect, EffectRule::Read) {
+            problems.add_with_suggestion(
+                &fields.at("effect"),
+                "conflict",
+                "what is read page by page changes nothing",
+                "`effect: read`",
+            );
+        }
         let output_schema = fields
             .get("output")
             .and_then(|output| read_schema(output, &fields.at("output"), load, problems));

@@ -168,8 +168,8 @@ fn paging_query(operation: &Operation, ctx: &CallContext<'_>) -> Map<String, Val
     {
         map.insert(name.clone(), size.value.into());
     }
-    if let (Some(page), Some(Place::Query(name))) = (ctx.page, paging.into()) {
-        map.insert(name.clone(), page.token.clone().into());
+    if let (Some(token), Some(Place::Query(name))) = (paging.token(ctx.page), paging.into()) {
+        map.insert(name.clone(), token);
     }
     map
 }

@@ -29,6 +29,7 @@ pub(super) fn run(shared: &Shared<'_>, case: &Fields<'_>, problems: &mut Problem
         number: 1,
         items_before: 0,
         token: token.to_owned(),
+        mark: None,
     });
     let ctx = CallContext {
         config: case.get("config").unwrap_or(&shared.config),
