@@ -114,6 +114,15 @@ impl EffectRule {
         }
     }
 
+    /// Whether a key may travel in the body.
+    pub(crate) fn has_key_field(&self) -> bool {
+        match self {
+            Self::Keyed { carrier, .. } => matches!(carrier, CarrierRule::Field(_)),
+            Self::Choose(rules) => rules.iter().any(|(_, rule)| rule.has_key_field()),
+            Self::Read | Self::Repeatable | Self::Blind | Self::FindBy { .. } => false,
+        }
+    }
+
     /// Every expression in it.
     pub(crate) fn visit(&self, visit: &mut dyn FnMut(&Expression)) {
         match self {

@@ -21,13 +21,13 @@ pub(crate) fn read_schema(
     }
 }
 
-/// A JSON file beside the manifest.
-pub(crate) fn load_json(
+/// The text of a file beside the manifest.
+pub(crate) fn load_text(
     file: &str,
     place: &str,
     load: &dyn Fn(&str) -> Option<String>,
     problems: &mut Problems,
-) -> Option<Value> {
+) -> Option<String> {
     if file.starts_with('/') || file.contains('\\') || file.split('/').any(|part| part == "..") {
         problems.add(
             place,
@@ -36,10 +36,21 @@ pub(crate) fn load_json(
         );
         return None;
     }
-    let Some(text) = load(file) else {
+    let text = load(file);
+    if text.is_none() {
         problems.add(place, "missing_file", format!("the file `{file}` is not there"));
-        return None;
-    };
+    }
+    text
+}
+
+/// A JSON file beside the manifest.
+pub(crate) fn load_json(
+    file: &str,
+    place: &str,
+    load: &dyn Fn(&str) -> Option<String>,
+    problems: &mut Problems,
+) -> Option<Value> {
+    let text = load_text(file, place, load, problems)?;
     match serde_json::from_str(&text) {
         Ok(value) => Some(value),
         Err(error) => {

@@ -28,6 +28,7 @@ mod template;
 pub mod testing;
 mod verify;
 mod webhook;
+mod xml;
 mod yaml;
 
 pub use answer::{Answer, AnswerBody, Executed};

@@ -264,6 +264,12 @@ impl Paging {
         }
     }
 
+    /// Whether requests carry a page or its size in their body.
+    pub(crate) fn writes_body(&self) -> bool {
+        let places = self.into().into_iter().chain(self.size().map(|size| &size.into));
+        places.into_iter().any(|place| matches!(place, Place::Body(_)))
+    }
+
     /// Names of query parameters that paging writes.
     pub(crate) fn query_names(&self) -> impl Iterator<Item = &str> {
         self.into()

@@ -155,8 +155,11 @@ const SECRET_FIELDS: [&str; 12] = [
     "private_key",
 ];
 
-/// A JSON or form body with the values of secret fields replaced; other text comes back unchanged.
+/// A JSON, XML or form body with the values of secret fields replaced; other text comes back unchanged.
 pub fn redact_body(body: &str) -> Cow<'_, str> {
+    if body.trim_start().starts_with('<') {
+        return hide_elements(body);
+    }
     if !mentions_secret(body) {
         return Cow::Borrowed(body);
     }
@@ -198,6 +201,54 @@ fn is_secret_field(name: &str) -> bool {
     // `metadata[client_secret]` counts by its last part.
     let last = name.trim_end_matches(']').rsplit('[').next().unwrap_or(name);
     SECRET_FIELDS.iter().any(|known| known.eq_ignore_ascii_case(last))
+}
+
+/// Hides the text of elements that are named like secrets. It does not parse: what is kept may be broken or cut.
+fn hide_elements(body: &str) -> Cow<'_, str> {
+    let mut hidden = String::new();
+    let mut rest = body;
+    while let Some((before, after)) = rest.split_once('<') {
+        let tag_bytes = after.find('>').unwrap_or(after.len());
+        let (tag, content) = after.split_at(tag_bytes);
+        let name = tag.split_ascii_whitespace().next().unwrap_or_default();
+        let name = name.rsplit(':').next().unwrap_or_default();
+        hidden.push_str(before);
+        hidden.push('<');
+        hide_attributes(&mut hidden, tag);
+        rest = content;
+        if is_secret_field(name) && !tag.starts_with('/') && !tag.ends_with('/') && !content.is_empty() {
+            hidden.push('>');
+            hidden.push_str(REDACTED);
+            rest = content.find("</").map_or("", |end| content.split_at(end).1);
+        }
+    }
+    hidden.push_str(rest);
+    Cow::Owned(hidden)
+}
+
+fn hide_attributes(hidden: &mut String, tag: &str) {
+    let mut rest = tag;
+    while let Some((before, after)) = rest.split_once('=') {
+        let name = before
+            .trim_end()
+            .rsplit([' ', '\t', '\n', '\r', ':'])
+            .next()
+            .unwrap_or_default();
+        hidden.push_str(before);
+        hidden.push('=');
+        rest = after;
+        let value = after.trim_start();
+        let quoted = value.chars().next().filter(|quote| matches!(quote, '"' | '\''));
+        if let Some(quote) = quoted
+            && let Some((value, after)) = value.split_at(1).1.split_once(quote)
+        {
+            hidden.push(quote);
+            hidden.push_str(if is_secret_field(name) { REDACTED } else { value });
+            hidden.push(quote);
+            rest = after;
+        }
+    }
+    hidden.push_str(rest);
 }
 
 fn hide_fields(value: &mut Value) {

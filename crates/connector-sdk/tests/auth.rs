@@ -188,6 +188,11 @@ fn urls_and_bodies_are_redacted() {
         "a=1&user[password]=[redacted]&b=2"
     );
     assert_eq!(
+        redact_body("<e><w:Password Type='t'>s</w:Password><a api_key=\"s\" b='=c'>1</a><password/></e>"),
+        "<e><w:Password Type='t'>[redacted]</w:Password><a api_key=\"[redacted]\" b='=c'>1</a><password/></e>"
+    );
+    assert_eq!(redact_body("<e><secret>cut"), "<e><secret>[redacted]");
+    assert_eq!(
         redact_body("the password is not a field"),
         "the password is not a field"
     );

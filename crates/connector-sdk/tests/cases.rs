@@ -34,6 +34,11 @@ fn http_does_what_its_cases_say() {
 }
 
 #[test]
+fn formats_do_what_their_cases_say() {
+    check("formats", 32);
+}
+
+#[test]
 fn a_wrong_case_fails() {
     let connector = Connector::parse(&load("acme-pay.yaml").unwrap(), &load).unwrap();
     let file = "secret: s\ncases:\n  - name: wrong\n    call: account.get\n    request: { url: https://wrong.test/ }\n";

@@ -26,6 +26,10 @@ enum Matcher {
     Equals(Value),
     OneOf(Vec<Value>),
     Present(bool),
+    /// Text that has this in it.
+    Contains(String),
+    /// Nothing, empty text, or a list or mapping without content.
+    Empty(bool),
 }
 
 impl Condition {
@@ -33,23 +37,16 @@ impl Condition {
         let fields = Fields::open(
             value,
             place,
-            &["status", "pointer", "header", "equals", "in", "present"],
+            &[
+                "status", "pointer", "header", "equals", "in", "present", "contains", "empty",
+            ],
             problems,
         )?;
         let mut condition = Self::default();
         if let Some(status) = fields.get("status") {
             condition.statuses = read_statuses(status, &fields.at("status"), problems);
         }
-        let matcher = match (fields.get("equals"), fields.get("in"), fields.get("present")) {
-            (Some(value), None, None) => Some(Matcher::Equals(value.clone())),
-            (None, Some(Value::Array(values)), None) => Some(Matcher::OneOf(values.clone())),
-            (None, None, Some(_)) => fields.flag("present", problems).map(Matcher::Present),
-            (None, None, None) => None,
-            _ => {
-                problems.add(place, "bad_value", "state one of `equals`, `in: […]` or `present`");
-                None
-            }
-        };
+        let matcher = Matcher::read(&fields, problems);
         match (fields.get("pointer"), fields.get("header")) {
             (Some(_), Some(_)) => problems.add(place, "bad_value", "state `pointer` or `header`, not both"),
             (Some(_), None) => {
@@ -64,7 +61,7 @@ impl Condition {
             (None, None) if matcher.is_some() => problems.add(
                 place,
                 "missing_key",
-                "`equals`, `in` and `present` need a `pointer` or a `header`",
+                "`equals`, `in`, `present`, `contains` and `empty` need a `pointer` or a `header`",
             ),
             (None, None) if condition.statuses.is_none() => problems.add(
                 place,
@@ -100,12 +97,53 @@ impl Condition {
 }
 
 impl Matcher {
+    /// The one that is stated.
+    fn read(fields: &Fields<'_>, problems: &mut Problems) -> Option<Self> {
+        let stated: Vec<&str> = ["equals", "in", "present", "contains", "empty"]
+            .into_iter()
+            .filter(|key| fields.get(key).is_some())
+            .collect();
+        match stated.as_slice() {
+            [] => None,
+            ["equals"] => fields.get("equals").cloned().map(Self::Equals),
+            ["in"] if fields.get("in").is_some_and(Value::is_array) => {
+                fields.get("in").and_then(Value::as_array).cloned().map(Self::OneOf)
+            }
+            ["present"] => fields.flag("present", problems).map(Self::Present),
+            ["contains"] => {
+                let text = fields.text("contains", problems)?;
+                if text.is_empty() {
+                    problems.add(&fields.at("contains"), "bad_value", "every text contains this one");
+                }
+                Some(Self::Contains(text.to_owned()))
+            }
+            ["empty"] => fields.flag("empty", problems).map(Self::Empty),
+            _ => {
+                let message = "state one of `equals`, `in: […]`, `present`, `contains` or `empty`";
+                problems.add(fields.place(), "bad_value", message);
+                None
+            }
+        }
+    }
+
     fn holds(&self, value: Option<&Value>) -> bool {
         match self {
             Self::Equals(wanted) => value == Some(wanted),
             Self::OneOf(wanted) => value.is_some_and(|value| wanted.contains(value)),
             Self::Present(wanted) => value.is_some_and(|value| !value.is_null()) == *wanted,
+            Self::Contains(part) => value.and_then(Value::as_str).is_some_and(|text| text.contains(part)),
+            Self::Empty(wanted) => value.is_none_or(is_empty) == *wanted,
         }
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(_) | Value::Number(_) => false,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
     }
 }
 

@@ -4,6 +4,8 @@
 //! failure always says whether the other side can have executed the request.
 
 mod condition;
+mod protocol;
+pub(crate) mod reading;
 mod retry_after;
 
 use std::cell::OnceCell;
@@ -16,6 +18,8 @@ use crate::page::Page;
 use crate::pointer::Pointer;
 use crate::problem::Problems;
 use condition::Condition;
+pub(crate) use protocol::Protocol;
+pub(crate) use reading::Reading;
 use retry_after::{retry_after_ms_of, seconds_to_ms};
 
 /// What an answer means.
@@ -31,7 +35,7 @@ pub enum Answer {
     /// The call did not do what it should.
     Failed {
         /// Stable code: from the manifest's rules, or `auth`, `forbidden`, `not_found`, `invalid`, `conflict`,
-        /// `rate_limited`, `timeout`, `not_successful`, `unreadable`, `paging_loop`, `paging_broken`, `paging_refused`, `page_limit`, `http_NNN`.
+        /// `rate_limited`, `timeout`, `not_successful`, `graphql_error`, `soap_fault`, `unreadable`, `paging_loop`, `paging_broken`, `paging_refused`, `page_limit`, `http_NNN`.
         code: String,
         /// For people; may quote the provider's own message.
         message: String,
@@ -51,7 +55,7 @@ pub enum Answer {
 pub enum AnswerBody {
     /// The response body as it is (said to be JSON by the provider; the host's parse decides).
     Whole,
-    /// A value: the items of a list, null for an empty answer, text for an answer that is not JSON.
+    /// A value: the items of a list, null for an empty answer, what was read from XML, text, bytes as base64.
     Value(Value),
 }
 
@@ -93,25 +97,40 @@ enum RetryAfter {
 /// An answer with its body parsed at most once, and only when a rule looks into it.
 pub(crate) struct Seen<'r> {
     pub(crate) response: &'r HttpResponse,
-    parsed: OnceCell<Option<Value>>,
+    reading: &'r Reading,
+    protocol: Protocol,
+    parsed: OnceCell<Result<Value, String>>,
 }
 
 impl<'r> Seen<'r> {
-    pub(crate) fn new(response: &'r HttpResponse) -> Self {
+    pub(crate) fn new(response: &'r HttpResponse, reading: &'r Reading, protocol: Protocol) -> Self {
         Self {
             response,
+            reading,
+            protocol,
             parsed: OnceCell::new(),
         }
     }
 
+    fn parsed(&self) -> &Result<Value, String> {
+        self.parsed.get_or_init(|| self.reading.value(self.response))
+    }
+
     pub(crate) fn body(&self) -> Option<&Value> {
-        self.parsed
-            .get_or_init(|| serde_json::from_slice(&self.response.body).ok())
-            .as_ref()
+        self.parsed().as_ref().ok()
+    }
+
+    /// Why there is no [`Seen::body`].
+    pub(crate) fn unreadable(&self) -> String {
+        match self.parsed() {
+            Ok(_) => "the answer cannot be read".to_owned(),
+            Err(reason) => reason.clone(),
+        }
     }
 
     pub(crate) fn into_body(self) -> Option<Value> {
-        self.parsed.into_inner().flatten()
+        self.parsed();
+        self.parsed.into_inner().and_then(Result::ok)
     }
 }
 
@@ -155,6 +174,13 @@ impl Meaning {
             return (!rule.ok).then(|| rule.failure(seen, error_message));
         }
         let status = seen.response.status;
+        if seen.protocol != Protocol::Http
+            && let Some(reported) = seen.protocol.failure(seen.body(), status)
+        {
+            let message = provider_message(seen, error_message).unwrap_or_else(|| "the call failed".to_owned());
+            let meaning = (reported.retryable, retry_after_ms_of(seen.response), reported.executed);
+            return Some(failed(reported.code, message, status, meaning));
+        }
         if !(200..300).contains(&status) {
             return Some(by_status(seen, error_message));
         }
@@ -316,6 +342,15 @@ fn class_of(status: u16) -> (bool, Executed) {
 const MAX_MESSAGE_CHARACTERS: usize = 300;
 
 fn provider_message(seen: &Seen<'_>, pointer: Option<&Pointer>) -> Option<String> {
-    let text = pointer?.lookup(seen.body()?)?.as_str()?;
-    Some(text.chars().take(MAX_MESSAGE_CHARACTERS).collect()).filter(|text: &String| !text.is_empty())
+    let stated = || pointer?.lookup(seen.body()?)?.as_str();
+    let cut = |text: &str| text.chars().take(MAX_MESSAGE_CHARACTERS).collect();
+    let own = || match seen.protocol {
+        Protocol::Http => None,
+        protocol => protocol.message(seen.body()?),
+    };
+    stated()
+        .map(cut)
+        .filter(|text: &String| !text.is_empty())
+        .or_else(|| own().map(|text| cut(&text)))
+        .filter(|text| !text.is_empty())
 }

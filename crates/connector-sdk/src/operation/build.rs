@@ -5,15 +5,15 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use super::body::set_body;
 use super::url::url;
-use super::{Body, BuildError, CallContext, Encoding, Headers, MethodRule, Operation, arguments};
+use super::{BuildError, CallContext, Headers, MethodRule, Operation, arguments};
 use crate::effect::{Effect, KeyCarrier};
-use crate::encode::{self, Arrays};
 use crate::expression::{ExpressionError, Scope};
 use crate::fields::{is_header_name, kind_of};
 use crate::http_message::HttpRequest;
 use crate::page::Place;
-use crate::pointer::{self, Pointer};
+use crate::pointer;
 use crate::problem::{Problems, nearest};
 use crate::template::scalar_text;
 
@@ -45,7 +45,7 @@ pub(super) fn request(operation: &Operation, ctx: &CallContext<'_>) -> Result<Ht
     };
     request
         .headers
-        .push(("Accept".to_owned(), "application/json".to_owned()));
+        .push(("Accept".to_owned(), operation.reading.accept().to_owned()));
     set_headers(operation, &scope, &mut request)?;
     let key = key_carrier(operation, ctx);
     request.url = url(operation, ctx, &scope)?;
@@ -193,7 +193,7 @@ fn set_headers(operation: &Operation, scope: &Scope<'_>, request: &mut HttpReque
     Ok(())
 }
 
-fn put_header(request: &mut HttpRequest, name: &str, value: &str) -> Result<(), BuildError> {
+pub(super) fn put_header(request: &mut HttpRequest, name: &str, value: &str) -> Result<(), BuildError> {
     let place = || pointer::join("/headers", name);
     if !is_header_name(name) {
         return Err(BuildError::new(place(), "not a header name"));
@@ -223,87 +223,4 @@ fn key_carrier<'a>(operation: &Operation, ctx: &CallContext<'a>) -> Option<(KeyC
         Effect::Keyed { carrier, .. } => Some((carrier, key)),
         Effect::Read | Effect::FindBy { .. } | Effect::Repeatable | Effect::Blind => None,
     }
-}
-
-fn set_body(
-    operation: &Operation,
-    ctx: &CallContext<'_>,
-    scope: &Scope<'_>,
-    key: Option<&(KeyCarrier, &str)>,
-    request: &mut HttpRequest,
-) -> Result<(), BuildError> {
-    let mut body: Option<Cow<'_, Value>> = match &operation.body {
-        Body::None => None,
-        Body::Template(template) => template
-            .render(scope)
-            .map_err(|error| expression_error(error, "/body"))?,
-        Body::Rest => Some(Cow::Owned(Value::Object(rest(operation, ctx.args)))),
-    };
-    for (pointer, value) in body_insertions(operation, ctx, key) {
-        let mut owned = body.take().map_or(Value::Null, Cow::into_owned);
-        if !pointer.write(&mut owned, value) {
-            return Err(BuildError::new(
-                "/body",
-                "the body has no place for a paging value or key: it is not a mapping",
-            ));
-        }
-        body = Some(Cow::Owned(owned));
-    }
-    let Some(body) = body else { return Ok(()) };
-    let (bytes, kind) = match operation.encoding {
-        Encoding::Json => (to_json(&body), "application/json"),
-        Encoding::Auto => match body.as_ref() {
-            Value::Null => return Ok(()),
-            Value::String(text) => (text.clone().into_bytes(), "text/plain; charset=utf-8"),
-            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-                (to_json(&body), "application/json")
-            }
-        },
-        Encoding::Form => match body.as_ref() {
-            Value::Object(map) => {
-                let mut form = String::new();
-                encode::pairs(&mut form, map, operation.arrays.unwrap_or(Arrays::Indexes));
-                (form.into_bytes(), "application/x-www-form-urlencoded")
-            }
-            other => {
-                return Err(BuildError::new(
-                    "/body",
-                    format!("a form must be a mapping, found {}", kind_of(other)),
-                ));
-            }
-        },
-    };
-    if request.header("content-type").is_none() {
-        request.headers.push(("Content-Type".to_owned(), kind.to_owned()));
-    }
-    request.body = Some(bytes);
-    Ok(())
-}
-
-fn body_insertions(
-    operation: &Operation,
-    ctx: &CallContext<'_>,
-    key: Option<&(KeyCarrier, &str)>,
-) -> Vec<(Pointer, Value)> {
-    let mut insertions = Vec::new();
-    if let Some(paging) = &operation.paging {
-        if let Some(size) = paging.size()
-            && let Place::Body(pointer) = &size.into
-        {
-            insertions.push((pointer.clone(), size.value.into()));
-        }
-        if let (Some(token), Some(Place::Body(pointer))) = (paging.token(ctx.page), paging.into()) {
-            insertions.push((pointer.clone(), token));
-        }
-    }
-    if let Some((KeyCarrier::BodyField(field), key)) = key
-        && let Some(pointer) = Pointer::parse(field)
-    {
-        insertions.push((pointer, (*key).into()));
-    }
-    insertions
-}
-
-fn to_json(value: &Value) -> Vec<u8> {
-    serde_json::to_vec(value).expect("a JSON value with text keys always has a text form")
 }

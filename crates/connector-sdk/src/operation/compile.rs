@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::parts::{read_body, read_headers, read_query, read_target};
+use super::body::ENCODINGS;
+use super::parts::{read_headers, read_query, read_target};
+use super::protocol::Soap;
 use super::{Body, Encoding, Headers, MethodRule, Operation, Query, Target};
-use crate::answer::Meaning;
+use crate::answer::{Meaning, Reading};
 use crate::config::Shape;
 use crate::connector::Common;
 use crate::effect::EffectRule;
@@ -19,7 +21,7 @@ use crate::pointer::Pointer;
 use crate::problem::{Problems, nearest};
 use crate::template::{IsOptional, Piece, Template};
 
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 26] = [
     "get",
     "head",
     "post",
@@ -31,10 +33,13 @@ const KEYS: [&str; 23] = [
     "query",
     "headers",
     "body",
+    "graphql",
+    "soap",
     "encode",
     "arrays",
     "input",
     "output",
+    "answer",
     "items",
     "page",
     "etag",
@@ -72,24 +77,16 @@ impl Operation {
         let (method, target) = read_target(&fields, &is_optional, problems)?;
         let query = read_query(&fields, &is_optional, problems);
         let headers = read_headers(&fields, &is_optional, problems);
-        let (body, word_encoding) = read_body(&fields, &is_optional, problems);
-        let encoding = fields.choice(
-            "encode",
-            &[
-                ("json", Encoding::Json),
-                ("form", Encoding::Form),
-                ("auto", Encoding::Auto),
-            ],
-            problems,
-        );
-        if encoding.is_some() && word_encoding.is_some() {
+        let (body, word_encoding) = Body::read(&fields, &is_optional, load, problems);
+        let encoding = fields.choice("encode", &ENCODINGS, problems);
+        if encoding.is_some() && matches!(body, Body::Rest) {
             problems.add(
                 &fields.at("encode"),
                 "conflict",
                 "`body: json` and `body: form` already say how to encode",
             );
         }
-        if matches!((&query, &body), (Query::Rest, Body::Rest)) {
+        if matches!(query, Query::Rest) && body.takes_rest() {
             problems.add(
                 &fields.at("query"),
                 "conflict",
@@ -106,6 +103,18 @@ impl Operation {
                 "`effect: read`",
             );
         }
+        let encoding = word_encoding.or(encoding).unwrap_or(Encoding::Json);
+        if !encoding.has_fields() {
+            if effect.has_key_field() {
+                let message = "the key has no place: this body has no fields";
+                problems.add(&fields.at("effect"), "conflict", message);
+            }
+            if paging.as_ref().is_some_and(Paging::writes_body) {
+                let message = "the page has no place: this body has no fields";
+                problems.add(&fields.at("page"), "conflict", message);
+            }
+        }
+        let reading = read_reading(&fields, &body, problems);
         let output_schema = fields
             .get("output")
             .and_then(|output| read_schema(output, &fields.at("output"), load, problems));
@@ -119,13 +128,14 @@ impl Operation {
             query,
             headers,
             body,
-            encoding: word_encoding.or(encoding).unwrap_or(Encoding::Json),
+            encoding,
             arrays: fields.choice("arrays", &ARRAYS, problems),
             input: Shape::default(),
             used: Vec::new(),
             output_schema,
             items,
             paging,
+            reading,
             etag: fields.flag("etag", problems).unwrap_or(false),
             meaning,
             effect,
@@ -139,19 +149,17 @@ impl Operation {
         let mut outside_body = Vec::new();
         self.visit_outside_body(&mut |expression| collect(expression, &mut outside_body));
         let mut everywhere = outside_body.clone();
-        if let Body::Template(template) = &self.body {
-            template.visit(&mut |expression| collect(expression, &mut everywhere));
-        }
+        self.body.visit(&mut |expression| collect(expression, &mut everywhere));
         let mut in_effect = Vec::new();
         self.effect.visit(&mut |expression| collect(expression, &mut in_effect));
 
-        let takes_rest = matches!(self.query, Query::Rest) || matches!(self.body, Body::Rest);
+        let takes_rest = matches!(self.query, Query::Rest) || self.body.takes_rest();
         if declared.as_ref().is_some_and(|shape| shape.open) && !takes_rest {
             problems.add_with_suggestion(
                 &fields.at("input"),
                 "conflict",
                 "`*` takes arguments that nothing sends",
-                "`body: json`, `body: form` or `query: rest` send them",
+                "`body: json`, `body: form`, `graphql` without `variables`, or `query: rest` send them",
             );
         }
         self.used = outside_body.iter().map(|(name, _)| name.clone()).collect();
@@ -285,6 +293,23 @@ fn read_effect(
             None
         }
         Some(value) => EffectRule::read(value, &fields.at("effect"), is_optional, problems),
+    }
+}
+
+/// How answers are read: as `answer` says, or as `soap` implies.
+fn read_reading(fields: &Fields<'_>, body: &Body, problems: &mut Problems) -> Reading {
+    let answer = fields.get("answer");
+    match body {
+        Body::Soap(_) | Body::GraphQl(_) if answer.is_some() => {
+            let message = "`graphql` and `soap` already say how answers are read";
+            problems.add(&fields.at("answer"), "conflict", message);
+            Reading::Auto
+        }
+        Body::Soap(_) => Soap::reading(fields, problems),
+        Body::GraphQl(_) => Reading::Json,
+        Body::None | Body::Template(_) | Body::Rest => answer
+            .and_then(|value| Reading::read(value, &fields.at("answer"), problems))
+            .unwrap_or_default(),
     }
 }
 

@@ -3,16 +3,20 @@
 //! Everything is compiled when the manifest is read. Building a request touches no template engine for
 //! plain paths, so that the hot path of a run costs well under a microsecond per leaf.
 
+mod body;
 mod build;
 mod compile;
 mod parts;
+mod protocol;
 mod url;
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::answer::{self, Answer, AnswerBody, Meaning, Seen};
+use body::{Body, Encoding};
+
+use crate::answer::{self, Answer, AnswerBody, Meaning, Protocol, Reading, Seen, reading};
 use crate::config::Shape;
 use crate::connector::Common;
 use crate::effect::{Effect, EffectRule};
@@ -75,6 +79,7 @@ pub struct Operation {
     output_schema: Option<Value>,
     items: Option<(String, Pointer)>,
     paging: Option<Paging>,
+    reading: Reading,
     etag: bool,
     meaning: Meaning,
     effect: EffectRule,
@@ -108,22 +113,6 @@ enum Headers {
     Named(Vec<(String, Template)>),
     /// An object of names and values from arguments.
     Given(Template),
-}
-
-#[derive(Debug)]
-enum Body {
-    None,
-    Template(Template),
-    /// Every argument that nothing else uses.
-    Rest,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Encoding {
-    Json,
-    Form,
-    /// Text as it is, everything else as JSON.
-    Auto,
 }
 
 impl Operation {
@@ -193,11 +182,11 @@ impl Operation {
     /// What an answer to [`Operation::request`] means. Statuses and rules decide; bodies are parsed only when
     /// a rule, a list or paging looks into them.
     pub fn response(&self, ctx: &CallContext<'_>, response: &HttpResponse) -> Answer {
-        let seen = Seen::new(response);
+        let seen = Seen::new(response, &self.reading, self.protocol());
         if let Some(failure) = self.meaning.failure(&self.common.meaning, &seen) {
             return failure;
         }
-        if response.body.iter().all(u8::is_ascii_whitespace) {
+        if self.reading.is_empty(&response.body) {
             let output = if self.items.is_some() {
                 Value::Array(Vec::new())
             } else {
@@ -209,24 +198,61 @@ impl Operation {
             };
         }
         if self.items.is_none() && self.paging.is_none() {
-            return Answer::Done {
-                output: plain_output(response, &seen),
-                next: None,
+            return match self.plain_output(response, seen) {
+                Ok(output) => Answer::Done { output, next: None },
+                Err(message) => answer::unreadable("unreadable", message, response.status),
             };
         }
         self.list_output(ctx, response, seen)
     }
 
+    /// The output of a call that is no list, or why the answer is none.
+    fn plain_output(&self, response: &HttpResponse, seen: Seen<'_>) -> Result<AnswerBody, String> {
+        if matches!(self.body, Body::GraphQl(_)) {
+            let body = seen.into_body().ok_or("the answer is not JSON")?;
+            return match body {
+                Value::Object(mut map) => Ok(AnswerBody::Value(map.remove("data").unwrap_or(Value::Null))),
+                _ => Err("the answer is no GraphQL response".to_owned()),
+            };
+        }
+        match &self.reading {
+            Reading::Auto if reading::says_json(response) || seen.body().is_some() => Ok(AnswerBody::Whole),
+            Reading::Auto => Ok(AnswerBody::Value(reading::text_or_bytes(response))),
+            Reading::Text => Ok(AnswerBody::Value(reading::text(response))),
+            Reading::Binary => Ok(AnswerBody::Value(reading::bytes(response))),
+            Reading::Json if seen.body().is_some() => Ok(AnswerBody::Whole),
+            Reading::Xml { .. } | Reading::Soap { .. } if seen.body().is_some() => {
+                Ok(AnswerBody::Value(seen.into_body().unwrap_or(Value::Null)))
+            }
+            // It was done all the same: the status says so. In SOAP only the answer itself can.
+            Reading::Json | Reading::Xml { .. } if !matches!(self.effect, EffectRule::Read) => {
+                Ok(AnswerBody::Value(reading::text_or_bytes(response)))
+            }
+            Reading::Json | Reading::Xml { .. } | Reading::Soap { .. } => Err(seen.unreadable()),
+        }
+    }
+
+    /// What its answers follow beyond HTTP.
+    fn protocol(&self) -> Protocol {
+        match self.body {
+            Body::GraphQl(_) => Protocol::GraphQl,
+            Body::Soap(_) => Protocol::Soap,
+            Body::None | Body::Template(_) | Body::Rest => Protocol::Http,
+        }
+    }
+
     fn list_output(&self, ctx: &CallContext<'_>, response: &HttpResponse, seen: Seen<'_>) -> Answer {
         let Some(body) = seen.body() else {
-            return answer::unreadable("unreadable", "the answer is not JSON".to_owned(), response.status);
+            return answer::unreadable("unreadable", seen.unreadable(), response.status);
         };
-        let empty = Vec::new();
-        let items = match &self.items {
-            None => &empty,
+        let items: &[Value] = match &self.items {
+            None => &[],
             Some((text, pointer)) => match pointer.lookup(body) {
                 Some(Value::Array(items)) => items,
-                Some(Value::Null) => &empty,
+                Some(Value::Null) => &[],
+                // XML has no lists: one element is a list of one, and none is an empty one.
+                Some(item) if self.reading.is_xml() => std::slice::from_ref(item),
+                None if self.reading.is_xml() => &[],
                 Some(_) | None => {
                     return answer::unreadable(
                         "unreadable",
@@ -263,9 +289,12 @@ impl Operation {
             Some((text, _)) => {
                 let items = seen
                     .into_body()
-                    .and_then(|mut body| body.pointer_mut(text).map(Value::take))
-                    .filter(Value::is_array);
-                AnswerBody::Value(items.unwrap_or_else(|| Value::Array(Vec::new())))
+                    .and_then(|mut body| body.pointer_mut(text).map(Value::take));
+                AnswerBody::Value(match items {
+                    Some(items @ Value::Array(_)) => items,
+                    None | Some(Value::Null) => Value::Array(Vec::new()),
+                    Some(item) => Value::Array(vec![item]),
+                })
             }
         };
         Answer::Done { output, next }
@@ -292,18 +321,4 @@ impl Operation {
 fn arguments(args: &Value) -> &Map<String, Value> {
     static EMPTY: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
     args.as_object().unwrap_or(&EMPTY)
-}
-
-/// JSON stays as it is; other text becomes a value.
-fn plain_output(response: &HttpResponse, seen: &Seen<'_>) -> AnswerBody {
-    let is_json = response.header("content-type").is_some_and(|kind| {
-        kind.split(';')
-            .next()
-            .is_some_and(|kind| kind.trim().to_ascii_lowercase().ends_with("json"))
-    });
-    if is_json || seen.body().is_some() {
-        AnswerBody::Whole
-    } else {
-        AnswerBody::Value(Value::String(String::from_utf8_lossy(&response.body).into_owned()))
-    }
 }

@@ -1,8 +1,8 @@
-//! The parts of a request as a manifest states them: target, query, headers, body.
+//! The parts of a request as a manifest states them: target, query, headers.
 
 use serde_json::Value;
 
-use super::{Body, Encoding, Headers, MethodRule, Query, Target};
+use super::{Headers, MethodRule, Query, Target};
 use crate::fields::{Fields, is_header_name};
 use crate::problem::Problems;
 use crate::template::{IsOptional, Template, pieces};
@@ -132,27 +132,4 @@ pub(crate) fn named_headers(
             )
         })
         .collect()
-}
-
-pub(super) fn read_body(
-    fields: &Fields<'_>,
-    is_optional: IsOptional<'_>,
-    problems: &mut Problems,
-) -> (Body, Option<Encoding>) {
-    match fields.get("body") {
-        None => (Body::None, None),
-        Some(Value::String(word)) if word == "json" => (Body::Rest, Some(Encoding::Json)),
-        Some(Value::String(word)) if word == "form" => (Body::Rest, Some(Encoding::Form)),
-        Some(value) => {
-            let template = Template::compile(value, &fields.at("body"), is_optional, problems);
-            if matches!(&template, Template::Literal(Value::String(_))) {
-                problems.add(
-                    &fields.at("body"),
-                    "bad_value",
-                    "`body` is `json`, `form`, a template, or one expression",
-                );
-            }
-            (Body::Template(template), None)
-        }
-    }
 }

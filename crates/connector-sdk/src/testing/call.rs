@@ -1,5 +1,7 @@
 //! Cases of operations: what is sent for some arguments, and what some answer means.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::{Shared, compare, differs};
@@ -61,7 +63,7 @@ pub(super) fn run(shared: &Shared<'_>, case: &Fields<'_>, problems: &mut Problem
         Fields::open(
             value,
             &case.at("request"),
-            &["method", "url", "headers", "body", "json", "form"],
+            &["method", "url", "headers", "body", "json", "form", "base64"],
             problems,
         )
     }) {
@@ -101,6 +103,13 @@ fn compare_request(expected: &Fields<'_>, request: &HttpRequest) -> Result<(), S
             .unwrap_or(Value::Null);
         compare("json body", Some(wanted), &found)?;
     }
+    if let Some(wanted) = expected.get("base64") {
+        let found = request
+            .body
+            .as_deref()
+            .map_or(Value::Null, |bytes| STANDARD.encode(bytes).into());
+        compare("binary body", Some(wanted), &found)?;
+    }
     if let Some(wanted) = expected.get("form") {
         let pairs = encode::decode_pairs(text.as_deref().unwrap_or_default());
         let found: Map<String, Value> = pairs
@@ -112,9 +121,9 @@ fn compare_request(expected: &Fields<'_>, request: &HttpRequest) -> Result<(), S
     Ok(())
 }
 
-/// Reads `{ status, headers, json | text }`.
+/// Reads `{ status, headers, json | text | base64 }`.
 fn read_response(value: &Value, place: &str, problems: &mut Problems) -> Option<HttpResponse> {
-    let fields = Fields::open(value, place, &["status", "headers", "json", "text"], problems)?;
+    let fields = Fields::open(value, place, &["status", "headers", "json", "text", "base64"], problems)?;
     fields.required("status", problems)?;
     let status = u16::try_from(fields.number("status", problems)?).ok()?;
     let mut headers: Vec<(String, String)> = Vec::new();
@@ -133,6 +142,13 @@ fn read_response(value: &Value, place: &str, problems: &mut Problems) -> Option<
                 headers.push(("content-type".to_owned(), "application/json".to_owned()));
             }
             json.to_string().into_bytes()
+        }
+        None if fields.get("base64").is_some() => {
+            let decoded = STANDARD.decode(fields.text("base64", problems)?);
+            if decoded.is_err() {
+                problems.add(&fields.at("base64"), "bad_value", "not base64");
+            }
+            decoded.ok()?
         }
         None => fields.text("text", problems).unwrap_or_default().as_bytes().to_vec(),
     };
