@@ -4,6 +4,7 @@
 //! connection is saved and when a request is built; secrets never stand here.
 
 use indexmap::IndexMap;
+use regex_lite::Regex;
 use serde_json::{Map, Value, json};
 use url::Url;
 
@@ -29,7 +30,17 @@ pub(crate) struct Field {
     default: Option<Value>,
     properties: Option<Shape>,
     format: Option<Format>,
+    pattern: Option<Pattern>,
+    /// For hosts: the domains under which they must be, each with a leading dot.
+    under: Vec<String>,
     description: Option<String>,
+}
+
+/// A regular expression that the whole text must match.
+#[derive(Debug)]
+struct Pattern {
+    anchored: String,
+    regex: Regex,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,13 +69,16 @@ enum Format {
     Header,
     /// A DNS label: what may stand between dots of a host name without leaving it.
     Label,
+    /// A whole host name.
+    Host,
 }
 
-const FORMATS: [(&str, Format); 4] = [
+const FORMATS: [(&str, Format); 5] = [
     ("duration", Format::Duration),
     ("url", Format::Url),
     ("header", Format::Header),
     ("label", Format::Label),
+    ("host", Format::Host),
 ];
 
 impl Shape {
@@ -102,6 +116,31 @@ impl Shape {
             description: Some(description.to_owned()),
             ..Field::default()
         });
+    }
+
+    /// Adds a mapping of URLs by these names.
+    pub(crate) fn add_urls(&mut self, name: &str, names: &[&str], description: &str) {
+        let mut urls = Self::default();
+        for name in names {
+            urls.add_url(name, description);
+        }
+        self.fields.entry(name.to_owned()).or_insert_with(|| Field {
+            kind: Some(Kind::Object),
+            properties: Some(urls),
+            description: Some(description.to_owned()),
+            ..Field::default()
+        });
+    }
+
+    /// The field that `names` (a path of keys) leads to.
+    pub(crate) fn field(&self, names: &[&str]) -> Option<&Field> {
+        let (first, rest) = names.split_first()?;
+        let field = self.fields.get(*first)?;
+        match (rest, &field.properties) {
+            ([], _) => Some(field),
+            (rest, Some(properties)) => properties.field(rest),
+            (_, None) => None,
+        }
     }
 
     /// Checks an object of values; missing values are fine when they have a default.
@@ -195,6 +234,8 @@ impl Field {
                 "default",
                 "enum",
                 "format",
+                "pattern",
+                "under",
                 "properties",
                 "description",
             ],
@@ -205,9 +246,11 @@ impl Field {
             kind: fields.choice("type", &KINDS, problems),
             default: fields.get("default").cloned(),
             format: fields.choice("format", &FORMATS, problems),
+            pattern: Pattern::read(&fields, problems),
             description: fields.text("description", problems).map(str::to_owned),
             ..Self::default()
         };
+        field.read_under(&fields, problems);
         match fields.get("enum") {
             None => {}
             Some(Value::Array(values)) if !values.is_empty() => field.allowed = Some(values.clone()),
@@ -223,6 +266,39 @@ impl Field {
         Some(field)
     }
 
+    fn read_under(&mut self, fields: &Fields<'_>, problems: &mut Problems) {
+        let Some(domains) = fields.texts("under", problems) else {
+            return;
+        };
+        if self.format != Some(Format::Host) {
+            problems.add(&fields.at("under"), "conflict", "`under` belongs to `format: host`");
+        }
+        for domain in &domains {
+            // One label would be a whole top-level domain.
+            if !domain.strip_prefix('.').is_some_and(is_host) {
+                let message = format!("`{domain}` is not a domain with a leading dot");
+                problems.add_with_suggestion(&fields.at("under"), "bad_value", message, "such as `.example.com`");
+            }
+        }
+        self.under = domains.iter().map(|domain| domain.to_ascii_lowercase()).collect();
+    }
+
+    /// Whether its value may stand for a whole host: it is one of a few domains, whatever is set.
+    pub(crate) fn is_bounded_host(&self) -> bool {
+        self.format == Some(Format::Host) && !self.under.is_empty()
+    }
+
+    /// Whether it is declared to be a whole host.
+    pub(crate) fn is_host(&self) -> bool {
+        self.format == Some(Format::Host)
+    }
+
+    /// Whether `text` is a host under the declared domains.
+    pub(crate) fn takes_host(&self, text: &str) -> bool {
+        let lower = text.to_ascii_lowercase();
+        is_host(text) && self.under.iter().any(|domain| lower.ends_with(domain.as_str()))
+    }
+
     fn nested_defaults(&self) -> Option<Value> {
         let properties = self.properties.as_ref()?;
         (!properties.defaults.is_empty()).then(|| Value::Object(properties.defaults.clone()))
@@ -233,6 +309,7 @@ impl Field {
         self.kind.is_none_or(|kind| kind.fits(value))
             && self.allowed.as_ref().is_none_or(|allowed| allowed.contains(value))
             && self.format.is_none()
+            && self.pattern.is_none()
             && self.properties.is_none()
     }
 
@@ -271,6 +348,24 @@ impl Field {
         {
             problems.add(place, "bad_value", format!("`{name}` must be {wanted}"));
         }
+        if let Some(pattern) = &self.pattern
+            && let Some(text) = value.as_str()
+            && !pattern.regex.is_match(text)
+        {
+            problems.add(
+                place,
+                "bad_value",
+                format!("`{name}` does not match {}", pattern.anchored),
+            );
+        }
+        if !self.under.is_empty()
+            && let Some(text) = value.as_str()
+            && is_host(text)
+            && !self.takes_host(text)
+        {
+            let message = format!("`{name}` must be a host under {}", self.under.join(" or "));
+            problems.add(place, "bad_value", message);
+        }
         if let Some(properties) = &self.properties {
             properties.check(value, place, problems);
         }
@@ -298,11 +393,35 @@ impl Field {
             if let Some(description) = &self.description {
                 schema.insert("description".to_owned(), json!(description));
             }
-            if self.format == Some(Format::Url) {
-                schema.insert("format".to_owned(), json!("uri"));
+            match self.format {
+                Some(Format::Url) => {
+                    schema.insert("format".to_owned(), json!("uri"));
+                }
+                Some(Format::Host) => {
+                    schema.insert("format".to_owned(), json!("hostname"));
+                }
+                Some(Format::Duration | Format::Header | Format::Label) | None => {}
+            }
+            if let Some(pattern) = &self.pattern {
+                schema.insert("pattern".to_owned(), json!(pattern.anchored));
             }
         }
         schema
+    }
+}
+
+impl Pattern {
+    fn read(fields: &Fields<'_>, problems: &mut Problems) -> Option<Self> {
+        let text = fields.text("pattern", problems)?;
+        let anchored = format!("^(?:{text})$");
+        match Regex::new(&anchored) {
+            Ok(regex) => Some(Self { anchored, regex }),
+            Err(error) => {
+                let message = format!("`{text}` is not a regular expression: {error}");
+                problems.add(&fields.at("pattern"), "bad_value", message);
+                None
+            }
+        }
     }
 }
 
@@ -334,15 +453,22 @@ impl Format {
             }),
             Self::Header => fields::is_header_name(text),
             Self::Label => is_label(text),
+            Self::Host => is_host(text),
         };
         let wanted = match self {
             Self::Duration => "a duration such as 60s, 5m, 24h or 30d",
             Self::Url => "an http or https URL without user, query and fragment",
             Self::Header => "a header name",
             Self::Label => "one part of a host name: letters, digits and hyphens",
+            Self::Host => "a host name such as acme.example.com, without scheme, port and path",
         };
         (!fits).then_some(wanted)
     }
+}
+
+/// Whether text is a host name of at least two parts.
+fn is_host(text: &str) -> bool {
+    text.len() <= 253 && text.contains('.') && text.split('.').all(is_label)
 }
 
 /// Whether text may stand inside a host name without changing which host it is.

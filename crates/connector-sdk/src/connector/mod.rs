@@ -209,6 +209,12 @@ impl Connector {
             .collect()
     }
 
+    /// Where requests may start: the base URLs of all its hosts as far as the settings tell them; for a connector of any
+    /// host that of `config.base_url` alone. The credential may travel to their origins.
+    pub fn base_urls(&self, config: &Value) -> Vec<String> {
+        self.common.origins(config).iter().map(Url::to_string).collect()
+    }
+
     /// Whether the credential may travel to `url`: the declared hosts, or for a connector of any host the
     /// origin of `config.base_url` alone.
     pub fn sends_credential_to(&self, config: &Value, url: &str) -> bool {

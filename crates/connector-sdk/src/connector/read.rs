@@ -70,8 +70,12 @@ impl Connector {
             .map(|config| Shape::read(config, "/config", false, problems))
             .unwrap_or_default();
         config.add_url("base_url", "replaces the connector's own base URL");
-        let config_defaults = Value::Object(config.defaults.clone());
         let hosts = read_hosts(&fields, problems);
+        let others = hosts.other_names();
+        if !others.is_empty() {
+            config.add_urls("base_urls", &others, "replaces the base URL of a host by its name");
+        }
+        let config_defaults = Value::Object(config.defaults.clone());
         let config_schema = config.json_schema();
         let mut common = Common {
             name: name.clone(),

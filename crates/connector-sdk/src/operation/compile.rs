@@ -21,7 +21,7 @@ use crate::pointer::Pointer;
 use crate::problem::{Problems, nearest};
 use crate::template::{IsOptional, Piece, Template};
 
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 27] = [
     "get",
     "head",
     "post",
@@ -30,6 +30,7 @@ const KEYS: [&str; 26] = [
     "delete",
     "method",
     "target",
+    "host",
     "query",
     "headers",
     "body",
@@ -124,6 +125,7 @@ impl Operation {
             name: name.to_owned(),
             common: Arc::clone(common),
             method,
+            host: read_host(&fields, common, problems),
             target,
             query,
             headers,
@@ -294,6 +296,24 @@ fn read_effect(
         }
         Some(value) => EffectRule::read(value, &fields.at("effect"), is_optional, problems),
     }
+}
+
+/// The host that `host` names; the first without it.
+fn read_host(fields: &Fields<'_>, common: &Common, problems: &mut Problems) -> usize {
+    let Some(name) = fields.text("host", problems) else {
+        return 0;
+    };
+    common.host_named(name).unwrap_or_else(|| {
+        let names = common.host_names();
+        let message = format!("there is no host named `{name}`");
+        let suggestion = match (nearest(name, names.iter().copied()), names.as_slice()) {
+            (Some(near), _) => format!("did you mean `{near}`?"),
+            (None, []) => "name them: `hosts: { api: https://…, files: https://… }`".to_owned(),
+            (None, names) => format!("hosts: {}", names.join(", ")),
+        };
+        problems.add_with_suggestion(&fields.at("host"), "unknown_host", message, suggestion);
+        0
+    })
 }
 
 /// How answers are read: as `answer` says, or as `soap` implies.

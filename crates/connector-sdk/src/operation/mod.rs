@@ -67,6 +67,8 @@ pub struct Operation {
     name: String,
     common: Arc<Common>,
     method: MethodRule,
+    /// The number of the host on which its path starts.
+    host: usize,
     target: Target,
     query: Query,
     headers: Headers,

@@ -23,7 +23,7 @@ pub(super) fn url(operation: &Operation, ctx: &CallContext<'_>, scope: &Scope<'_
     }
     let mut url = match &operation.target {
         Target::Path(pieces) => {
-            let mut url = operation.common.base_url(ctx.config)?.into_owned();
+            let mut url = operation.common.base_url_of(operation.host, ctx.config)?.into_owned();
             let start = url.len();
             for piece in pieces {
                 push_path_piece(&mut url, piece, scope)?;
@@ -103,7 +103,7 @@ fn given_url(
             refuse_dot_segments(url.path())?;
             return Ok(url.as_str().split('#').next().unwrap_or_default().to_owned());
         }
-        let mut url = operation.common.base_url(ctx.config)?.into_owned();
+        let mut url = operation.common.base_url_of(operation.host, ctx.config)?.into_owned();
         refuse_dot_segments(&text)?;
         if !text.starts_with('/') && !text.is_empty() && !text.starts_with('?') {
             url.push('/');

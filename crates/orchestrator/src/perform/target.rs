@@ -52,19 +52,14 @@ impl TargetError {
 
 impl Targets {
     pub(crate) fn new(connector: &Connector, config: &Value) -> Self {
-        let listed = connector.allowed_hosts(config);
-        let any = listed.iter().any(|host| host == "*");
-        // Declared hosts are https; only the connection's own `base_url` can be something else.
-        let declared = listed.iter().filter(|_| !any).map(|host| format!("https://{host}"));
+        let any = connector.allowed_hosts(config).iter().any(|host| host == "*");
         Targets {
             connector: connector.name().to_owned(),
             any,
             origins: connector
-                .base_url(config)
-                .ok()
-                .into_iter()
-                .chain(declared)
-                .filter_map(|url| Url::parse(&url).ok())
+                .base_urls(config)
+                .iter()
+                .filter_map(|url| Url::parse(url).ok())
                 .filter_map(|url| Origin::of(&url))
                 .collect(),
         }

@@ -124,3 +124,28 @@ async fn effects_are_not_redirected() {
     assert_eq!(failure(&result).code, "http_302");
     assert_eq!(server.seen().len(), 1);
 }
+
+#[tokio::test]
+async fn an_operation_on_another_host_goes_there_with_its_credential_and_nowhere_else() {
+    let manifest = "connector: two\nversion: 1.0.0\nhosts: { api: \"https://api.two.test\", files: \"https://files.two.test\" }\nauth: { bearer: {} }\noperations:\n  a: { get: /a }\n  f: { get: /f, host: files }\n";
+    let connector = std::sync::Arc::new(weir_connector_sdk::Connector::parse(manifest, &|_| None).unwrap());
+    let (api, files, other) = (Server::start().await, Server::start().await, Server::start().await);
+    let config = json!({ "base_url": api.url(), "base_urls": { "files": files.url() } });
+    let credential = json!({ "bearer": { "token": "token-0123456789" } });
+    let connection = connection_with(connector, config, Some(credential));
+    let bench = Bench::new();
+    output(&bench.call(&connection, &step("a", json!({}))).await);
+    output(&bench.call(&connection, &step("f", json!({}))).await);
+    assert_eq!((api.count("/a"), api.seen().len()), (1, 1));
+    assert_eq!((files.count("/f"), files.seen().len()), (1, 1));
+    let bearer = Some("Bearer token-0123456789");
+    assert_eq!(files.seen()[0].header("authorization"), bearer);
+    // From one declared host to another is allowed, but the credential was meant for the first.
+    files.reply(redirect(&format!("{}/a", api.url())));
+    output(&bench.call(&connection, &step("f", json!({}))).await);
+    assert_eq!(api.seen()[1].header("authorization"), None);
+    files.reply(redirect(&format!("{}/x", other.url())));
+    let result = bench.call(&connection, &step("f", json!({}))).await;
+    assert_eq!(failure(&result).code, "egress_refused");
+    assert!(other.seen().is_empty());
+}
