@@ -138,6 +138,10 @@ fn words_of_soap_are_checked() {
 #[test]
 fn words_of_answers_are_checked() {
     check(
+        "{ post: /x, etag: true, effect: read }",
+        "/etag conflict: only a GET can be conditional",
+    );
+    check(
         "{ get: /x, answer: binaries }", // misspelt on purpose
         "/answer bad_value: `binaries` is not known here (did you mean `binary`?)",
     );

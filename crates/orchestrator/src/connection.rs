@@ -32,6 +32,8 @@ pub struct Connection {
     pub(crate) token: TokenCache,
     pub(crate) targets: Targets,
     pub(crate) meters: Meters,
+    /// Tells this object from every other, as long as somebody holds on to it.
+    pub(crate) identity: Arc<()>,
 }
 
 impl Connection {
@@ -54,6 +56,7 @@ impl Connection {
             token: TokenCache::default(),
             targets: Targets::new(&connector, &config),
             meters: Meters::new(connector.name()),
+            identity: Arc::new(()),
             connector,
             config,
             credential,

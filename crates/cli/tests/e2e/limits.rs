@@ -19,7 +19,7 @@ const PARTS: [(&str, &str); 6] = [
 ];
 
 /// Bounds that nobody meets with an error, and why: they are not on the page.
-const UNSEEN: [(&str, &str); 38] = [
+const UNSEEN: [(&str, &str); 40] = [
     (
         "MAX_WAITING_CALLERS",
         "a sender beyond it gets 202 with the address of the answer",
@@ -37,6 +37,8 @@ const UNSEEN: [(&str, &str); 38] = [
     ("MAX_SHARED_READS", "beyond it reads are made instead of shared"),
     ("MAX_PANICS", "a fault of Weir, not of its user"),
     ("MAX_PINNED_VERSIONS", "a cache"),
+    ("MAX_ANSWERS_BYTES", "a cache"),
+    ("MAX_ANSWER_BYTES", "a larger answer is asked for anew each time"),
     (
         "MAX_REDACTED_BODY_BYTES",
         "a larger body is left out of what is kept for people",

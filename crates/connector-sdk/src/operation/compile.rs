@@ -115,6 +115,10 @@ impl Operation {
                 problems.add(&fields.at("page"), "conflict", message);
             }
         }
+        let etag = fields.flag("etag", problems).unwrap_or(false);
+        if etag && !matches!(method, MethodRule::Fixed("GET")) {
+            problems.add(&fields.at("etag"), "conflict", "only a GET can be conditional");
+        }
         let reading = read_reading(&fields, &body, problems);
         let output_schema = fields
             .get("output")
@@ -138,7 +142,7 @@ impl Operation {
             items,
             paging,
             reading,
-            etag: fields.flag("etag", problems).unwrap_or(false),
+            etag,
             meaning,
             effect,
         };

@@ -16,7 +16,7 @@ const DURATION: &str = "weir_call_duration_seconds";
 pub(super) fn describe() {
     describe_counter!(
         CALLS,
-        "calls to providers by outcome: done, found, coalesced, retryable, permanent"
+        "calls to providers by outcome: done, unchanged, found, coalesced, retryable, permanent"
     );
     describe_histogram!(
         DURATION,
@@ -35,6 +35,7 @@ pub(crate) struct Meters {
 /// The meter of one operation.
 pub(crate) struct Meter {
     done: Counter,
+    unchanged: Counter,
     found: Counter,
     coalesced: Counter,
     retryable: Counter,
@@ -69,6 +70,7 @@ impl Meters {
         let outcome = |outcome: &'static str| counter!(CALLS, "connector" => self.connector.clone(), "operation" => operation.to_owned(), "outcome" => outcome);
         Meter {
             done: outcome("done"),
+            unchanged: outcome("unchanged"),
             found: outcome("found"),
             coalesced: outcome("coalesced"),
             retryable: outcome("retryable"),
@@ -83,6 +85,7 @@ impl Meter {
         let counter = match (&result.outcome, result.origin) {
             (_, Origin::Coalesced) => &self.coalesced,
             (CallOutcome::Done { .. }, Origin::Found) => &self.found,
+            (CallOutcome::Done { .. }, Origin::Sent) if is_unchanged(result) => &self.unchanged,
             (CallOutcome::Done { .. }, Origin::Sent) => &self.done,
             (CallOutcome::Failed(failure), Origin::Sent | Origin::Found) => match failure.retry {
                 Retry::Retryable { .. } => &self.retryable,
@@ -92,4 +95,12 @@ impl Meter {
         counter.increment(1);
         self.duration.record(took);
     }
+}
+
+/// Whether the provider said that what was known of it still holds.
+fn is_unchanged(result: &CallResult) -> bool {
+    result
+        .exchanges
+        .last()
+        .is_some_and(|exchange| exchange.status == Some(304))
 }

@@ -4,6 +4,7 @@
 //! the engine may conclude. It does not retry (the engine decides that), with one exception: a 401 under a token that we
 //! fetched ourselves is answered once with a fresh token. It holds no lock across a call.
 
+mod conditional;
 mod effect;
 pub(crate) mod failure;
 pub(crate) mod gate;
@@ -84,6 +85,7 @@ pub struct Performer {
     departures: Option<Arc<Departures>>,
     lease: Arc<Lease>,
     reads: Coalescer<CallOutcome>,
+    answers: conditional::KeptAnswers,
 }
 
 impl Performer {
@@ -103,6 +105,7 @@ impl Performer {
         Ok(Performer {
             http: HttpClient::new(options.egress, &options.user_agent)?,
             reads: Coalescer::new(options.clock.clone()),
+            answers: conditional::KeptAnswers::default(),
             clock: options.clock,
             lease: options.lease,
             departures,

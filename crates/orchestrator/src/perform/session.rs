@@ -17,7 +17,7 @@ use weir_workflow_engine::{CallFailure, Exchange, ResponseBody, Retry, Sent};
 
 use super::failure::{self, refused};
 use super::target::same_origin;
-use super::{Performer, TraceContext, record};
+use super::{Performer, TraceContext, conditional, record};
 use crate::clock::Stopwatch;
 use crate::connection::Connection;
 use crate::credentials::{self, AccessToken, TokenRequests};
@@ -53,6 +53,8 @@ pub(super) struct Session<'a> {
     pub(super) deadline: Instant,
     exchanges: Vec<Exchange>,
     kept_bytes: usize,
+    /// The latest answer had no body of its own: what it stands for was kept from an earlier one.
+    is_unchanged: bool,
 }
 
 impl<'a> Session<'a> {
@@ -69,6 +71,7 @@ impl<'a> Session<'a> {
             deadline,
             exchanges: Vec::new(),
             kept_bytes: 0,
+            is_unchanged: false,
         }
     }
 
@@ -86,8 +89,18 @@ impl<'a> Session<'a> {
                 place => refused("invalid", format!("{} at {place}", error.message)),
             })?;
             let mut url = self.target(&request.url)?;
+            let question = match (operation.etag(), watch) {
+                (true, Watch::No) => self.performer.answers.ask(self.connection, &mut request),
+                _ => None,
+            };
             let token = self.authorise(&mut request, &mut url).await?;
-            let response = self.send(request, url, operation.name(), watch).await?;
+            let exchanges = self.exchanges.len();
+            let mut response = self.send(request, url, operation.name(), watch).await?;
+            self.is_unchanged = false;
+            // What a redirect led to is the answer of another address.
+            if let Some(question) = question.filter(|_| self.exchanges.len() == exchanges + 1) {
+                (response, self.is_unchanged) = self.performer.answers.answer(self.connection, question, response);
+            }
             match token {
                 Some(token) if response.status == 401 && !fresh_token => {
                     fresh_token = true;
@@ -174,7 +187,7 @@ impl<'a> Session<'a> {
             headers: request
                 .headers
                 .iter()
-                .filter(|(name, _)| !redact::is_secret_header(name, secrets))
+                .filter(|(name, _)| !redact::is_secret_header(name, secrets) && !conditional::is_condition(name))
                 .cloned()
                 .collect(),
             body: None,
@@ -294,7 +307,7 @@ impl<'a> Session<'a> {
     /// Keeps the text of the latest answer with its exchange.
     pub(super) fn keep_text(&mut self, response: &HttpResponse) {
         let room = MAX_KEPT_BYTES_PER_CALL.saturating_sub(self.kept_bytes);
-        if response.body.is_empty() || room == 0 {
+        if self.is_unchanged || response.body.is_empty() || room == 0 {
             return;
         }
         let text = record::body_text(&response.body);
@@ -304,7 +317,9 @@ impl<'a> Session<'a> {
 
     /// Says that the body of the latest answer is the output of the call.
     pub(super) fn keep_as_output(&mut self) {
-        self.set_body(ResponseBody::Output);
+        if !self.is_unchanged {
+            self.set_body(ResponseBody::Output);
+        }
     }
 
     fn set_body(&mut self, body: ResponseBody) {

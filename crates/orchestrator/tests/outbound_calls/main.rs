@@ -6,6 +6,7 @@
 )]
 
 mod calls;
+mod conditional;
 mod credentials;
 mod effects;
 mod egress;

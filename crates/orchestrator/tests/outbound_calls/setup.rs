@@ -32,6 +32,8 @@ auth:
 operations:
   things.get: { get: "/things/{{ id }}" }
   things.list: { get: /things, items: /data, page: { cursor: { next: /next, into: query.after } } }
+  things.kept: { get: "/things/{{ id }}", etag: true }
+  things.pages: { get: /things, items: /data, page: { cursor: { next: /next, into: query.after } }, etag: true }
   things.create: { post: /things, body: json, effect: { keyed: { header: Idempotency-Key, window: 24h } } }
   pay: { post: /pay, body: json, effect: blind }
   ping: { post: /ping, effect: blind }
