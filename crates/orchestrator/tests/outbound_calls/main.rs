@@ -10,6 +10,8 @@ mod conditional;
 mod credentials;
 mod effects;
 mod egress;
+mod formats;
+mod hostile;
 mod reads;
 mod server;
 mod setup;

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,7 +16,9 @@ pub(crate) struct Seen {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
+    /// The body as text.
     pub(crate) body: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Seen {
@@ -37,6 +41,10 @@ pub(crate) enum Reply {
     Silence,
     /// Waits for [`Server::release`], then answers 200 with this body.
     Gated(String),
+    /// Sends these bytes, head and all, and closes the connection.
+    Raw(Vec<u8>),
+    /// Sends the head, then the same bytes again and again with such pauses, until the client has enough.
+    Endless(&'static str, Vec<u8>, Duration),
 }
 
 pub(crate) fn json(status: u16, body: serde_json::Value) -> Reply {
@@ -55,6 +63,7 @@ struct State {
     script: Mutex<Option<Script>>,
     gate: Semaphore,
     arrived: Semaphore,
+    sent_bytes: AtomicUsize,
 }
 
 /// The running server; it stops with the test's runtime.
@@ -74,6 +83,7 @@ impl Server {
             script: Mutex::default(),
             gate: Semaphore::new(0),
             arrived: Semaphore::new(0),
+            sent_bytes: AtomicUsize::new(0),
         });
         let server = Server { address, state };
         let accepting = server.clone();
@@ -108,6 +118,11 @@ impl Server {
         self.seen().iter().filter(|seen| seen.path == path).count()
     }
 
+    /// Bytes that endless answers could send before the client closed their connections.
+    pub(crate) fn sent_bytes(&self) -> usize {
+        self.state.sent_bytes.load(Ordering::Relaxed)
+    }
+
     /// Waits until one more request has arrived than at the last call.
     pub(crate) async fn arrival(&self) {
         self.state.arrived.acquire().await.unwrap().forget();
@@ -140,6 +155,21 @@ impl Server {
                     return;
                 }
                 Reply::Silence => std::future::pending().await,
+                Reply::Raw(bytes) => {
+                    // The client may be gone already.
+                    let _gone = stream.write_all(&bytes).await;
+                    let _closed = stream.shutdown().await;
+                    return;
+                }
+                Reply::Endless(head, bytes, pause) => {
+                    let mut next = head.as_bytes();
+                    while stream.write_all(next).await.is_ok() && stream.flush().await.is_ok() {
+                        self.state.sent_bytes.fetch_add(next.len(), Ordering::Relaxed);
+                        next = &bytes;
+                        tokio::time::sleep(pause).await;
+                    }
+                    return;
+                }
                 Reply::Gated(body) => {
                     self.state.gate.acquire().await.unwrap().forget();
                     answer(
@@ -193,6 +223,7 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Seen> {
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
-    seen.body = String::from_utf8(body).unwrap();
+    seen.body = String::from_utf8_lossy(&body).into_owned();
+    seen.bytes = body;
     Some(seen)
 }
