@@ -17,7 +17,7 @@ use crate::problem::Problems;
 
 /// Most pages of one list when the manifest does not say.
 ///
-/// Limit: pages of a list, when `max_pages` says nothing | the call fails, `page_limit` | `a_list_without_end_stops_at_its_pages`
+/// Limit: pages of a list, when `max_pages` says nothing | the call fails, `page_limit` | `a_list_without_end_stops_at_its_pages` | `weir_calls_total`
 const DEFAULT_MAX_PAGES: u32 = 1_000;
 
 /// The largest `max_pages`.

@@ -223,3 +223,20 @@ fn blind_where_a_repeat_would_be_seen_by_people() {
     let issue = json!({ "owner": "acme-test", "repo": "shop", "title": "x" });
     assert_eq!(effect(&connector("github"), "issues.create", &issue), Effect::Blind);
 }
+
+/// The manifests in the documentation are manifests.
+#[test]
+fn documented_manifests_parse() {
+    let page = include_str!("../../../docs/connectors.md");
+    let blocks = page
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|block| block.split("```").next());
+    let manifests: Vec<&str> = blocks.filter(|block| block.starts_with("connector: ")).collect();
+    assert!(manifests.len() >= 4, "{}", manifests.len());
+    for manifest in manifests {
+        if let Err(problems) = weir_connector_sdk::Connector::parse(manifest, &|_| None) {
+            panic!("{manifest}\n{problems:#?}");
+        }
+    }
+}

@@ -10,12 +10,12 @@ use super::{ATTRIBUTE, TEXT};
 
 /// Deepest nesting of elements. JSON has the same bound.
 ///
-/// Limit: nesting of an XML answer | the call fails, `unreadable` | `xml_stops_at_its_bounds`
+/// Limit: nesting of an XML answer | the call fails, `unreadable` | `xml_stops_at_its_bounds` | `weir_calls_total`
 const MAX_XML_DEPTH: usize = 100;
 
 /// Most elements and attributes of one document: each costs many times its bytes in memory.
 ///
-/// Limit: elements and attributes of an XML answer | the call fails, `unreadable` | `xml_stops_at_its_bounds`
+/// Limit: elements and attributes of an XML answer | the call fails, `unreadable` | `xml_stops_at_its_bounds` | `weir_calls_total`
 const MAX_XML_NODES: usize = 250_000;
 
 /// Why a text is not taken as XML. Quotes nothing of the text but names.

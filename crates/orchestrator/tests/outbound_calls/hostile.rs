@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 use weir_connector_sdk::Connector;
@@ -90,10 +90,9 @@ async fn a_slow_drip_ends_with_the_timeout() {
     ] {
         let server = Server::start().await;
         server.reply(Reply::Endless(head, b"x".to_vec(), Duration::from_millis(5)));
-        let started = Instant::now();
-        let result = call(&server, "get", Duration::from_millis(300)).await;
+        let call = call(&server, "get", Duration::from_millis(300));
+        let result = tokio::time::timeout(Duration::from_secs(10), call).await.unwrap();
         assert_eq!(failure(&result).code, "timeout");
-        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     }
 }
 
