@@ -35,7 +35,7 @@ fn http_does_what_its_cases_say() {
 
 #[test]
 fn formats_do_what_their_cases_say() {
-    check("formats", 32);
+    check("formats", 34);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::build::{expression_error, put_header, rest};
 use super::protocol::{GraphQl, Soap};
-use super::{BuildError, CallContext, Operation};
+use super::{BuildError, CallContext, Operation, multipart};
 use crate::effect::KeyCarrier;
 use crate::encode::{self, Arrays};
 use crate::expression::{Expression, Scope};
@@ -42,22 +42,25 @@ pub(super) enum Encoding {
     Text,
     /// Base64 in the value, bytes on the wire.
     Binary,
+    /// A form whose parts may be files.
+    Multipart,
 }
 
-pub(super) const ENCODINGS: [(&str, Encoding); 6] = [
+pub(super) const ENCODINGS: [(&str, Encoding); 7] = [
     ("json", Encoding::Json),
     ("form", Encoding::Form),
     ("auto", Encoding::Auto),
     ("xml", Encoding::Xml),
     ("text", Encoding::Text),
     ("binary", Encoding::Binary),
+    ("multipart", Encoding::Multipart),
 ];
 
 impl Encoding {
     /// Whether a body of this kind has fields into which a key or a page can be put.
     pub(super) fn has_fields(self) -> bool {
         match self {
-            Self::Json | Self::Form | Self::Auto | Self::Xml => true,
+            Self::Json | Self::Form | Self::Auto | Self::Xml | Self::Multipart => true,
             Self::Text | Self::Binary => false,
         }
     }
@@ -190,7 +193,8 @@ pub(super) fn set_body(
     let Some((bytes, kind)) = encoded(operation, &body)? else {
         return Ok(());
     };
-    if request.header("content-type").is_none() {
+    // Nobody else knows the boundary.
+    if operation.encoding == Encoding::Multipart || request.header("content-type").is_none() {
         put_header(request, "Content-Type", &kind)?;
     }
     request.body = Some(bytes);
@@ -216,7 +220,11 @@ fn encoded<'b>(operation: &Operation, body: &'b Value) -> Result<Option<Encoded<
             encode::pairs(&mut form, map, operation.arrays.unwrap_or(Arrays::Indexes));
             (form.into_bytes(), "application/x-www-form-urlencoded")
         }
-        (Encoding::Form, other) => {
+        (Encoding::Multipart, Value::Object(map)) => {
+            let (bytes, kind) = multipart::encode(map)?;
+            return Ok(Some((bytes, Cow::Owned(kind))));
+        }
+        (Encoding::Form | Encoding::Multipart, other) => {
             let message = format!("a form must be a mapping, found {}", kind_of(other));
             return Err(BuildError::new("/body", message));
         }

@@ -6,6 +6,7 @@
 mod body;
 mod build;
 mod compile;
+mod multipart;
 mod parts;
 mod protocol;
 mod url;
