@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
-use weir_connector_sdk::{Answer, AnswerBody, CallContext, Effect, HttpResponse, Operation};
+use weir_connector_sdk::{Answer, AnswerBody, CallContext, Effect, HttpResponse, Operation, Page};
 use weir_workflow_engine::{
     CallCommand, CallFailure, CallOutcome, CallResult, Command, Document, EffectClass, EffectCommand, Origin, SendMode,
     Sent,
@@ -228,7 +228,12 @@ async fn gate_by_look(
     }
 }
 
-/// Looks for the effect: what was found, or `None` when it is provably not among what the provider shows.
+/// Most pages that a look goes through.
+///
+/// Limit: pages of a look for an effect | it stays unknown, `unproven` | `a_look_goes_through_the_pages_up_to_a_bound` | `weir_calls_total`
+const MAX_LOOK_PAGES: usize = 20;
+
+/// Looks for the effect on all pages: what was found, or `None` when it is provably not among what the provider shows.
 async fn find(
     session: &mut Session<'_>,
     connection: &Connection,
@@ -240,45 +245,67 @@ async fn find(
             format!("the connector has no operation {}", look.operation),
         ));
     };
+    let mut page: Option<Page> = None;
+    for _ in 0..MAX_LOOK_PAGES {
+        let (found, next) = look_at(session, connection, operation, look, page.as_ref()).await?;
+        if let Some(hit) = found.filter(|hit| !hit.is_null()) {
+            return Ok(Some(Document::from_value(hit)));
+        }
+        match (next, &page) {
+            (Some(next), _) => page = Some(next),
+            (None, None) => return Ok(None),
+            // What is deleted meanwhile moves others from a page not yet read to one that was: a hit counts, its
+            // absence does not.
+            (None, Some(_)) => {
+                return Err(unproven(
+                    "it was looked for on all pages of the answer, which may have changed meanwhile",
+                ));
+            }
+        }
+    }
+    Err(unproven(
+        "it was looked for and is not on the first pages of the answer",
+    ))
+}
+
+/// Looks at one page: what is at the place of a hit, and the page after it.
+async fn look_at(
+    session: &mut Session<'_>,
+    connection: &Connection,
+    operation: &Operation,
+    look: &Look,
+    page: Option<&Page>,
+) -> Result<(Option<Value>, Option<Page>), CallFailure> {
     let ctx = CallContext {
         config: &connection.config,
         args: &look.with,
         idempotency_key: None,
-        page: None,
+        page,
     };
     let response = session.ask(operation, &ctx, Watch::No).await?;
     let answer = operation.response(&ctx, &response);
     session.keep_text(&response);
-    let (found, more) = match answer {
+    match answer {
         Answer::Done {
             output: AnswerBody::Whole,
             next,
         } => match Document::parse(&response.body) {
-            Ok(document) => (document.pointer(&look.found), next.is_some()),
-            Err(error) => {
-                return Err(refused(
-                    "unreadable",
-                    format!("the answer is not acceptable JSON: {error}"),
-                ));
-            }
+            Ok(document) => Ok((document.pointer(&look.found), next)),
+            Err(error) => Err(refused(
+                "unreadable",
+                format!("the answer is not acceptable JSON: {error}"),
+            )),
         },
         Answer::Done {
             output: AnswerBody::Value(value),
             next,
-        } => (value.pointer(&look.found).cloned(), next.is_some()),
+        } => Ok((value.pointer(&look.found).cloned(), next)),
         // Asking for one object by our reference: not there is the answer, not a failure.
         Answer::Failed {
             http_status: Some(404 | 410),
             ref code,
             ..
-        } if code == "not_found" => (None, false),
-        failed @ Answer::Failed { .. } => {
-            return Err(of_answer(failed).expect("the answer is a failure"));
-        }
-    };
-    let found = found.filter(|hit| !hit.is_null());
-    if found.is_none() && more {
-        return Err(unproven("it was looked for and is not on the first page of the answer"));
+        } if code == "not_found" => Ok((None, None)),
+        failed @ Answer::Failed { .. } => Err(of_answer(failed).expect("the answer is a failure")),
     }
-    Ok(found.map(Document::from_value))
 }

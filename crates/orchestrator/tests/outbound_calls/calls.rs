@@ -117,7 +117,7 @@ async fn a_silent_server_times_out_and_may_have_acted() {
         server.reply(Reply::Silence);
         let bench = Bench::new();
         let mut command = bench.effect(operation, json!({}), EffectClass::Blind, SendMode::First);
-        command.timeout = Duration::from_millis(100);
+        command.timeout = Duration::from_millis(500);
         let result = bench.call(&connection(&server.url()), &command).await;
         let failed = failure(&result);
         assert_eq!(

@@ -90,6 +90,53 @@ async fn an_inconsistent_absence_never_sends_without_proof() {
 }
 
 #[tokio::test]
+async fn a_look_goes_through_the_pages_up_to_a_bound() {
+    let server = Server::start().await;
+    // A list of that many pages, with a hit on the last one or none.
+    let pages = |count: usize, hit: bool| {
+        server.script(move |seen| {
+            let number = seen
+                .path
+                .split_once("after=")
+                .map_or(0, |(_, after)| after.parse().unwrap());
+            let is_last = number + 1 == count;
+            let data = if is_last && hit {
+                json!([{ "id": "old" }])
+            } else {
+                json!([])
+            };
+            let next = if is_last { json!(null) } else { json!(number + 1) };
+            Some(answer(200, json!({ "data": data, "next": next })))
+        });
+    };
+    let bench = Bench::new();
+    let connection = connection(&server.url());
+    let command = order(&bench, "orders.paged", CONSISTENT, SendMode::LookFirst);
+    bench.clock.advance(TIMEOUT);
+    let mut seen = 0;
+    // MAX_LOOK_PAGES
+    for (count, hit, looks, found) in [
+        (3, true, 3, true),
+        (20, true, 20, true),
+        (21, true, 20, false),
+        (2, false, 2, false),
+    ] {
+        pages(count, hit);
+        let result = bench.call(&connection, &command).await;
+        match found {
+            true => assert_eq!(
+                (output(&result), result.origin),
+                (json!({ "id": "old" }), Origin::Found)
+            ),
+            false => assert_eq!(failure(&result).code, "unproven", "{count} pages"),
+        }
+        assert_eq!(server.seen().len() - seen, looks, "{count} pages");
+        seen = server.seen().len();
+    }
+    assert_eq!(posts(&server), 0);
+}
+
+#[tokio::test]
 async fn a_look_that_fails_proves_nothing() {
     let server = Server::start().await;
     server.reply(answer(503, json!({})));

@@ -100,11 +100,11 @@ async fn a_slow_drip_ends_with_the_timeout() {
 async fn a_small_body_that_unpacks_to_a_huge_one_is_read_up_to_the_bound() {
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     let zeros = vec![b'0'; 1024 * 1024];
-    for _ in 0..200 {
+    for _ in 0..32 {
         packed.write_all(&zeros).unwrap();
     }
     let packed = packed.finish().unwrap();
-    assert!(packed.len() < 1024 * 1024, "{}", packed.len());
+    assert!(packed.len() < 128 * 1024, "{}", packed.len());
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n",
         packed.len()
@@ -129,15 +129,12 @@ async fn entities_and_depth_do_not_expand() {
             "a document type declaration is refused",
         ),
         ("<l>&xxe;</l>".to_owned(), "the entity `xxe`"),
-        ("<l>".repeat(1_000_000), "nested more than 100 deep"),
+        ("<l>".repeat(300_000), "nested more than 100 deep"),
         (
-            format!("<l>{}</l>", "<a/>".repeat(1_000_000)),
+            format!("<l>{}</l>", "<a/>".repeat(300_000)),
             "more than 250000 elements",
         ),
-        (
-            format!("<l{}/>", " a=''".repeat(1_000_000)),
-            "more than 250000 elements",
-        ),
+        (format!("<l{}/>", " a=''".repeat(300_000)), "more than 250000 elements"),
     ] {
         let (failed, _) = end("xml", xml(body)).await;
         assert_eq!(failed.code, "unreadable");
@@ -146,7 +143,7 @@ async fn entities_and_depth_do_not_expand() {
     let deep = Reply::Answer(
         200,
         vec![("content-type", "application/json".to_owned())],
-        "[".repeat(4_000_000),
+        "[".repeat(100_000),
     );
     assert_eq!(end("get", deep).await.0.code, "unreadable");
 }

@@ -39,6 +39,8 @@ operations:
   ping: { post: /ping, effect: blind }
   orders.find: { get: /orders, query: { ref: "{{ ref }}" } }
   orders.create: { post: /orders, body: json, effect: { find_by: { call: orders.find, with: { ref: "{{ ref }}" }, found: /data/0, consistent: true } } }
+  orders.page: { get: /page, query: { ref: "{{ ref }}" }, items: /data, page: { cursor: { next: /next, into: query.after } } }
+  orders.paged: { post: /orders, body: json, effect: { find_by: { call: orders.page, with: { ref: "{{ ref }}" }, found: /0, consistent: true } } }
   orders.slow: { post: /orders, body: json, effect: { find_by: { call: orders.find, with: { ref: "{{ ref }}" }, found: /data/0, settle: 60s } } }
 "#;
 
