@@ -45,6 +45,8 @@ mod upgrade;
 #[cfg(test)]
 mod upstream;
 #[cfg(test)]
+mod vocabulary;
+#[cfg(test)]
 mod waits;
 #[cfg(test)]
 mod wire;

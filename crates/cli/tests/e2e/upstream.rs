@@ -38,6 +38,8 @@ pub(crate) enum Reply {
     Status(u16),
     /// The connection is closed when the request has been read.
     HangUp,
+    /// With 200, these header lines and this body.
+    Body(&'static str, &'static str),
 }
 
 impl Upstream {
@@ -107,13 +109,15 @@ async fn serve(
     };
     requests.lock().unwrap().push(request);
     let reply = next.lock().unwrap().pop_front();
-    let status = match reply {
-        None => status,
-        Some(Reply::Status(status)) => status,
+    let json = "content-type: application/json\r\n";
+    let (status, headers, body) = match reply {
+        None => (status, json, body),
+        Some(Reply::Status(status)) => (status, json, body),
+        Some(Reply::Body(headers, body)) => (200, headers, body),
         Some(Reply::HangUp) => return,
     };
     let answer = format!(
-        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status} X\r\n{headers}content-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
     );
     // A caller that hung up is no business of the upstream's.
