@@ -414,7 +414,8 @@ impl Pattern {
     fn read(fields: &Fields<'_>, problems: &mut Problems) -> Option<Self> {
         let text = fields.text("pattern", problems)?;
         let anchored = format!("^(?:{text})$");
-        match Regex::new(&anchored) {
+        // By itself first: what closes a bracket that it did not open would get out of the anchors.
+        match Regex::new(text).and_then(|_| Regex::new(&anchored)) {
             Ok(regex) => Some(Self { anchored, regex }),
             Err(error) => {
                 let message = format!("`{text}` is not a regular expression: {error}");

@@ -154,6 +154,14 @@ fn words_of_answers_are_checked() {
         "/errors/0/when bad_value: state one of `equals`, `in: […]`, `present`, `contains` or `empty`",
     );
     check(
+        "{ get: /x, errors: [{ when: { status: 429 }, code: c, retry_after: { from: x } }] }",
+        "/errors/0/retry_after/from bad_pointer: `x` is neither a JSON Pointer nor a header (/pointer or header:NAME)",
+    );
+    check(
+        "{ get: /x, errors: [{ when: { status: 429 }, code: c, retry_after: { from: /x, unit: epoch } }] }",
+        "/errors/0/retry_after/unit bad_value: `epoch` is not known here (did you mean `epoch_s`?)",
+    );
+    check(
         "{ get: /x, errors: [{ when: { contains: a }, code: c }] }",
         "/errors/0/when missing_key: `equals`, `in`, `present`, `contains` and `empty` need a `pointer` or a `header`",
     );

@@ -186,9 +186,9 @@ fn words_of_hosts_are_checked() {
         GET,
         "/config/d/under: `under` belongs to `format: host`",
     );
-    let found = parse(one, "{ d: { pattern: \"(\" } }", GET).unwrap_err();
-    assert!(
-        found[0].starts_with("/config/d/pattern: `(` is not a regular expression: "),
-        "{found:?}"
-    );
+    for pattern in ["(", "a)|(b"] {
+        let found = parse(one, &format!("{{ d: {{ pattern: \"{pattern}\" }} }}"), GET).unwrap_err();
+        let wanted = format!("/config/d/pattern: `{pattern}` is not a regular expression: ");
+        assert!(found[0].starts_with(&wanted), "{found:?}");
+    }
 }

@@ -37,6 +37,13 @@ operations:
     body: json
     input: { name: required, "*": optional }
     effect: { find_by: { call: search, with: { filter: "name={{ name }}" }, found: /0/id, settle: 5s } }
+  wait:
+    get: /w
+    errors:
+      - { when: { status: 420 }, code: calm, retryable: true, retry_after: { from: "header:X-Reset", unit: epoch_s } }
+      - { when: { status: 421 }, code: calm, retryable: true, retry_after: { from: /reset, unit: epoch_ms } }
+      - { when: { status: 422 }, code: calm, retryable: true, retry_after: { from: /wait, unit: ms } }
+      - { when: { status: 423 }, code: calm, retryable: true, retry_after: "header:X-Wait" }
   remove: { delete: "/x/{{ id }}", effect: repeatable, errors: [{ when: { status: [404, 410] }, ok: true }] }
   shout: { post: /shout, body: { text: "{{ (text | upper) ~ '!' }}", n: "{{ count + 1 }}" }, input: { text: required, count: required }, effect: blind }
 "#;
@@ -307,4 +314,30 @@ fn expressions_compute_keep_types_and_name_what_is_missing() {
     let repeats = load("([n] * 1000000) | join").unwrap_err();
     assert!(repeats[0].to_string().contains("multiplies"), "{}", repeats[0]);
     assert!(load("n | default('2 * 3')").is_ok());
+}
+
+#[test]
+fn waits_are_stated_in_many_ways() {
+    let connector = connector();
+    let wait = connector.operation("wait").unwrap();
+    let check = |status: u16, headers: &[(&str, &str)], body: Value, wanted: Option<u64>| {
+        let args = json!({});
+        let Answer::Failed { retry_after_ms, .. } = wait.response(&ctx(&args, None), &response(status, headers, &body))
+        else {
+            panic!("a failure")
+        };
+        assert_eq!(retry_after_ms, wanted, "{status} {headers:?} {body}");
+    };
+    let date = ("Date", "Thu, 01 Jan 2026 00:00:00 GMT"); // 1767225600
+    check(420, &[date, ("x-reset", "1767225660")], json!({}), Some(60_000));
+    // Over already, without a clock to compare with, or no number at all.
+    check(420, &[date, ("x-reset", "1767225000")], json!({}), Some(0));
+    check(420, &[("x-reset", "1767225660")], json!({}), None);
+    check(420, &[date, ("x-reset", "soon")], json!({}), None);
+    check(420, &[date, ("retry-after", "7")], json!({}), Some(7_000));
+    check(421, &[date], json!({ "reset": 1_767_225_602_500_u64 }), Some(2_500));
+    check(422, &[], json!({ "wait": "1500" }), Some(1_500));
+    check(423, &[("x-wait", "2.5")], json!({}), Some(2_500));
+    // A year at most, whatever is claimed.
+    check(423, &[("x-wait", "1e300")], json!({}), Some(366 * 86_400_000));
 }

@@ -20,7 +20,7 @@ use crate::problem::Problems;
 use condition::Condition;
 pub(crate) use protocol::Protocol;
 pub(crate) use reading::Reading;
-use retry_after::{retry_after_ms_of, seconds_to_ms};
+use retry_after::{RetryAfter, retry_after_ms_of};
 
 /// What an answer means.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,12 +86,6 @@ pub(crate) struct Rule {
     executed: Option<Executed>,
     message: Option<Pointer>,
     retry_after: Option<RetryAfter>,
-}
-
-#[derive(Debug)]
-enum RetryAfter {
-    Seconds(u64),
-    Pointer(Pointer),
 }
 
 /// An answer with its body parsed at most once, and only when a rule looks into it.
@@ -214,13 +208,9 @@ impl Rule {
                 format!("`{code}` is not a snake_case code"),
             );
         }
-        let retry_after = match fields.get("retry_after") {
-            None => None,
-            Some(Value::String(text)) if text.starts_with('/') => {
-                read_pointer(&fields, "retry_after", problems).map(RetryAfter::Pointer)
-            }
-            Some(_) => fields.duration_s("retry_after", problems).map(RetryAfter::Seconds),
-        };
+        let retry_after = fields
+            .get("retry_after")
+            .and_then(|_| RetryAfter::read(&fields, problems));
         Some(Self {
             when,
             ok,
@@ -247,14 +237,10 @@ impl Rule {
         } else {
             class_of(status)
         };
-        let retry_after_ms = match &self.retry_after {
-            Some(RetryAfter::Seconds(seconds)) => Some(seconds.saturating_mul(1_000)),
-            Some(RetryAfter::Pointer(pointer)) => seen
-                .body()
-                .and_then(|body| pointer.lookup(body))
-                .and_then(seconds_to_ms),
-            None => None,
-        };
+        let retry_after_ms = self
+            .retry_after
+            .as_ref()
+            .and_then(|retry_after| retry_after.ms(seen.response, || seen.body()));
         let message = provider_message(seen, self.message.as_ref().or(error_message))
             .unwrap_or_else(|| format!("the server answered {status}"));
         failed(

@@ -2,15 +2,113 @@
 
 use serde_json::Value;
 
+use crate::fields::{Fields, is_header_name};
 use crate::http_message::HttpResponse;
+use crate::pointer::Pointer;
+use crate::problem::Problems;
 
-pub(super) fn seconds_to_ms(value: &Value) -> Option<u64> {
-    let seconds = match value {
-        Value::Number(number) => number.as_f64()?,
-        Value::String(text) => text.trim().parse::<f64>().ok()?,
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
-    };
-    milliseconds(seconds)
+/// What a rule of the manifest says about it.
+#[derive(Debug)]
+pub(super) enum RetryAfter {
+    Seconds(u64),
+    Stated(Place, Unit),
+}
+
+/// Where an answer states it.
+#[derive(Debug)]
+pub(super) enum Place {
+    Body(Pointer),
+    Header(String),
+}
+
+/// What the stated number counts.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Unit {
+    Seconds,
+    Milliseconds,
+    /// The moment itself, since 1970.
+    EpochSeconds,
+    EpochMilliseconds,
+}
+
+const UNITS: [(&str, Unit); 4] = [
+    ("s", Unit::Seconds),
+    ("ms", Unit::Milliseconds),
+    ("epoch_s", Unit::EpochSeconds),
+    ("epoch_ms", Unit::EpochMilliseconds),
+];
+
+impl RetryAfter {
+    /// Reads `retry_after` of a rule: a span, `/pointer`, `header:NAME`, or `{ from, unit }`.
+    pub(super) fn read(rule: &Fields<'_>, problems: &mut Problems) -> Option<Self> {
+        match rule.get("retry_after") {
+            Some(value @ Value::Object(_)) => {
+                let fields = Fields::open(value, &rule.at("retry_after"), &["from", "unit"], problems)?;
+                let unit = match fields.get("unit") {
+                    Some(_) => fields.choice("unit", &UNITS, problems)?,
+                    None => Unit::Seconds,
+                };
+                let from = fields.required_text("from", problems)?;
+                let place = Place::parse(from);
+                if place.is_none() {
+                    let message = format!("`{from}` is neither a JSON Pointer nor a header");
+                    problems.add_with_suggestion(&fields.at("from"), "bad_pointer", message, "/pointer or header:NAME");
+                }
+                Some(Self::Stated(place?, unit))
+            }
+            Some(Value::String(text)) if text.starts_with('/') || text.starts_with("header:") => {
+                let place = Place::parse(text);
+                if place.is_none() {
+                    let message = format!("`{text}` is neither a JSON Pointer nor a header");
+                    problems.add(&rule.at("retry_after"), "bad_pointer", message);
+                }
+                Some(Self::Stated(place?, Unit::Seconds))
+            }
+            Some(_) | None => rule.duration_s("retry_after", problems).map(Self::Seconds),
+        }
+    }
+
+    /// In milliseconds, when the answer states it.
+    pub(super) fn ms<'v>(&self, response: &HttpResponse, body: impl FnOnce() -> Option<&'v Value>) -> Option<u64> {
+        let (place, unit) = match self {
+            Self::Seconds(seconds) => return Some(seconds.saturating_mul(1_000)),
+            Self::Stated(place, unit) => (place, unit),
+        };
+        let stated = match place {
+            Place::Body(pointer) => number(pointer.lookup(body()?)?)?,
+            Place::Header(name) => response.header(name)?.trim().parse().ok()?,
+        };
+        match unit {
+            Unit::Seconds => milliseconds(stated),
+            Unit::Milliseconds => milliseconds(stated / 1_000.0),
+            Unit::EpochSeconds => milliseconds((stated - answered_at_s(response)?).max(0.0)),
+            Unit::EpochMilliseconds => milliseconds((stated / 1_000.0 - answered_at_s(response)?).max(0.0)),
+        }
+    }
+}
+
+impl Place {
+    fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("header:") {
+            Some(name) => is_header_name(name).then(|| Self::Header(name.to_owned())),
+            None => Pointer::parse(text).map(Self::Body),
+        }
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// When the provider answered, by its own clock: ours plays no part.
+fn answered_at_s(response: &HttpResponse) -> Option<f64> {
+    let date = chrono::DateTime::parse_from_rfc2822(response.header("date")?.trim()).ok()?;
+    // Seconds of this era are exact in a double.
+    u32::try_from(date.timestamp()).ok().map(f64::from)
 }
 
 /// At most a year, so that arithmetic on it is safe everywhere.

@@ -89,10 +89,10 @@ impl<'a> Session<'a> {
                 place => refused("invalid", format!("{} at {place}", error.message)),
             })?;
             let mut url = self.target(&request.url)?;
-            let question = match (operation.etag(), watch) {
-                (true, Watch::No) => self.performer.answers.ask(self.connection, &mut request),
-                _ => None,
-            };
+            let may_keep = operation.etag() && matches!(watch, Watch::No);
+            let question = may_keep
+                .then(|| self.performer.answers.ask(self.connection, &mut request))
+                .flatten();
             let token = self.authorise(&mut request, &mut url).await?;
             let exchanges = self.exchanges.len();
             let mut response = self.send(request, url, operation.name(), watch).await?;
