@@ -143,6 +143,10 @@ impl KeptAnswers {
             }
             Some(_) | None => {}
         }
+        // A server that is busy, or wants another token, says nothing about the object.
+        if !matches!(response.status, 200..=299 | 404 | 410) {
+            return (response, false);
+        }
         let validator = Validator::of(&response).filter(|_| response.body.len() <= MAX_ANSWER_BYTES);
         let mut entries = self.lock();
         entries.forget(&key);

@@ -60,6 +60,21 @@ async fn an_object_that_has_not_changed_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn a_busy_server_says_nothing_about_the_object() {
+    let server = Server::start().await;
+    let bench = Bench::new();
+    let connection = connection(&server.url());
+    let command = step("things.kept", json!({ "id": "1" }));
+    server.reply(tagged("\"1\"", json!({ "v": 1 })));
+    output(&bench.call(&connection, &command).await);
+    server.reply(answer(503, json!({})));
+    assert_eq!(failure(&bench.call(&connection, &command).await).code, "http_503");
+    server.reply(not_modified());
+    assert_eq!(output(&bench.call(&connection, &command).await), json!({ "v": 1 }));
+    assert_eq!(asked(&server.seen()), [None, Some("\"1\""), Some("\"1\"")]);
+}
+
+#[tokio::test]
 async fn each_page_is_asked_for_by_itself() {
     let server = Server::start().await;
     server.script(|seen| {
