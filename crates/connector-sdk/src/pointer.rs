@@ -66,6 +66,12 @@ impl Pointer {
             .try_fold(value, |value, segment| step(value, segment))
     }
 
+    /// Whether one of the values that the pointer reaches fits, when `*` stands for every element of an array. What is not
+    /// there counts as a value that is absent; an empty array has none.
+    pub(crate) fn reaches_any(&self, value: &Value, fits: &dyn Fn(Option<&Value>) -> bool) -> bool {
+        reaches_any(&self.segments, Some(value), fits)
+    }
+
     /// Every value that the pointer reaches when `*` stands for all elements of an array, with its concrete
     /// pointer. `None` when a named key is missing or a `*` meets something that is not an array.
     pub(crate) fn expand<'v>(&self, value: &'v Value) -> Option<Vec<(String, &'v Value)>> {
@@ -103,6 +109,16 @@ impl Pointer {
         }
         *target = value;
         true
+    }
+}
+
+fn reaches_any(segments: &[String], value: Option<&Value>, fits: &dyn Fn(Option<&Value>) -> bool) -> bool {
+    match (segments.split_first(), value) {
+        (None, value) => fits(value),
+        (Some((segment, rest)), Some(Value::Array(items))) if segment == "*" => {
+            items.iter().any(|item| reaches_any(rest, Some(item), fits))
+        }
+        (Some((segment, rest)), value) => reaches_any(rest, value.and_then(|value| step(value, segment)), fits),
     }
 }
 

@@ -37,6 +37,13 @@ operations:
     body: json
     input: { name: required, "*": optional }
     effect: { find_by: { call: search, with: { filter: "name={{ name }}" }, found: /0/id, settle: 5s } }
+  batch:
+    post: /batch
+    body: json
+    effect: blind
+    errors:
+      - { when: { status: 207, pointer: /results/*/error/code, in: [limit] }, code: partly_limited, retryable: false, executed: maybe }
+      - { when: { pointer: /results/*/ok, equals: false }, code: partly_failed, retryable: false, executed: maybe }
   wait:
     get: /w
     errors:
@@ -340,4 +347,27 @@ fn waits_are_stated_in_many_ways() {
     check(423, &[("x-wait", "2.5")], json!({}), Some(2_500));
     // A year at most, whatever is claimed.
     check(423, &[("x-wait", "1e300")], json!({}), Some(366 * 86_400_000));
+}
+
+#[test]
+fn one_item_of_a_batch_is_enough_for_a_rule() {
+    let connector = connector();
+    let batch = connector.operation("batch").unwrap();
+    let check = |status: u16, results: Value, wanted: Option<&str>| {
+        let args = json!({});
+        let body = json!({ "ok": true, "results": results });
+        let code = match batch.response(&ctx(&args, None), &response(status, &[], &body)) {
+            Answer::Failed { code, .. } => Some(code),
+            Answer::Done { .. } => None,
+        };
+        assert_eq!(code.as_deref(), wanted, "{body}");
+    };
+    let limited = json!({ "error": { "code": "limit" } });
+    check(207, json!([{ "id": 1 }, limited]), Some("partly_limited"));
+    check(200, json!([{ "id": 1 }, limited]), None);
+    check(200, json!([{ "ok": true }, { "ok": false }]), Some("partly_failed"));
+    check(207, json!([{ "ok": true }, { "id": 1 }]), None);
+    check(207, json!([]), None);
+    check(207, json!({ "*": { "ok": false } }), Some("partly_failed"));
+    check(207, json!("none"), None);
 }

@@ -92,7 +92,10 @@ impl Condition {
             && self
                 .pointer
                 .as_ref()
-                .is_none_or(|(pointer, matcher)| matcher.holds(seen.body().and_then(|body| pointer.lookup(body))))
+                .is_none_or(|(pointer, matcher)| match seen.body() {
+                    Some(body) if pointer.has_wildcard() => pointer.reaches_any(body, &|value| matcher.holds(value)),
+                    body => matcher.holds(body.and_then(|body| pointer.lookup(body))),
+                })
     }
 }
 
