@@ -28,9 +28,12 @@ use crate::outcome::{AcceptOutcome, ConfigOutcome, FactOutcome, WriteError};
 
 /// Bytes of bodies in one transaction, above which the rest waits for the next.
 const BATCH_BYTES: usize = 16 << 20;
-/// How long a busy writer waits at most for as many facts as it wrote last, while other nodes use the same database:
-/// each commit costs the database nearly the same, however much is in it, and three writers make three times as many.
+/// How long a busy writer waits at most for [`LINGER_FACTOR`] times as many facts as it wrote last, while other nodes
+/// use the same database: a commit costs the database much, however little is in it, and three writers make three times
+/// as many.
 const LINGER: Duration = Duration::from_millis(5);
+/// See [`LINGER`].
+const LINGER_FACTOR: usize = 2;
 /// A writer whose last batch was smaller than this is not busy: its facts do not wait for others.
 const BUSY_FACTS: usize = 4;
 /// How often a batch is tried when others are in the way. Each try may wait two seconds for a lock, and the lease
@@ -168,7 +171,7 @@ impl WriterTask {
                 return WriterEnd::Closed;
             }
             if self.has_others && last >= BUSY_FACTS {
-                self.linger(&mut items, last.min(most)).await;
+                self.linger(&mut items, (last * LINGER_FACTOR).min(most)).await;
             }
             last = items.len();
             if let Some(checkpoints) = &mut self.checkpoints
