@@ -1,6 +1,6 @@
 //! The task behind the door: takes what is queued, packs it into transactions, answers each fact.
 //!
-//! It does not wait for more to come, unless it is busy and shares its database with other nodes. When a batch fails because of one fact, the batch is split in halves until
+//! It never waits for more to come. When a batch fails because of one fact, the batch is split in halves until
 //! that fact stands alone. A commit whose result is unknown is never repeated. While the database is away, facts
 //! are answered at once instead of piling up, and the connection is tried again with growing pauses.
 
@@ -28,14 +28,6 @@ use crate::outcome::{AcceptOutcome, ConfigOutcome, FactOutcome, WriteError};
 
 /// Bytes of bodies in one transaction, above which the rest waits for the next.
 const BATCH_BYTES: usize = 16 << 20;
-/// How long a busy writer waits at most for [`LINGER_FACTOR`] times as many facts as it wrote last, while other nodes
-/// use the same database: a commit costs the database much, however little is in it, and three writers make three times
-/// as many.
-const LINGER: Duration = Duration::from_millis(5);
-/// See [`LINGER`].
-const LINGER_FACTOR: usize = 2;
-/// A writer whose last batch was smaller than this is not busy: its facts do not wait for others.
-const BUSY_FACTS: usize = 4;
 /// How often a batch is tried when others are in the way. Each try may wait two seconds for a lock, and the lease
 /// holds for five.
 const CONTENDED_TRIES: u32 = 2;
@@ -86,8 +78,6 @@ pub struct WriterTask {
     node: NodeIdentity,
     connection: Option<Connection>,
     checkpoints: Option<Checkpoints>,
-    /// Whether other nodes were alive at the last heartbeat.
-    has_others: bool,
     failed_connects: u32,
     next_connect: Option<Instant>,
     connect_error: String,
@@ -108,7 +98,6 @@ impl WriterTask {
             node,
             connection: Some(connection),
             checkpoints: None,
-            has_others: false,
             failed_connects: 0,
             next_connect: None,
             connect_error: String::new(),
@@ -146,7 +135,6 @@ impl WriterTask {
     async fn serve(&mut self) -> WriterEnd {
         let most = self.shared.limits.max_batch.max(1);
         let mut items = Vec::with_capacity(most);
-        let mut last = 0;
         loop {
             let connect_at = self.next_connect;
             let connect = async {
@@ -170,10 +158,6 @@ impl WriterTask {
             if received == 0 {
                 return WriterEnd::Closed;
             }
-            if self.has_others && last >= BUSY_FACTS {
-                self.linger(&mut items, (last * LINGER_FACTOR).min(most)).await;
-            }
-            last = items.len();
             if let Some(checkpoints) = &mut self.checkpoints
                 && let Some(Connection::Sqlite(connection)) = &mut self.connection
             {
@@ -181,17 +165,6 @@ impl WriterTask {
             }
             if self.take(&mut items).await.is_err() {
                 return self.fenced();
-            }
-        }
-    }
-
-    /// Waits until there are `wanted` items, for [`LINGER`] at most.
-    async fn linger(&mut self, items: &mut Vec<Queued>, wanted: usize) {
-        let until = Instant::now() + LINGER;
-        while let Some(room) = wanted.checked_sub(items.len()).filter(|room| *room > 0) {
-            match tokio::time::timeout_at(until, self.receiver.recv_many(items, room)).await {
-                Ok(received) if received > 0 => {}
-                Ok(_) | Err(_) => return,
             }
         }
     }
@@ -290,9 +263,6 @@ impl WriterTask {
                 }
                 if let Control::Operate(operation) = control {
                     self.shared.mailed(&operation.mailed());
-                }
-                if let FactOutcome::Heartbeat(reply) = &outcome {
-                    self.has_others = reply.others > 0;
                 }
                 self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
                 if matches!(control, Control::Prune(Prune::Refused { .. })) {
