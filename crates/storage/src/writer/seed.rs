@@ -95,11 +95,13 @@ async fn connect_postgres(
     // What the server's configuration says does not matter for what we promise. The plans never change with the
     // length of the arrays, so planning once is enough. What is joined are a few rows of a batch with a table by its
     // key: a plan made while that table is empty would otherwise hash it, and read all of it in every commit to come.
+    // Nor is any statement so large that starting processes for it could pay.
     connection
         .execute(
             "SET synchronous_commit = on; SET lock_timeout = '2s'; SET idle_in_transaction_session_timeout = '2s'; \
              SET statement_timeout = '10s'; SET plan_cache_mode = force_generic_plan; SET jit = off; \
-             SET enable_hashjoin = off; SET enable_mergejoin = off",
+             SET enable_hashjoin = off; SET enable_mergejoin = off; \
+             SET max_parallel_workers_per_gather = 0",
         )
         .await?;
     if let Some(node) = node {
