@@ -54,7 +54,29 @@ async fn take(
     }
     match deliver(request, &mut payload, &shared.orchestrator, endpoint).await {
         Ok(reply) => from_reply(reply),
-        Err(problem) => problem.to_response(),
+        Err(Refused { problem, bare: false }) => problem.to_response(),
+        Err(Refused { problem, bare: true }) => HttpResponse::build(problem.to_response().status()).finish(),
+    }
+}
+
+/// Why a request was not taken, and whether its sender wants the status alone.
+struct Refused {
+    problem: Problem,
+    bare: bool,
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Refused { problem, bare: false }
+    }
+}
+
+impl From<IngestProblem> for Refused {
+    fn from(problem: IngestProblem) -> Self {
+        Refused {
+            bare: problem.bare,
+            problem: problem_of(problem),
+        }
     }
 }
 
@@ -63,7 +85,7 @@ async fn deliver(
     payload: &mut web::Payload,
     orchestrator: &Orchestrator,
     endpoint: EndpointRef<'_>,
-) -> Result<Reply, Problem> {
+) -> Result<Reply, Refused> {
     let declared_bytes = body::declared_length(request);
     let delivery = Delivery {
         endpoint,
@@ -75,22 +97,19 @@ async fn deliver(
             .peer_addr()
             .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip()),
     };
-    let admission = orchestrator.admit(&delivery, declared_bytes).map_err(problem_of)?;
+    let admission = orchestrator.admit(&delivery, declared_bytes)?;
     let bytes = match body::read(payload, declared_bytes, admission.max_body_bytes()).await {
         Ok(bytes) => bytes,
-        Err(BodyFailure::TooLarge { .. }) => return Err(problem_of(orchestrator.too_large(&admission, &delivery))),
+        Err(BodyFailure::TooLarge { .. }) => return Err(orchestrator.too_large(&admission, &delivery).into()),
         Err(BodyFailure::TooSlow) => {
             let detail = format!("the body did not arrive within {} s", body::BODY_PATIENCE.as_secs());
-            return Err(Problem::new(Code::BodyTimeout, detail));
+            return Err(Problem::new(Code::BodyTimeout, detail).into());
         }
         Err(BodyFailure::Broken) => {
-            return Err(Problem::new(Code::BodyInvalid, "the body could not be read to its end"));
+            return Err(Problem::new(Code::BodyInvalid, "the body could not be read to its end").into());
         }
     };
-    orchestrator
-        .ingest(admission, delivery, bytes)
-        .await
-        .map_err(problem_of)
+    Ok(orchestrator.ingest(admission, delivery, bytes).await?)
 }
 
 /// Names are lower case already; a value that is no UTF-8 is read as Latin-1, as HTTP once meant it.
@@ -135,6 +154,7 @@ fn problem_of(problem: IngestProblem) -> Problem {
         IngestCode::BodyTooLarge => Code::BodyTooLarge,
         IngestCode::AddressNotAllowed => Code::AddressNotAllowed,
         IngestCode::SignatureRefused => Code::SignatureRefused,
+        IngestCode::ProviderUnavailable => Code::ProviderUnavailable,
         IngestCode::BodyInvalid => Code::BodyInvalid,
         IngestCode::BacklogFull => Code::BacklogFull,
         IngestCode::QueueFull => Code::QueueFull,

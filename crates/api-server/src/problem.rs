@@ -22,6 +22,8 @@ pub enum Code {
     BodyTimeout,
     /// The body could not be read or parsed.
     BodyInvalid,
+    /// The sender's keys or the confirmation of its registration cannot be had from the provider now.
+    ProviderUnavailable,
     /// The sender's address is not in the endpoint's allow list.
     AddressNotAllowed,
     /// The signature is missing, wrong or stale.
@@ -92,6 +94,7 @@ impl Code {
         Code::BodyInvalid,
         Code::AddressNotAllowed,
         Code::SignatureRefused,
+        Code::ProviderUnavailable,
         Code::BacklogFull,
         Code::QueueFull,
         Code::DatabaseUnavailable,
@@ -153,6 +156,12 @@ impl Code {
                 status: 401,
                 title: "The signature was refused",
                 fix: "Compare the endpoint's secret with the one the provider shows; `refusedRequests` says what was wrong with each request.",
+            },
+            Code::ProviderUnavailable => Entry {
+                code: "PROVIDER_UNAVAILABLE",
+                status: 503,
+                title: "The provider's keys or confirmation cannot be had",
+                fix: "Nothing was stored: the provider should send again later. Check that this server reaches the URL that the message names.",
             },
             Code::BacklogFull => Entry {
                 code: "BACKLOG_FULL",

@@ -44,6 +44,10 @@ pub use http_message::{HttpRequest, HttpResponse};
 pub use operation::{BuildError, CallContext, Operation};
 pub use page::Page;
 pub use problem::Problem;
-pub use verify::{InboundRequest, Refusal, RefusalReason, SignError, Verifier};
-pub use webhook::{Identified, IdentifyError, Level, Recover, RecoverCursor, Reply, Webhook};
+pub use verify::{
+    Context, Document, Documents, InboundRequest, Refusal, RefusalReason, SignError, Unverified, Verifier, Wanted,
+};
+pub use webhook::{
+    Errand, Handshaken, Identified, IdentifyError, Level, Recover, RecoverCursor, Reply, Standing, Webhook,
+};
 pub use yaml::{YamlDocument, YamlError, parse_yaml};

@@ -3,6 +3,8 @@
 //! A compiled [`Pointer`] may hold the segment `*` where the vocabulary allows it (`split`, `each`);
 //! everywhere else a `*` is an ordinary key.
 
+use std::fmt;
+
 use serde_json::Value;
 
 /// Appends one escaped segment to a pointer under construction.
@@ -119,6 +121,16 @@ fn reaches_any(segments: &[String], value: Option<&Value>, fits: &dyn Fn(Option<
             items.iter().any(|item| reaches_any(rest, Some(item), fits))
         }
         (Some((segment, rest)), value) => reaches_any(rest, value.and_then(|value| step(value, segment)), fits),
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        for segment in &self.segments {
+            push(&mut text, segment);
+        }
+        f.write_str(&text)
     }
 }
 

@@ -2,10 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on must fail")]
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
-use weir_connector_sdk::{Connector, InboundRequest, parse_yaml};
+use weir_connector_sdk::{Connector, Context, InboundRequest, parse_yaml};
 
 const MANIFEST: &str = r#"
 connector: limits
@@ -21,7 +19,7 @@ webhook:
 /// How many events a body holds, or the reason why it is refused.
 fn identified(body: &Value) -> Result<usize, String> {
     let connector = Connector::parse(MANIFEST, &|_| None).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    let (context, bytes) = (BTreeMap::new(), body.to_string());
+    let (context, bytes) = (Context::new(), body.to_string());
     let request = InboundRequest {
         method: "POST",
         url: "https://hooks.test/",

@@ -112,8 +112,8 @@ fn each_part_is_checked() {
     check("{{ id }}", "{{ id + }}", "/operations/items.get/get", "bad_expression");
     check(
         "token: { at: header:X-Token }",
-        "jwt: {}",
-        "/webhook/verify/jwt",
+        "mtls: {}",
+        "/webhook/verify/mtls",
         "not_supported",
     );
     check(
@@ -161,7 +161,10 @@ fn weak_verification_is_refused() {
         "any_of: [{ ip: [10.0.0.0/8] }, { basic: {} }]",
         "cannot be an alternative",
     );
-    check("all_of: [{ ip: [10.0.0.0/8] }]", "at least one check with a secret");
+    check(
+        "all_of: [{ ip: [10.0.0.0/8] }]",
+        "at least one check that proves the sender",
+    );
     check(
         "hmac: { alg: sha256, sig: header:S, encoding: hex, parts: [body], timestamp: { from: header:T, unit: s, max_age_s: 5 } }",
         "proves nothing",

@@ -2,16 +2,78 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
-use serde_json::Value;
-use weir_connector_sdk::{Connector, InboundRequest, Verifier, parse_yaml};
+use serde_json::{Value, json};
+use weir_connector_sdk::testing::{run_vectors, vector_providers};
+use weir_connector_sdk::{Connector, Context, Documents, InboundRequest, Unverified, Verifier, parse_yaml};
 
 const VECTORS: &str = include_str!("data/webhook-vectors.json");
 const SCHEMES: &str = include_str!("data/schemes.yaml");
+
+fn schemes() -> Value {
+    parse_yaml(SCHEMES).unwrap().remove(0).value
+}
+
+/// A connector with the provider's proof and handshakes.
+fn connector(provider: &str) -> Connector {
+    let schemes = schemes();
+    let mut manifest = json!({
+        "connector": provider, "version": "1.0.0", "hosts": ["https://api.test"], "auth": { "none": {} },
+        "webhook": { "identify": { "type": "/type" }, "verify": schemes["schemes"][provider] },
+    });
+    if let Some(handshakes) = schemes["handshakes"].get(provider) {
+        manifest["webhook"]["handshake"] = handshakes.clone();
+    }
+    // JSON is YAML.
+    Connector::parse(&manifest.to_string(), &|_| None).unwrap_or_else(|problems| panic!("{provider}: {problems:#?}"))
+}
+
+#[test]
+fn every_vector_gives_its_verdict() {
+    let file: Value = serde_json::from_str(VECTORS).unwrap();
+    let count = |key: &str| file[key].as_array().unwrap().len();
+    let mut ran = 0;
+    let mut wrong = Vec::new();
+    for provider in vector_providers(VECTORS).unwrap() {
+        let outcomes = run_vectors(&connector(&provider), VECTORS, Some(&provider)).unwrap();
+        ran += outcomes.len();
+        wrong.extend(outcomes.into_iter().filter(|outcome| outcome.failure.is_some()));
+    }
+    assert_eq!(wrong, Vec::new());
+    assert_eq!((count("vectors"), count("handshakes")), (205, 8));
+    assert_eq!(ran, 213, "every vector and every handshake ran");
+}
+
+/// What a vector that does not hold would say, so that the green line above means something.
+#[test]
+fn a_vector_with_another_verdict_is_told() {
+    let file = json!({ "format": 1, "now_unix_default": 1_767_225_600, "vectors": [
+        { "id": "x", "provider": "telegram", "method": "POST", "url": "https://h.test/", "headers": [], "secrets": ["s"], "expect": "accept" },
+        { "id": "y", "provider": "telegram", "method": "POST", "url": "https://h.test/", "headers": [], "secrets": ["s"], "expect": "reject", "expect_reason": "bad_signature" },
+    ] });
+    let outcomes = run_vectors(&connector("telegram"), &file.to_string(), None).unwrap();
+    let found = "reject missing_signature: the header x-telegram-bot-api-secret-token is absent";
+    assert_eq!(
+        outcomes
+            .iter()
+            .map(|outcome| (outcome.found.as_str(), outcome.failure.as_deref()))
+            .collect::<Vec<_>>(),
+        [
+            (found, Some("expected accept")),
+            (found, Some("expected reject bad_signature"))
+        ]
+    );
+    let problems = run_vectors(
+        &connector("telegram"),
+        r#"{ "format": 1, "vectors": [{ "id": "x", "expects": 1 }] }"#,
+        None,
+    )
+    .unwrap_err();
+    assert_eq!(problems[0].pointer, "/vectors/0/expects");
+    assert_eq!(problems[0].suggestion.as_deref(), Some("did you mean `expect`?"));
+}
 
 struct Vector<'v> {
     value: &'v Value,
@@ -22,35 +84,19 @@ struct Vector<'v> {
 
 impl<'v> Vector<'v> {
     fn new(value: &'v Value) -> Self {
-        let headers = value["headers"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|pair| {
-                (
-                    pair[0].as_str().unwrap().to_owned(),
-                    pair[1].as_str().unwrap().to_owned(),
-                )
-            })
-            .collect();
-        let secrets = value["secrets"].as_array().unwrap().iter().map(|secret| match secret {
-            Value::String(text) => SecretString::from(text.as_str()),
-            pair => SecretString::from(format!(
-                "{}:{}",
-                pair["username"].as_str().unwrap(),
-                pair["password"].as_str().unwrap()
-            )),
-        });
+        let headers = value["headers"].as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let secrets = value["secrets"].as_array().unwrap().iter();
         Self {
             value,
-            headers,
+            headers: headers.map(|pair| (text(&pair[0]), text(&pair[1]))).collect(),
             body: STANDARD.decode(value["body_base64"].as_str().unwrap()).unwrap(),
-            secrets: secrets.collect(),
+            secrets: secrets.map(|secret| SecretString::from(text(secret))).collect(),
         }
     }
 
     fn verdict(&self, verifier: &Verifier) -> String {
-        let context = BTreeMap::new();
+        let context = Context::new();
         let request = InboundRequest {
             method: self.value["method"].as_str().unwrap(),
             url: self.value["url"].as_str().unwrap(),
@@ -59,109 +105,25 @@ impl<'v> Vector<'v> {
             context: &context,
             client_ip: None,
         };
-        match verifier.verify(
-            &request,
-            &self.secrets,
-            self.value["now_unix"].as_i64().unwrap() * 1_000,
-        ) {
+        let now_unix_ms = self.value["now_unix"].as_i64().unwrap() * 1_000;
+        match verifier.verify(&request, &self.secrets, &Documents::default(), now_unix_ms) {
             Ok(()) => "accept".to_owned(),
-            Err(refusal) => format!("reject {}", refusal.reason.as_str()),
+            Err(Unverified::Refused(refusal)) => format!("reject {}", refusal.reason.as_str()),
+            Err(Unverified::Wants(wanted)) => format!("wants {}", wanted.url),
         }
     }
-}
-
-fn schemes() -> Value {
-    parse_yaml(SCHEMES).unwrap().remove(0).value
-}
-
-#[test]
-fn every_vector_gives_its_verdict() {
-    let schemes = schemes();
-    let verifiers: BTreeMap<&str, Verifier> = schemes["schemes"]
-        .as_object()
-        .unwrap()
-        .iter()
-        .map(|(provider, scheme)| (provider.as_str(), Verifier::compile(scheme, "").unwrap()))
-        .collect();
-    let file: Value = serde_json::from_str(VECTORS).unwrap();
-    let mut ran = 0;
-    let mut wrong = Vec::new();
-    let mut left_out = BTreeSet::new();
-    for vector in file["vectors"].as_array().unwrap() {
-        let provider = vector["provider"].as_str().unwrap();
-        let Some(verifier) = verifiers.get(provider) else {
-            left_out.insert(provider);
-            continue;
-        };
-        ran += 1;
-        let verdict = Vector::new(vector).verdict(verifier);
-        if verdict.split(' ').next() != vector["expect"].as_str() {
-            wrong.push(format!(
-                "{}: expected {}, got {verdict} ({})",
-                vector["id"], vector["expect"], vector["why"]
-            ));
-        }
-    }
-    assert_eq!(wrong, Vec::<String>::new());
-    // Nothing is left out by accident: each missing provider names the primitive it needs.
-    assert_eq!(
-        left_out,
-        schemes["out"].as_object().unwrap().keys().map(String::as_str).collect()
-    );
-    assert_eq!(ran, 169);
-}
-
-/// Slack's signed challenge; the other handshakes of the file need primitives that are refused by name.
-#[test]
-fn the_slack_handshake_verifies_and_is_echoed() {
-    let file: Value = serde_json::from_str(VECTORS).unwrap();
-    let vector = &file["handshakes"][0];
-    assert_eq!(vector["id"], "slack/url_verification");
-    let mut manifest = serde_json::json!({
-        "connector": "chat", "version": "1.0.0", "hosts": ["https://chat.test"], "auth": { "none": {} },
-        "webhook": {
-            "identify": { "type": "/type" },
-            "handshake": { "echo": { "when": { "body": "/type", "equals": "url_verification" }, "read": "json:/challenge", "write": "text", "signed": true } },
-        },
-    });
-    manifest["webhook"]["verify"] = schemes()["schemes"]["slack"].clone();
-    // JSON is YAML.
-    let connector = Connector::parse(&manifest.to_string(), &|_| None).unwrap();
-    let webhook = connector.webhook().unwrap();
-    let vector = Vector::new(vector);
-    assert_eq!(vector.verdict(webhook.verifier().unwrap()), "accept");
-    let body: Value = serde_json::from_slice(&vector.body).unwrap();
-    let context = BTreeMap::new();
-    let request = InboundRequest {
-        method: "POST",
-        url: "https://hooks.example.test/in/slack",
-        headers: &vector.headers,
-        body: &vector.body,
-        context: &context,
-        client_ip: None,
-    };
-    let reply = webhook.handshake(&request, Some(&body)).unwrap();
-    assert_eq!((reply.status, reply.after_verify), (200, true));
-    let expected = vector.value["expect_response"]["body_contains"].as_str().unwrap();
-    assert_eq!(String::from_utf8(reply.body).unwrap(), expected);
 }
 
 #[test]
 fn refusals_name_their_reason() {
-    let schemes = schemes();
-    let file: Value = serde_json::from_str(VECTORS).unwrap();
     let check = |id: &str, reason: &str| {
-        let vector = file["vectors"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|vector| vector["id"] == id)
-            .unwrap();
-        let verifier = Verifier::compile(&schemes["schemes"][vector["provider"].as_str().unwrap()], "").unwrap();
-        assert_eq!(
-            Vector::new(vector).verdict(&verifier),
-            format!("reject {reason}"),
-            "{id}"
+        let provider = id.split('/').next().unwrap();
+        let outcomes = run_vectors(&connector(provider), VECTORS, Some(provider)).unwrap();
+        let outcome = outcomes.iter().find(|outcome| outcome.id == id).unwrap();
+        assert!(
+            outcome.found.starts_with(&format!("reject {reason}: ")),
+            "{id}: {}",
+            outcome.found
         );
     };
     check("stripe/missing_signature", "missing_signature");
@@ -175,16 +137,22 @@ fn refusals_name_their_reason() {
     check("hubspot-v3/missing_signature", "no_scheme_applies");
     check("mailgun/missing_signature_object", "missing_signature");
     check("pipedrive/bearer_instead", "malformed_signature");
-}
-
-#[test]
-fn what_is_left_out_is_refused_by_name() {
-    for (provider, primitive) in schemes()["out"].as_object().unwrap() {
-        let primitive = primitive.as_str().unwrap();
-        let problems = Verifier::compile(&serde_json::json!({ primitive: {} }), "/webhook/verify").unwrap_err();
-        assert_eq!(problems[0].code, "not_supported", "{provider}");
-        assert_eq!(problems[0].pointer, format!("/webhook/verify/{primitive}"));
-    }
+    check("discord/tampered_body", "bad_signature");
+    check("sendgrid/crlf_stripped", "bad_signature");
+    check("aws-sns/bad_cert_host", "url_not_allowed");
+    check("aws-sns/cert_over_http", "url_not_allowed");
+    check("aws-sns/unexpected_topic", "value_not_allowed");
+    check("aws-sns/wrong_key", "bad_signature");
+    check("google-pubsub/wrong_audience", "value_not_allowed");
+    check("google-pubsub/wrong_issuer", "value_not_allowed");
+    check("google-pubsub/email_not_verified", "value_not_allowed");
+    check("google-pubsub/expired", "stale_timestamp");
+    check("google-pubsub/missing_token", "missing_signature");
+    check("google-pubsub/unknown_kid", "unknown_key");
+    check("google-pubsub/alg_none", "algorithm_not_allowed");
+    check("google-pubsub/alg_confusion_hs256", "algorithm_not_allowed");
+    check("google-pubsub/truncated_signature", "bad_signature");
+    check("asana/x_hook_secret_unexpected", "unexpected_secret");
 }
 
 /// Any single changed byte of the signed body, and any changed character of the signature, is refused.

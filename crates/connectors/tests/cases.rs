@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use weir_connector_sdk::testing::run_cases;
-use weir_connector_sdk::{Connector, InboundRequest, Verifier};
+use weir_connector_sdk::{Connector, Context, Documents, InboundRequest, Verifier};
 use weir_connectors::{Builtin, builtin, find};
 
 fn connector(builtin: &Builtin) -> Connector {
@@ -85,7 +85,7 @@ fn generic_takes_the_endpoints_scheme() {
         ),
         (json!({ "basic": {} }), "user:secret-3"),
     ];
-    let context = std::collections::BTreeMap::new();
+    let context = Context::new();
     for (scheme, secret) in schemes {
         let verifier = Verifier::compile(&scheme, "/verify").unwrap();
         let body = br#"{"event_id":"e1","event":"order.paid","created_at":"2026-01-01T00:00:00Z"}"#;
@@ -102,13 +102,19 @@ fn generic_takes_the_endpoints_scheme() {
             headers: &headers,
             ..draft
         };
-        verifier.verify(&request, &[secret.into()], 0).unwrap();
+        verifier
+            .verify(&request, &[secret.into()], &Documents::default(), 0)
+            .unwrap();
         assert!(
-            verifier.verify(&request, &["other:wrong".into()], 0).is_err(),
+            verifier
+                .verify(&request, &["other:wrong".into()], &Documents::default(), 0)
+                .is_err(),
             "{scheme}"
         );
         assert!(
-            webhook.verify(&request, &[secret.into()], 0).is_err(),
+            webhook
+                .verify(&request, &[secret.into()], &Documents::default(), 0)
+                .is_err(),
             "the default accepts nothing: {scheme}"
         );
         let events = webhook

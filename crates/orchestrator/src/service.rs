@@ -6,7 +6,7 @@ use crate::configure::{Looks, Reloading};
 use crate::departures::Senders;
 use crate::driver::ActiveRun;
 use crate::egress::{EgressConfigError, EgressPolicy};
-use crate::ingest::{IntakeLoad, RefusalBudget};
+use crate::ingest::{IntakeLoad, KeyDocuments, RefusalBudget};
 use crate::lease::Lease;
 use crate::perform::{Performer, PerformerOptions};
 use crate::recovery::HEARTBEAT;
@@ -102,6 +102,8 @@ pub(crate) struct Core {
     pub(crate) callers: Callers,
     pub(crate) schedules: crate::schedules::Schedules,
     pub(crate) refusals: RefusalBudget,
+    /// What proofs of webhooks rest on besides secrets.
+    pub(crate) key_documents: KeyDocuments,
     pub(crate) intake: IntakeLoad,
     /// This node's lease by its own clock.
     pub(crate) lease: Arc<Lease>,
@@ -255,6 +257,7 @@ impl Orchestrator {
                 performer,
                 callers: Callers::default(),
                 refusals: RefusalBudget::default(),
+                key_documents: KeyDocuments::default(),
                 intake: IntakeLoad::default(),
                 lease,
                 looks: Looks::default(),

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use weir_connector_sdk::{Connector, Verifier};
+use weir_connector_sdk::{Connector, Context, Verifier};
 use weir_storage::{
     ApiTokenRow, ConfigRows, ConnectionRow, EndpointRow, ReadError, ScheduleRow, SecretBox, Store, WaitKey,
     WorkflowRow, WorkflowVersionRow,
@@ -71,7 +71,7 @@ pub struct Endpoint {
     own_verifier: Option<Verifier>,
     secrets: Vec<SecretString>,
     allow: Vec<IpNet>,
-    context: BTreeMap<String, String>,
+    context: Context,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -148,13 +148,16 @@ impl Endpoint {
                 .zip(texts)
                 .all(|(secret, text)| secret.expose_secret() == text)
     }
+    pub(crate) fn row(&self) -> &EndpointRow {
+        &self.row
+    }
     pub(crate) fn sealed_secrets(&self) -> Option<Vec<u8>> {
         self.row.secrets.clone()
     }
     pub(crate) fn secrets(&self) -> &[SecretString] {
         &self.secrets
     }
-    pub(crate) fn context(&self) -> &BTreeMap<String, String> {
+    pub(crate) fn context(&self) -> &Context {
         &self.context
     }
     /// What decides whether a request is authentic. `None` refuses everything: there is no default.

@@ -5,9 +5,12 @@
 //! states is compared; what it leaves out is not. Nothing here sends or reads anything by itself.
 
 mod call;
+mod vectors;
 mod webhook;
 
 use serde_json::Value;
+
+pub use vectors::{VectorOutcome, run_vectors, vector_providers};
 
 use crate::connector::Connector;
 use crate::fields::Fields;

@@ -1,16 +1,14 @@
 //! Cases of webhooks: a request is signed with the scheme itself, must be accepted and give the stated
 //! events; then every forgery of it must be refused.
 
-use std::collections::BTreeMap;
-
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 
 use super::{Shared, compare};
 use crate::fields::Fields;
 use crate::problem::Problems;
-use crate::verify::{InboundRequest, Verifier};
-use crate::webhook::{Identified, Webhook};
+use crate::verify::{Context, Documents, InboundRequest, Unverified, Verifier};
+use crate::webhook::{Identified, Standing, Webhook};
 
 pub(super) const KEYS: [&str; 5] = ["name", "webhook", "events", "reply", "refused"];
 
@@ -22,7 +20,7 @@ struct Draft {
     url: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
-    context: BTreeMap<String, String>,
+    context: Context,
     now_unix_ms: i64,
 }
 
@@ -75,18 +73,28 @@ pub(super) fn run(shared: &Shared<'_>, case: &Fields<'_>, problems: &mut Problem
         headers.extend(added.map_err(|error| format!("the request cannot be signed: {error}"))?);
     }
     let request = draft.request(&headers, &draft.body);
-    let verdict = webhook.verify(&request, std::slice::from_ref(&secret), draft.now_unix_ms);
+    let secrets = std::slice::from_ref(&secret);
+    let verdict = webhook
+        .verify(&request, secrets, &Documents::default(), draft.now_unix_ms)
+        .map_err(refusal_of);
     if let Some(wanted) = case.get("refused") {
-        let found = verdict.map_or_else(|refusal| json!(refusal.reason.as_str()), |()| json!("accepted"));
+        let found = verdict.map_or_else(|(reason, _)| json!(reason), |()| json!("accepted"));
         return compare("refused", Some(wanted), &found);
     }
-    verdict.map_err(|refusal| format!("the request was refused: {refusal}"))?;
+    verdict.map_err(|(reason, detail)| format!("the request was refused: {reason}: {detail}"))?;
     if signed {
         refuse_forgeries(webhook, &draft, &headers, &secret)?;
     }
     let text = webhook.json_body(&request).map_err(|error| error.message)?;
     let body: Value = serde_json::from_slice(&text).map_err(|error| format!("the body is not JSON: {error}"))?;
-    let reply = webhook.handshake(&request, Some(&body));
+    let standing = Standing {
+        secrets,
+        awaits_secret: false,
+    };
+    let reply = webhook
+        .handshake(&request, &body, &standing)
+        .map_err(|refusal| format!("the handshake was refused: {refusal}"))?
+        .map(|answer| answer.reply);
     let found = reply.map_or(Value::Null, |reply| json!({ "status": reply.status, "body": String::from_utf8_lossy(&reply.body), "after_verify": reply.after_verify }));
     match case.get("reply").and_then(Value::as_object) {
         Some(wanted) => wanted.iter().try_for_each(|(key, value)| {
@@ -121,6 +129,14 @@ pub(super) fn run(shared: &Shared<'_>, case: &Fields<'_>, problems: &mut Problem
     Ok(())
 }
 
+/// Reason and detail. Cases have no fetched documents; schemes that need them are tried with vectors.
+fn refusal_of(unverified: Unverified) -> (&'static str, String) {
+    match unverified {
+        Unverified::Refused(refusal) => (refusal.reason.as_str(), refusal.detail),
+        Unverified::Wants(wanted) => ("wants_document", wanted.url),
+    }
+}
+
 fn read_draft(shared: &Shared<'_>, fields: &Fields<'_>, problems: &mut Problems) -> Result<Draft, String> {
     let mut headers: Vec<(String, String)> = texts(fields.get("headers"))
         .map(|(name, value)| (name.to_ascii_lowercase(), value))
@@ -145,7 +161,9 @@ fn read_draft(shared: &Shared<'_>, fields: &Fields<'_>, problems: &mut Problems)
             .to_owned(),
         headers,
         body,
-        context: texts(fields.get("context")).collect(),
+        context: texts(fields.get("context"))
+            .map(|(name, value)| (name, vec![value]))
+            .collect(),
         now_unix_ms: now_unix_s.saturating_mul(1_000),
     })
 }
@@ -170,6 +188,7 @@ fn refuse_forgeries(
     let refused = |what: &str, request: &InboundRequest<'_>, secret: &SecretString| match webhook.verify(
         request,
         std::slice::from_ref(secret),
+        &Documents::default(),
         draft.now_unix_ms,
     ) {
         Ok(()) => Err(format!("a forgery was accepted: {what}")),

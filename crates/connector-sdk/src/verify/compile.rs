@@ -3,15 +3,17 @@
 
 use serde_json::Value;
 
+use super::compile_key::{read_certificate, read_jwt, read_public_key};
 use super::compile_mac::read_mac;
-use super::simple::{TokenCheck, TokenPlace};
+use super::simple::{self, IpCheck, TokenCheck, TokenPlace};
+use super::url_rule;
 use super::{BodyTest, Check, Guarded, When, WhenTest};
 use crate::fields::{Fields, is_header_name};
 use crate::pointer::{self, Pointer};
 use crate::problem::Problems;
 
 const SCHEMES: [&str; 11] = [
-    "hmac", "digest", "token", "basic", "ip", "any_of", "all_of", "pubkey", "x509", "jwt", "mtls",
+    "hmac", "digest", "pubkey", "x509", "jwt", "token", "basic", "ip", "any_of", "all_of", "mtls",
 ];
 
 /// Reads a whole scheme.
@@ -36,7 +38,7 @@ fn read_scheme(fields: &Fields<'_>, problems: &mut Problems) -> Option<Check> {
         problems.add(
             fields.place(),
             "bad_value",
-            "a verification is exactly one of hmac, digest, token, basic, ip, any_of, all_of",
+            "a verification is exactly one of hmac, digest, pubkey, x509, jwt, token, basic, ip, any_of, all_of",
         );
         return None;
     };
@@ -50,7 +52,7 @@ fn read_scheme(fields: &Fields<'_>, problems: &mut Problems) -> Option<Check> {
         "ip" => read_ip(value, &place, problems),
         "any_of" => {
             let checks = read_list(value, &place, problems)?;
-            if checks.iter().any(|guarded| !guarded.check.needs_secret()) {
+            if checks.iter().any(|guarded| !guarded.check.proves()) {
                 problems.add(
                     &place,
                     "weak_scheme",
@@ -61,13 +63,25 @@ fn read_scheme(fields: &Fields<'_>, problems: &mut Problems) -> Option<Check> {
         }
         "all_of" => {
             let checks = read_list(value, &place, problems)?;
-            if !checks.iter().any(|guarded| guarded.check.needs_secret()) {
-                problems.add(&place, "weak_scheme", "`all_of` needs at least one check with a secret");
+            if !checks.iter().any(|guarded| guarded.check.proves()) {
+                problems.add(
+                    &place,
+                    "weak_scheme",
+                    "`all_of` needs at least one check that proves the sender",
+                );
             }
             Some(Check::AllOf(checks))
         }
-        other => {
-            problems.add(&place, "not_supported", format!("`{other}` verification is not part of this release; supported are hmac, digest, token, basic, ip, any_of and all_of"));
+        "pubkey" => read_public_key(value, &place, problems),
+        "x509" => read_certificate(value, &place, problems),
+        "jwt" => read_jwt(value, &place, problems),
+        _ => {
+            problems.add_with_suggestion(
+                &place,
+                "not_supported",
+                "client certificates end at the proxy that holds this server's own certificate",
+                "check them there, and combine the proxy's address (`ip`) with a token",
+            );
             None
         }
     }
@@ -100,7 +114,7 @@ pub(super) fn read_when(value: &Value, place: &str, problems: &mut Problems) -> 
     let fields = Fields::open(
         value,
         place,
-        &["header", "query", "body", "equals", "present"],
+        &["method", "header", "query", "body", "equals", "present"],
         problems,
     )?;
     let equals = fields.get("equals");
@@ -114,6 +128,18 @@ pub(super) fn read_when(value: &Value, place: &str, problems: &mut Problems) -> 
             .map(|text| WhenTest::Equals(text.to_owned())),
         None => Some(WhenTest::Present(present.unwrap_or(true))),
     };
+    if fields.get("method").is_some() {
+        let method = fields.text("method", problems)?;
+        let alone = fields.map().len() == 1;
+        if !alone || method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            problems.add(
+                &fields.at("method"),
+                "bad_value",
+                "`method` is upper case (GET, HEAD, OPTIONS) and stands alone",
+            );
+        }
+        return Some(When::Method(method.to_owned()));
+    }
     match (fields.get("header"), fields.get("query"), fields.get("body")) {
         (Some(_), None, None) => Some(When::Header {
             name: fields.text("header", problems)?.to_ascii_lowercase(),
@@ -134,7 +160,7 @@ pub(super) fn read_when(value: &Value, place: &str, problems: &mut Problems) -> 
             problems.add(
                 place,
                 "bad_value",
-                "a condition looks at exactly one of `header`, `query`, `body`",
+                "a condition looks at exactly one of `method`, `header`, `query`, `body`",
             );
             None
         }
@@ -154,6 +180,7 @@ fn read_token(value: &Value, place: &str, problems: &mut Problems) -> Option<Che
         None => None,
     };
     let at = match (text.split_once(':'), each) {
+        (None, None) if text == "path" => TokenPlace::Path,
         (Some(("header", name)), None) if is_header_name(name) => TokenPlace::Header(name.to_ascii_lowercase()),
         (Some(("query", name)), None) if !name.is_empty() => TokenPlace::Query(name.to_owned()),
         (Some(("json", pointer)), None) => TokenPlace::Json(parse_pointer(pointer, &at_place, problems)?),
@@ -166,7 +193,7 @@ fn read_token(value: &Value, place: &str, problems: &mut Problems) -> Option<Che
                 &at_place,
                 "bad_value",
                 format!("`{text}` is no place of a token"),
-                "header:NAME, query:NAME, json:/pointer, or item:/pointer with `each`",
+                "header:NAME, query:NAME, path, json:/pointer, or item:/pointer with `each`",
             );
             return None;
         }
@@ -178,18 +205,29 @@ fn read_token(value: &Value, place: &str, problems: &mut Problems) -> Option<Che
 }
 
 fn read_ip(value: &Value, place: &str, problems: &mut Problems) -> Option<Check> {
+    if value.is_object() {
+        let fields = Fields::open(value, place, &["url", "at"], problems)?;
+        let url = url_rule::read_own(fields.required("url", problems)?, &fields.at("url"), problems);
+        fields.required("at", problems)?;
+        let texts = fields.texts("at", problems)?;
+        let at: Option<Vec<Pointer>> = texts
+            .iter()
+            .enumerate()
+            .map(|(index, text)| parse_pointer(text, &pointer::join(&fields.at("at"), &index.to_string()), problems))
+            .collect();
+        return Some(Check::Ip(IpCheck::Published { url: url?, at: at? }));
+    }
     let Some(items) = value.as_array().filter(|items| !items.is_empty()) else {
-        problems.add(place, "bad_type", "`ip` is a list of networks such as 192.0.2.0/24");
+        problems.add(
+            place,
+            "bad_type",
+            "`ip` is a list of networks such as 192.0.2.0/24, or { url, at } of a published one",
+        );
         return None;
     };
     let mut networks = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        let network = item.as_str().and_then(|text| {
-            text.parse()
-                .ok()
-                .or_else(|| text.parse::<std::net::IpAddr>().ok().map(ipnet::IpNet::from))
-        });
-        match network {
+        match item.as_str().and_then(simple::parse_network) {
             Some(network) => networks.push(network),
             None => problems.add(
                 &pointer::join(place, &index.to_string()),
@@ -198,7 +236,7 @@ fn read_ip(value: &Value, place: &str, problems: &mut Problems) -> Option<Check>
             ),
         }
     }
-    Some(Check::Ip(networks))
+    Some(Check::Ip(IpCheck::Listed(networks)))
 }
 
 pub(super) fn parse_pointer(text: &str, place: &str, problems: &mut Problems) -> Option<Pointer> {

@@ -7,14 +7,14 @@ use serde_json::Value;
 use super::{InboundRequest, Refusal, RefusalReason};
 use crate::encode;
 
-pub(super) struct Evidence<'a> {
-    pub(super) request: &'a InboundRequest<'a>,
+pub(crate) struct Evidence<'a> {
+    pub(crate) request: &'a InboundRequest<'a>,
     json: OnceCell<Option<Value>>,
     form: OnceCell<Vec<(String, String)>>,
 }
 
 impl<'a> Evidence<'a> {
-    pub(super) fn new(request: &'a InboundRequest<'a>) -> Self {
+    pub(crate) fn new(request: &'a InboundRequest<'a>) -> Self {
         Self {
             request,
             json: OnceCell::new(),
@@ -23,7 +23,7 @@ impl<'a> Evidence<'a> {
     }
 
     /// Every value of a header, in order.
-    pub(super) fn headers(&self, name: &str) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn headers(&self, name: &str) -> impl Iterator<Item = &'a str> {
         self.request
             .headers
             .iter()
@@ -32,7 +32,7 @@ impl<'a> Evidence<'a> {
     }
 
     /// The value of a header that may occur once only.
-    pub(super) fn header(&self, name: &str) -> Result<Option<&'a str>, Refusal> {
+    pub(crate) fn header(&self, name: &str) -> Result<Option<&'a str>, Refusal> {
         let mut values = self.headers(name);
         let first = values.next();
         match values.next() {
@@ -45,7 +45,7 @@ impl<'a> Evidence<'a> {
     }
 
     /// The first query parameter of that name, decoded.
-    pub(super) fn query(&self, name: &str) -> Option<String> {
+    pub(crate) fn query(&self, name: &str) -> Option<String> {
         let (_, query) = self.request.url.split_once('?')?;
         let query = query.split('#').next().unwrap_or_default();
         encode::decode_pairs(query)
@@ -54,19 +54,48 @@ impl<'a> Evidence<'a> {
             .map(|(_, value)| value)
     }
 
-    pub(super) fn json(&self) -> Option<&Value> {
+    /// The last segment of the URL's path, decoded.
+    pub(crate) fn last_segment(&self) -> Option<String> {
+        let path = self.request.url.split(['?', '#']).next()?;
+        let (_, segment) = path.rsplit_once('/')?;
+        Some(encode::decode(segment, false)).filter(|segment| !segment.is_empty())
+    }
+
+    /// The one value that the endpoint's `context` has under this name.
+    pub(crate) fn context(&self, name: &str) -> Result<&'a str, Refusal> {
+        match self.contexts(name)? {
+            [one] => Ok(one),
+            _ => Err(Refusal::new(
+                RefusalReason::MissingContext,
+                format!("the endpoint has several values under `context.{name}`, and one is needed"),
+            )),
+        }
+    }
+
+    /// All values that the endpoint's `context` has under this name.
+    pub(crate) fn contexts(&self, name: &str) -> Result<&'a [String], Refusal> {
+        match self.request.context.get(name) {
+            Some(values) if !values.is_empty() => Ok(values),
+            Some(_) | None => Err(Refusal::new(
+                RefusalReason::MissingContext,
+                format!("the endpoint has no `context.{name}`"),
+            )),
+        }
+    }
+
+    pub(crate) fn json(&self) -> Option<&Value> {
         self.json
             .get_or_init(|| serde_json::from_slice(self.request.body).ok())
             .as_ref()
     }
 
     /// The fields of a form body.
-    pub(super) fn form(&self) -> &[(String, String)] {
+    pub(crate) fn form(&self) -> &[(String, String)] {
         self.form
             .get_or_init(|| encode::decode_pairs(&String::from_utf8_lossy(self.request.body)))
     }
 
-    pub(super) fn is_form(&self) -> bool {
+    pub(crate) fn is_form(&self) -> bool {
         is_form(self.headers("content-type").next())
     }
 }

@@ -14,7 +14,8 @@ use subtle::{Choice, ConstantTimeEq as _};
 use url::Url;
 
 use super::evidence::Evidence;
-use super::parts::{Format, Part, PartBytes, Signature, Source, TimestampRule};
+use super::parts::{Part, PartBytes, Signature};
+use super::signed::Signed;
 use super::{Refusal, RefusalReason};
 use crate::pointer::Pointer;
 
@@ -29,39 +30,74 @@ const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENI
 pub(super) struct MacCheck {
     pub(super) keyed: bool,
     pub(super) alg: Algorithm,
-    pub(super) sig: Source,
-    pub(super) format: Option<Format>,
-    pub(super) encoding: Encoding,
+    pub(super) signed: Signed,
     pub(super) key: Vec<KeyStep>,
-    pub(super) parts: Vec<Part>,
-    pub(super) timestamp: Option<TimestampRule>,
     pub(super) each: Option<Pointer>,
     /// Query parameter that holds the hex SHA-256 of a body which is not a form.
     pub(super) body_hash_query: Option<String>,
     /// Whether the URL is also tried with and without its default port.
     pub(super) url_port_variants: bool,
+    /// Texts of which one may follow the parts; never empty.
+    pub(super) suffixes: Vec<String>,
+    /// Whether the parts out of the request must be Base64 text.
+    pub(super) base64_only: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Algorithm {
+pub(crate) enum Algorithm {
     Sha1,
     Sha256,
     Sha512,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(crate) enum Encoding {
     Hex,
     Base64,
     Base64Url,
 }
 
+pub(crate) const ALGORITHMS: [(&str, Algorithm); 3] = [
+    ("sha1", Algorithm::Sha1),
+    ("sha256", Algorithm::Sha256),
+    ("sha512", Algorithm::Sha512),
+];
+
+pub(crate) const ENCODINGS: [(&str, Encoding); 3] = [
+    ("hex", Encoding::Hex),
+    ("base64", Encoding::Base64),
+    ("base64url", Encoding::Base64Url),
+];
+
 #[derive(Debug)]
-pub(super) enum KeyStep {
+pub(crate) enum KeyStep {
     Strip(String),
     Base64,
     Hex,
     Sha1,
+    /// A field of a secret that is a JSON object.
+    Field(String),
+}
+
+/// The key bytes of a secret; `None` when a step of the chain cannot be done.
+pub(crate) fn derive_key(steps: &[KeyStep], secret: &SecretString) -> Option<Vec<u8>> {
+    let mut bytes = secret.expose_secret().as_bytes().to_vec();
+    for step in steps {
+        bytes = match step {
+            KeyStep::Strip(prefix) => match bytes.strip_prefix(prefix.as_bytes()) {
+                Some(rest) => rest.to_vec(),
+                None => bytes,
+            },
+            KeyStep::Base64 => BASE64.decode(&bytes).ok()?,
+            KeyStep::Hex => hex::decode(&bytes).ok()?,
+            KeyStep::Sha1 => Sha1::digest(&bytes).to_vec(),
+            KeyStep::Field(name) => {
+                let object: Value = serde_json::from_slice(&bytes).ok()?;
+                object.get(name)?.as_str()?.as_bytes().to_vec()
+            }
+        };
+    }
+    Some(bytes).filter(|bytes| !bytes.is_empty())
 }
 
 impl MacCheck {
@@ -95,27 +131,10 @@ impl MacCheck {
         secrets: &[SecretString],
         now_unix_ms: i64,
     ) -> Result<(), Refusal> {
-        let whole = match &self.sig {
-            Source::Header(name) => evidence.header(name)?.map(Cow::Borrowed),
-            source => source.read(evidence, None, item)?,
-        };
-        let whole = whole.ok_or_else(|| {
-            Refusal::new(
-                RefusalReason::MissingSignature,
-                format!("{} is absent", self.sig.words()),
-            )
-        })?;
-        let signature = Signature::take_apart(whole.as_ref(), self.format.as_ref());
-        let candidates = self.candidates(&signature)?;
-        let stamp = match &self.timestamp {
-            Some(rule) => Some((rule, rule.read(evidence, &signature, item)?)),
-            None => None,
-        };
-        let parts = self
-            .parts
-            .iter()
-            .map(|part| part.bytes(evidence, &signature, item))
-            .collect::<Result<Vec<_>, _>>()?;
+        let taken = self.signed.take(evidence, item, Some(self.alg.bytes()))?;
+        if self.base64_only {
+            taken.only_base64()?;
+        }
         let mut usable = false;
         let mut matched = Choice::from(0);
         for secret in secrets {
@@ -124,9 +143,11 @@ impl MacCheck {
             };
             usable = true;
             for url in self.url_variants(evidence.request.url) {
-                let tag = self.tag(&key, &parts, &url);
-                for candidate in &candidates {
-                    matched |= candidate.ct_eq(&tag);
+                for suffix in &self.suffixes {
+                    let tag = self.tag(&key, &taken.parts, &url, suffix);
+                    for candidate in &taken.candidates {
+                        matched |= candidate.ct_eq(&tag);
+                    }
                 }
             }
         }
@@ -139,58 +160,19 @@ impl MacCheck {
         if !bool::from(matched) {
             return Err(Refusal::new(
                 RefusalReason::BadSignature,
-                format!("{} does not fit the request under any active secret", self.sig.words()),
+                format!(
+                    "{} does not fit the request under any active secret",
+                    self.signed.sig.words()
+                ),
             ));
         }
         // Only now: a stale answer about a forged request would say more than it knows.
-        stamp.map_or(Ok(()), |(rule, stamp_ms)| rule.judge(stamp_ms, now_unix_ms))
-    }
-
-    fn candidates(&self, signature: &Signature<'_>) -> Result<Vec<Vec<u8>>, Refusal> {
-        let texts: Vec<&str> = match &self.format {
-            None => vec![signature.whole.trim()],
-            Some(format) => signature
-                .entries
-                .iter()
-                .filter(|(name, _)| *name == format.name)
-                .map(|(_, value)| *value)
-                .collect(),
-        };
-        if texts.is_empty() {
-            return Err(Refusal::new(
-                RefusalReason::MalformedSignature,
-                format!("{} has no entry of the wanted scheme", self.sig.words()),
-            ));
-        }
-        let decoded: Vec<Vec<u8>> = texts
-            .iter()
-            .filter_map(|text| self.encoding.decode(text))
-            .filter(|bytes| bytes.len() == self.alg.bytes())
-            .collect();
-        match decoded.is_empty() {
-            true => Err(Refusal::new(
-                RefusalReason::MalformedSignature,
-                format!("{} cannot be decoded", self.sig.words()),
-            )),
-            false => Ok(decoded),
-        }
+        self.signed.judge_time(&taken, now_unix_ms)
     }
 
     /// The key bytes of a secret; `None` when a step of the chain cannot be done.
     pub(super) fn derive_key(&self, secret: &SecretString) -> Option<Vec<u8>> {
-        let mut bytes = secret.expose_secret().as_bytes().to_vec();
-        for step in &self.key {
-            bytes = match step {
-                KeyStep::Strip(prefix) => match bytes.strip_prefix(prefix.as_bytes()) {
-                    Some(rest) => rest.to_vec(),
-                    None => bytes,
-                },
-                KeyStep::Base64 => BASE64.decode(&bytes).ok()?,
-                KeyStep::Hex => hex::decode(&bytes).ok()?,
-                KeyStep::Sha1 => Sha1::digest(&bytes).to_vec(),
-            };
-        }
-        Some(bytes).filter(|bytes| !bytes.is_empty())
+        derive_key(&self.key, secret)
     }
 
     pub(super) fn check_secret(&self, secret: &SecretString) -> Result<(), String> {
@@ -202,57 +184,32 @@ impl MacCheck {
             None if self.key.iter().any(|step| matches!(step, KeyStep::Hex)) => {
                 Err("the secret is not hexadecimal".to_owned())
             }
+            None if self.key.iter().any(|step| matches!(step, KeyStep::Field(_))) => {
+                Err("the secret is not a JSON object with the fields that the scheme names".to_owned())
+            }
             None => Err("the secret is empty".to_owned()),
         }
     }
 
     /// The signature of `parts`; `url` stands where a part is the URL, the key where a part is the secret.
-    pub(super) fn tag(&self, key: &[u8], parts: &[PartBytes<'_>], url: &str) -> Vec<u8> {
-        let bytes = parts.iter().map(|part| match part {
+    pub(super) fn tag(&self, key: &[u8], parts: &[PartBytes<'_>], url: &str, suffix: &str) -> Vec<u8> {
+        let parts = parts.iter().map(|part| match part {
             PartBytes::Bytes(bytes) => bytes.as_ref(),
             PartBytes::Url => url.as_bytes(),
             PartBytes::Secret => key,
         });
-        match (self.keyed, self.alg) {
-            (true, Algorithm::Sha1) => {
-                let mut mac = Hmac::<Sha1>::new_from_slice(key).expect("HMAC takes keys of every length");
-                bytes.for_each(|bytes| mac.update(bytes));
-                mac.finalize().into_bytes().to_vec()
-            }
-            (true, Algorithm::Sha256) => {
-                let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
-                bytes.for_each(|bytes| mac.update(bytes));
-                mac.finalize().into_bytes().to_vec()
-            }
-            (true, Algorithm::Sha512) => {
-                let mut mac = Hmac::<Sha512>::new_from_slice(key).expect("HMAC takes keys of every length");
-                bytes.for_each(|bytes| mac.update(bytes));
-                mac.finalize().into_bytes().to_vec()
-            }
-            (false, Algorithm::Sha1) => bytes
-                .fold(Sha1::new(), |digest, bytes| digest.chain_update(bytes))
-                .finalize()
-                .to_vec(),
-            (false, Algorithm::Sha256) => bytes
-                .fold(Sha256::new(), |digest, bytes| digest.chain_update(bytes))
-                .finalize()
-                .to_vec(),
-            (false, Algorithm::Sha512) => bytes
-                .fold(Sha512::new(), |digest, bytes| digest.chain_update(bytes))
-                .finalize()
-                .to_vec(),
-        }
+        self.alg.tag(self.keyed, key, parts.chain([suffix.as_bytes()]))
     }
 
     pub(super) fn covers_body(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Body))
-            || (self.body_hash_query.is_some() && self.parts.iter().any(|part| matches!(part, Part::Url)))
+        self.signed.covers_body()
+            || (self.body_hash_query.is_some() && self.signed.parts.iter().any(|part| matches!(part, Part::Url)))
     }
 
     fn url_variants<'u>(&self, url: &'u str) -> Vec<Cow<'u, str>> {
         let mut variants = vec![Cow::Borrowed(url)];
         if self.url_port_variants
-            && self.parts.iter().any(|part| matches!(part, Part::Url))
+            && self.signed.parts.iter().any(|part| matches!(part, Part::Url))
             && let Some(other) = other_port_form(url)
         {
             variants.push(Cow::Owned(other));
@@ -287,6 +244,39 @@ impl MacCheck {
 }
 
 impl Algorithm {
+    /// The HMAC under `key`, or the plain digest, of all `bytes` in order.
+    pub(crate) fn tag<'b>(self, keyed: bool, key: &[u8], bytes: impl Iterator<Item = &'b [u8]>) -> Vec<u8> {
+        match (keyed, self) {
+            (true, Self::Sha1) => {
+                let mut mac = Hmac::<Sha1>::new_from_slice(key).expect("HMAC takes keys of every length");
+                bytes.for_each(|bytes| mac.update(bytes));
+                mac.finalize().into_bytes().to_vec()
+            }
+            (true, Self::Sha256) => {
+                let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of every length");
+                bytes.for_each(|bytes| mac.update(bytes));
+                mac.finalize().into_bytes().to_vec()
+            }
+            (true, Self::Sha512) => {
+                let mut mac = Hmac::<Sha512>::new_from_slice(key).expect("HMAC takes keys of every length");
+                bytes.for_each(|bytes| mac.update(bytes));
+                mac.finalize().into_bytes().to_vec()
+            }
+            (false, Self::Sha1) => bytes
+                .fold(Sha1::new(), |digest, bytes| digest.chain_update(bytes))
+                .finalize()
+                .to_vec(),
+            (false, Self::Sha256) => bytes
+                .fold(Sha256::new(), |digest, bytes| digest.chain_update(bytes))
+                .finalize()
+                .to_vec(),
+            (false, Self::Sha512) => bytes
+                .fold(Sha512::new(), |digest, bytes| digest.chain_update(bytes))
+                .finalize()
+                .to_vec(),
+        }
+    }
+
     fn bytes(self) -> usize {
         match self {
             Self::Sha1 => 20,
@@ -297,7 +287,7 @@ impl Algorithm {
 }
 
 impl Encoding {
-    fn decode(self, text: &str) -> Option<Vec<u8>> {
+    pub(super) fn decode(self, text: &str) -> Option<Vec<u8>> {
         match self {
             Self::Hex => hex::decode(text).ok(),
             Self::Base64 => BASE64.decode(text).ok(),
@@ -305,7 +295,7 @@ impl Encoding {
         }
     }
 
-    pub(super) fn encode(self, bytes: &[u8]) -> String {
+    pub(crate) fn encode(self, bytes: &[u8]) -> String {
         match self {
             Self::Hex => hex::encode(bytes),
             Self::Base64 => base64::engine::general_purpose::STANDARD.encode(bytes),
@@ -347,7 +337,8 @@ impl MacCheck {
             entries,
             whole: Cow::Borrowed(""),
         };
-        self.parts
+        self.signed
+            .parts
             .iter()
             .map(|part| part.bytes(evidence, &signature, None))
             .collect()

@@ -5,31 +5,50 @@
 //! refused; comparison takes constant time; the algorithm comes from the manifest, never from the
 //! message. Whatever is unclear is refused.
 
+mod allowed;
+mod certificate;
 mod compile;
+mod compile_key;
 mod compile_mac;
+mod documents;
 mod evidence;
+mod jwt;
 mod mac;
 mod parts;
+mod public_key;
 mod sign;
+mod signed;
 mod simple;
+mod url_rule;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use secrecy::SecretString;
 use serde_json::Value;
 
+pub use documents::{Document, Documents, Unverified, Wanted};
 pub use sign::SignError;
 
 use crate::pointer::Pointer;
 use crate::problem::{Problem, Problems};
 use crate::redact::SecretNames;
-use evidence::Evidence;
-pub(crate) use evidence::is_form;
+pub(crate) use allowed::Allowed;
+use certificate::CertificateCheck;
+pub(crate) use compile_mac::read_key;
+pub(crate) use evidence::{Evidence, is_form};
+use jwt::{JwtCheck, JwtKeys, TokenSource};
 use mac::MacCheck;
-use simple::{TokenCheck, TokenPlace};
+pub(crate) use mac::{ALGORITHMS, Algorithm, ENCODINGS, Encoding, KeyStep, derive_key};
+use public_key::PublicKeyCheck;
+pub(crate) use simple::matches_any;
+use simple::{IpCheck, TokenCheck, TokenPlace};
+pub(crate) use url_rule::UrlRule;
+
+/// What an endpoint states about its registration with the provider: names with one or several values each.
+/// Schemes read it as `ctx:NAME`. Nothing in it is secret.
+pub type Context = BTreeMap<String, Vec<String>>;
 
 /// A request as it arrived, before any of it is trusted.
 #[derive(Clone, Copy)]
@@ -42,8 +61,8 @@ pub struct InboundRequest<'a> {
     pub headers: &'a [(String, String)],
     /// The exact body bytes.
     pub body: &'a [u8],
-    /// Registration data that a scheme may sign (`ctx:NAME`).
-    pub context: &'a BTreeMap<String, String>,
+    /// Registration data that a scheme may sign or compare with (`ctx:NAME`).
+    pub context: &'a Context,
     /// The client's address, when the host knows it for certain.
     pub client_ip: Option<IpAddr>,
 }
@@ -74,7 +93,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn new(reason: RefusalReason, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(reason: RefusalReason, detail: impl Into<String>) -> Self {
         Self {
             reason,
             detail: detail.into(),
@@ -111,9 +130,52 @@ pub enum RefusalReason {
     IpNotAllowed,
     /// None of the alternatives applies to this request.
     NoSchemeApplies,
+    /// The endpoint does not state a value that the scheme needs.
+    MissingContext,
+    /// The request's algorithm is not one of those that the scheme permits.
+    AlgorithmNotAllowed,
+    /// A signed value (topic, issuer, audience, claim, origin) is not one that is expected here.
+    ValueNotAllowed,
+    /// The request names a URL that must not be called.
+    UrlNotAllowed,
+    /// The key that the request names is not among the sender's keys.
+    UnknownKey,
+    /// The sender's key has run out.
+    KeyExpired,
+    /// The sender's keys cannot be had now; the request may be good.
+    KeysUnavailable,
+    /// A secret was sent and none is awaited.
+    UnexpectedSecret,
 }
 
 impl RefusalReason {
+    /// The HTTP status that a sender gets: 403 for addresses, 503 when a later try may succeed, 401 otherwise.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::IpNotAllowed => 403,
+            Self::KeysUnavailable => 503,
+            Self::MissingSignature
+            | Self::MalformedSignature
+            | Self::DuplicatedHeader
+            | Self::BadSignature
+            | Self::MissingPart
+            | Self::MalformedTimestamp
+            | Self::StaleTimestamp
+            | Self::FutureTimestamp
+            | Self::MalformedBody
+            | Self::NoSecret
+            | Self::UnusableSecret
+            | Self::NoSchemeApplies
+            | Self::MissingContext
+            | Self::AlgorithmNotAllowed
+            | Self::ValueNotAllowed
+            | Self::UrlNotAllowed
+            | Self::UnknownKey
+            | Self::KeyExpired
+            | Self::UnexpectedSecret => 401,
+        }
+    }
+
     /// The stable snake-case name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -130,6 +192,14 @@ impl RefusalReason {
             Self::UnusableSecret => "unusable_secret",
             Self::IpNotAllowed => "ip_not_allowed",
             Self::NoSchemeApplies => "no_scheme_applies",
+            Self::MissingContext => "missing_context",
+            Self::AlgorithmNotAllowed => "algorithm_not_allowed",
+            Self::ValueNotAllowed => "value_not_allowed",
+            Self::UrlNotAllowed => "url_not_allowed",
+            Self::UnknownKey => "unknown_key",
+            Self::KeyExpired => "key_expired",
+            Self::KeysUnavailable => "keys_unavailable",
+            Self::UnexpectedSecret => "unexpected_secret",
         }
     }
 }
@@ -137,9 +207,12 @@ impl RefusalReason {
 #[derive(Debug)]
 enum Check {
     Mac(Box<MacCheck>),
+    PublicKey(Box<PublicKeyCheck>),
+    Certificate(Box<CertificateCheck>),
+    Jwt(Box<JwtCheck>),
     Token(TokenCheck),
     Basic,
-    Ip(Vec<IpNet>),
+    Ip(IpCheck),
     AnyOf(Vec<Guarded>),
     AllOf(Vec<Guarded>),
 }
@@ -154,6 +227,7 @@ struct Guarded {
 /// A condition on a request.
 #[derive(Debug)]
 pub(crate) enum When {
+    Method(String),
     Header { name: String, test: WhenTest },
     Query { name: String, test: WhenTest },
     Body { pointer: Pointer, test: BodyTest },
@@ -172,18 +246,18 @@ pub(crate) enum BodyTest {
 }
 
 impl Verifier {
-    /// Compiles a scheme in the vocabulary of manifests (`hmac`, `digest`, `token`, `basic`, `ip`, `any_of`, `all_of`).
-    /// `pointer` is where `value` stands in its document and prefixes the pointers of problems.
+    /// Compiles a scheme in the vocabulary of manifests (`hmac`, `digest`, `pubkey`, `x509`, `jwt`, `token`, `basic`, `ip`,
+    /// `any_of`, `all_of`). `pointer` is where `value` stands in its document and prefixes the pointers of problems.
     ///
     /// # Errors
-    /// Every [`Problem`] found; `pubkey`, `x509`, `jwt` and `mtls` are refused with a message of their own.
+    /// Every [`Problem`] found; `mtls` is refused with a message of its own.
     pub fn compile(value: &Value, pointer: &str) -> Result<Self, Vec<Problem>> {
         let mut problems = Problems::default();
         let check = compile::read(value, pointer, &mut problems);
         problems.finish(check.map(|check| Self { check }))
     }
 
-    /// Whether the scheme compares with a secret (an `ip` list alone does not, and is refused anyway).
+    /// Whether the endpoint has to have a secret (or public key): no request can be verified without one.
     pub fn needs_secret(&self) -> bool {
         self.check.needs_secret()
     }
@@ -208,19 +282,35 @@ impl Verifier {
         names
     }
 
-    /// Verifies a request against every active secret.
+    /// Verifies a request against every active secret and the documents that were fetched for it.
     ///
     /// # Errors
-    /// [`Refusal`] unless the scheme is fulfilled.
+    /// [`Unverified::Refused`] unless the scheme is fulfilled; [`Unverified::Wants`] when that hangs on a document which
+    /// is not among `documents`: fetch it, add it, ask again. Each answer wants a document that is not there yet, or a
+    /// newer copy of one that is not marked as the final word, so the asking comes to an end.
     pub fn verify(
         &self,
         request: &InboundRequest<'_>,
         secrets: &[SecretString],
+        documents: &Documents,
         now_unix_ms: i64,
-    ) -> Result<(), Refusal> {
-        let evidence = Evidence::new(request);
-        self.check.verify(&evidence, secrets, now_unix_ms)
+    ) -> Result<(), Unverified> {
+        let means = Means {
+            evidence: &Evidence::new(request),
+            secrets,
+            documents,
+            now_unix_ms,
+        };
+        self.check.verify(&means)
     }
+}
+
+/// All that a check may look at.
+struct Means<'a> {
+    evidence: &'a Evidence<'a>,
+    secrets: &'a [SecretString],
+    documents: &'a Documents,
+    now_unix_ms: i64,
 }
 
 impl Check {
@@ -229,9 +319,14 @@ impl Check {
             Self::Token(check) => match &check.at {
                 TokenPlace::Header(name) => names.headers.push(name.to_ascii_lowercase()),
                 TokenPlace::Query(name) => names.queries.push(name.to_ascii_lowercase()),
-                TokenPlace::Json(_) | TokenPlace::Each { .. } => {}
+                TokenPlace::Path | TokenPlace::Json(_) | TokenPlace::Each { .. } => {}
             },
-            Self::Mac(_) | Self::Basic | Self::Ip(_) => {}
+            Self::Jwt(check) => {
+                if let TokenSource::Header(name) = &check.token {
+                    names.headers.push(name.to_ascii_lowercase());
+                }
+            }
+            Self::Mac(_) | Self::PublicKey(_) | Self::Certificate(_) | Self::Basic | Self::Ip(_) => {}
             Self::AnyOf(checks) | Self::AllOf(checks) => {
                 for guarded in checks {
                     guarded.check.secret_names(names);
@@ -243,14 +338,32 @@ impl Check {
     fn needs_secret(&self) -> bool {
         match self {
             Self::Mac(_) | Self::Token(_) | Self::Basic => true,
+            Self::PublicKey(check) => check.own_keys.is_empty(),
+            Self::Jwt(check) => matches!(check.keys, JwtKeys::Secrets(_)),
+            Self::Certificate(_) | Self::Ip(_) => false,
+            Self::AnyOf(checks) => checks.iter().all(|guarded| guarded.check.needs_secret()),
+            Self::AllOf(checks) => checks.iter().any(|guarded| guarded.check.needs_secret()),
+        }
+    }
+
+    /// Whether a request that fulfils it proves who sent it; an address does not.
+    fn proves(&self) -> bool {
+        match self {
+            Self::Mac(_) | Self::PublicKey(_) | Self::Certificate(_) | Self::Jwt(_) | Self::Token(_) | Self::Basic => {
+                true
+            }
             Self::Ip(_) => false,
-            Self::AnyOf(checks) | Self::AllOf(checks) => checks.iter().any(|guarded| guarded.check.needs_secret()),
+            Self::AnyOf(checks) => checks.iter().all(|guarded| guarded.check.proves()),
+            Self::AllOf(checks) => checks.iter().any(|guarded| guarded.check.proves()),
         }
     }
 
     fn covers_body(&self) -> bool {
         match self {
             Self::Mac(check) => check.covers_body(),
+            Self::PublicKey(check) => check.signed.covers_body(),
+            Self::Certificate(check) => check.signed.covers_body(),
+            Self::Jwt(check) => check.body_hash_claim.is_some(),
             Self::Token(_) | Self::Basic | Self::Ip(_) => false,
             Self::AnyOf(checks) => checks.iter().all(|guarded| guarded.check.covers_body()),
             Self::AllOf(checks) => checks
@@ -264,7 +377,14 @@ impl Check {
             Self::Mac(check) => check.check_secret(secret),
             Self::Token(_) => simple::check_token(secret),
             Self::Basic => simple::check_pair(secret),
-            Self::Ip(_) => Ok(()),
+            Self::PublicKey(check) if check.own_keys.is_empty() => check.check_secret(secret),
+            Self::Jwt(check) => match &check.keys {
+                JwtKeys::Secrets(steps) if derive_key(steps, secret).is_none() => {
+                    Err("the secret has not the form that the scheme needs".to_owned())
+                }
+                JwtKeys::Secrets(_) | JwtKeys::Jwks(_) => Ok(()),
+            },
+            Self::PublicKey(_) | Self::Certificate(_) | Self::Ip(_) => Ok(()),
             Self::AnyOf(checks) => {
                 let mut last = Ok(());
                 for guarded in checks {
@@ -279,48 +399,75 @@ impl Check {
         }
     }
 
-    fn verify(&self, evidence: &Evidence<'_>, secrets: &[SecretString], now_unix_ms: i64) -> Result<(), Refusal> {
-        if self.needs_secret() && secrets.is_empty() {
-            return Err(Refusal::new(RefusalReason::NoSecret, "no secret is configured"));
-        }
+    fn verify(&self, means: &Means<'_>) -> Result<(), Unverified> {
+        let Means {
+            evidence,
+            secrets,
+            documents,
+            now_unix_ms,
+        } = *means;
         match self {
-            Self::Mac(check) => check.verify(evidence, secrets, now_unix_ms),
-            Self::Token(check) => check.verify(evidence, secrets),
-            Self::Basic => simple::verify_basic(evidence, secrets),
-            Self::Ip(networks) => simple::verify_ip(evidence, networks),
-            Self::AnyOf(checks) => {
-                let mut refusal =
-                    Refusal::new(RefusalReason::NoSchemeApplies, "no alternative applies to this request");
-                for guarded in checks.iter().filter(|guarded| guarded.applies(evidence)) {
-                    match guarded.check.verify(evidence, secrets, now_unix_ms) {
-                        Ok(()) => return Ok(()),
-                        // What failed last says least; a signature that was there and bad says most.
-                        Err(next)
-                            if refusal.reason == RefusalReason::NoSchemeApplies
-                                || next.reason != RefusalReason::MissingSignature =>
-                        {
-                            refusal = next
-                        }
-                        Err(_) => {}
-                    }
-                }
-                Err(refusal)
+            Self::AnyOf(checks) => any_of(checks, means),
+            Self::AllOf(checks) => all_of(checks, means),
+            _ if self.needs_secret() && secrets.is_empty() => {
+                Err(Refusal::new(RefusalReason::NoSecret, "no secret is configured").into())
             }
-            Self::AllOf(checks) => {
-                let mut has_proof = false;
-                for guarded in checks.iter().filter(|guarded| guarded.applies(evidence)) {
-                    guarded.check.verify(evidence, secrets, now_unix_ms)?;
-                    has_proof |= guarded.check.needs_secret();
-                }
-                match has_proof {
-                    true => Ok(()),
-                    false => Err(Refusal::new(
-                        RefusalReason::NoSchemeApplies,
-                        "no check with a secret applies to this request",
-                    )),
-                }
-            }
+            Self::Mac(check) => Ok(check.verify(evidence, secrets, now_unix_ms)?),
+            Self::PublicKey(check) => Ok(check.verify(evidence, secrets, now_unix_ms)?),
+            Self::Certificate(check) => check.verify(evidence, documents, now_unix_ms),
+            Self::Jwt(check) => check.verify(evidence, secrets, documents, now_unix_ms),
+            Self::Token(check) => Ok(check.verify(evidence, secrets)?),
+            Self::Basic => Ok(simple::verify_basic(evidence, secrets)?),
+            Self::Ip(check) => check.verify(evidence, documents),
         }
+    }
+}
+
+/// A document is wanted only when no alternative is fulfilled without it.
+fn any_of(checks: &[Guarded], means: &Means<'_>) -> Result<(), Unverified> {
+    let mut refusal = Refusal::new(RefusalReason::NoSchemeApplies, "no alternative applies to this request");
+    let mut wanted = None;
+    for guarded in checks.iter().filter(|guarded| guarded.applies(means.evidence)) {
+        match guarded.check.verify(means) {
+            Ok(()) => return Ok(()),
+            Err(Unverified::Wants(wants)) => {
+                wanted.get_or_insert(wants);
+            }
+            // What failed last says least; a signature that was there and bad says most.
+            Err(Unverified::Refused(next))
+                if refusal.reason == RefusalReason::NoSchemeApplies
+                    || next.reason != RefusalReason::MissingSignature =>
+            {
+                refusal = next;
+            }
+            Err(Unverified::Refused(_)) => {}
+        }
+    }
+    Err(wanted.map_or(Unverified::Refused(refusal), Unverified::Wants))
+}
+
+/// A document is wanted only when nothing is refused without it.
+fn all_of(checks: &[Guarded], means: &Means<'_>) -> Result<(), Unverified> {
+    let mut has_proof = false;
+    let mut wanted = None;
+    for guarded in checks.iter().filter(|guarded| guarded.applies(means.evidence)) {
+        match guarded.check.verify(means) {
+            Ok(()) => {}
+            Err(Unverified::Wants(wants)) => {
+                wanted.get_or_insert(wants);
+            }
+            Err(Unverified::Refused(refusal)) => return Err(Unverified::Refused(refusal)),
+        }
+        has_proof |= guarded.check.proves();
+    }
+    match (has_proof, wanted) {
+        (false, _) => Err(Refusal::new(
+            RefusalReason::NoSchemeApplies,
+            "no check that proves the sender applies to this request",
+        )
+        .into()),
+        (true, Some(wanted)) => Err(Unverified::Wants(wanted)),
+        (true, None) => Ok(()),
     }
 }
 
@@ -331,18 +478,15 @@ impl Guarded {
 }
 
 impl When {
-    /// Reads `{ header: N, … }`, `{ query: N, … }` or `{ body: /ptr, … }` with `equals` or `present`.
+    /// Reads `{ method: M }`, `{ header: N, … }`, `{ query: N, … }` or `{ body: /ptr, … }` with `equals` or `present`.
     pub(crate) fn read(value: &Value, place: &str, problems: &mut Problems) -> Option<Self> {
         compile::read_when(value, place, problems)
     }
 
     /// Whether the request fulfils it.
-    pub(crate) fn holds_for(&self, request: &InboundRequest<'_>) -> bool {
-        self.holds(&Evidence::new(request))
-    }
-
-    fn holds(&self, evidence: &Evidence<'_>) -> bool {
+    pub(crate) fn holds(&self, evidence: &Evidence<'_>) -> bool {
         match self {
+            Self::Method(method) => evidence.request.method == method,
             Self::Header { name, test } => test.holds(evidence.headers(name).next()),
             Self::Query { name, test } => test.holds(evidence.query(name).as_deref()),
             Self::Body { pointer, test } => {

@@ -1,6 +1,7 @@
 //! What a signature is made over, and where a scheme finds each piece of it in a request.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -26,7 +27,24 @@ pub(super) enum Source {
 pub(super) struct Format {
     pub(super) item: Option<String>,
     pub(super) kv: String,
-    pub(super) name: String,
+    pub(super) name: EntryName,
+}
+
+/// The name of the entries that count.
+#[derive(Debug)]
+pub(super) enum EntryName {
+    Literal(String),
+    /// A value of the endpoint's `context`.
+    Context(String),
+}
+
+impl EntryName {
+    pub(super) fn read<'e>(&'e self, evidence: &'e Evidence<'_>) -> Result<&'e str, Refusal> {
+        match self {
+            Self::Literal(name) => Ok(name),
+            Self::Context(name) => evidence.context(name),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -40,7 +58,23 @@ pub(super) enum Part {
     UrlDecoded(String),
     Context(String),
     Secret,
-    Join { separator: String, of: Vec<Pointer> },
+    Join {
+        separator: String,
+        of: Vec<Pointer>,
+    },
+    /// The CRC-32 of the body, as a decimal number.
+    Crc32Decimal,
+    /// The values of the headers that a field of the signature names.
+    SignedHeaders {
+        field: String,
+        split: String,
+        join: String,
+    },
+    /// `name`, line feed, value, line feed for each field of the body that is there; which fields, says another one.
+    Lines {
+        by: Source,
+        of: BTreeMap<String, Vec<String>>,
+    },
 }
 
 #[derive(Debug)]
@@ -108,13 +142,13 @@ impl Source {
     pub(super) fn read<'e>(
         &self,
         evidence: &'e Evidence<'_>,
-        signature: Option<&Signature<'e>>,
+        signature: Option<&Signature<'_>>,
         item: Option<&'e Value>,
     ) -> Result<Option<Cow<'e, str>>, Refusal> {
         match self {
             Self::Header(name) => Ok(evidence.header(name)?.map(Cow::Borrowed)),
             Self::SigField(name) => match signature {
-                Some(signature) => Ok(signature.field(name)?.map(Cow::Borrowed)),
+                Some(signature) => Ok(signature.field(name)?.map(|text| Cow::Owned(text.to_owned()))),
                 None => Ok(None),
             },
             Self::Json(pointer) => match evidence.json() {
@@ -127,6 +161,17 @@ impl Source {
                 .find(|(known, _)| known == name)
                 .map(|(_, value)| Cow::Borrowed(value.as_str()))),
             Self::Item(pointer) => Ok(item.and_then(|item| pointer.lookup(item)).and_then(plain_text)),
+        }
+    }
+
+    /// For what is no signature.
+    pub(super) fn value_words(&self) -> String {
+        match self {
+            Self::Header(name) => format!("the header {name}"),
+            Self::SigField(name) => format!("the signature's field {name}"),
+            Self::Json(pointer) => format!("the body's `{pointer}`"),
+            Self::Form(name) => format!("the form field {name}"),
+            Self::Item(pointer) => format!("the item's `{pointer}`"),
         }
     }
 
@@ -154,7 +199,7 @@ impl Part {
     pub(super) fn bytes<'e>(
         &'e self,
         evidence: &'e Evidence<'_>,
-        signature: &Signature<'e>,
+        signature: &Signature<'_>,
         item: Option<&'e Value>,
     ) -> Result<PartBytes<'e>, Refusal> {
         let borrowed = |text: &'e str| PartBytes::Bytes(Cow::Borrowed(text.as_bytes()));
@@ -175,15 +220,7 @@ impl Part {
             Self::Method => borrowed(evidence.request.method),
             Self::Url => PartBytes::Url,
             Self::UrlDecoded(set) => PartBytes::Bytes(Cow::Owned(decode_only(evidence.request.url, set).into_bytes())),
-            Self::Context(name) => match evidence.request.context.get(name) {
-                Some(text) => borrowed(text),
-                None => {
-                    return Err(Refusal::new(
-                        RefusalReason::MissingPart,
-                        format!("the registration value {name} is not known"),
-                    ));
-                }
-            },
+            Self::Context(name) => borrowed(evidence.context(name)?),
             Self::Secret => PartBytes::Secret,
             Self::Join { separator, of } => {
                 // An absent field counts as empty text, as the senders of this form do.
@@ -197,8 +234,59 @@ impl Part {
                     .collect();
                 PartBytes::Bytes(Cow::Owned(texts.join(separator).into_bytes()))
             }
+            Self::Crc32Decimal => {
+                let sum = crc32fast::hash(evidence.request.body);
+                PartBytes::Bytes(Cow::Owned(sum.to_string().into_bytes()))
+            }
+            Self::SignedHeaders { field, split, join } => {
+                let names = signature.field(field)?.ok_or_else(|| {
+                    Refusal::new(
+                        RefusalReason::MissingPart,
+                        format!("the signature's field {field} is absent"),
+                    )
+                })?;
+                PartBytes::Bytes(Cow::Owned(
+                    signed_headers(evidence, names, split)?.join(join).into_bytes(),
+                ))
+            }
+            Self::Lines { by, of } => PartBytes::Bytes(Cow::Owned(lines(evidence, by, of)?.into_bytes())),
         })
     }
+}
+
+fn signed_headers<'e>(evidence: &Evidence<'e>, names: &str, split: &str) -> Result<Vec<&'e str>, Refusal> {
+    let named = names.split(split).map(str::trim).filter(|name| !name.is_empty());
+    named
+        .take(MAX_ENTRIES)
+        .map(|name| {
+            evidence.header(name)?.ok_or_else(|| {
+                Refusal::new(
+                    RefusalReason::MissingPart,
+                    format!("the signed header {name} is absent"),
+                )
+            })
+        })
+        .collect()
+}
+
+fn lines(evidence: &Evidence<'_>, by: &Source, of: &BTreeMap<String, Vec<String>>) -> Result<String, Refusal> {
+    let kind = by.read(evidence, None, None)?;
+    let names = kind.as_deref().and_then(|kind| of.get(kind)).ok_or_else(|| {
+        Refusal::new(
+            RefusalReason::MalformedBody,
+            "the body is of a kind for which the scheme names no signed fields",
+        )
+    })?;
+    let body = evidence
+        .json()
+        .ok_or_else(|| Refusal::new(RefusalReason::MalformedBody, "the body is not JSON"))?;
+    let mut text = String::new();
+    for name in names {
+        if let Some(value) = body.get(name).and_then(plain_text) {
+            text.extend([name, "\n", value.as_ref(), "\n"]);
+        }
+    }
+    Ok(text)
 }
 
 impl TimestampRule {

@@ -47,7 +47,7 @@ fn sign(
                 headers.push((name.clone(), format!("{}{}", check.prefix, secret.expose_secret())));
                 Ok(())
             }
-            TokenPlace::Query(_) | TokenPlace::Json(_) | TokenPlace::Each { .. } => {
+            TokenPlace::Query(_) | TokenPlace::Path | TokenPlace::Json(_) | TokenPlace::Each { .. } => {
                 Err(SignError("the token does not stand in a header".to_owned()))
             }
         },
@@ -59,6 +59,9 @@ fn sign(
             Ok(())
         }
         Check::Ip(_) => Ok(()),
+        Check::PublicKey(_) | Check::Certificate(_) | Check::Jwt(_) => Err(SignError(
+            "only the sender, who has the private key, can sign such requests".to_owned(),
+        )),
         Check::AnyOf(checks) => {
             let evidence = Evidence::new(draft);
             // The first alternative that applies as the draft stands, or else the first that can be signed.
@@ -87,12 +90,12 @@ fn sign_mac(
     now_unix_ms: i64,
     headers: &mut Vec<(String, String)>,
 ) -> Result<(), SignError> {
-    let Source::Header(signature_header) = &check.sig else {
+    let Source::Header(signature_header) = &check.signed.sig else {
         return Err(SignError("the signature does not stand in a header".to_owned()));
     };
     let mut all_headers = draft.headers.to_vec();
     let mut fields = Vec::new();
-    if let Some(rule) = &check.timestamp {
+    if let Some(rule) = &check.signed.timestamp {
         let stamp = match rule.unit {
             TimeUnit::Seconds => now_unix_ms.div_euclid(1_000).to_string(),
             TimeUnit::Milliseconds => now_unix_ms.to_string(),
@@ -123,11 +126,19 @@ fn sign_mac(
     let key = check
         .derive_key(secret)
         .ok_or_else(|| SignError("the secret has not the form that the scheme needs".to_owned()))?;
-    let text = check.encoding.encode(&check.tag(&key, &parts, draft.url));
-    let value = match &check.format {
+    let suffix = check.suffixes.first().map_or("", String::as_str);
+    let text = check
+        .signed
+        .encoding
+        .encode(&check.tag(&key, &parts, draft.url, suffix));
+    let value = match &check.signed.format {
         None => text,
         Some(format) => {
-            fields.push((format.name.clone(), text));
+            let name = format
+                .name
+                .read(&evidence)
+                .map_err(|refusal| SignError(refusal.detail))?;
+            fields.push((name.to_owned(), text));
             let entries: Vec<String> = fields
                 .iter()
                 .map(|(name, value)| format!("{name}{}{value}", format.kv))

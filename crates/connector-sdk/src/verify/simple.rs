@@ -4,8 +4,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
 use subtle::{Choice, ConstantTimeEq as _};
 
+use super::documents::{Documents, Unverified};
 use super::evidence::Evidence;
 use super::{Refusal, RefusalReason};
 use crate::pointer::Pointer;
@@ -21,6 +23,8 @@ pub(super) struct TokenCheck {
 pub(super) enum TokenPlace {
     Header(String),
     Query(String),
+    /// The last segment of the URL's path.
+    Path,
     Json(Pointer),
     /// Every element that `each` reaches must carry the token.
     Each {
@@ -39,6 +43,10 @@ impl TokenCheck {
             TokenPlace::Query(name) => match evidence.query(name) {
                 Some(text) => self.compare(&text, secrets, || format!("the query parameter {name}")),
                 None => Err(missing(format!("the query parameter {name} is absent"))),
+            },
+            TokenPlace::Path => match evidence.last_segment() {
+                Some(text) => self.compare(&text, secrets, || "the end of the URL's path".to_owned()),
+                None => Err(missing("the URL's path is empty".to_owned())),
             },
             TokenPlace::Json(pointer) => {
                 let text = evidence
@@ -85,7 +93,7 @@ impl TokenCheck {
 }
 
 /// Compares with every secret, without stopping at the first match. An empty secret matches nothing.
-fn matches_any(given: &[u8], secrets: &[SecretString]) -> bool {
+pub(crate) fn matches_any(given: &[u8], secrets: &[SecretString]) -> bool {
     let mut matched = Choice::from(0);
     for secret in secrets {
         let secret = secret.expose_secret().as_bytes();
@@ -125,14 +133,63 @@ pub(super) fn verify_basic(evidence: &Evidence<'_>, secrets: &[SecretString]) ->
     }
 }
 
-pub(super) fn verify_ip(evidence: &Evidence<'_>, networks: &[IpNet]) -> Result<(), Refusal> {
-    let refused = |detail: &str| Err(Refusal::new(RefusalReason::IpNotAllowed, detail));
-    match evidence.request.client_ip {
+/// Networks that may send.
+#[derive(Debug)]
+pub(super) enum IpCheck {
+    Listed(Vec<IpNet>),
+    /// The provider publishes them as JSON.
+    Published {
+        url: String,
+        /// Where in the document texts of networks stand.
+        at: Vec<Pointer>,
+    },
+}
+
+impl IpCheck {
+    pub(super) fn verify(&self, evidence: &Evidence<'_>, documents: &Documents) -> Result<(), Unverified> {
+        let refused = |detail: &str| Err(Refusal::new(RefusalReason::IpNotAllowed, detail).into());
+        let Some(address) = evidence.request.client_ip else {
+            return refused("the client's address is not known");
+        };
         // An IPv4 client on an IPv6 socket counts as IPv4.
-        Some(address) if networks.iter().any(|network| network.contains(&address.to_canonical())) => Ok(()),
-        Some(_) => refused("the client's address is not on the list"),
-        None => refused("the client's address is not known"),
+        let address = address.to_canonical();
+        let listed = match self {
+            Self::Listed(networks) => networks.iter().any(|network| network.contains(&address)),
+            Self::Published { url, at } => {
+                let (body, _) = documents.get(url)?;
+                published(body, at)
+                    .ok_or_else(|| {
+                        Refusal::new(
+                            RefusalReason::KeysUnavailable,
+                            format!("{url} is not a list of networks"),
+                        )
+                    })?
+                    .any(|network| network.contains(&address))
+            }
+        };
+        match listed {
+            true => Ok(()),
+            false => refused("the client's address is not on the list"),
+        }
     }
+}
+
+/// The networks in a published document; `None` when it has none.
+fn published(body: &[u8], at: &[Pointer]) -> Option<impl Iterator<Item = IpNet>> {
+    let document: Value = serde_json::from_slice(body).ok()?;
+    let mut networks = Vec::new();
+    for pointer in at {
+        for (_, found) in pointer.expand(&document)? {
+            networks.extend(found.as_str().and_then(parse_network));
+        }
+    }
+    (!networks.is_empty()).then(|| networks.into_iter())
+}
+
+/// `192.0.2.0/24`, `2001:db8::/32`, or one address.
+pub(super) fn parse_network(text: &str) -> Option<IpNet> {
+    let address = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(address)
 }
 
 pub(super) fn check_token(secret: &SecretString) -> Result<(), String> {

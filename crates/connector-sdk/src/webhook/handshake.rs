@@ -1,204 +1,475 @@
-//! Requests that set a webhook up: challenges to echo, pings to ignore.
+//! Requests that set a webhook up instead of reporting something: challenges, secrets, confirmations, probes.
 //!
-//! An echo sends a stranger's text back, so it is plain text or JSON, never HTML, and the manifest must
-//! say whether the request has to verify first.
+//! What a stranger sends is echoed as plain text or JSON only, never as HTML. The manifest must say whether a request
+//! has to verify first. What cannot be done here (storing a secret, calling a URL) is handed to the host as an
+//! [`Errand`]; the reply may be sent only when the errand is done.
 
-use serde_json::{Map, Value};
+use secrecy::SecretString;
+use serde_json::{Map, Value, json};
 
 use super::Reply;
 use super::locate::{Locator, Seen};
-use crate::fields::{Fields, is_header_name};
-use crate::pointer;
-use crate::problem::Problems;
-use crate::verify::{InboundRequest, When};
+use crate::expression::Scope;
+use crate::redact::SecretNames;
+use crate::template::Template;
+use crate::verify::{
+    Algorithm, Allowed, Encoding, Evidence, InboundRequest, KeyStep, Refusal, RefusalReason, UrlRule, When, derive_key,
+    matches_any,
+};
 
 /// Longest challenge that is echoed, in bytes.
 const MAX_CHALLENGE_BYTES: usize = 4_096;
 
+/// Longest challenge of an unsigned request that is answered with its HMAC, in bytes; the known senders' have at most 64.
+const MAX_SIGNED_CHALLENGE_BYTES: usize = 256;
+
+/// Shortest secret that is taken from a provider, in bytes.
+const MIN_STORED_SECRET_BYTES: usize = 16;
+
+/// Longest secret that is taken from a provider, in bytes.
+const MAX_STORED_SECRET_BYTES: usize = 1_024;
+
+/// The answer to a handshake.
+#[derive(Debug)]
+pub struct Handshaken {
+    /// What the sender gets, once the errand is done.
+    pub reply: Reply,
+    /// What has to be done first.
+    pub errand: Option<Errand>,
+}
+
+/// What the host has to do for a handshake.
+#[derive(Debug)]
+pub enum Errand {
+    /// Keep this as the endpoint's secret, if it still awaits one.
+    StoreSecret(SecretString),
+    /// Call this URL with GET and see that it answers 2xx. Scheme and host are permitted by the manifest.
+    ConfirmGet(String),
+}
+
+/// What a handshake needs to know of its endpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing<'a> {
+    /// The active secrets, newest first.
+    pub secrets: &'a [SecretString],
+    /// Whether a registration is under way that has to bring the secret.
+    pub awaits_secret: bool,
+}
+
 #[derive(Debug)]
 pub(super) enum Handshake {
-    Echo(Box<Echo>),
+    Challenge(Box<Challenge>),
+    StoreSecret(StoreSecret),
+    ConfirmGet(ConfirmGet),
+    AllowOrigin(AllowOrigin),
+    StatusOnly { when: When, status: u16, signed: bool },
+    BareRefusals,
     IgnoreType(Vec<String>),
 }
 
+/// `echo` and, with a signature, `hmac_reply`.
 #[derive(Debug)]
-pub(super) struct Echo {
-    when: When,
-    read: Read,
-    write: Write,
-    status: u16,
-    signed: bool,
+pub(super) struct Challenge {
+    pub(super) when: When,
+    /// Without it the reply is always the same.
+    pub(super) read: Option<Read>,
+    pub(super) token: Option<RequiredToken>,
+    pub(super) hmac: Option<ChallengeHmac>,
+    pub(super) write: Write,
+    pub(super) status: u16,
+    pub(super) signed: bool,
 }
 
 #[derive(Debug)]
-enum Read {
+pub(super) struct ChallengeHmac {
+    pub(super) alg: Algorithm,
+    pub(super) encoding: Encoding,
+    pub(super) key: Vec<KeyStep>,
+    pub(super) prefix: String,
+}
+
+/// A word that both sides agreed on, in the query.
+#[derive(Debug)]
+pub(super) struct RequiredToken {
+    pub(super) query: String,
+    pub(super) key: Vec<KeyStep>,
+}
+
+#[derive(Debug)]
+pub(super) enum Read {
     Query(String),
     Located(Locator),
 }
 
 #[derive(Debug)]
-enum Write {
+pub(super) enum Write {
     Text,
     Json(String),
     Header(String),
+    /// See `challenge`, `hmac` and `context`.
+    TextTemplate(Template),
+    JsonTemplate(Template),
+}
+
+#[derive(Debug)]
+pub(super) struct StoreSecret {
+    pub(super) when: Option<When>,
+    pub(super) header: Option<String>,
+    pub(super) read: Locator,
+    /// The header in which the secret goes back.
+    pub(super) echo: Option<String>,
+    pub(super) status: u16,
+}
+
+#[derive(Debug)]
+pub(super) struct ConfirmGet {
+    pub(super) when: When,
+    pub(super) read: Locator,
+    pub(super) rule: UrlRule,
+    pub(super) status: u16,
+}
+
+#[derive(Debug)]
+pub(super) struct AllowOrigin {
+    pub(super) origins: Allowed,
+    pub(super) rate: Option<Allowed>,
 }
 
 impl Handshake {
-    pub(super) fn reply(&self, request: &InboundRequest<'_>, body: Option<&Value>) -> Option<Reply> {
+    /// Whether the request has to verify first. `None`: it is no answer at all.
+    pub(super) fn signed(&self) -> Option<bool> {
         match self {
-            Self::IgnoreType(_) => None,
-            Self::Echo(echo) => echo.reply(request, body),
+            Self::Challenge(challenge) => Some(challenge.signed),
+            Self::StoreSecret(_) | Self::AllowOrigin(_) => Some(false),
+            Self::ConfirmGet(_) => Some(true),
+            Self::StatusOnly { signed, .. } => Some(*signed),
+            Self::BareRefusals | Self::IgnoreType(_) => None,
+        }
+    }
+
+    /// The answer, if this handshake is what the request is about.
+    pub(super) fn answer(
+        &self,
+        evidence: &Evidence<'_>,
+        body: &Value,
+        standing: &Standing<'_>,
+    ) -> Result<Option<Handshaken>, Refusal> {
+        let seen = Seen {
+            request: Some(evidence.request),
+            envelope: body,
+            unit: body,
+        };
+        match self {
+            Self::Challenge(challenge) => Ok(challenge.answer(evidence, &seen, standing)?.map(plain)),
+            Self::StoreSecret(handshake) => handshake.answer(evidence, &seen, standing),
+            Self::ConfirmGet(handshake) => handshake.answer(evidence, &seen),
+            Self::AllowOrigin(handshake) => Ok(handshake.answer(evidence)?.map(plain)),
+            Self::StatusOnly { when, status, signed } => Ok(when.holds(evidence).then(|| {
+                plain(Reply {
+                    status: *status,
+                    headers: Vec::new(),
+                    body: Vec::new(),
+                    after_verify: *signed,
+                })
+            })),
+            Self::BareRefusals | Self::IgnoreType(_) => Ok(None),
         }
     }
 
     pub(super) fn ignored_types(&self) -> &[String] {
         match self {
             Self::IgnoreType(types) => types,
-            Self::Echo(_) => &[],
+            Self::Challenge(_)
+            | Self::StoreSecret(_)
+            | Self::ConfirmGet(_)
+            | Self::AllowOrigin(_)
+            | Self::StatusOnly { .. }
+            | Self::BareRefusals => &[],
+        }
+    }
+
+    /// Where secrets stand in handshake requests.
+    pub(super) fn secret_names(&self, names: &mut SecretNames) {
+        match self {
+            Self::StoreSecret(handshake) => names.headers.extend(handshake.header.clone()),
+            Self::Challenge(challenge) => {
+                let token = challenge.token.as_ref();
+                names
+                    .queries
+                    .extend(token.map(|token| token.query.to_ascii_lowercase()));
+            }
+            Self::ConfirmGet(_)
+            | Self::AllowOrigin(_)
+            | Self::StatusOnly { .. }
+            | Self::BareRefusals
+            | Self::IgnoreType(_) => {}
         }
     }
 }
 
-impl Echo {
-    fn reply(&self, request: &InboundRequest<'_>, body: Option<&Value>) -> Option<Reply> {
-        if !self.when.holds_for(request) {
-            return None;
+fn plain(reply: Reply) -> Handshaken {
+    Handshaken { reply, errand: None }
+}
+
+impl Challenge {
+    fn answer(
+        &self,
+        evidence: &Evidence<'_>,
+        seen: &Seen<'_>,
+        standing: &Standing<'_>,
+    ) -> Result<Option<Reply>, Refusal> {
+        if !self.when.holds(evidence) {
+            return Ok(None);
+        }
+        if let Some(token) = &self.token {
+            token.check(evidence, standing.secrets)?;
         }
         let challenge = match &self.read {
-            Read::Query(name) => {
-                let (_, query) = request.url.split_once('?')?;
-                crate::encode::decode_pairs(query)
-                    .into_iter()
-                    .find(|(known, _)| known == name)
-                    .map(|(_, value)| value)?
-            }
-            Read::Located(locator) => {
-                let null = Value::Null;
-                let body = body.unwrap_or(&null);
-                locator.text(&Seen {
-                    request: Some(request),
-                    envelope: body,
-                    unit: body,
-                })?
+            None => String::new(),
+            Some(read) => match read.text(evidence, seen) {
+                Some(text) if is_echoable(&text) => text,
+                Some(_) | None => return Ok(None),
+            },
+        };
+        let hmac = match &self.hmac {
+            None => String::new(),
+            Some(rule) => {
+                if !self.signed && !is_token(&challenge) {
+                    return Err(Refusal::new(
+                        RefusalReason::MalformedBody,
+                        "the challenge is not a plain token, and only such are answered with a signature",
+                    ));
+                }
+                rule.of(&challenge, standing.secrets)?
             }
         };
-        if challenge.len() > MAX_CHALLENGE_BYTES || challenge.bytes().any(|byte| byte.is_ascii_control()) {
-            return None;
-        }
+        Ok(Some(self.write(challenge, hmac, evidence)))
+    }
+
+    fn write(&self, challenge: String, hmac: String, evidence: &Evidence<'_>) -> Reply {
         let mut headers = vec![("x-content-type-options".to_owned(), "nosniff".to_owned())];
+        let text_type = ("content-type".to_owned(), "text/plain; charset=utf-8".to_owned());
+        let json_type = ("content-type".to_owned(), "application/json".to_owned());
+        let rendered = |template: &Template, challenge: String, hmac: String| {
+            let (challenge, hmac) = (Value::String(challenge), Value::String(hmac));
+            let context = context_value(evidence.request);
+            let named = [("challenge", &challenge), ("hmac", &hmac), ("context", &context)];
+            let scope = Scope {
+                named: &named,
+                layers: &[],
+            };
+            let value = template.render(&scope).ok().flatten();
+            value.map_or(Value::Null, |value| value.into_owned())
+        };
+        let answer = |challenge: String, hmac: String| if self.hmac.is_some() { hmac } else { challenge };
         let body = match &self.write {
             Write::Text => {
-                headers.push(("content-type".to_owned(), "text/plain; charset=utf-8".to_owned()));
-                challenge.into_bytes()
+                headers.push(text_type);
+                answer(challenge, hmac).into_bytes()
             }
             Write::Json(field) => {
-                headers.push(("content-type".to_owned(), "application/json".to_owned()));
-                Value::Object(Map::from_iter([(field.clone(), Value::String(challenge))]))
+                headers.push(json_type);
+                let text = Value::String(answer(challenge, hmac));
+                Value::Object(Map::from_iter([(field.clone(), text)]))
                     .to_string()
                     .into_bytes()
             }
             Write::Header(name) => {
-                headers.push((name.clone(), challenge));
+                headers.push((name.clone(), answer(challenge, hmac)));
                 Vec::new()
             }
+            Write::TextTemplate(template) => {
+                headers.push(text_type);
+                let text = rendered(template, challenge, hmac);
+                text.as_str().unwrap_or_default().as_bytes().to_vec()
+            }
+            Write::JsonTemplate(template) => {
+                headers.push(json_type);
+                rendered(template, challenge, hmac).to_string().into_bytes()
+            }
         };
-        Some(Reply {
+        Reply {
             status: self.status,
             headers,
             body,
             after_verify: self.signed,
-        })
-    }
-}
-
-/// Reads one handshake or a list of them.
-pub(super) fn read(value: &Value, place: &str, problems: &mut Problems) -> Vec<Handshake> {
-    match value {
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .filter_map(|(index, item)| read_one(item, &pointer::join(place, &index.to_string()), problems))
-            .collect(),
-        one => read_one(one, place, problems).into_iter().collect(),
-    }
-}
-
-fn read_one(value: &Value, place: &str, problems: &mut Problems) -> Option<Handshake> {
-    let later = [
-        "hmac_reply",
-        "store_secret",
-        "confirm_get",
-        "allow_origin",
-        "status_only",
-    ];
-    let mut known = vec!["echo", "ignore_type"];
-    known.extend(later);
-    let fields = Fields::open(value, place, &known, problems)?;
-    let (kind, value) = fields.single("a handshake", problems)?;
-    let place = fields.at(kind);
-    match kind {
-        "echo" => read_echo(value, &place, problems).map(|echo| Handshake::Echo(Box::new(echo))),
-        "ignore_type" => fields.texts("ignore_type", problems).map(Handshake::IgnoreType),
-        other => {
-            problems.add(
-                &place,
-                "not_supported",
-                format!("the handshake `{other}` is not part of this release; supported are echo and ignore_type"),
-            );
-            None
         }
     }
 }
 
-fn read_echo(value: &Value, place: &str, problems: &mut Problems) -> Option<Echo> {
-    let fields = Fields::open(value, place, &["when", "read", "write", "status", "signed"], problems)?;
-    let when = When::read(fields.required("when", problems)?, &fields.at("when"), problems)?;
-    let text = fields.required_text("read", problems)?;
-    let read = match text.split_once(':') {
-        Some(("query", name)) => Read::Query(name.to_owned()),
-        Some(("json", pointer)) => Read::Located(Locator::read(
-            &Value::String(pointer.to_owned()),
-            &fields.at("read"),
-            problems,
-        )?),
-        _ => Read::Located(Locator::read(
-            &Value::String(text.to_owned()),
-            &fields.at("read"),
-            problems,
-        )?),
-    };
-    let text = fields.required_text("write", problems)?;
-    let write = match (text, text.split_once(':')) {
-        ("text", _) => Write::Text,
-        (_, Some(("json", field))) if !field.is_empty() => Write::Json(field.to_owned()),
-        (_, Some(("header", name))) if is_header_name(name) => Write::Header(name.to_ascii_lowercase()),
-        _ => {
-            problems.add_with_suggestion(
-                &fields.at("write"),
-                "bad_value",
-                format!("`{text}` says no form"),
-                "text, json:FIELD or header:NAME",
-            );
-            return None;
-        }
-    };
-    let status = fields.number("status", problems).map_or(Some(200), |status| {
-        u16::try_from(status).ok().filter(|status| (200..300).contains(status))
+/// The endpoint's registration data for templates: one value as text, several as a list.
+fn context_value(request: &InboundRequest<'_>) -> Value {
+    let entries = request.context.iter().map(|(name, values)| {
+        let value = match values.as_slice() {
+            [one] => json!(one),
+            several => json!(several),
+        };
+        (name.clone(), value)
     });
-    if status.is_none() {
-        problems.add(
-            &fields.at("status"),
-            "bad_value",
-            "a handshake is answered with a 2xx status",
-        );
+    Value::Object(entries.collect())
+}
+
+fn is_echoable(text: &str) -> bool {
+    text.len() <= MAX_CHALLENGE_BYTES && !text.bytes().any(|byte| byte.is_ascii_control())
+}
+
+/// Letters, digits and the marks of Base64: never JSON, a form or a signed text with a timestamp. Otherwise whoever asks
+/// for the HMAC of a challenge of their own would get the signature of a forged event.
+fn is_token(text: &str) -> bool {
+    let stem = text.trim_end_matches('=');
+    !stem.is_empty()
+        && text.len() <= MAX_SIGNED_CHALLENGE_BYTES
+        && stem
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_+/".contains(&byte))
+}
+
+impl ChallengeHmac {
+    /// With the newest secret that fits.
+    fn of(&self, challenge: &str, secrets: &[SecretString]) -> Result<String, Refusal> {
+        let key = secrets.iter().find_map(|secret| derive_key(&self.key, secret));
+        let key = key.ok_or_else(|| {
+            Refusal::new(
+                RefusalReason::NoSecret,
+                "no secret is configured with which the challenge could be answered",
+            )
+        })?;
+        let tag = self.alg.tag(true, &key, [challenge.as_bytes()].into_iter());
+        Ok(format!("{}{}", self.prefix, self.encoding.encode(&tag)))
     }
-    fields.required("signed", problems)?;
-    let signed = fields.flag("signed", problems)?;
-    Some(Echo {
-        when,
-        read,
-        write,
-        status: status?,
-        signed,
-    })
+}
+
+impl RequiredToken {
+    fn check(&self, evidence: &Evidence<'_>, secrets: &[SecretString]) -> Result<(), Refusal> {
+        let name = &self.query;
+        let Some(given) = evidence.query(name) else {
+            return Err(Refusal::new(
+                RefusalReason::MissingSignature,
+                format!("the query parameter {name} is absent"),
+            ));
+        };
+        let keys: Vec<SecretString> = secrets
+            .iter()
+            .filter_map(|secret| derive_key(&self.key, secret))
+            .filter_map(|key| String::from_utf8(key).ok().map(SecretString::from))
+            .collect();
+        match matches_any(given.as_bytes(), &keys) {
+            true => Ok(()),
+            false => Err(Refusal::new(
+                RefusalReason::BadSignature,
+                format!("the query parameter {name} does not hold the agreed token"),
+            )),
+        }
+    }
+}
+
+impl Read {
+    fn text(&self, evidence: &Evidence<'_>, seen: &Seen<'_>) -> Option<String> {
+        match self {
+            Self::Query(name) => evidence.query(name),
+            Self::Located(locator) => locator.text(seen),
+        }
+    }
+}
+
+impl StoreSecret {
+    fn answer(
+        &self,
+        evidence: &Evidence<'_>,
+        seen: &Seen<'_>,
+        standing: &Standing<'_>,
+    ) -> Result<Option<Handshaken>, Refusal> {
+        if self.when.as_ref().is_some_and(|when| !when.holds(evidence)) {
+            return Ok(None);
+        }
+        if let Some(name) = &self.header {
+            evidence.header(name)?;
+        }
+        let Some(text) = self.read.text(seen) else {
+            return Ok(None);
+        };
+        let refused = |detail: &str| Refusal::new(RefusalReason::UnexpectedSecret, detail);
+        if !standing.awaits_secret {
+            return Err(refused(
+                "a secret was sent, and this endpoint does not await one; the one it has stays",
+            ));
+        }
+        let fits = (MIN_STORED_SECRET_BYTES..=MAX_STORED_SECRET_BYTES).contains(&text.len());
+        if !fits || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(refused(
+                "a secret was sent that is none: too short, too long, or not plain text",
+            ));
+        }
+        let headers = self.echo.iter().map(|name| (name.clone(), text.clone())).collect();
+        Ok(Some(Handshaken {
+            reply: Reply {
+                status: self.status,
+                headers,
+                body: Vec::new(),
+                after_verify: false,
+            },
+            errand: Some(Errand::StoreSecret(text.into())),
+        }))
+    }
+}
+
+impl ConfirmGet {
+    fn answer(&self, evidence: &Evidence<'_>, seen: &Seen<'_>) -> Result<Option<Handshaken>, Refusal> {
+        if !self.when.holds(evidence) {
+            return Ok(None);
+        }
+        let Some(text) = self.read.text(seen) else {
+            return Err(Refusal::new(
+                RefusalReason::MalformedBody,
+                "the request names no URL to confirm it with",
+            ));
+        };
+        let url = self.rule.permit(&text)?;
+        Ok(Some(Handshaken {
+            reply: Reply {
+                status: self.status,
+                headers: Vec::new(),
+                body: Vec::new(),
+                after_verify: true,
+            },
+            errand: Some(Errand::ConfirmGet(url.to_string())),
+        }))
+    }
+}
+
+impl AllowOrigin {
+    /// The validation request of the CloudEvents HTTP 1.1 Web Hooks specification §4.1.
+    fn answer(&self, evidence: &Evidence<'_>) -> Result<Option<Reply>, Refusal> {
+        if evidence.request.method != "OPTIONS" {
+            return Ok(None);
+        }
+        let Some(origin) = evidence.header("webhook-request-origin")? else {
+            return Ok(None);
+        };
+        self.origins
+            .judge(evidence, Some(&json!(origin)), "the origin of the sender")?;
+        let mut headers = vec![
+            ("allow".to_owned(), "POST".to_owned()),
+            ("webhook-allowed-origin".to_owned(), origin.to_owned()),
+        ];
+        if let Some(asked) = evidence.header("webhook-request-rate")? {
+            headers.push(("webhook-allowed-rate".to_owned(), self.granted(evidence, asked)?));
+        }
+        Ok(Some(Reply {
+            status: 200,
+            headers,
+            body: Vec::new(),
+            after_verify: false,
+        }))
+    }
+
+    /// No more than was asked for, and no more than is allowed.
+    fn granted(&self, evidence: &Evidence<'_>, asked: &str) -> Result<String, Refusal> {
+        let Some(rate) = &self.rate else {
+            return Ok("*".to_owned());
+        };
+        let allowed = rate.number(evidence)?;
+        let asked: Option<u64> = asked.trim().parse().ok();
+        Ok(asked.map_or(allowed, |asked| asked.min(allowed)).to_string())
+    }
 }

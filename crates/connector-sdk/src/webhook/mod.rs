@@ -1,10 +1,11 @@
 //! The way in, as one connector declares it: proof, handshake, what an event is, what the sender wants back.
 //!
-//! Order for a host: [`Webhook::handshake`]; if it gives a reply that needs no proof, answer it; otherwise
-//! [`Verifier::verify`], then an `after_verify` reply if there is one, then [`Webhook::json_body`],
+//! Order for a host: [`Webhook::unsigned_handshake`]; if it gives an answer, do its errand and reply; otherwise
+//! [`Verifier::verify`], then [`Webhook::handshake`] with the parsed [`Webhook::json_body`], then
 //! [`Webhook::identify`], store, and [`Webhook::ack`].
 
 mod handshake;
+mod handshake_read;
 mod identify;
 mod locate;
 mod recover;
@@ -14,13 +15,15 @@ use std::borrow::Cow;
 use secrecy::SecretString;
 use serde_json::Value;
 
+pub use handshake::{Errand, Handshaken, Standing};
 pub use identify::{Identified, IdentifyError};
 pub use recover::{Level, Recover, RecoverCursor};
 
 use crate::encode;
 use crate::fields::{Fields, is_header_name};
 use crate::problem::Problems;
-use crate::verify::{InboundRequest, Refusal, RefusalReason, Verifier, is_form};
+use crate::redact::SecretNames;
+use crate::verify::{Documents, Evidence, InboundRequest, Refusal, RefusalReason, Unverified, Verifier, is_form};
 use handshake::Handshake;
 use identify::Identify;
 
@@ -67,28 +70,82 @@ impl Webhook {
     /// Verifies a request the way the manifest says. Fails closed when it leaves that to the endpoint.
     ///
     /// # Errors
-    /// [`Refusal`].
+    /// As [`Verifier::verify`].
     pub fn verify(
         &self,
         request: &InboundRequest<'_>,
         secrets: &[SecretString],
+        documents: &Documents,
         now_unix_ms: i64,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Unverified> {
         match &self.verifier {
-            Some(verifier) => verifier.verify(request, secrets, now_unix_ms),
-            None => Err(Refusal {
-                reason: RefusalReason::NoSchemeApplies,
-                detail: "the endpoint states no verification, and its connector leaves that to it".to_owned(),
-            }),
+            Some(verifier) => verifier.verify(request, secrets, documents, now_unix_ms),
+            None => Err(Refusal::new(
+                RefusalReason::NoSchemeApplies,
+                "the endpoint states no verification, and its connector leaves that to it",
+            )
+            .into()),
         }
     }
 
-    /// The answer to a request that sets the webhook up instead of reporting an event. `body` is the parsed
-    /// body when it is JSON. A reply with `after_verify` must wait for the verification.
-    pub fn handshake(&self, request: &InboundRequest<'_>, body: Option<&Value>) -> Option<Reply> {
+    /// The answer to a request that sets the webhook up and that its sender does not sign. To be asked before the
+    /// verification.
+    ///
+    /// # Errors
+    /// [`Refusal`] when it is such a request and must not be granted.
+    pub fn unsigned_handshake(
+        &self,
+        request: &InboundRequest<'_>,
+        standing: &Standing<'_>,
+    ) -> Result<Option<Handshaken>, Refusal> {
+        let mut unsigned = self
+            .handshakes
+            .iter()
+            .filter(|handshake| handshake.signed() == Some(false))
+            .peekable();
+        // Most connectors have none: their bodies are not looked at before the proof.
+        if unsigned.peek().is_none() {
+            return Ok(None);
+        }
+        let evidence = Evidence::new(request);
+        first_answer(unsigned, &evidence, evidence.json().unwrap_or(&Value::Null), standing)
+    }
+
+    /// The answer to a verified request that sets the webhook up instead of reporting an event. `body` is the parsed
+    /// [`Webhook::json_body`].
+    ///
+    /// # Errors
+    /// [`Refusal`] when it is such a request and must not be granted.
+    pub fn handshake(
+        &self,
+        request: &InboundRequest<'_>,
+        body: &Value,
+        standing: &Standing<'_>,
+    ) -> Result<Option<Handshaken>, Refusal> {
+        first_answer(self.handshakes.iter(), &Evidence::new(request), body, standing)
+    }
+
+    /// Whether refusals are answered with their status alone, as some senders demand.
+    pub fn refuses_barely(&self) -> bool {
         self.handshakes
             .iter()
-            .find_map(|handshake| handshake.reply(request, body))
+            .any(|handshake| matches!(handshake, Handshake::BareRefusals))
+    }
+
+    /// Whether the provider sends the secret itself while the webhook is registered.
+    pub fn stores_secret(&self) -> bool {
+        self.handshakes
+            .iter()
+            .any(|handshake| matches!(handshake, Handshake::StoreSecret(_)))
+    }
+
+    /// The headers and query parameters in which handshakes carry secrets.
+    pub fn handshake_secret_names(&self) -> SecretNames {
+        let mut names = SecretNames::default();
+        for handshake in &self.handshakes {
+            handshake.secret_names(&mut names);
+        }
+        names
     }
 
     /// The body as JSON text: the body itself, or what a form holds when the manifest allows forms.
@@ -187,7 +244,7 @@ impl Webhook {
             }
         });
         let handshakes = match fields.get("handshake") {
-            Some(value) => handshake::read(value, &fields.at("handshake"), problems),
+            Some(value) => handshake_read::read(value, &fields.at("handshake"), problems),
             None => Vec::new(),
         };
         let ignored = handshakes.iter().flat_map(Handshake::ignored_types).cloned().collect();
@@ -219,6 +276,20 @@ impl Webhook {
             event_headers: event_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
         })
     }
+}
+
+fn first_answer<'h>(
+    handshakes: impl Iterator<Item = &'h Handshake>,
+    evidence: &Evidence<'_>,
+    body: &Value,
+    standing: &Standing<'_>,
+) -> Result<Option<Handshaken>, Refusal> {
+    for handshake in handshakes {
+        if let Some(answer) = handshake.answer(evidence, body, standing)? {
+            return Ok(Some(answer));
+        }
+    }
+    Ok(None)
 }
 
 fn read_ack(fields: &Fields<'_>, problems: &mut Problems) -> Reply {

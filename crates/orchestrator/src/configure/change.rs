@@ -323,6 +323,8 @@ fn plan_endpoint(
             format!("connector `{name}` has no verification of its own, so the endpoint must say `verify`"),
             Some("for example verify: { token: { at: \"header:X-Token\" } }".to_owned()),
         ),
+        // The provider brings it, or a person adds it later.
+        Some(_) if webhook.stores_secret() => {}
         Some(verifier) if verifier.needs_secret() => {
             let count = document
                 .secrets

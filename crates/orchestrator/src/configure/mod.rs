@@ -9,6 +9,7 @@ mod document;
 mod looks;
 mod reload;
 mod render;
+mod secret;
 mod token;
 mod version;
 mod write;

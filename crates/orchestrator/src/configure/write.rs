@@ -68,7 +68,7 @@ impl Core {
         .ok()
     }
 
-    fn seal(&self, identity: &RowIdentity, value: &Value) -> Result<Vec<u8>, ApplyError> {
+    pub(super) fn seal(&self, identity: &RowIdentity, value: &Value) -> Result<Vec<u8>, ApplyError> {
         let text = serde_json::to_vec(value).map_err(|error| ApplyError::Unavailable(error.to_string()))?;
         Ok(self.secrets.seal(identity, &text))
     }

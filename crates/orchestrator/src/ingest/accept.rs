@@ -59,13 +59,14 @@ impl Orchestrator {
             other => Bytes::copy_from_slice(&other),
         };
         let document = Document::parse(&raw).map_err(|error| invalid(format!("the body cannot be read: {error}")))?;
-        if let Some(reply) = webhook.handshake(request, Some(document.value())) {
-            metrics::counter!("weir_webhooks_handshakes_total").increment(1);
-            return Ok(Taken::Done(Reply {
-                status: reply.status,
-                headers: reply.headers,
-                body: reply.body,
-            }));
+        let client = request.client_ip.unwrap_or(delivery.peer);
+        match webhook.handshake(request, document.value(), &endpoint.standing(now)) {
+            Err(refusal) => return Err(self.refused(endpoint, delivery, client, &refusal, body)),
+            Ok(Some(answer)) => {
+                let reply = self.finish_handshake(endpoint, delivery, client, answer).await?;
+                return Ok(Taken::Done(reply));
+            }
+            Ok(None) => {}
         }
         let units = webhook.identify(request, document.value()).map_err(misfit)?;
         let headers = event_headers(connector.header_allow(), &delivery.headers);

@@ -5,10 +5,13 @@
 
 pub(crate) mod accept;
 mod client_address;
+mod key_documents;
 mod load;
+mod proof;
 mod refusals;
 
 pub use client_address::client_address;
+pub(crate) use key_documents::KeyDocuments;
 pub(crate) use load::IntakeLoad;
 pub(crate) use refusals::RefusalBudget;
 
@@ -74,6 +77,8 @@ pub struct IngestProblem {
     pub detail: String,
     /// Seconds after which another try makes sense.
     pub retry_after_s: Option<u32>,
+    /// The sender wants the status alone, without a body.
+    pub bare: bool,
 }
 
 /// The kinds of [`IngestProblem`], one per answer that a sender can act on.
@@ -89,6 +94,8 @@ pub enum IngestCode {
     AddressNotAllowed,
     /// The signature is missing, wrong, stale or ambiguous (401).
     SignatureRefused,
+    /// The sender's keys, or the confirmation of its registration, cannot be had from the provider now (503).
+    ProviderUnavailable,
     /// Signed, but not what the connector describes (400).
     BodyInvalid,
     /// Too many accepted runs wait for their turn (503).
@@ -107,6 +114,7 @@ impl IngestProblem {
             code,
             detail: detail.into(),
             retry_after_s: None,
+            bare: false,
         }
     }
 
@@ -116,6 +124,7 @@ impl IngestProblem {
             code,
             detail: detail.into(),
             retry_after_s: Some(seconds),
+            bare: false,
         }
     }
 }
@@ -216,9 +225,12 @@ impl Orchestrator {
             ));
         };
         let watch = Stopwatch::start();
-        let answer = self.verify_and_take(admission, delivery, body).instrument(span).await;
-        // Who is refused may have waited for a look at the configuration, which says nothing about the load.
-        if !matches!(&answer, Err(problem) if problem.code == IngestCode::SignatureRefused) {
+        let mut waited = false;
+        let taking = self.verify_and_take(admission, delivery, body, &mut waited);
+        let answer = taking.instrument(span).await;
+        // Who is refused may have waited for a look at the configuration, and others for the provider's keys, which says
+        // nothing about the load.
+        if !waited && !matches!(&answer, Err(problem) if problem.code == IngestCode::SignatureRefused) {
             self.core.intake.answered(watch.elapsed());
         }
         answer
@@ -229,6 +241,7 @@ impl Orchestrator {
         admission: Admission,
         delivery: Delivery<'_>,
         body: Bytes,
+        waited: &mut bool,
     ) -> Result<Reply, IngestProblem> {
         let Admission {
             mut endpoint, client, ..
@@ -245,8 +258,15 @@ impl Orchestrator {
                 context: endpoint.context(),
                 client_ip: Some(client),
             };
-            if let Some(reply) = unsigned_handshake(&endpoint, &delivery, &request) {
-                return Ok(reply);
+            if let Some(webhook) = endpoint.connector().webhook() {
+                match webhook.unsigned_handshake(&request, &endpoint.standing(now)) {
+                    Err(refusal) => return Err(self.refused(&endpoint, &delivery, client, &refusal, &body)),
+                    Ok(Some(answer)) => {
+                        *waited = true;
+                        return self.finish_handshake(&endpoint, &delivery, client, answer).await;
+                    }
+                    Ok(None) => {}
+                }
             }
             if delivery.method != "POST" {
                 return Err(IngestProblem::new(
@@ -254,10 +274,13 @@ impl Orchestrator {
                     "webhooks are sent with POST",
                 ));
             }
-            let taken = match verify(&endpoint, &request, now) {
+            let taken = match self.verify(&endpoint, &request, now, waited).await {
                 Ok(()) => {
                     self.take(&endpoint, &delivery, &request, &body, now, &mut progress)
                         .await?
+                }
+                Err(refusal) if refusal.reason == RefusalReason::KeysUnavailable => {
+                    return Err(self.refused(&endpoint, &delivery, client, &refusal, &body));
                 }
                 Err(refusal) => {
                     // A secret that was rotated a moment ago by another process may not have reached this memory yet.
@@ -272,7 +295,7 @@ impl Orchestrator {
                         context: fresh.context(),
                         ..request
                     };
-                    if verify(&fresh, &request, now).is_err() {
+                    if self.verify(&fresh, &request, now, waited).await.is_err() {
                         return Err(self.refused(&endpoint, &delivery, client, &refusal, &body));
                     }
                     self.take(&fresh, &delivery, &request, &body, now, &mut progress)
@@ -323,42 +346,20 @@ impl Orchestrator {
     ) -> IngestProblem {
         let detail = refusal.to_string();
         self.note_refusal(endpoint, delivery, client, refusal.reason.as_str(), &detail, body);
-        let code = if refusal.reason == RefusalReason::IpNotAllowed {
-            IngestCode::AddressNotAllowed
-        } else {
-            IngestCode::SignatureRefused
+        let webhook = endpoint.connector().webhook();
+        let problem = match refusal.reason.status() {
+            403 => IngestProblem::new(IngestCode::AddressNotAllowed, detail),
+            503 => IngestProblem::busy(IngestCode::ProviderUnavailable, detail, 30),
+            _ => IngestProblem::new(IngestCode::SignatureRefused, detail),
         };
-        IngestProblem::new(code, detail)
+        IngestProblem {
+            bare: webhook.is_some_and(|webhook| webhook.refuses_barely()),
+            ..problem
+        }
     }
 }
 
 fn unknown_endpoint() -> IngestProblem {
     metrics::counter!("weir_webhooks_refused_total", "reason" => "endpoint_unknown").increment(1);
     IngestProblem::new(IngestCode::EndpointUnknown, "no endpoint has this address")
-}
-
-/// The reply to a handshake that the provider does not sign, which names its challenge in the query; everything else is
-/// verified first.
-fn unsigned_handshake(endpoint: &Endpoint, delivery: &Delivery<'_>, request: &InboundRequest<'_>) -> Option<Reply> {
-    if delivery.method == "POST" && !delivery.path_and_query.contains('?') {
-        return None;
-    }
-    let webhook = endpoint.connector().webhook()?;
-    let reply = webhook.handshake(request, None).filter(|reply| !reply.after_verify)?;
-    Some(Reply {
-        status: reply.status,
-        headers: reply.headers,
-        body: reply.body,
-    })
-}
-
-/// Fails closed: an endpoint without verification refuses everything.
-fn verify(endpoint: &Endpoint, request: &InboundRequest<'_>, now: Timestamp) -> Result<(), Refusal> {
-    match endpoint.verifier() {
-        Some(verifier) => verifier.verify(request, endpoint.secrets(), now.as_unix_ms()),
-        None => Err(Refusal {
-            reason: RefusalReason::NoSchemeApplies,
-            detail: "the endpoint has no verification".to_owned(),
-        }),
-    }
 }

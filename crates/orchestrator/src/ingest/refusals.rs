@@ -57,8 +57,12 @@ impl Orchestrator {
             return;
         }
         let mut names = endpoint.connector().secret_names().clone();
-        if let Some(verifier) = endpoint.verifier() {
-            let own = verifier.secret_names();
+        let handshakes = endpoint
+            .connector()
+            .webhook()
+            .map(|webhook| webhook.handshake_secret_names());
+        let proof = endpoint.verifier().map(|verifier| verifier.secret_names());
+        for own in handshakes.into_iter().chain(proof) {
             names.headers.extend(own.headers);
             names.queries.extend(own.queries);
         }

@@ -89,6 +89,11 @@ pub struct Performer {
 }
 
 impl Performer {
+    /// The guarded client, for calls that belong to no run.
+    pub(crate) fn http(&self) -> &HttpClient {
+        &self.http
+    }
+
     /// Opens the departures file and builds the client.
     ///
     /// # Errors
