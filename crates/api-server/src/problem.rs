@@ -87,7 +87,7 @@ pub struct Entry {
 
 impl Code {
     /// Every code, in the order of the catalogue page.
-    pub const ALL: [Code; 27] = [
+    pub const ALL: [Code; 28] = [
         Code::EndpointUnknown,
         Code::BodyTooLarge,
         Code::BodyTimeout,

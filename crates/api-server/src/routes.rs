@@ -14,6 +14,8 @@ use weir_workflow_engine::Definition;
 pub(crate) fn configure(app: &mut web::ServiceConfig) {
     app.service(web::resource("/hooks/{endpoint}").to(hooks::by_id))
         .service(web::resource("/hooks/{workspace}/{endpoint}").to(hooks::by_name))
+        // For senders that can prove themselves only by a secret in the path.
+        .service(web::resource("/hooks/{workspace}/{endpoint}/{token}").to(hooks::by_name))
         .service(web::resource("/answers/{token}").to(answers::serve))
         .service(web::resource("/graphql").to(graphql::http::serve))
         .service(web::resource(["/graphiql", "/graphiql/", "/graphiql/{file}"]).to(graphiql_page))

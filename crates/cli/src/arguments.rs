@@ -756,6 +756,20 @@ pub(crate) enum ConnectorCommand {
         #[arg(value_name = "FILE|DIR")]
         path: PathBuf,
     },
+    /// Run the request vectors of a folder against its manifests: one line per vector, with the reason of each refusal.
+    #[command(
+        after_help = "The folder holds manifests (*.yaml) and vector files (*vectors*.json). The vectors of a provider run
+against the manifest of that name; when there is one manifest and no vector names it, all run against it. Nothing
+is sent or fetched. The exit code is 1 when a vector has another verdict than it states.
+
+Example:
+  weir connector test connectors/acme"
+    )]
+    Test {
+        /// A folder with manifests and vectors.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

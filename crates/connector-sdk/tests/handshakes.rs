@@ -1,6 +1,6 @@
 //! Handshakes: what is answered, what is handed to the host, and what a stranger cannot get.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};

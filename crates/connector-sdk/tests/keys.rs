@@ -1,6 +1,6 @@
 //! Proofs that rest on keys of the sender: which document is asked for, when, and when none is.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use std::sync::Arc;
 

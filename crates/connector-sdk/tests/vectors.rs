@@ -1,6 +1,6 @@
 //! Every published request vector gives the expected verdict, with each scheme written as manifest data.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

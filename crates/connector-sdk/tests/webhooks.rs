@@ -54,6 +54,7 @@ fn with_request<T>(
     })
 }
 
+#[expect(clippy::panic, reason = "helpers of tests fail by panicking")]
 /// Verdicts of schemes that need nothing but the request and the secrets.
 fn verdict(
     verifier: &Verifier,

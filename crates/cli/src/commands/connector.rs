@@ -11,7 +11,7 @@ use weir_orchestrator::registry::{Registry, RegistryError};
 /// Prints every problem of a manifest, or of each manifest in a folder.
 pub(crate) fn check(path: &Path) -> anyhow::Result<ExitCode> {
     let paths = if path.is_dir() {
-        manifests_of(path)?
+        files_of(path, |name| name.ends_with(".yaml") || name.ends_with(".yml"))?
     } else {
         vec![path.to_owned()]
     };
@@ -35,16 +35,14 @@ pub(crate) fn check(path: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn manifests_of(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// The files of a folder whose names fit, sorted.
+pub(super) fn files_of(folder: &Path, fits: impl Fn(&str) -> bool) -> anyhow::Result<Vec<PathBuf>> {
     let unreadable = || Failure::usage(format!("could not read the folder {}", folder.display()));
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(unreadable)? {
         let path = entry.with_context(unreadable)?.path();
-        if path.is_file()
-            && path
-                .extension()
-                .is_some_and(|extension| extension == "yaml" || extension == "yml")
-        {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_file() && fits(name) {
             paths.push(path);
         }
     }
@@ -54,6 +52,24 @@ fn manifests_of(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 /// Reads one manifest; says what it offers when it is right.
 fn check_one(path: &Path) -> anyhow::Result<Vec<Problem>> {
+    match load(path)? {
+        Ok(registry) => {
+            for connector in registry.iter() {
+                let (operations, events) = (connector.operations().count(), connector.events().count());
+                let (name, version) = (connector.name(), connector.version());
+                output::line(format!(
+                    "{}: ok: {name} {version}, {operations} operations, {events} event types",
+                    path.display()
+                ));
+            }
+            Ok(Vec::new())
+        }
+        Err(problems) => Ok(problems),
+    }
+}
+
+/// Reads one manifest with the files it names, or says what is wrong with it.
+pub(super) fn load(path: &Path) -> anyhow::Result<Result<Registry, Vec<Problem>>> {
     let unreadable = || Failure::usage(format!("could not read the manifest {}", path.display()));
     let text = std::fs::read_to_string(path).with_context(unreadable)?;
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
@@ -70,24 +86,14 @@ fn check_one(path: &Path) -> anyhow::Result<Vec<Problem>> {
     };
     let mut registry = Registry::default();
     match registry.add(&path.display().to_string(), &text, &beside) {
-        Ok(()) => {
-            for connector in registry.iter() {
-                let (operations, events) = (connector.operations().count(), connector.events().count());
-                let (name, version) = (connector.name(), connector.version());
-                output::line(format!(
-                    "{}: ok: {name} {version}, {operations} operations, {events} event types",
-                    path.display()
-                ));
-            }
-            Ok(Vec::new())
-        }
-        Err(RegistryError::Invalid { problems, .. }) => Ok(problems),
+        Ok(()) => Ok(Ok(registry)),
+        Err(RegistryError::Invalid { problems, .. }) => Ok(Err(problems)),
         Err(error @ RegistryError::Unreadable { .. }) => Err(error.into()),
     }
 }
 
 /// `:line: pointer: message (suggestion)`, to be put behind a file name.
-fn describe(problem: &Problem) -> String {
+pub(super) fn describe(problem: &Problem) -> String {
     let line = problem.line.map(|line| format!(":{line}")).unwrap_or_default();
     let pointer = if problem.pointer.is_empty() {
         String::new()

@@ -6,6 +6,7 @@ mod backup;
 mod bulk;
 mod bulk_request;
 pub(crate) mod connector;
+mod connector_test;
 mod dead_letters;
 pub(crate) mod doctor;
 pub(crate) mod documents;
@@ -91,6 +92,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bulk(BulkCommand::Stop { server, id }) => bulk::stop(&server, &id).await,
         Command::Refused(arguments) => refused::run(&arguments).await,
         Command::Connector(ConnectorCommand::Check { path }) => connector::check(&path),
+        Command::Connector(ConnectorCommand::Test { folder }) => connector_test::test(&folder),
         Command::Backup(arguments) => Box::pin(backup::run(*arguments)).await,
         Command::Restore(arguments) => Box::pin(restore::run(*arguments)).await,
         Command::Migrate(arguments) => migrate::run(*arguments).await,

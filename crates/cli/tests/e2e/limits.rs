@@ -19,7 +19,24 @@ const PARTS: [(&str, &str); 6] = [
 ];
 
 /// Bounds that nobody meets with an error, and why: they are not on the page.
-const UNSEEN: [(&str, &str); 40] = [
+const UNSEEN: [(&str, &str); 51] = [
+    (
+        "MAX_SIGNED_CHALLENGE_BYTES",
+        "a longer challenge is refused; the known ones have at most 64 bytes",
+    ),
+    ("MAX_STORED_SECRET_BYTES", "a longer secret of a provider is none"),
+    ("MAX_URL_BYTES", "a longer URL in a request is not called"),
+    ("MAX_TOKEN_BYTES", "a longer token is none"),
+    ("MAX_TOKENS", "more tokens in one body are refused"),
+    ("MAX_SUFFIXES", "a manifest with more is refused at its check"),
+    ("MAX_ASKED", "part of the runner of vectors"),
+    ("MAX_KEY_DOCUMENTS", "a cache"),
+    ("MAX_KEY_DOCUMENT_BYTES", "a larger key document counts as unavailable"),
+    (
+        "MAX_KEY_FETCHES_PER_MINUTE",
+        "a sender beyond it gets 503, and sends again",
+    ),
+    ("MAX_DOCUMENTS_PER_REQUEST", "no scheme wants so many"),
     (
         "MAX_WAITING_CALLERS",
         "a sender beyond it gets 202 with the address of the answer",

@@ -438,7 +438,7 @@ impl ConfirmGet {
 }
 
 impl AllowOrigin {
-    /// The validation request of the CloudEvents HTTP 1.1 Web Hooks specification §4.1.
+    /// The validation request of the `CloudEvents` HTTP 1.1 Web Hooks specification §4.1.
     fn answer(&self, evidence: &Evidence<'_>) -> Result<Option<Reply>, Refusal> {
         if evidence.request.method != "OPTIONS" {
             return Ok(None);

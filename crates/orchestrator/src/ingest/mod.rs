@@ -26,7 +26,6 @@ use std::sync::Arc;
 use tracing::Instrument as _;
 use weir_connector_sdk::{InboundRequest, Refusal, RefusalReason};
 use weir_workflow_engine::EndpointId;
-use weir_workflow_engine::Timestamp;
 
 /// Which endpoint a URL names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
