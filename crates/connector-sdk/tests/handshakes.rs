@@ -300,6 +300,7 @@ fn wrong_handshakes_are_told_with_their_place() {
         "did you mean `store_secret`?",
     );
     check(
+        // misspelt on purpose
         json!({ "hmac_reply": { "when": when, "read": "query:c", "alg": "sha265", "encoding": "hex", "write": "text", "signed": false } }),
         "/hmac_reply/alg",
         "did you mean `sha256`?",

@@ -29,6 +29,8 @@ mod operating;
 #[cfg(test)]
 mod poison;
 #[cfg(test)]
+mod proofs;
+#[cfg(test)]
 mod roles;
 #[cfg(test)]
 mod schedules;

@@ -1,0 +1,243 @@
+//! Proofs that rest on keys of the provider, and handshakes, on a running server over real HTTP.
+
+use crate::support::{Server, WEIR, now_unix_s, stdout};
+use crate::upstream::{Reply, Upstream};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::{Value, json};
+use std::process::Command;
+
+const VECTORS: &str = include_str!("../../../connector-sdk/tests/data/webhook-vectors.json");
+
+async fn server_with(manifests: &[(&str, String)]) -> (Server, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, manifest) in manifests {
+        std::fs::write(folder.path().join(format!("{name}.yaml")), manifest).unwrap();
+    }
+    let path = folder.path().display().to_string();
+    let server = Server::start_with(&[("WEIR_EGRESS_ALLOW", "127.0.0.0/8"), ("WEIR_CONNECTORS", &path)]).await;
+    for (name, _) in manifests {
+        server.apply(&format!("kind: Endpoint\nname: {name}\nconnector: {name}\n"));
+    }
+    (server, folder)
+}
+
+fn manifest(name: &str, webhook: &str) -> String {
+    format!(
+        "connector: {name}\nversion: 1.0.0\nhosts: [\"https://api.example.test\"]\nauth: {{ none: {{}} }}\nwebhook:\n  identify: {{ id: /id, type: /type }}\n  recover: {{ level: C }}\n{webhook}events:\n  \"*\": {{}}\n"
+    )
+}
+
+fn leak(text: String) -> &'static str {
+    Box::leak(text.into_boxed_str())
+}
+
+/// A message as SNS signs it, with its certificate served on loopback: the URL of the certificate is not signed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_fetched_once_and_only_from_permitted_hosts() {
+    let file: Value = serde_json::from_str(VECTORS).unwrap();
+    let vectors = file["vectors"].as_array().unwrap();
+    let vector = vectors
+        .iter()
+        .find(|vector| vector["id"] == "aws-sns/valid_v2")
+        .unwrap();
+    let body = STANDARD.decode(vector["body_base64"].as_str().unwrap()).unwrap();
+    let mut body: Value = serde_json::from_slice(&body).unwrap();
+    let (_, pem) = vector["keys"]["certificates"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .next()
+        .unwrap();
+    let keys = Upstream::answering(leak(pem.as_str().unwrap().to_owned())).await;
+    let webhook = r#"  verify:
+    x509:
+      alg: { by: json:/SignatureVersion, of: { "1": sha1, "2": sha256 } }
+      sig: json:/Signature
+      encoding: base64
+      cert_url: { from: json:/SigningCertURL, https_host_allow: [127.0.0.1], path_suffix: .pem }
+      parts: [{ lines_by: json:/Type, of: { Notification: [Message, MessageId, Subject, Timestamp, TopicArn, Type] } }]
+      allow: [{ at: json:/TopicArn, in: "arn:aws:sns:us-east-1:123456789012:fixture" }]
+"#;
+    let manifest = manifest("notices", webhook).replace("id: /id, type: /type", "id: /MessageId, type: /Type");
+    let (server, _folder) = server_with(&[("notices", manifest)]).await;
+    let send = async |body: &Value| {
+        server
+            .hook("notices", &[("content-type", "text/plain")], body.to_string())
+            .await
+    };
+
+    body["SigningCertURL"] = json!("http://localhost/forged.pem");
+    send(&body).await.problem(401, "SIGNATURE_REFUSED");
+    body["SigningCertURL"] = json!(format!("{}/cert.pem", keys.url));
+    let good = body.clone();
+    body["TopicArn"] = json!("arn:aws:sns:us-east-1:999999999999:attacker");
+    send(&body).await.problem(401, "SIGNATURE_REFUSED");
+    assert_eq!(keys.requests().len(), 0, "what is wrong anyway makes us fetch nothing");
+
+    let answers = futures::future::join_all((0..8).map(|_| send(&good))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{}", answers[0].text);
+    assert_eq!(keys.requests().len(), 1, "one fetch for all");
+    body = good;
+    body["Message"] = json!("forged");
+    send(&body).await.problem(401, "SIGNATURE_REFUSED");
+    // Each forged URL is another one; the allowance of the endpoint holds.
+    for number in 0..30 {
+        body["SigningCertURL"] = json!(format!("{}/fail/{number}.pem", keys.url));
+        send(&body).await.problem(503, "PROVIDER_UNAVAILABLE");
+    }
+    assert!(keys.requests().len() <= 20, "{} fetches", keys.requests().len());
+    assert_eq!(server.list(&["events", "--json"]).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_verified_with_the_published_keys_and_a_registration_confirmed() {
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let set = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": "k1", "x": URL_SAFE_NO_PAD.encode(pair.public_key()) }] });
+    let keys = Upstream::answering(leak(set.to_string())).await;
+    let confirmations = Upstream::start().await;
+    let token = |kid: &str| {
+        let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA);
+        header.kid = Some(kid.to_owned());
+        let claims = json!({ "aud": "me", "exp": now_unix_s() + 600 });
+        let key = jsonwebtoken::EncodingKey::from_ed_der(pair.to_pkcs8v1().unwrap().as_ref());
+        format!("Bearer {}", jsonwebtoken::encode(&header, &claims, &key).unwrap())
+    };
+    let webhook = format!(
+        "  verify: {{ jwt: {{ token: bearer, algs: [EdDSA], keys: {{ jwks_url: \"{}/jwks\" }}, audience: me }} }}\n  handshake:\n    - confirm_get: {{ when: {{ body: /type, equals: confirm }}, read: json:/url, https_host_allow: [127.0.0.1] }}\n    - status_only: {{ when: {{ method: HEAD }}, signed: false }}\n    - status_only: refusals\n",
+        keys.url
+    );
+    let (server, _folder) = server_with(&[("tokens", manifest("tokens", &webhook))]).await;
+    let send = async |token: &str, body: Value| {
+        server
+            .hook("tokens", &[("authorization", token)], body.to_string())
+            .await
+    };
+
+    keys.next([Reply::Status(503)]);
+    let down = send(&token("k1"), json!({ "id": "e1", "type": "made" })).await;
+    assert_eq!((down.status, down.text.as_str()), (503, ""), "refusals are bare");
+    // The failure is kept for a while: asking again at once would help nobody.
+    let still = send(&token("k1"), json!({ "id": "e1", "type": "made" })).await;
+    assert_eq!((still.status, keys.requests().len()), (503, 1));
+
+    let (server, _folder) = server_with(&[("tokens", manifest("tokens", &webhook))]).await;
+    let send = async |token: &str, body: Value| {
+        server
+            .hook("tokens", &[("authorization", token)], body.to_string())
+            .await
+    };
+    let good = send(&token("k1"), json!({ "id": "e1", "type": "made" })).await;
+    assert_eq!(good.status, 200, "{}", good.text);
+    for _ in 0..20 {
+        assert_eq!(
+            send(&token("k2"), json!({ "id": "e2", "type": "made" })).await.status,
+            401
+        );
+    }
+    assert_eq!(keys.requests().len(), 2, "unknown keys do not flood the key server");
+
+    let url = format!("{}/?Action=Confirm", confirmations.url);
+    let confirm = json!({ "type": "confirm", "url": url });
+    assert_eq!(send("Bearer forged", confirm.clone()).await.status, 401);
+    assert_eq!(confirmations.requests().len(), 0);
+    assert_eq!(send(&token("k1"), confirm.clone()).await.status, 200);
+    assert!(confirmations.requests()[0].head.starts_with("GET /?Action=Confirm "));
+    confirmations.next([Reply::Status(500)]);
+    send(&token("k1"), confirm).await.problem(503, "PROVIDER_UNAVAILABLE");
+    let probe = reqwest_head(&format!("{}/hooks/main/tokens", server.url)).await;
+    assert_eq!(probe, 200);
+    assert_eq!(server.list(&["events", "--json"]).len(), 1, "handshakes are no events");
+}
+
+async fn reqwest_head(url: &str) -> u16 {
+    crate::support::http().head(url).send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_taken_once_and_survives_a_restart() {
+    let webhook = "  verify: { hmac: { alg: sha256, sig: header:X-Hook-Signature, encoding: hex, parts: [body] } }\n  handshake: { store_secret: { read: header:X-Hook-Secret, write: header:X-Hook-Secret } }\n";
+    let (mut server, _folder) = server_with(&[("tasks", manifest("tasks", webhook))]).await;
+    let secret = "b537207f20cbfa02357cf448134da559";
+    let body = json!({ "id": "e1", "type": "made" }).to_string();
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(body.as_bytes());
+    let signature: String = mac
+        .finalize()
+        .into_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+
+    let events = server
+        .hook("tasks", &[("x-hook-signature", &signature)], body.clone())
+        .await;
+    events.problem(401, "SIGNATURE_REFUSED");
+    let taken = crate::support::http()
+        .post(format!("{}/hooks/main/tasks", server.url))
+        .header("x-hook-secret", secret)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(taken.status().as_u16(), 200);
+    assert_eq!(taken.headers()["x-hook-secret"], secret);
+    let attack = "attackerattackerattackerattacker";
+    let second = server.hook("tasks", &[("x-hook-secret", attack)], "").await;
+    second.problem(401, "SIGNATURE_REFUSED");
+    let refused = stdout(&server.weir(&["refused", "--json"]));
+    assert!(
+        refused.contains("unexpected_secret") && !refused.contains(attack),
+        "{refused}"
+    );
+
+    server.kill();
+    server.start_again().await;
+    let events = server.hook("tasks", &[("x-hook-signature", &signature)], body).await;
+    assert_eq!(events.status, 200, "{}", events.text);
+    let log = server.log();
+    assert!(!log.contains(secret), "the secret is in the log");
+}
+
+#[test]
+fn vectors_run_from_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = || {
+        let output = Command::new(WEIR)
+            .args(["connector", "test"])
+            .arg(folder.path())
+            .output()
+            .unwrap();
+        (output.status.code(), stdout(&output))
+    };
+    assert_eq!(run().0, Some(2), "an empty folder is a mistake");
+    std::fs::write(folder.path().join("vectors.json"), {
+        let mut file: Value = serde_json::from_str(VECTORS).unwrap();
+        for key in ["vectors", "handshakes"] {
+            file[key]
+                .as_array_mut()
+                .unwrap()
+                .retain(|vector| vector["provider"] == "discord");
+        }
+        file.to_string()
+    })
+    .unwrap();
+    let webhook = "  verify: { pubkey: { alg: ed25519, sig: header:X-Signature-Ed25519, encoding: hex, key_form: raw-hex, parts: [header:X-Signature-Timestamp, body] } }\n  handshake: { echo: { when: { body: /type, equals: 1 }, write: { json: { type: 1 } }, signed: true } }\n";
+    std::fs::write(folder.path().join("chat.yaml"), manifest("chat", webhook)).unwrap();
+    let (code, text) = run();
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(text.lines().count(), 7);
+    assert!(text.contains("ok      discord/valid: accept\n"), "{text}");
+    assert!(
+        text.contains(
+            "ok      discord/tampered_body: reject bad_signature: the header x-signature-ed25519 does not fit"
+        )
+    );
+    assert!(text.contains("ok      discord/ping: accept, handshake 200\n"));
+    let without_time = webhook.replace("header:X-Signature-Timestamp, ", "");
+    std::fs::write(folder.path().join("chat.yaml"), manifest("chat", &without_time)).unwrap();
+    let (code, text) = run();
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("FAILED  discord/valid: reject bad_signature:"), "{text}");
+}
