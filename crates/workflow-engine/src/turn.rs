@@ -8,13 +8,15 @@
 mod board;
 mod gate;
 mod gather;
+mod moves;
 
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-pub use self::board::{Arrival, Board, GateChange, Moves, Outcome, RunEnd, Stage, Standing, TurnChange};
+pub use self::board::Board;
 pub use self::gate::Gate;
+pub use self::moves::{Arrival, GateChange, Moves, Outcome, RunEnd, Stage, Standing, TurnChange};
 use crate::correlation;
 use crate::definition::{FlowControl, MAX_PRIORITY, OnBlock, Priority};
 use crate::event::Event;

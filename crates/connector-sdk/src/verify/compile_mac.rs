@@ -111,20 +111,7 @@ fn judge(signed: &Signed, in_items: bool, place: &str, problems: &mut Problems) 
     let sources: Vec<&Source> = signed
         .parts
         .iter()
-        .filter_map(|part| match part {
-            Part::From(source) | Part::Lines { by: source, .. } => Some(source),
-            Part::Body
-            | Part::Literal(_)
-            | Part::FormSorted
-            | Part::Method
-            | Part::Url
-            | Part::UrlDecoded(_)
-            | Part::Context(_)
-            | Part::Secret
-            | Part::Crc32Decimal
-            | Part::SignedHeaders { .. }
-            | Part::Join { .. } => None,
-        })
+        .filter_map(Part::source)
         .chain(signed.timestamp.iter().map(|rule| &rule.from))
         .collect();
     let names_headers = signed
@@ -154,25 +141,12 @@ fn judge(signed: &Signed, in_items: bool, place: &str, problems: &mut Problems) 
         problems.add(place, "weak_scheme", "the signature covers nothing of the request");
     }
     if let Some(rule) = &signed.timestamp {
-        let is_signed = signed.parts.iter().any(|part| match part {
-            Part::From(source) => *source == rule.from,
-            Part::Lines { of, .. } => match &rule.from {
-                Source::Json(pointer) => of
-                    .values()
-                    .all(|names| names.iter().any(|name| pointer::join("", name) == pointer.to_string())),
-                Source::Header(_) | Source::SigField(_) | Source::Form(_) | Source::Item(_) => false,
-            },
-            Part::Body
-            | Part::Literal(_)
-            | Part::FormSorted
-            | Part::Method
-            | Part::Url
-            | Part::UrlDecoded(_)
-            | Part::Context(_)
-            | Part::Secret
-            | Part::Crc32Decimal
-            | Part::SignedHeaders { .. }
-            | Part::Join { .. } => false,
+        let is_signed = signed.parts.iter().any(|part| match (part, &rule.from) {
+            (Part::Lines { of, .. }, Source::Json(pointer)) => of
+                .values()
+                .all(|names| names.iter().any(|name| pointer::join("", name) == pointer.to_string())),
+            (Part::Lines { .. }, _) => false,
+            (part, from) => part.source() == Some(from),
         });
         let in_body = matches!(rule.from, Source::Json(_) | Source::Form(_))
             && signed.parts.iter().any(|part| matches!(part, Part::Body));

@@ -196,6 +196,24 @@ pub(super) enum PartBytes<'e> {
 }
 
 impl Part {
+    /// The place in the request that it is taken from, where there is just one.
+    pub(super) fn source(&self) -> Option<&Source> {
+        match self {
+            Self::From(source) | Self::Lines { by: source, .. } => Some(source),
+            Self::Body
+            | Self::Literal(_)
+            | Self::FormSorted
+            | Self::Method
+            | Self::Url
+            | Self::UrlDecoded(_)
+            | Self::Context(_)
+            | Self::Secret
+            | Self::Crc32Decimal
+            | Self::SignedHeaders { .. }
+            | Self::Join { .. } => None,
+        }
+    }
+
     pub(super) fn bytes<'e>(
         &'e self,
         evidence: &'e Evidence<'_>,

@@ -1,8 +1,13 @@
 //! What a set of documents would change: checked against itself and against what is stored. Writes nothing.
 
+mod workflow;
+
+use workflow::plan_workflow;
+pub(super) use workflow::{plan_discard, plan_draft};
+
 use super::catalogue::Prospect;
 use super::document::{self, ConnectionDocument, EndpointDocument, Parsed, Reader, WorkflowDocument, nearest};
-use super::render::{connection_document, endpoint_document, endpoint_parts, pretty, workflow_document};
+use super::render::{connection_document, endpoint_document, endpoint_parts, pretty};
 use super::{Action, ApplyError, Change, ConfigProblem, Expect, Kind, MAX_DOCUMENTS, SourceDocument};
 use crate::service::Core;
 use crate::snapshot::Snapshot;
@@ -11,7 +16,7 @@ use similar::TextDiff;
 use std::collections::BTreeSet;
 use weir_connector_sdk::{Credential, Verifier};
 use weir_storage::ConfigSubject;
-use weir_workflow_engine::{Catalogue as _, Definition, Plan, Resolution, WorkspaceId};
+use weir_workflow_engine::{Resolution, WorkspaceId};
 
 /// One change, checked and ready to be written.
 pub(super) struct Planned {
@@ -379,124 +384,6 @@ fn plan_endpoint(
             connector: name,
         },
     ))
-}
-
-fn plan_workflow(
-    snapshot: &Snapshot,
-    workspace: WorkspaceId,
-    document: WorkflowDocument,
-    prospect: &Prospect<'_>,
-    reader: &mut Reader<'_>,
-) -> Option<Planned> {
-    let mut note = |problems: Vec<weir_workflow_engine::Problem>| {
-        for problem in problems {
-            reader.problem(&problem.pointer, problem.code, problem.message, problem.suggestion);
-        }
-    };
-    let definition = Definition::parse(&document.definition).map_err(&mut note).ok()?;
-    let resolution = weir_workflow_engine::check(&definition, prospect)
-        .map_err(&mut note)
-        .ok()?;
-    Plan::compile(&definition, &resolution).map_err(&mut note).ok()?;
-    let unlisted = unlisted_event_type(&resolution, prospect);
-    let before = snapshot
-        .workflow(workspace, &document.name)
-        .and_then(|workflow| workflow.published.as_ref())
-        .map(|version| workflow_document(&version.definition));
-    let after = workflow_document(&document.definition);
-    let mut planned = difference(
-        Kind::Workflow,
-        document.name.clone(),
-        before,
-        after,
-        None,
-        Write::Publish {
-            document,
-            resolution: Box::new(resolution),
-        },
-    );
-    planned.change.notes.extend(unlisted);
-    Some(planned)
-}
-
-/// What to say about a trigger on an event type that only the connector's `*` covers.
-fn unlisted_event_type(resolution: &Resolution, prospect: &Prospect<'_>) -> Option<String> {
-    let (connector, event_type) = (resolution.connector.as_deref()?, resolution.event_type.as_deref()?);
-    let listed = prospect.event_types(connector);
-    if listed.iter().any(|known| known == event_type) {
-        return None;
-    }
-    let meant = nearest(
-        event_type,
-        listed.iter().map(String::as_str).filter(|known| *known != "*"),
-    )?;
-    Some(format!(
-        "`{connector}` lists no event type `{event_type}`, so nothing is read for it; {meant}"
-    ))
-}
-
-/// A draft must have the shape of a workflow; what it names may not exist yet.
-pub(super) fn plan_draft(
-    snapshot: &Snapshot,
-    workspace: WorkspaceId,
-    source: &SourceDocument,
-    expect: Expect,
-) -> Result<Planned, ApplyError> {
-    let parsed = document::read(0, source).map_err(ApplyError::Invalid)?;
-    let mut reader = Reader::of(0, source, &parsed);
-    let Parsed::Workflow(document) = parsed else {
-        reader.problem("/kind", "wrong_kind", "only workflows have drafts", None);
-        return Err(ApplyError::Invalid(reader.problems));
-    };
-    if let Err(problems) = Definition::parse(&document.definition) {
-        for problem in problems {
-            reader.problem(&problem.pointer, problem.code, problem.message, problem.suggestion);
-        }
-        return Err(ApplyError::Invalid(reader.problems));
-    }
-    let (id, revision) = current(snapshot, workspace, Kind::Workflow, &document.name);
-    meets(expect, Kind::Workflow, &document.name, revision)?;
-    let before = snapshot
-        .workflow(workspace, &document.name)
-        .and_then(|workflow| workflow.draft.as_ref())
-        .map(|(_, draft)| workflow_document(draft));
-    let after = workflow_document(&document.definition);
-    let mut planned = difference(
-        Kind::Workflow,
-        document.name.clone(),
-        before,
-        after,
-        None,
-        Write::Draft(document),
-    );
-    if revision.is_some() && planned.change.action == Action::Create {
-        planned.change.action = Action::Update;
-    }
-    planned.change.id = id.unwrap_or_default();
-    planned.change.revision = revision.unwrap_or(0);
-    Ok(planned)
-}
-
-/// Whether there is a draft to throw away.
-pub(super) fn plan_discard(
-    snapshot: &Snapshot,
-    workspace: WorkspaceId,
-    name: &str,
-    expect: Expect,
-) -> Result<Planned, ApplyError> {
-    let workflow = snapshot.workflow(workspace, name).ok_or(ApplyError::NotFound)?;
-    let (number, draft) = workflow.draft.as_ref().ok_or(ApplyError::NotFound)?;
-    meets(expect, Kind::Workflow, name, Some(workflow.row.revision))?;
-    let action = match workflow.published {
-        Some(_) => Action::Update,
-        None => Action::Delete,
-    };
-    let text = pretty(&workflow_document(draft));
-    let diff = TextDiff::from_lines(text.as_str(), "").unified_diff().to_string();
-    let mut change = Change::of_workflow(workflow, action, diff);
-    change.notes.push(format!("draft {number} discarded"));
-    let write = Write::Discard;
-    Ok(Planned { change, write })
 }
 
 /// Whether a thing can go, and what would be left hanging.

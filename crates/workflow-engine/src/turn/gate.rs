@@ -1,6 +1,6 @@
 //! One gate: what runs wait in front of, and when it lets the next one through.
 
-use super::board::Standing;
+use super::moves::Standing;
 use super::{Ask, GateKind};
 use crate::id::{RunId, WorkflowId, WorkspaceId};
 use crate::time::Timestamp;

@@ -1,6 +1,7 @@
 //! Runs that stand for several events: the last of a burst, or the first of a batch.
 
-use super::board::{Board, Outcome, Stage, Standing};
+use super::board::Board;
+use super::moves::{Outcome, Stage, Standing};
 use super::{Ask, Rules};
 use crate::id::RunId;
 use crate::time::Timestamp;

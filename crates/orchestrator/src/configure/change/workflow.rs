@@ -1,0 +1,129 @@
+//! What would change about a workflow: published, drafted, its draft discarded.
+
+use similar::TextDiff;
+use weir_workflow_engine::{Catalogue as _, Definition, Plan, Resolution, WorkspaceId};
+
+use super::{Planned, Write, current, difference, meets};
+use crate::configure::catalogue::Prospect;
+use crate::configure::document::{self, Parsed, Reader, WorkflowDocument, nearest};
+use crate::configure::render::{pretty, workflow_document};
+use crate::configure::{Action, ApplyError, Change, Expect, Kind, SourceDocument};
+use crate::snapshot::Snapshot;
+
+pub(super) fn plan_workflow(
+    snapshot: &Snapshot,
+    workspace: WorkspaceId,
+    document: WorkflowDocument,
+    prospect: &Prospect<'_>,
+    reader: &mut Reader<'_>,
+) -> Option<Planned> {
+    let mut note = |problems: Vec<weir_workflow_engine::Problem>| {
+        for problem in problems {
+            reader.problem(&problem.pointer, problem.code, problem.message, problem.suggestion);
+        }
+    };
+    let definition = Definition::parse(&document.definition).map_err(&mut note).ok()?;
+    let resolution = weir_workflow_engine::check(&definition, prospect)
+        .map_err(&mut note)
+        .ok()?;
+    Plan::compile(&definition, &resolution).map_err(&mut note).ok()?;
+    let unlisted = unlisted_event_type(&resolution, prospect);
+    let before = snapshot
+        .workflow(workspace, &document.name)
+        .and_then(|workflow| workflow.published.as_ref())
+        .map(|version| workflow_document(&version.definition));
+    let after = workflow_document(&document.definition);
+    let mut planned = difference(
+        Kind::Workflow,
+        document.name.clone(),
+        before,
+        after,
+        None,
+        Write::Publish {
+            document,
+            resolution: Box::new(resolution),
+        },
+    );
+    planned.change.notes.extend(unlisted);
+    Some(planned)
+}
+
+/// What to say about a trigger on an event type that only the connector's `*` covers.
+fn unlisted_event_type(resolution: &Resolution, prospect: &Prospect<'_>) -> Option<String> {
+    let (connector, event_type) = (resolution.connector.as_deref()?, resolution.event_type.as_deref()?);
+    let listed = prospect.event_types(connector);
+    if listed.iter().any(|known| known == event_type) {
+        return None;
+    }
+    let meant = nearest(
+        event_type,
+        listed.iter().map(String::as_str).filter(|known| *known != "*"),
+    )?;
+    Some(format!(
+        "`{connector}` lists no event type `{event_type}`, so nothing is read for it; {meant}"
+    ))
+}
+
+/// A draft must have the shape of a workflow; what it names may not exist yet.
+pub(in crate::configure) fn plan_draft(
+    snapshot: &Snapshot,
+    workspace: WorkspaceId,
+    source: &SourceDocument,
+    expect: Expect,
+) -> Result<Planned, ApplyError> {
+    let parsed = document::read(0, source).map_err(ApplyError::Invalid)?;
+    let mut reader = Reader::of(0, source, &parsed);
+    let Parsed::Workflow(document) = parsed else {
+        reader.problem("/kind", "wrong_kind", "only workflows have drafts", None);
+        return Err(ApplyError::Invalid(reader.problems));
+    };
+    if let Err(problems) = Definition::parse(&document.definition) {
+        for problem in problems {
+            reader.problem(&problem.pointer, problem.code, problem.message, problem.suggestion);
+        }
+        return Err(ApplyError::Invalid(reader.problems));
+    }
+    let (id, revision) = current(snapshot, workspace, Kind::Workflow, &document.name);
+    meets(expect, Kind::Workflow, &document.name, revision)?;
+    let before = snapshot
+        .workflow(workspace, &document.name)
+        .and_then(|workflow| workflow.draft.as_ref())
+        .map(|(_, draft)| workflow_document(draft));
+    let after = workflow_document(&document.definition);
+    let mut planned = difference(
+        Kind::Workflow,
+        document.name.clone(),
+        before,
+        after,
+        None,
+        Write::Draft(document),
+    );
+    if revision.is_some() && planned.change.action == Action::Create {
+        planned.change.action = Action::Update;
+    }
+    planned.change.id = id.unwrap_or_default();
+    planned.change.revision = revision.unwrap_or(0);
+    Ok(planned)
+}
+
+/// Whether there is a draft to throw away.
+pub(in crate::configure) fn plan_discard(
+    snapshot: &Snapshot,
+    workspace: WorkspaceId,
+    name: &str,
+    expect: Expect,
+) -> Result<Planned, ApplyError> {
+    let workflow = snapshot.workflow(workspace, name).ok_or(ApplyError::NotFound)?;
+    let (number, draft) = workflow.draft.as_ref().ok_or(ApplyError::NotFound)?;
+    meets(expect, Kind::Workflow, name, Some(workflow.row.revision))?;
+    let action = match workflow.published {
+        Some(_) => Action::Update,
+        None => Action::Delete,
+    };
+    let text = pretty(&workflow_document(draft));
+    let diff = TextDiff::from_lines(text.as_str(), "").unified_diff().to_string();
+    let mut change = Change::of_workflow(workflow, action, diff);
+    change.notes.push(format!("draft {number} discarded"));
+    let write = Write::Discard;
+    Ok(Planned { change, write })
+}
