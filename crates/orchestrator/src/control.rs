@@ -236,7 +236,8 @@ impl Orchestrator {
             RunStatus::Merged => self.core.store.run_merged_into(run).await?,
             _ => None,
         };
-        let mut steps = story(Some(&version.plan), &decoded);
+        let retried_at = row.replay_of.map(|_| row.started_at);
+        let mut steps = story(Some(&version.plan), &decoded, retried_at);
         let is_unknown = |step: &StoryStep| step.effect.as_ref().is_some_and(|effect| effect.state == "unknown");
         if steps.iter().any(is_unknown) {
             // Its class, and what a person said about it, may stand in the journal of another run of the family.

@@ -2,96 +2,21 @@
 //!
 //! Told from the journal alone; a plan only adds what has not been reached yet and better labels.
 
+mod step;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+
+pub use self::step::{StoryAttempt, StoryEffect, StoryStep};
 
 use crate::command::CallId;
 use crate::definition::{Choice, Join};
 use crate::document::Document;
-use crate::effect::EffectKey;
-use crate::journal::{AttemptOutcome, Awaits, Decided, EffectEnd, Entry, RanOver, Target, Verdict};
+use crate::journal::{AttemptOutcome, Awaits, EffectEnd, Entry, RanOver, Target};
 use crate::ledger::{EffectState, Ledger};
 use crate::plan::{By, CATCH, Node, NodeId, OWN, Plan, Program, Task};
-use crate::result::{Exchange, Origin};
+use crate::result::Origin;
 use crate::time::Timestamp;
-
-/// One step or read of a run; steps in a `for_each` once per item.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoryStep {
-    /// Path of the step, `hydrate.<read>` for a read.
-    pub path: String,
-    /// `read`, `call`, `if`, `switch`, `set`, `for_each`, `parallel`, `sleep`, `try`, `wait_for`, `approve`, `run`,
-    /// `emit`, `respond`, `compensate` or `stop`.
-    pub kind: &'static str,
-    /// What it is, in a few words: the operation, the branch taken, the number of items.
-    pub label: String,
-    /// `pending`, `running`, `waiting`, `succeeded`, `answered`, `skipped`, `gone`, `failed`, `unknown` or `canceled`.
-    pub status: &'static str,
-    /// When it began.
-    pub started_at: Option<Timestamp>,
-    /// When it ended.
-    pub finished_at: Option<Timestamp>,
-    /// Its tries, for calls and reads.
-    pub attempts: Vec<StoryAttempt>,
-    /// Its effect, for calls that have one.
-    pub effect: Option<StoryEffect>,
-    /// Its output; not repeated for steps with steps inside.
-    pub output: Option<Document>,
-    /// Why it failed, waits, or was left out.
-    pub note: Option<String>,
-}
-
-/// One try.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoryAttempt {
-    /// Which, from 1.
-    pub number: u32,
-    /// When it was handed out.
-    pub at: Timestamp,
-    /// From then until it came back, in milliseconds; 0 while it is on its way.
-    pub duration_ms: u64,
-    /// `running`, `sent`, `coalesced`, `found`, `gone`, `retry`, `failed` or `lost` (with its process).
-    pub outcome: &'static str,
-    /// Why it failed.
-    pub error: Option<String>,
-    /// Its HTTP exchanges.
-    pub exchanges: Vec<Exchange>,
-    /// When the next one is due.
-    pub next_at: Option<Timestamp>,
-}
-
-/// The effect of a step.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoryEffect {
-    /// Its idempotency key.
-    pub key: EffectKey,
-    /// `keyed`, `find_by`, `repeatable` or `blind`; empty when this run never intended it.
-    pub class: &'static str,
-    /// `intended`, `confirmed`, `failed` or `unknown`.
-    pub state: &'static str,
-    /// What a person said of it.
-    pub decided: Option<Decided>,
-}
-
-impl StoryEffect {
-    fn new(key: EffectKey, class: &'static str, state: EffectState) -> Self {
-        Self {
-            key,
-            class,
-            state: state.as_str(),
-            decided: None,
-        }
-    }
-
-    fn decide(&mut self, decided: &Decided) {
-        let state = match decided.verdict {
-            Verdict::Happened { .. } => EffectState::Confirmed,
-            Verdict::NotHappened => EffectState::Failed,
-        };
-        self.state = state.as_str();
-        self.decided = Some(decided.clone());
-    }
-}
 
 /// Tells in a story what only its family knows of its unknown effects: how those that other runs left behind can be
 /// repeated, and what people said. A decision stands in the journal of one run and is about the effect in all of them.
@@ -111,7 +36,14 @@ pub fn tell_family(steps: &mut [StoryStep], ledger: &Ledger) {
 /// The story that the journal rows of one run tell, in the order in which it happened.
 ///
 /// With the plan of an unfinished run, the steps that are still to come follow as `pending`.
-pub fn story(plan: Option<&Plan>, journals: &[(i32, Timestamp, Vec<Entry>)]) -> Vec<StoryStep> {
+///
+/// `retried_at`: for a run that goes on where an earlier one failed, when it began. What came back before that was taken
+/// over and is told so.
+pub fn story(
+    plan: Option<&Plan>,
+    journals: &[(i32, Timestamp, Vec<Entry>)],
+    retried_at: Option<Timestamp>,
+) -> Vec<StoryStep> {
     let mut teller = Teller {
         program: plan.map(|plan| &*plan.program),
         steps: Vec::new(),
@@ -120,6 +52,7 @@ pub fn story(plan: Option<&Plan>, journals: &[(i32, Timestamp, Vec<Entry>)]) -> 
         handled: BTreeSet::new(),
         limits: BTreeMap::new(),
         over: BTreeSet::new(),
+        retried_at,
     };
     let mut ended = None;
     for (_, at, entries) in journals {
@@ -145,6 +78,8 @@ struct Teller<'a> {
     limits: BTreeMap<String, Timestamp>,
     /// Steps that failed because the steps in them took too long.
     over: BTreeSet<String>,
+    /// When a run began that goes on where another one failed.
+    retried_at: Option<Timestamp>,
 }
 
 fn path_of(of: &Target) -> String {
@@ -439,6 +374,7 @@ impl<'a> Teller<'a> {
     }
 
     fn came_back(&mut self, attempt: &crate::journal::Attempt) {
+        let is_taken_over = self.retried_at.is_some_and(|began| attempt.at < began);
         let step = self.step(&attempt.of, "call", attempt.at);
         if step.attempts.last().is_none_or(|last| last.outcome != "running") {
             step.attempts.push(StoryAttempt {
@@ -454,6 +390,11 @@ impl<'a> Teller<'a> {
         let Some(told) = step.attempts.last_mut() else {
             return;
         };
+        if is_taken_over {
+            // It left in an earlier run, and when is not known here; certainly not after it came back.
+            told.at = told.at.min(attempt.at);
+            step.started_at = step.started_at.min(Some(told.at));
+        }
         told.duration_ms = u64::try_from(attempt.at.since(told.at).as_millis()).unwrap_or(u64::MAX);
         told.exchanges = attempt.exchanges.to_vec();
         let (outcome, status, failure) = match &attempt.outcome {
@@ -484,6 +425,9 @@ impl<'a> Teller<'a> {
         told.outcome = outcome;
         told.error = failure.map(|failure| format!("{}: {}", failure.code, failure.message));
         step.note.clone_from(&told.error);
+        if is_taken_over && step.note.is_none() {
+            step.note = Some(TAKEN_OVER.to_owned());
+        }
         step.status = status;
         if status != "waiting" {
             step.finished_at = Some(attempt.at);
@@ -604,6 +548,9 @@ impl<'a> Teller<'a> {
     }
 }
 
+/// What is said of a call that an earlier run of the family made.
+const TAKEN_OVER: &str = "taken over from the run before, not sent again";
+
 /// Who decided for what an `approve` asked, and with which words.
 fn decided_by(output: &Document) -> String {
     let output = output.value();
@@ -629,15 +576,4 @@ const WORST_FIRST: [&str; 5] = ["unknown", "failed", "running", "waiting", "canc
 /// Whether the status of a step is that of the steps in it.
 fn has_steps_inside(step: &StoryStep) -> bool {
     matches!(step.kind, "if" | "switch" | "for_each" | "parallel" | "try")
-}
-
-impl StoryStep {
-    fn settle(&mut self, end: Option<EffectEnd>) {
-        if let (Some(effect), Some(end)) = (&mut self.effect, end) {
-            effect.state = match end {
-                EffectEnd::Failed => EffectState::Failed.as_str(),
-                EffectEnd::Unknown => EffectState::Unknown.as_str(),
-            };
-        }
-    }
 }

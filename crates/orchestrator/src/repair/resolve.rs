@@ -143,7 +143,7 @@ impl Orchestrator {
             return not_resolvable(format!("{open} is not over yet"));
         }
         let member = family.member(run).ok_or(ControlError::NotFound)?;
-        let told = story(None, &[(0, row.started_at, member.entries.clone())]);
+        let told = story(None, &[(0, row.started_at, member.entries.clone())], None);
         let told = told.into_iter().find(|told| told.path == step);
         let Some(effect) = told.and_then(|told| told.effect) else {
             return not_resolvable(format!("step `{step}` of {run} has no effect"));

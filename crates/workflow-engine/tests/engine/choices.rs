@@ -90,7 +90,7 @@ fn conditions_are_tried_in_their_order() {
         let mut driver = Driver::new(plan(steps), KEYED, json!({ "amount": amount }));
         driver.start();
         assert_eq!(driver.last_set(), json!({ "size": size, "middle": middle }), "{amount}");
-        let story = story(Some(&driver.plan), &driver.rows);
+        let story = story(Some(&driver.plan), &driver.rows, None);
         assert_eq!((story[0].kind, story[0].status), ("switch", "succeeded"));
     }
 }

@@ -106,7 +106,7 @@ fn a_decision_counts_wherever_in_the_family_it_stands() {
     assert_eq!(third.last.status, Status::Succeeded);
 
     // And the story of the run without the decision in its journal tells it.
-    let mut told = story(None, &[(0, START, second.clone())]);
+    let mut told = story(None, &[(0, START, second.clone())], None);
     assert_eq!(told[0].effect.as_ref().unwrap().state, "unknown");
     let ledger = Ledger::fold([
         (RunId::from_raw(1), first.as_slice()),
@@ -172,7 +172,7 @@ fn a_story_tells_who_decided() {
         entries = driver.entries();
     }
     entries.push(said(intended(&entries), Verdict::NotHappened, later(60)));
-    let told = story(None, &[(0, START, entries)]);
+    let told = story(None, &[(0, START, entries)], None);
     let effect = told[0].effect.as_ref().unwrap();
     assert_eq!((effect.state, told[0].status), ("failed", "unknown"));
     assert_eq!(&*effect.decided.as_ref().unwrap().note, "seen in the dashboard");

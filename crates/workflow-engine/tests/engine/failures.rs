@@ -18,7 +18,7 @@ fn set(driver: &Driver, step: &str) -> Option<Value> {
 }
 
 fn told(driver: &Driver) -> Vec<StoryStep> {
-    story(Some(&driver.plan), &driver.rows)
+    story(Some(&driver.plan), &driver.rows, None)
 }
 
 fn status_of(driver: &Driver, path: &str) -> &'static str {

@@ -17,7 +17,7 @@ fn at(second: u64) -> Option<weir_workflow_engine::Timestamp> {
 
 /// `path status note` of every step.
 fn told(driver: &Driver) -> Vec<String> {
-    let story = story(Some(&driver.plan), &driver.rows);
+    let story = story(Some(&driver.plan), &driver.rows, None);
     let line = |step: weir_workflow_engine::StoryStep| {
         format!("{} {} {}", step.path, step.status, step.note.unwrap_or_default())
     };

@@ -72,7 +72,7 @@ fn a_child_is_started_as_an_effect_and_waited_for() {
         json!({ "number": "R-1", "run": child().to_string() })
     );
     assert_eq!(driver.last.status, Status::Succeeded);
-    let told = story(Some(&driver.plan), &driver.rows);
+    let told = story(Some(&driver.plan), &driver.rows, None);
     assert_eq!((told[0].kind, told[0].status), ("run", "succeeded"));
 }
 

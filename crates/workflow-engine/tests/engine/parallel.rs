@@ -49,7 +49,7 @@ fn started(options: &str, class: EffectClass) -> Driver {
 }
 
 fn statuses(driver: &Driver) -> Vec<(String, &'static str)> {
-    let story = story(Some(&driver.plan), &driver.rows);
+    let story = story(Some(&driver.plan), &driver.rows, None);
     story.into_iter().map(|step| (step.path, step.status)).collect()
 }
 

@@ -67,11 +67,23 @@ fn what_came_before_is_taken_over_as_it_was() {
     assert_eq!(driver.last.status, Status::Succeeded);
     assert_eq!(driver.last_set(), json!({ "at": "noon" }));
     // The story of the new run is whole, with the exchanges of what was taken over.
-    let told = story(None, &driver.rows);
+    let told = story(None, &driver.rows, Some(START.plus(seconds(3600))));
     let paths: Vec<&str> = told.iter().map(|step| step.path.as_str()).collect();
     assert_eq!(paths, ["look", "pay", "mail", "end"]);
     assert_eq!(told[1].attempts[0].exchanges.len(), 1);
     assert_eq!(told[1].effect.as_ref().unwrap().state, "confirmed");
+    // It says when that came back, and that it was not sent again.
+    for step in &told[..2] {
+        assert!(
+            step.started_at <= step.finished_at && step.finished_at < Some(driver.now),
+            "{step:?}"
+        );
+        assert_eq!(
+            step.note.as_deref(),
+            Some("taken over from the run before, not sent again")
+        );
+    }
+    assert_eq!(told[2].note, None);
 
     // A preview says the same beforehand.
     let (event, ledger) = (
@@ -257,7 +269,7 @@ fn every_step_of_a_run_can_be_begun_at() {
     }
     assert_eq!(first.last.status, Status::Succeeded);
     let entries = first.entries();
-    let told = story(None, &first.rows);
+    let told = story(None, &first.rows, None);
     let paths: Vec<String> = told.into_iter().map(|step| step.path).collect();
     assert!(paths.iter().any(|path| path.contains('[')), "{paths:?}");
     for path in paths.iter().filter(|path| !path.starts_with("hydrate.")) {
@@ -335,7 +347,7 @@ fn the_time_of_a_step_begins_anew_in_a_run_that_begins_in_it() {
     );
     inside.crash();
     inside.due();
-    let told = story(Some(&inside.plan), &inside.rows);
+    let told = story(Some(&inside.plan), &inside.rows, None);
     let of = |path: &str| told.iter().find(|step| step.path == path).map(|step| step.status);
     assert_eq!(
         (of("each[a].first"), of("each[b].first")),

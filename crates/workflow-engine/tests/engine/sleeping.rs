@@ -19,7 +19,7 @@ fn a_sleep_ends_when_it_is_over_and_not_before() {
     driver.done(json!({}));
     let over = START.plus(seconds(60 + 3 * 86_400));
     assert_eq!((&driver.last.status, driver.last.due), (&Status::Waiting, Some(over)));
-    let told = story(Some(&driver.plan), &driver.rows);
+    let told = story(Some(&driver.plan), &driver.rows, None);
     assert_eq!((told[1].kind, told[1].status), ("sleep", "waiting"));
     assert_eq!(told[1].label, format!("until {over}"));
 
@@ -31,7 +31,7 @@ fn a_sleep_ends_when_it_is_over_and_not_before() {
     driver.crash();
     driver.done(json!({}));
     assert_eq!(driver.last.status, Status::Succeeded);
-    assert_eq!(story(Some(&driver.plan), &driver.rows)[1].status, "succeeded");
+    assert_eq!(story(Some(&driver.plan), &driver.rows, None)[1].status, "succeeded");
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn a_run_that_sleeps_can_be_canceled_and_runs_out_of_time() {
         reason: "enough",
     }));
     assert_eq!((&driver.last.status, driver.last.due), (&Status::Canceled, None));
-    assert_eq!(story(Some(&driver.plan), &driver.rows)[1].status, "canceled");
+    assert_eq!(story(Some(&driver.plan), &driver.rows, None)[1].status, "canceled");
 
     let text = format!(
         "name: bench\ntimeout: 1h\non: {{ event: stripe.payment_intent.succeeded, hydrate: never }}\nsteps:\n{REMIND}"

@@ -59,7 +59,7 @@ fn a_story_has_every_try_and_what_is_still_to_come() {
     driver.now = driver.now.plus(seconds(1));
     driver.done(json!({ "amount": 5 }));
     driver.fail(failure("http_500", Some(500), Sent::Maybe, true));
-    let open = print(&story(Some(&driver.plan), &driver.rows));
+    let open = print(&story(Some(&driver.plan), &driver.rows, None));
     driver.crash();
     driver.due();
     driver.crash();
@@ -69,11 +69,11 @@ fn a_story_has_every_try_and_what_is_still_to_come() {
     assert_eq!(driver.code(), "succeeded");
     insta::assert_snapshot!(
         "story",
-        format!("{open}\n{}", print(&story(Some(&driver.plan), &driver.rows)))
+        format!("{open}\n{}", print(&story(Some(&driver.plan), &driver.rows, None)))
     );
     // Without the plan the same story is told, with poorer labels.
-    let alone = story(None, &driver.rows);
-    assert_eq!(alone.len(), story(Some(&driver.plan), &driver.rows).len());
+    let alone = story(None, &driver.rows, None);
+    assert_eq!(alone.len(), story(Some(&driver.plan), &driver.rows, None).len());
     assert!(
         alone.iter().all(|step| matches!(step.status, "succeeded" | "skipped")),
         "{}",
@@ -92,6 +92,6 @@ fn a_failed_run_shows_where_it_ended() {
     driver.fail(failure("timeout", None, Sent::Maybe, true));
     insta::assert_snapshot!(
         "story_of_an_unknown_effect",
-        print(&story(Some(&driver.plan), &driver.rows))
+        print(&story(Some(&driver.plan), &driver.rows, None))
     );
 }

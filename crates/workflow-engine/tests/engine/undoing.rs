@@ -74,7 +74,7 @@ fn what_was_done_is_undone_newest_first_and_nothing_else() {
     );
     let paths = ["book.try.each[b].seat", "book.try.each[a].seat", "book.try.hotel"];
     assert_eq!(driver.last_set(), json!({ "undone": paths, "why": "invalid" }));
-    let told = story(Some(&driver.plan), &driver.rows);
+    let told = story(Some(&driver.plan), &driver.rows, None);
     let step = told.iter().find(|step| step.path == "book.catch.undo").unwrap();
     assert_eq!((step.kind, step.status), ("compensate", "succeeded"));
     // What is undone does not stand: a replay does it again, each under a key of its own.

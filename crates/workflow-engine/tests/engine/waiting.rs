@@ -45,7 +45,7 @@ fn an_event_is_taken_when_key_and_condition_fit() {
     arrives(&mut driver, &refund(102, json!({ "order": 7, "amount": 49 })));
     arrives(&mut driver, &refund(103, json!({ "order": 7 })));
     assert_eq!(driver.last.status, Status::Waiting);
-    let told = story(Some(&driver.plan), &driver.rows);
+    let told = story(Some(&driver.plan), &driver.rows, None);
     assert_eq!((told[0].kind, told[0].status), ("wait_for", "waiting"));
     assert_eq!(told[0].label, "stripe.charge.refunded for \"7\"");
     driver.crash();
@@ -153,7 +153,7 @@ fn decides(driver: &mut Driver, step: &str, approved: bool, note: &str) {
 fn a_person_decides_once() {
     let mut driver = Driver::new(plan(ASK), KEYED, json!({ "id": 7, "total": 50 }));
     driver.start();
-    let told = story(Some(&driver.plan), &driver.rows);
+    let told = story(Some(&driver.plan), &driver.rows, None);
     assert_eq!((told[0].kind, told[0].label.as_str()), ("approve", "Refund 50?"));
     decides(&mut driver, "pay", true, "");
     assert_eq!(driver.last.status, Status::Waiting, "that step does not ask");

@@ -1,0 +1,97 @@
+//! What a story is made of: steps, their tries and effects.
+
+use crate::document::Document;
+use crate::effect::EffectKey;
+use crate::journal::{Decided, EffectEnd, Verdict};
+use crate::ledger::EffectState;
+use crate::result::Exchange;
+use crate::time::Timestamp;
+
+/// One step or read of a run; steps in a `for_each` once per item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoryStep {
+    /// Path of the step, `hydrate.<read>` for a read.
+    pub path: String,
+    /// `read`, `call`, `if`, `switch`, `set`, `for_each`, `parallel`, `sleep`, `try`, `wait_for`, `approve`, `run`,
+    /// `emit`, `respond`, `compensate` or `stop`.
+    pub kind: &'static str,
+    /// What it is, in a few words: the operation, the branch taken, the number of items.
+    pub label: String,
+    /// `pending`, `running`, `waiting`, `succeeded`, `answered`, `skipped`, `gone`, `failed`, `unknown` or `canceled`.
+    pub status: &'static str,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Its tries, for calls and reads.
+    pub attempts: Vec<StoryAttempt>,
+    /// Its effect, for calls that have one.
+    pub effect: Option<StoryEffect>,
+    /// Its output; not repeated for steps with steps inside.
+    pub output: Option<Document>,
+    /// Why it failed, waits, or was left out.
+    pub note: Option<String>,
+}
+
+/// One try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoryAttempt {
+    /// Which, from 1.
+    pub number: u32,
+    /// When it was handed out.
+    pub at: Timestamp,
+    /// From then until it came back, in milliseconds; 0 while it is on its way.
+    pub duration_ms: u64,
+    /// `running`, `sent`, `coalesced`, `found`, `gone`, `retry`, `failed` or `lost` (with its process).
+    pub outcome: &'static str,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Its HTTP exchanges.
+    pub exchanges: Vec<Exchange>,
+    /// When the next one is due.
+    pub next_at: Option<Timestamp>,
+}
+
+/// The effect of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoryEffect {
+    /// Its idempotency key.
+    pub key: EffectKey,
+    /// `keyed`, `find_by`, `repeatable` or `blind`; empty when this run never intended it.
+    pub class: &'static str,
+    /// `intended`, `confirmed`, `failed` or `unknown`.
+    pub state: &'static str,
+    /// What a person said of it.
+    pub decided: Option<Decided>,
+}
+
+impl StoryEffect {
+    pub(super) fn new(key: EffectKey, class: &'static str, state: EffectState) -> Self {
+        Self {
+            key,
+            class,
+            state: state.as_str(),
+            decided: None,
+        }
+    }
+
+    pub(super) fn decide(&mut self, decided: &Decided) {
+        let state = match decided.verdict {
+            Verdict::Happened { .. } => EffectState::Confirmed,
+            Verdict::NotHappened => EffectState::Failed,
+        };
+        self.state = state.as_str();
+        self.decided = Some(decided.clone());
+    }
+}
+
+impl StoryStep {
+    pub(super) fn settle(&mut self, end: Option<EffectEnd>) {
+        if let (Some(effect), Some(end)) = (&mut self.effect, end) {
+            effect.state = match end {
+                EffectEnd::Failed => EffectState::Failed.as_str(),
+                EffectEnd::Unknown => EffectState::Unknown.as_str(),
+            };
+        }
+    }
+}
