@@ -19,8 +19,8 @@ const MAX_WAITING_CALLERS: usize = 1000;
 /// How soon a caller may ask again for an answer that is not there yet.
 const ASK_AGAIN_S: u32 = 1;
 
-/// Time between two looks for an answer that another node gives.
-const ELSEWHERE_LOOK: Duration = Duration::from_millis(200);
+/// Time between two looks for an answer, or an end without one, on disk.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a `respond` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,13 +142,13 @@ impl Caller {
         if let Some(receiver) = self.receiver {
             let answered = async {
                 tokio::select! {
-                    Ok(answer) = receiver => answer,
-                    answer = answered_elsewhere(core, workspace, run) => answer,
+                    Ok(answer) = receiver => Some(answer),
+                    answer = recorded_soon(core, workspace, run) => answer,
                 }
             };
             let answered = tokio::time::timeout(self.within, answered).await;
             core.callers.lock().remove(&run);
-            if let Ok(answer) = answered {
+            if let Ok(Some(answer)) = answered {
                 return answer.into_reply();
             }
         }
@@ -161,17 +161,20 @@ impl Caller {
     }
 }
 
-/// The answer of a run that another node drives, once it is on disk.
-async fn answered_elsewhere(core: &Core, workspace: WorkspaceId, run: RunId) -> Answer {
+/// The answer of a run that this node does not drive (any more), once it is on disk; `None` when it ended without one.
+async fn recorded_soon(core: &Core, workspace: WorkspaceId, run: RunId) -> Option<Answer> {
     loop {
-        tokio::time::sleep(ELSEWHERE_LOOK).await;
+        tokio::time::sleep(LOOK_PAUSE).await;
         if core.runs.is_active(run) {
             continue;
         }
-        if let Ok(Some(row)) = core.store.run_load(workspace, run).await
-            && let Ok(Answered::Yes(answer)) = recorded(core, &row).await
-        {
-            return answer;
+        let Ok(Some(row)) = core.store.run_load(workspace, run).await else {
+            continue;
+        };
+        match recorded(core, &row).await {
+            Ok(Answered::Yes(answer)) => return Some(answer),
+            Ok(Answered::Never { .. }) => return None,
+            Ok(Answered::NotYet) | Err(_) => {}
         }
     }
 }

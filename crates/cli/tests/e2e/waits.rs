@@ -218,7 +218,7 @@ name: silent
 on: { event: generic.silent }
 steps:
   - { id: stop, when: "{{ event.data.n > 0 }}", stop: { status: failed, reason: no } }
-  - { id: say, respond: { within: 1s } }
+  - { id: say, respond: { within: 50s } }
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -254,6 +254,15 @@ async fn a_caller_is_answered_now_or_at_an_address_of_its_own() {
         (201, json!({ "total": 6 }))
     );
     assert_eq!(server.runs(&[]).len(), 1);
+    // Another type with the same id is another event.
+    let paid = post(json!({ "type": "unheard", "id": "q1" })).await;
+    assert_eq!(paid.status(), 200);
+    let types: Vec<String> = server
+        .list(&["events", "--json"])
+        .iter()
+        .map(|event| event["type"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(types, ["unheard", "quote"]);
 
     let late = post(json!({ "type": "quote", "id": "q2", "n": 5, "slow": true })).await;
     assert_eq!(late.status(), 202);
@@ -275,7 +284,9 @@ async fn a_caller_is_answered_now_or_at_an_address_of_its_own() {
         assert_eq!(http().get(&forged).send().await.unwrap().status(), 404, "{forged}");
     }
 
-    let silent = post(json!({ "type": "silent", "id": "s1", "n": 1 })).await;
+    // A run that is over keeps nobody waiting.
+    let silent = post(json!({ "type": "silent", "id": "s1", "n": 1 }));
+    let silent = tokio::time::timeout(Duration::from_secs(25), silent).await.unwrap();
     assert_eq!(silent.status(), 202);
     let body: Value = silent.json().await.unwrap();
     let gone = http().get(body["answer_url"].as_str().unwrap()).send().await.unwrap();
