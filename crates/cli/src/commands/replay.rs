@@ -89,7 +89,7 @@ pub(crate) async fn run(
             .fix("`weir runs` lists them")
             .into());
     };
-    print(&preview);
+    print(id, &preview);
     if !arguments.yes && !confirmed("Replay it?")? {
         output::remark("not replayed");
         return Ok(ExitCode::from(EXIT_FAILURE));
@@ -108,7 +108,7 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(preview: &Preview) {
+fn print(id: &str, preview: &Preview) {
     let style = Style::stdout();
     let resent = preview.unknown.iter().filter(|call| call.sends).count();
     output::line(style.bold(format!(
@@ -146,6 +146,12 @@ fn print(preview: &Preview) {
     list(style.green("answered"), &preview.answered);
     list(style.yellow("sent    "), &preview.new);
     list(style.red("unknown "), &preview.unknown);
+    if let Some(call) = preview.unknown.iter().find(|call| !call.sends) {
+        output::line(format!(
+            "  note: it would end with effect_unknown again; first say what became of it: weir run resolve {id} {}",
+            call.step
+        ));
+    }
     if let Some(note) = &preview.note {
         output::line(format!("  note: {note}"));
     }

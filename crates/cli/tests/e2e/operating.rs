@@ -117,7 +117,8 @@ async fn an_unknown_payment_is_decided_by_a_person_and_retried_after_a_crash() {
 
     // Retried as it is, it would end in the same way, and says so.
     let unasked = server.weir(&["run", "retry", &run]);
-    assert!(stdout(&unasked).contains("unknown"), "{}", stdout(&unasked));
+    let hint = format!("weir run resolve {run} ");
+    assert!(stdout(&unasked).contains(&hint), "{}", stdout(&unasked));
     assert!(!unasked.status.success(), "nobody is there to say yes");
     let look = server.weir(&["run", "resolve", &run, "--look"]);
     assert!(stderr(&look).contains("cannot be looked for"), "{}", stderr(&look));
