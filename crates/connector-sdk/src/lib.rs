@@ -45,7 +45,8 @@ pub use operation::{BuildError, CallContext, Operation};
 pub use page::Page;
 pub use problem::Problem;
 pub use verify::{
-    Context, Document, Documents, InboundRequest, Refusal, RefusalReason, SignError, Unverified, Verifier, Wanted,
+    InboundRequest, KeyDocument, KeyDocuments, Refusal, RefusalReason, Registration, SignError, Unverified, Verifier,
+    WantedDocument,
 };
 pub use webhook::{
     Errand, Handshaken, Identified, IdentifyError, Level, Recover, RecoverCursor, Reply, Standing, Webhook,

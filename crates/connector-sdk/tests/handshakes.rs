@@ -4,7 +4,7 @@
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
-use weir_connector_sdk::{Connector, Context, Errand, InboundRequest, Standing};
+use weir_connector_sdk::{Connector, Errand, InboundRequest, Registration, Standing};
 
 fn connector(handshake: &Value) -> Connector {
     let manifest = json!({
@@ -43,7 +43,7 @@ fn answer(connector: &Connector, case: &Case<'_>) -> String {
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
-    let context = Context::from([
+    let registration = Registration::from([
         ("origins".to_owned(), vec!["a.test".to_owned(), "b.test".to_owned()]),
         ("public_key".to_owned(), vec!["pk".to_owned()]),
     ]);
@@ -54,7 +54,7 @@ fn answer(connector: &Connector, case: &Case<'_>) -> String {
         url: &url,
         headers: &headers,
         body: body.as_bytes(),
-        context: &context,
+        registration: &registration,
         client_ip: None,
     };
     let secrets = [SecretString::from(r#"{"app":"app-secret","word":"agreed"}"#)];

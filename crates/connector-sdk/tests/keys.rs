@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use weir_connector_sdk::{Context, Document, Documents, InboundRequest, Unverified, Verifier, parse_yaml};
+use weir_connector_sdk::{InboundRequest, KeyDocument, KeyDocuments, Registration, Unverified, Verifier, parse_yaml};
 
 const NOW_S: i64 = 1_767_225_600;
 
@@ -27,7 +27,7 @@ struct Case<'a> {
     secrets: &'a [&'a str],
     context: &'a [(&'a str, &'a str)],
     ip: Option<&'a str>,
-    documents: Documents,
+    documents: KeyDocuments,
 }
 
 impl Case<'_> {
@@ -37,7 +37,7 @@ impl Case<'_> {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        let context: Context = self
+        let registration: Registration = self
             .context
             .iter()
             .map(|(name, value)| ((*name).to_owned(), vec![(*value).to_owned()]))
@@ -48,7 +48,7 @@ impl Case<'_> {
             url: "https://hooks.test/in",
             headers: &headers,
             body: self.body.as_bytes(),
-            context: &context,
+            registration: &registration,
             client_ip: self.ip.map(|ip| ip.parse().unwrap()),
         };
         match verifier.verify(&request, &secrets, &self.documents, NOW_S * 1_000) {
@@ -61,10 +61,10 @@ impl Case<'_> {
     }
 }
 
-fn documents(url: &str, body: &str, final_word: bool) -> Documents {
-    let mut documents = Documents::default();
+fn documents(url: &str, body: &str, final_word: bool) -> KeyDocuments {
+    let mut documents = KeyDocuments::default();
     let body = Arc::from(body.as_bytes());
-    documents.insert(url, Document::Here { body, final_word });
+    documents.insert(url, KeyDocument::Here { body, final_word });
     documents
 }
 
@@ -98,7 +98,7 @@ fn a_key_set_is_asked_for_only_when_all_else_is_right() {
     );
     assert!(!verifier.needs_secret());
     let (set, sign) = token_signer("k1");
-    let check = |token: &str, documents: Documents, wanted: &str| {
+    let check = |token: &str, documents: KeyDocuments, wanted: &str| {
         let case = Case {
             headers: &[("authorization", token)],
             context: &[("audience", "me")],
@@ -108,7 +108,7 @@ fn a_key_set_is_asked_for_only_when_all_else_is_right() {
         assert_eq!(case.verdict(&verifier), wanted);
     };
     let good = sign(claims(json!({})));
-    let none = Documents::default;
+    let none = KeyDocuments::default;
     check(&good, none(), "wants https://keys.test/jwks");
     check(&good, documents(KEYS, &set, false), "accept");
     // Whatever is wrong without the keys makes nobody fetch them.
@@ -134,8 +134,8 @@ fn a_key_set_is_asked_for_only_when_all_else_is_right() {
         "bad_signature",
     );
     check(&good, documents(KEYS, "<html>", false), "keys_unavailable");
-    let mut gone = Documents::default();
-    gone.insert(KEYS, Document::Unavailable { why: "503".to_owned() });
+    let mut gone = KeyDocuments::default();
+    gone.insert(KEYS, KeyDocument::Unavailable { why: "503".to_owned() });
     check(&good, gone, "keys_unavailable");
 }
 
@@ -188,7 +188,7 @@ fn an_alternative_without_documents_comes_first() {
         "all_of: [{ ip: { url: \"https://keys.test/ranges\", at: [/prefixes/*/cidr] } }, { token: { at: header:X-Token } }]",
     );
     let ranges = json!({ "prefixes": [{ "cidr": "10.0.0.0/8" }, { "cidr": "2001:db8::/32" }] }).to_string();
-    let check = |token: &str, ip: &str, documents: Documents, wanted: &str| {
+    let check = |token: &str, ip: &str, documents: KeyDocuments, wanted: &str| {
         let case = Case {
             headers: &[("x-token", token)],
             secrets: &["t"],
@@ -199,8 +199,13 @@ fn an_alternative_without_documents_comes_first() {
         assert_eq!(case.verdict(&verifier), wanted);
     };
     let url = "https://keys.test/ranges";
-    check("wrong", "10.1.1.1", Documents::default(), "bad_signature");
-    check("t", "10.1.1.1", Documents::default(), "wants https://keys.test/ranges");
+    check("wrong", "10.1.1.1", KeyDocuments::default(), "bad_signature");
+    check(
+        "t",
+        "10.1.1.1",
+        KeyDocuments::default(),
+        "wants https://keys.test/ranges",
+    );
     check("t", "10.1.1.1", documents(url, &ranges, false), "accept");
     check("t", "2001:db8::1", documents(url, &ranges, false), "accept");
     check("t", "11.1.1.1", documents(url, &ranges, false), "ip_not_allowed");
@@ -270,7 +275,7 @@ fn a_certificate_that_ran_out_is_refused() {
     let verifier = Verifier::compile(&schemes["schemes"]["aws-sns"], "").unwrap();
     let body = STANDARD.decode(vector["body_base64"].as_str().unwrap()).unwrap();
     let topic = vector["context"]["allowed_topic_arns"][0].as_str().unwrap();
-    let context = Context::from([("allowed_topic_arns".to_owned(), vec![topic.to_owned()])]);
+    let registration = Registration::from([("allowed_topic_arns".to_owned(), vec![topic.to_owned()])]);
     let (url, pem) = vector["keys"]["certificates"]
         .as_object()
         .unwrap()
@@ -282,7 +287,7 @@ fn a_certificate_that_ran_out_is_refused() {
         url: "https://hooks.test/in",
         headers: &[],
         body: &body,
-        context: &context,
+        registration: &registration,
         client_ip: None,
     };
     let known = documents(url, pem.as_str().unwrap(), false);

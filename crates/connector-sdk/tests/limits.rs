@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on must fail")]
 
 use serde_json::{Value, json};
-use weir_connector_sdk::{Connector, Context, InboundRequest, parse_yaml};
+use weir_connector_sdk::{Connector, InboundRequest, Registration, parse_yaml};
 
 const MANIFEST: &str = r#"
 connector: limits
@@ -19,13 +19,13 @@ webhook:
 /// How many events a body holds, or the reason why it is refused.
 fn identified(body: &Value) -> Result<usize, String> {
     let connector = Connector::parse(MANIFEST, &|_| None).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    let (context, bytes) = (Context::new(), body.to_string());
+    let (registration, bytes) = (Registration::new(), body.to_string());
     let request = InboundRequest {
         method: "POST",
         url: "https://hooks.test/",
         headers: &[],
         body: bytes.as_bytes(),
-        context: &context,
+        registration: &registration,
         client_ip: None,
     };
     let found = connector.webhook().unwrap().identify(&request, body);

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use weir_connector_sdk::testing::{run_vectors, vector_providers};
-use weir_connector_sdk::{Connector, Context, Documents, InboundRequest, Unverified, Verifier, parse_yaml};
+use weir_connector_sdk::{Connector, InboundRequest, KeyDocuments, Registration, Unverified, Verifier, parse_yaml};
 
 const VECTORS: &str = include_str!("data/webhook-vectors.json");
 const SCHEMES: &str = include_str!("data/schemes.yaml");
@@ -96,17 +96,17 @@ impl<'v> Vector<'v> {
     }
 
     fn verdict(&self, verifier: &Verifier) -> String {
-        let context = Context::new();
+        let registration = Registration::new();
         let request = InboundRequest {
             method: self.value["method"].as_str().unwrap(),
             url: self.value["url"].as_str().unwrap(),
             headers: &self.headers,
             body: &self.body,
-            context: &context,
+            registration: &registration,
             client_ip: None,
         };
         let now_unix_ms = self.value["now_unix"].as_i64().unwrap() * 1_000;
-        match verifier.verify(&request, &self.secrets, &Documents::default(), now_unix_ms) {
+        match verifier.verify(&request, &self.secrets, &KeyDocuments::default(), now_unix_ms) {
             Ok(()) => "accept".to_owned(),
             Err(Unverified::Refused(refusal)) => format!("reject {}", refusal.reason.as_str()),
             Err(Unverified::Wants(wanted)) => format!("wants {}", wanted.url),

@@ -3,7 +3,7 @@
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use weir_connector_sdk::{
-    Connector, Context, Documents, InboundRequest, Refusal, Reply, Standing, Unverified, Verifier, parse_yaml,
+    Connector, InboundRequest, KeyDocuments, Refusal, Registration, Reply, Standing, Unverified, Verifier, parse_yaml,
 };
 
 const MANIFEST: &str = r#"
@@ -43,13 +43,13 @@ fn with_request<T>(
     body: &[u8],
     run: impl FnOnce(&InboundRequest<'_>) -> T,
 ) -> T {
-    let context = Context::new();
+    let registration = Registration::new();
     run(&InboundRequest {
         method: "POST",
         url,
         headers,
         body,
-        context: &context,
+        registration: &registration,
         client_ip: None,
     })
 }
@@ -63,7 +63,7 @@ fn verdict(
     now_unix_ms: i64,
 ) -> Result<(), Refusal> {
     verifier
-        .verify(request, secrets, &Documents::default(), now_unix_ms)
+        .verify(request, secrets, &KeyDocuments::default(), now_unix_ms)
         .map_err(|unverified| match unverified {
             Unverified::Refused(refusal) => refusal,
             Unverified::Wants(wanted) => panic!("wants {}", wanted.url),
@@ -234,13 +234,13 @@ fn combined_checks_need_their_proof() {
     let secrets = [SecretString::from("t1")];
     let check = |ip: Option<&str>, token: &str, wanted: &str| {
         let headers = headers(&[("authorization", token)]);
-        let context = Context::new();
+        let registration = Registration::new();
         let request = InboundRequest {
             method: "POST",
             url: "https://h.test/",
             headers: &headers,
             body: b"",
-            context: &context,
+            registration: &registration,
             client_ip: ip.map(|ip| ip.parse().unwrap()),
         };
         let found = verdict(&verifier, &request, &secrets, 0).map_or_else(|refusal| refusal.reason.as_str(), |()| "ok");

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use weir_connector_sdk::testing::run_cases;
-use weir_connector_sdk::{Connector, Context, Documents, InboundRequest, Verifier};
+use weir_connector_sdk::{Connector, InboundRequest, KeyDocuments, Registration, Verifier};
 use weir_connectors::{Builtin, builtin, find};
 
 fn connector(builtin: &Builtin) -> Connector {
@@ -85,7 +85,7 @@ fn generic_takes_the_endpoints_scheme() {
         ),
         (json!({ "basic": {} }), "user:secret-3"),
     ];
-    let context = Context::new();
+    let registration = Registration::new();
     for (scheme, secret) in schemes {
         let verifier = Verifier::compile(&scheme, "/verify").unwrap();
         let body = br#"{"event_id":"e1","event":"order.paid","created_at":"2026-01-01T00:00:00Z"}"#;
@@ -94,7 +94,7 @@ fn generic_takes_the_endpoints_scheme() {
             url: "https://hooks.example.test/hooks/ep_1",
             headers: &[],
             body,
-            context: &context,
+            registration: &registration,
             client_ip: None,
         };
         let headers = verifier.sign(&draft, &secret.into(), 0).unwrap();
@@ -103,17 +103,17 @@ fn generic_takes_the_endpoints_scheme() {
             ..draft
         };
         verifier
-            .verify(&request, &[secret.into()], &Documents::default(), 0)
+            .verify(&request, &[secret.into()], &KeyDocuments::default(), 0)
             .unwrap();
         assert!(
             verifier
-                .verify(&request, &["other:wrong".into()], &Documents::default(), 0)
+                .verify(&request, &["other:wrong".into()], &KeyDocuments::default(), 0)
                 .is_err(),
             "{scheme}"
         );
         assert!(
             webhook
-                .verify(&request, &[secret.into()], &Documents::default(), 0)
+                .verify(&request, &[secret.into()], &KeyDocuments::default(), 0)
                 .is_err(),
             "the default accepts nothing: {scheme}"
         );

@@ -6,7 +6,7 @@ use crate::configure::{Looks, Reloading};
 use crate::departures::Senders;
 use crate::driver::ActiveRun;
 use crate::egress::{EgressConfigError, EgressPolicy};
-use crate::ingest::{IntakeLoad, KeyDocuments, RefusalBudget};
+use crate::ingest::{IntakeLoad, KeyDocumentCache, RefusalBudget};
 use crate::lease::Lease;
 use crate::perform::{Performer, PerformerOptions};
 use crate::recovery::HEARTBEAT;
@@ -103,7 +103,7 @@ pub(crate) struct Core {
     pub(crate) schedules: crate::schedules::Schedules,
     pub(crate) refusals: RefusalBudget,
     /// What proofs of webhooks rest on besides secrets.
-    pub(crate) key_documents: KeyDocuments,
+    pub(crate) key_documents: KeyDocumentCache,
     pub(crate) intake: IntakeLoad,
     /// This node's lease by its own clock.
     pub(crate) lease: Arc<Lease>,
@@ -257,7 +257,7 @@ impl Orchestrator {
                 performer,
                 callers: Callers::default(),
                 refusals: RefusalBudget::default(),
-                key_documents: KeyDocuments::default(),
+                key_documents: KeyDocumentCache::default(),
                 intake: IntakeLoad::default(),
                 lease,
                 looks: Looks::default(),

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use weir_connector_sdk::{Connector, Context, Verifier};
+use weir_connector_sdk::{Connector, Registration, Verifier};
 use weir_storage::{
     ApiTokenRow, ConfigRows, ConnectionRow, EndpointRow, ReadError, ScheduleRow, SecretBox, Store, WaitKey,
     WorkflowRow, WorkflowVersionRow,
@@ -71,7 +71,7 @@ pub struct Endpoint {
     own_verifier: Option<Verifier>,
     secrets: Vec<SecretString>,
     allow: Vec<IpNet>,
-    context: Context,
+    registration: Registration,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -157,8 +157,8 @@ impl Endpoint {
     pub(crate) fn secrets(&self) -> &[SecretString] {
         &self.secrets
     }
-    pub(crate) fn context(&self) -> &Context {
-        &self.context
+    pub(crate) fn registration(&self) -> &Registration {
+        &self.registration
     }
     /// What decides whether a request is authentic. `None` refuses everything: there is no default.
     pub(crate) fn verifier(&self) -> Option<&Verifier> {

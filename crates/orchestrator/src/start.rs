@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
-use weir_connector_sdk::{Context, Identified, InboundRequest};
+use weir_connector_sdk::{Identified, InboundRequest, Registration};
 use weir_storage::{Dedupe, Fact};
 use weir_workflow_engine::{Document, EventId, EventSource, Problem, RunId, Timestamp, Trigger, WorkspaceId};
 
@@ -123,13 +123,13 @@ fn identify(snapshot: &Snapshot, connector: &str, kind: &str, document: &Documen
         .get(connector)
         .and_then(|connector| connector.webhook())
         .ok_or(ControlError::NotFound)?;
-    let context = Context::new();
+    let registration = Registration::new();
     let request = InboundRequest {
         method: "POST",
         url: "",
         headers: &[],
         body: document.raw().as_bytes(),
-        context: &context,
+        registration: &registration,
         client_ip: None,
     };
     let units = webhook

@@ -17,7 +17,9 @@ use crate::connector::Connector;
 use crate::fields::Fields;
 use crate::pointer;
 use crate::problem::{Problem, Problems};
-use crate::verify::{Context, Document, Documents, InboundRequest, Refusal, RefusalReason, Unverified, Wanted};
+use crate::verify::{
+    InboundRequest, KeyDocument, KeyDocuments, Refusal, RefusalReason, Registration, Unverified, WantedDocument,
+};
 use crate::webhook::{Errand, Handshaken, Reply, Standing, Webhook};
 
 /// Most documents that one vector may make a verification ask for.
@@ -130,7 +132,7 @@ struct Vector {
     url: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
-    context: Context,
+    registration: Registration,
     client_ip: Option<IpAddr>,
     secrets: Vec<SecretString>,
     keys: Keys,
@@ -225,7 +227,7 @@ impl Vector {
             url: fields.required_text("url", problems)?.to_owned(),
             headers: read_headers(&fields, problems),
             body,
-            context: read_context(context),
+            registration: read_registration(context),
             client_ip,
             secrets,
             keys,
@@ -259,7 +261,7 @@ impl Vector {
             url: &self.url,
             headers: &self.headers,
             body: &self.body,
-            context: &self.context,
+            registration: &self.registration,
             client_ip: self.client_ip,
         };
         let awaits = || webhook.stores_secret() && self.secrets.is_empty();
@@ -280,7 +282,7 @@ impl Vector {
     }
 
     fn verify(&self, webhook: &Webhook, request: &InboundRequest<'_>) -> Result<(), Refusal> {
-        let mut documents = Documents::default();
+        let mut documents = KeyDocuments::default();
         for _ in 0..MAX_ASKED {
             match webhook.verify(request, &self.secrets, &documents, self.now_unix_ms) {
                 Ok(()) => return Ok(()),
@@ -296,14 +298,14 @@ impl Vector {
 }
 
 impl Keys {
-    fn answer(&self, wanted: &Wanted) -> Document {
+    fn answer(&self, wanted: &WantedDocument) -> KeyDocument {
         let found = self.documents.get(&wanted.url).or(self.jwks.as_ref());
         match found {
-            Some(body) => Document::Here {
+            Some(body) => KeyDocument::Here {
                 body: Arc::from(body.as_slice()),
                 final_word: true,
             },
-            None => Document::Unavailable {
+            None => KeyDocument::Unavailable {
                 why: "it is not among the `keys` of the vector".to_owned(),
             },
         }
@@ -509,7 +511,7 @@ fn read_keys(value: &Value, place: &str, secrets: &mut Vec<SecretString>, proble
     Some(keys)
 }
 
-fn read_context(value: Option<&Value>) -> Context {
+fn read_registration(value: Option<&Value>) -> Registration {
     let text = |value: &Value| match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{Shared, compare};
 use crate::fields::Fields;
 use crate::problem::Problems;
-use crate::verify::{Context, Documents, InboundRequest, Unverified, Verifier};
+use crate::verify::{InboundRequest, KeyDocuments, Registration, Unverified, Verifier};
 use crate::webhook::{Identified, Standing, Webhook};
 
 pub(super) const KEYS: [&str; 5] = ["name", "webhook", "events", "reply", "refused"];
@@ -20,7 +20,7 @@ struct Draft {
     url: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
-    context: Context,
+    registration: Registration,
     now_unix_ms: i64,
 }
 
@@ -31,7 +31,7 @@ impl Draft {
             url: &self.url,
             headers,
             body,
-            context: &self.context,
+            registration: &self.registration,
             client_ip: None,
         }
     }
@@ -75,7 +75,7 @@ pub(super) fn run(shared: &Shared<'_>, case: &Fields<'_>, problems: &mut Problem
     let request = draft.request(&headers, &draft.body);
     let secrets = std::slice::from_ref(&secret);
     let verdict = webhook
-        .verify(&request, secrets, &Documents::default(), draft.now_unix_ms)
+        .verify(&request, secrets, &KeyDocuments::default(), draft.now_unix_ms)
         .map_err(refusal_of);
     if let Some(wanted) = case.get("refused") {
         let found = verdict.map_or_else(|(reason, _)| json!(reason), |()| json!("accepted"));
@@ -161,7 +161,7 @@ fn read_draft(shared: &Shared<'_>, fields: &Fields<'_>, problems: &mut Problems)
             .to_owned(),
         headers,
         body,
-        context: texts(fields.get("context"))
+        registration: texts(fields.get("context"))
             .map(|(name, value)| (name, vec![value]))
             .collect(),
         now_unix_ms: now_unix_s.saturating_mul(1_000),
@@ -188,7 +188,7 @@ fn refuse_forgeries(
     let refused = |what: &str, request: &InboundRequest<'_>, secret: &SecretString| match webhook.verify(
         request,
         std::slice::from_ref(secret),
-        &Documents::default(),
+        &KeyDocuments::default(),
         draft.now_unix_ms,
     ) {
         Ok(()) => Err(format!("a forgery was accepted: {what}")),

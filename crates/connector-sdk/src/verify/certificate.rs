@@ -10,8 +10,8 @@ use x509_cert::Certificate;
 use x509_cert::der::Encode as _;
 
 use super::allowed::Allowed;
-use super::documents::{Documents, Unverified};
 use super::evidence::Evidence;
+use super::key_documents::{KeyDocuments, Unverified};
 use super::parts::Source;
 use super::public_key::SignatureAlgorithm;
 use super::signed::Signed;
@@ -39,7 +39,7 @@ impl CertificateCheck {
     pub(super) fn verify(
         &self,
         evidence: &Evidence<'_>,
-        documents: &Documents,
+        documents: &KeyDocuments,
         now_unix_ms: i64,
     ) -> Result<(), Unverified> {
         let taken = self.signed.take(evidence, None, None)?;

@@ -74,7 +74,7 @@ impl<'a> Evidence<'a> {
 
     /// All values that the endpoint's `context` has under this name.
     pub(crate) fn contexts(&self, name: &str) -> Result<&'a [String], Refusal> {
-        match self.request.context.get(name) {
+        match self.request.registration.get(name) {
             Some(values) if !values.is_empty() => Ok(values),
             Some(_) | None => Err(Refusal::new(
                 RefusalReason::MissingContext,

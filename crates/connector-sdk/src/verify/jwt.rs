@@ -13,8 +13,8 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::allowed::Allowed;
-use super::documents::{Documents, Unverified, Wanted};
 use super::evidence::Evidence;
+use super::key_documents::{KeyDocuments, Unverified, WantedDocument};
 use super::mac::{KeyStep, derive_key};
 use super::{Refusal, RefusalReason};
 use crate::pointer::Pointer;
@@ -69,7 +69,7 @@ impl JwtCheck {
         &self,
         evidence: &Evidence<'_>,
         secrets: &[SecretString],
-        documents: &Documents,
+        documents: &KeyDocuments,
         now_unix_ms: i64,
     ) -> Result<(), Unverified> {
         let tokens = self.tokens(evidence)?;
@@ -262,7 +262,7 @@ fn verify_with_secrets(token: &Token<'_>, steps: &[KeyStep], secrets: &[SecretSt
     }
 }
 
-fn verify_with_set(token: &Token<'_>, url: &str, documents: &Documents) -> Result<(), Unverified> {
+fn verify_with_set(token: &Token<'_>, url: &str, documents: &KeyDocuments) -> Result<(), Unverified> {
     let (body, final_word) = documents.get(url)?;
     // Keys of a kind that is not known here are passed over instead of spoiling the set.
     let set: Option<Value> = serde_json::from_slice(body).ok();
@@ -279,7 +279,7 @@ fn verify_with_set(token: &Token<'_>, url: &str, documents: &Documents) -> Resul
     if candidates.peek().is_none() {
         return Err(match final_word {
             true => Refusal::new(RefusalReason::UnknownKey, "the key of the token is not in the key set").into(),
-            false => Unverified::Wants(Wanted {
+            false => Unverified::Wants(WantedDocument {
                 url: url.to_owned(),
                 newer: true,
             }),

@@ -10,9 +10,9 @@ mod certificate;
 mod compile;
 mod compile_key;
 mod compile_mac;
-mod documents;
 mod evidence;
 mod jwt;
+mod key_documents;
 mod mac;
 mod parts;
 mod public_key;
@@ -28,7 +28,7 @@ use std::net::IpAddr;
 use secrecy::SecretString;
 use serde_json::Value;
 
-pub use documents::{Document, Documents, Unverified, Wanted};
+pub use key_documents::{KeyDocument, KeyDocuments, Unverified, WantedDocument};
 pub use sign::SignError;
 
 use crate::pointer::Pointer;
@@ -48,7 +48,7 @@ pub(crate) use url_rule::UrlRule;
 
 /// What an endpoint states about its registration with the provider: names with one or several values each.
 /// Schemes read it as `ctx:NAME`. Nothing in it is secret.
-pub type Context = BTreeMap<String, Vec<String>>;
+pub type Registration = BTreeMap<String, Vec<String>>;
 
 /// A request as it arrived, before any of it is trusted.
 #[derive(Clone, Copy)]
@@ -62,7 +62,7 @@ pub struct InboundRequest<'a> {
     /// The exact body bytes.
     pub body: &'a [u8],
     /// Registration data that a scheme may sign or compare with (`ctx:NAME`).
-    pub context: &'a Context,
+    pub registration: &'a Registration,
     /// The client's address, when the host knows it for certain.
     pub client_ip: Option<IpAddr>,
 }
@@ -292,7 +292,7 @@ impl Verifier {
         &self,
         request: &InboundRequest<'_>,
         secrets: &[SecretString],
-        documents: &Documents,
+        documents: &KeyDocuments,
         now_unix_ms: i64,
     ) -> Result<(), Unverified> {
         let means = Means {
@@ -309,7 +309,7 @@ impl Verifier {
 struct Means<'a> {
     evidence: &'a Evidence<'a>,
     secrets: &'a [SecretString],
-    documents: &'a Documents,
+    documents: &'a KeyDocuments,
     now_unix_ms: i64,
 }
 

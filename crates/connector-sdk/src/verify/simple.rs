@@ -7,8 +7,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use subtle::{Choice, ConstantTimeEq as _};
 
-use super::documents::{Documents, Unverified};
 use super::evidence::Evidence;
+use super::key_documents::{KeyDocuments, Unverified};
 use super::{Refusal, RefusalReason};
 use crate::pointer::Pointer;
 
@@ -146,7 +146,7 @@ pub(super) enum IpCheck {
 }
 
 impl IpCheck {
-    pub(super) fn verify(&self, evidence: &Evidence<'_>, documents: &Documents) -> Result<(), Unverified> {
+    pub(super) fn verify(&self, evidence: &Evidence<'_>, documents: &KeyDocuments) -> Result<(), Unverified> {
         let refused = |detail: &str| Err(Refusal::new(RefusalReason::IpNotAllowed, detail).into());
         let Some(address) = evidence.request.client_ip else {
             return refused("the client's address is not known");

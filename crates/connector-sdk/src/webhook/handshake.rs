@@ -252,7 +252,7 @@ impl Challenge {
         let json_type = ("content-type".to_owned(), "application/json".to_owned());
         let rendered = |template: &Template, challenge: String, hmac: String| {
             let (challenge, hmac) = (Value::String(challenge), Value::String(hmac));
-            let context = context_value(evidence.request);
+            let context = registration_value(evidence.request);
             let named = [("challenge", &challenge), ("hmac", &hmac), ("context", &context)];
             let scope = Scope {
                 named: &named,
@@ -298,8 +298,8 @@ impl Challenge {
 }
 
 /// The endpoint's registration data for templates: one value as text, several as a list.
-fn context_value(request: &InboundRequest<'_>) -> Value {
-    let entries = request.context.iter().map(|(name, values)| {
+fn registration_value(request: &InboundRequest<'_>) -> Value {
+    let entries = request.registration.iter().map(|(name, values)| {
         let value = match values.as_slice() {
             [one] => json!(one),
             several => json!(several),

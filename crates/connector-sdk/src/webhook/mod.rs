@@ -23,7 +23,7 @@ use crate::encode;
 use crate::fields::{Fields, is_header_name};
 use crate::problem::Problems;
 use crate::redact::SecretNames;
-use crate::verify::{Documents, Evidence, InboundRequest, Refusal, RefusalReason, Unverified, Verifier, is_form};
+use crate::verify::{Evidence, InboundRequest, KeyDocuments, Refusal, RefusalReason, Unverified, Verifier, is_form};
 use handshake::Handshake;
 use identify::Identify;
 
@@ -75,7 +75,7 @@ impl Webhook {
         &self,
         request: &InboundRequest<'_>,
         secrets: &[SecretString],
-        documents: &Documents,
+        documents: &KeyDocuments,
         now_unix_ms: i64,
     ) -> Result<(), Unverified> {
         match &self.verifier {

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
-use weir_connector_sdk::{Document, Wanted};
+use weir_connector_sdk::{KeyDocument, WantedDocument};
 use weir_workflow_engine::EndpointId;
 
 /// Most documents kept.
@@ -34,7 +34,7 @@ const AGAIN_MS: i64 = 30 * 1_000;
 
 /// The documents by URL.
 #[derive(Debug, Default)]
-pub(crate) struct KeyDocuments {
+pub(crate) struct KeyDocumentCache {
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
     spent: Mutex<BTreeMap<EndpointId, (i64, u32)>>,
 }
@@ -55,9 +55,9 @@ struct Held {
     failure: String,
 }
 
-impl KeyDocuments {
+impl KeyDocumentCache {
     /// The document that a verification wants: the kept one, or a fetched one.
-    pub(crate) async fn get(&self, core: &Core, endpoint: EndpointId, wanted: &Wanted) -> Document {
+    pub(crate) async fn get(&self, core: &Core, endpoint: EndpointId, wanted: &WantedDocument) -> KeyDocument {
         let now_ms = core.clock.monotonic_ms();
         let slot = self.slot(&wanted.url, now_ms);
         // Whoever wants the same document waits here for the one who fetches it.
@@ -79,7 +79,7 @@ impl KeyDocuments {
                     }
                 }
             } else if held.body.is_none() {
-                return Document::Unavailable {
+                return KeyDocument::Unavailable {
                     why: "too many were wanted within a minute".to_owned(),
                 };
             }
@@ -128,13 +128,13 @@ impl Held {
         self.tried_at_ms.is_some_and(|at_ms| now_ms - at_ms < AGAIN_MS)
     }
 
-    fn answer(&self, now_ms: i64) -> Document {
+    fn answer(&self, now_ms: i64) -> KeyDocument {
         match &self.body {
-            Some((body, at_ms)) if now_ms - at_ms < STALE_MS => Document::Here {
+            Some((body, at_ms)) if now_ms - at_ms < STALE_MS => KeyDocument::Here {
                 body: Arc::clone(body),
                 final_word: self.tried_lately(now_ms),
             },
-            Some(_) | None => Document::Unavailable {
+            Some(_) | None => KeyDocument::Unavailable {
                 why: self.failure.clone(),
             },
         }
@@ -176,8 +176,8 @@ mod tests {
 
     fn here(held: &Held, now_ms: i64) -> Option<bool> {
         match held.answer(now_ms) {
-            Document::Here { final_word, .. } => Some(final_word),
-            Document::Unavailable { .. } => None,
+            KeyDocument::Here { final_word, .. } => Some(final_word),
+            KeyDocument::Unavailable { .. } => None,
         }
     }
 
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_has_an_allowance_of_fetches() {
-        let documents = KeyDocuments::default();
+        let documents = KeyDocumentCache::default();
         let (a, b) = (EndpointId::from_raw(1), EndpointId::from_raw(2));
         let taken = (0..100).filter(|_| documents.take_allowance(a, 0)).count();
         assert_eq!(taken, MAX_KEY_FETCHES_PER_MINUTE as usize);
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_never_came_makes_room_for_others() {
-        let documents = KeyDocuments::default();
+        let documents = KeyDocumentCache::default();
         let good = documents.slot("https://good.test/", 0);
         good.fetched_at_ms.store(1, Ordering::Relaxed);
         for number in 0..1_000 {

@@ -11,7 +11,7 @@ mod proof;
 mod refusals;
 
 pub use client_address::client_address;
-pub(crate) use key_documents::KeyDocuments;
+pub(crate) use key_documents::KeyDocumentCache;
 pub(crate) use load::IntakeLoad;
 pub(crate) use refusals::RefusalBudget;
 
@@ -254,7 +254,7 @@ impl Orchestrator {
                 url: &url,
                 headers: &delivery.headers,
                 body: &body,
-                context: endpoint.context(),
+                registration: endpoint.registration(),
                 client_ip: Some(client),
             };
             if let Some(webhook) = endpoint.connector().webhook() {
@@ -291,7 +291,7 @@ impl Orchestrator {
                         return Err(self.refused(&endpoint, &delivery, client, &refusal, &body));
                     };
                     let request = InboundRequest {
-                        context: fresh.context(),
+                        registration: fresh.registration(),
                         ..request
                     };
                     if self.verify(&fresh, &request, now, waited).await.is_err() {

@@ -7,7 +7,9 @@ use crate::snapshot::Endpoint;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use weir_connector_sdk::{Documents, Errand, Handshaken, InboundRequest, Refusal, RefusalReason, Standing, Unverified};
+use weir_connector_sdk::{
+    Errand, Handshaken, InboundRequest, KeyDocuments, Refusal, RefusalReason, Standing, Unverified,
+};
 use weir_workflow_engine::Timestamp;
 
 /// Most documents that one request may make us look at.
@@ -56,7 +58,7 @@ impl Orchestrator {
                 "the endpoint has no verification",
             ));
         };
-        let mut documents = Documents::default();
+        let mut documents = KeyDocuments::default();
         for _ in 0..=MAX_DOCUMENTS_PER_REQUEST {
             let wanted = match verifier.verify(request, endpoint.secrets(), &documents, now.as_unix_ms()) {
                 Ok(()) => return Ok(()),

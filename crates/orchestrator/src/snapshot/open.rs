@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
-use weir_connector_sdk::{Connector, Context, Credential, Verifier};
+use weir_connector_sdk::{Connector, Credential, Registration, Verifier};
 use weir_storage::{ConnectionRow, EndpointRow, RowIdentity, SecretBox, VersionState, WorkflowRow, WorkflowVersionRow};
 use weir_workflow_engine::{ConnectionId, VersionId};
 
@@ -90,7 +90,7 @@ pub(super) fn open_endpoint(
         own_verifier,
         secrets: opened.into_iter().map(SecretString::from).collect(),
         allow,
-        context: Context::new(),
+        registration: Registration::new(),
         row,
     })
 }

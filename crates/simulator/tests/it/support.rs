@@ -8,7 +8,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use serde_json::Value;
-use weir_connector_sdk::{Connector, Context, Documents, InboundRequest, Unverified};
+use weir_connector_sdk::{Connector, InboundRequest, KeyDocuments, Registration, Unverified};
 
 /// What arrived at the receiver.
 #[derive(Clone, Debug)]
@@ -87,7 +87,7 @@ async fn receive(state: web::Data<State>, request: HttpRequest, body: web::Bytes
         .iter()
         .map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap_or_default().to_owned()))
         .collect();
-    let context = Context::new();
+    let registration = Registration::new();
     // The URL that was called, with its query as it was written.
     let origin = state.url.strip_suffix("/hooks/main/test").unwrap();
     let url = format!("{origin}{}", request.uri());
@@ -96,14 +96,14 @@ async fn receive(state: web::Data<State>, request: HttpRequest, body: web::Bytes
         url: &url,
         headers: &headers,
         body: &body,
-        context: &context,
+        registration: &registration,
         client_ip: None,
     };
     let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
     let verifier = state.connector.webhook().expect("a way in").verifier();
     let verdict = verifier
         .unwrap()
-        .verify(&inbound, &[state.secret.clone().into()], &Documents::default(), now)
+        .verify(&inbound, &[state.secret.clone().into()], &KeyDocuments::default(), now)
         .map_err(|unverified| match unverified {
             Unverified::Refused(refusal) => refusal.reason.as_str().to_owned(),
             Unverified::Wants(wanted) => format!("wants {}", wanted.url),

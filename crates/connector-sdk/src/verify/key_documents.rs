@@ -11,13 +11,13 @@ use super::{Refusal, RefusalReason};
 
 /// What was fetched for a verification, by URL.
 #[derive(Debug, Clone, Default)]
-pub struct Documents {
-    by_url: BTreeMap<String, Document>,
+pub struct KeyDocuments {
+    by_url: BTreeMap<String, KeyDocument>,
 }
 
 /// One fetched document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Document {
+pub enum KeyDocument {
     /// It is here.
     Here {
         /// Its bytes.
@@ -34,7 +34,7 @@ pub enum Document {
 
 /// A document that a verification wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WantedDocument {
     /// Its absolute URL. Its scheme and host are permitted by the manifest.
     pub url: String,
     /// The document that is known lacks the key: an older copy of it will not do.
@@ -47,7 +47,7 @@ pub enum Unverified {
     /// It is refused.
     Refused(Refusal),
     /// A document is needed to tell.
-    Wants(Wanted),
+    Wants(WantedDocument),
 }
 
 impl From<Refusal> for Unverified {
@@ -56,21 +56,21 @@ impl From<Refusal> for Unverified {
     }
 }
 
-impl Documents {
+impl KeyDocuments {
     /// Adds a document, replacing what was there under this URL.
-    pub fn insert(&mut self, url: impl Into<String>, document: Document) {
+    pub fn insert(&mut self, url: impl Into<String>, document: KeyDocument) {
         self.by_url.insert(url.into(), document);
     }
 
     /// The document, with whether it is the final word.
     pub(super) fn get(&self, url: &str) -> Result<(&[u8], bool), Unverified> {
         match self.by_url.get(url) {
-            None => Err(Unverified::Wants(Wanted {
+            None => Err(Unverified::Wants(WantedDocument {
                 url: url.to_owned(),
                 newer: false,
             })),
-            Some(Document::Here { body, final_word }) => Ok((body, *final_word)),
-            Some(Document::Unavailable { why }) => Err(Unverified::Refused(Refusal::new(
+            Some(KeyDocument::Here { body, final_word }) => Ok((body, *final_word)),
+            Some(KeyDocument::Unavailable { why }) => Err(Unverified::Refused(Refusal::new(
                 RefusalReason::KeysUnavailable,
                 format!("{url} cannot be had: {why}"),
             ))),
