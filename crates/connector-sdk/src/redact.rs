@@ -1,6 +1,9 @@
 //! Hides secrets in what people and logs see of a request: headers, URLs, bodies.
 //!
 //! Everything here errs on the side of hiding; a hidden value is replaced as a whole, never shortened.
+//! Where it is not sure what is a name and what a value, all of it is hidden.
+
+mod elements;
 
 use std::borrow::Cow;
 
@@ -155,19 +158,28 @@ const SECRET_FIELDS: [&str; 12] = [
     "private_key",
 ];
 
-/// A JSON, XML or form body with the values of secret fields replaced; other text comes back unchanged.
+/// A JSON, XML or form body with the values of secret fields replaced; other text comes back unchanged. What names a
+/// secret field and cannot be read is replaced as a whole, XML from the place on where it is not well-formed.
 pub fn redact_body(body: &str) -> Cow<'_, str> {
-    if body.trim_start().starts_with('<') {
-        return hide_elements(body);
+    let begin = body.trim_start_matches(|character: char| character == BYTE_ORDER_MARK || character.is_whitespace());
+    if begin.starts_with('<') {
+        return match mentions_secret_anywhere(body) {
+            true => Cow::Owned(elements::hide(begin)),
+            false => Cow::Borrowed(body),
+        };
     }
     if !mentions_secret(body) {
         return Cow::Borrowed(body);
     }
-    if let Ok(mut value) = serde_json::from_str::<Value>(body) {
+    if let Ok(mut value) = serde_json::from_str::<Value>(begin) {
         hide_fields(&mut value);
         return Cow::Owned(value.to_string());
     }
-    let pairs: Vec<String> = body
+    // Lines of JSON, JSON that was cut, forms in parts.
+    if names_secret_after(body, b"\"") {
+        return Cow::Borrowed(REDACTED);
+    }
+    let pairs: Vec<String> = begin
         .split('&')
         .map(|pair| match pair.split_once('=') {
             Some((name, _)) if is_secret_field(&encode::decode(name, true)) => {
@@ -179,76 +191,43 @@ pub fn redact_body(body: &str) -> Cow<'_, str> {
     Cow::Owned(pairs.join("&"))
 }
 
-/// One pass over the places where a field name can begin, because this runs for every recorded exchange.
+/// Some senders write it in front of UTF-8.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Whether a field name may begin somewhere: at the start, as a quoted name, or as a part of a form.
 fn mentions_secret(body: &str) -> bool {
+    begins_with_secret(body.as_bytes()) || names_secret_after(body, b"\"&[B\xbf")
+}
+
+/// Whether a field name follows one of these bytes. One pass, because this runs for every recorded exchange.
+fn names_secret_after(body: &str, marks: &[u8]) -> bool {
     let bytes = body.as_bytes();
-    let begins = |start: usize| {
-        let rest = bytes.get(start..).unwrap_or_default();
-        rest.first().is_some_and(|first| b"acirpsACIRPS".contains(first))
-            && SECRET_FIELDS.iter().any(|field| {
-                rest.get(..field.len())
-                    .is_some_and(|name| name.eq_ignore_ascii_case(field.as_bytes()))
-            })
-    };
-    begins(0)
-        || bytes
-            .iter()
-            .enumerate()
-            .any(|(index, byte)| matches!(byte, b'"' | b'&' | b'[' | b'B') && begins(index + 1))
+    let rest = |index: usize| bytes.get(index + 1..).unwrap_or_default();
+    bytes
+        .iter()
+        .enumerate()
+        .any(|(index, byte)| marks.contains(byte) && begins_with_secret(rest(index)))
+}
+
+/// Whether a field name stands anywhere, also as a part of another word.
+fn mentions_secret_anywhere(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    (0..bytes.len()).any(|index| begins_with_secret(bytes.get(index..).unwrap_or_default()))
+}
+
+fn begins_with_secret(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|first| b"acirpsACIRPS".contains(first))
+        && SECRET_FIELDS.iter().any(|field| {
+            bytes
+                .get(..field.len())
+                .is_some_and(|name| name.eq_ignore_ascii_case(field.as_bytes()))
+        })
 }
 
 fn is_secret_field(name: &str) -> bool {
     // `metadata[client_secret]` counts by its last part.
     let last = name.trim_end_matches(']').rsplit('[').next().unwrap_or(name);
     SECRET_FIELDS.iter().any(|known| known.eq_ignore_ascii_case(last))
-}
-
-/// Hides the text of elements that are named like secrets. It does not parse: what is kept may be broken or cut.
-fn hide_elements(body: &str) -> Cow<'_, str> {
-    let mut hidden = String::new();
-    let mut rest = body;
-    while let Some((before, after)) = rest.split_once('<') {
-        let tag_bytes = after.find('>').unwrap_or(after.len());
-        let (tag, content) = after.split_at(tag_bytes);
-        let name = tag.split_ascii_whitespace().next().unwrap_or_default();
-        let name = name.rsplit(':').next().unwrap_or_default();
-        hidden.push_str(before);
-        hidden.push('<');
-        hide_attributes(&mut hidden, tag);
-        rest = content;
-        if is_secret_field(name) && !tag.starts_with('/') && !tag.ends_with('/') && !content.is_empty() {
-            hidden.push('>');
-            hidden.push_str(REDACTED);
-            rest = content.find("</").map_or("", |end| content.split_at(end).1);
-        }
-    }
-    hidden.push_str(rest);
-    Cow::Owned(hidden)
-}
-
-fn hide_attributes(hidden: &mut String, tag: &str) {
-    let mut rest = tag;
-    while let Some((before, after)) = rest.split_once('=') {
-        let name = before
-            .trim_end()
-            .rsplit([' ', '\t', '\n', '\r', ':'])
-            .next()
-            .unwrap_or_default();
-        hidden.push_str(before);
-        hidden.push('=');
-        rest = after;
-        let value = after.trim_start();
-        let quoted = value.chars().next().filter(|quote| matches!(quote, '"' | '\''));
-        if let Some(quote) = quoted
-            && let Some((value, after)) = value.split_at(1).1.split_once(quote)
-        {
-            hidden.push(quote);
-            hidden.push_str(if is_secret_field(name) { REDACTED } else { value });
-            hidden.push(quote);
-            rest = after;
-        }
-    }
-    hidden.push_str(rest);
 }
 
 fn hide_fields(value: &mut Value) {
