@@ -459,8 +459,9 @@ pub(crate) enum ConnectorCommand {
     /// Run the request vectors of a folder against its manifests: one line per vector, with the reason of each refusal.
     #[command(
         after_help = "The folder holds manifests (*.yaml) and vector files (*vectors*.json). The vectors of a provider run
-against the manifest of that name; when there is one manifest and no vector names it, all run against it. Nothing
-is sent or fetched. The exit code is 1 when a vector has another verdict than it states.
+against the manifest of that name; when there is one manifest and no vector names it, all run against it, as do
+vectors without a provider. Nothing is sent or fetched. The exit code is 1 when a vector has another verdict than it
+states, or could not run.
 
 Example:
   weir connector test connectors/acme"

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use weir_connector_sdk::testing::{run_vectors, vector_providers};
+use weir_connector_sdk::testing::{Selection, run_vectors, vector_providers};
 use weir_connector_sdk::{Connector, InboundRequest, KeyDocuments, Registration, Unverified, Verifier, parse_yaml};
 
 const VECTORS: &str = include_str!("data/webhook-vectors.json");
@@ -37,7 +37,8 @@ fn every_vector_gives_its_verdict() {
     let mut ran = 0;
     let mut wrong = Vec::new();
     for provider in vector_providers(VECTORS).unwrap() {
-        let outcomes = run_vectors(&connector(&provider), VECTORS, Some(&provider)).unwrap();
+        let provider = provider.unwrap();
+        let outcomes = run_vectors(&connector(&provider), VECTORS, Selection::Of(&provider)).unwrap();
         ran += outcomes.len();
         wrong.extend(outcomes.into_iter().filter(|outcome| outcome.failure.is_some()));
     }
@@ -53,7 +54,7 @@ fn a_vector_with_another_verdict_is_told() {
         { "id": "x", "provider": "telegram", "method": "POST", "url": "https://h.test/", "headers": [], "secrets": ["s"], "expect": "accept" },
         { "id": "y", "provider": "telegram", "method": "POST", "url": "https://h.test/", "headers": [], "secrets": ["s"], "expect": "reject", "expect_reason": "bad_signature" },
     ] });
-    let outcomes = run_vectors(&connector("telegram"), &file.to_string(), None).unwrap();
+    let outcomes = run_vectors(&connector("telegram"), &file.to_string(), Selection::All).unwrap();
     let found = "reject missing_signature: the header x-telegram-bot-api-secret-token is absent";
     assert_eq!(
         outcomes
@@ -68,11 +69,55 @@ fn a_vector_with_another_verdict_is_told() {
     let problems = run_vectors(
         &connector("telegram"),
         r#"{ "format": 1, "vectors": [{ "id": "x", "expects": 1 }] }"#,
-        None,
+        Selection::All,
     )
     .unwrap_err();
     assert_eq!(problems[0].pointer, "/vectors/0/expects");
     assert_eq!(problems[0].suggestion.as_deref(), Some("did you mean `expect`?"));
+}
+
+#[test]
+fn a_verification_may_ask_for_eight_documents() {
+    let check = |lists: usize, wanted: &str| {
+        let url = |number: usize| format!("https://lists.test/{number}");
+        let list = |number| json!({ "ip": { "url": url(number), "at": ["/p/*"] } });
+        let mut checks = vec![json!({ "token": { "at": "header:x-token" } })];
+        checks.extend((0..lists).map(list));
+        let manifest = json!({
+            "connector": "c", "version": "1.0.0", "hosts": ["https://api.test"], "auth": { "none": {} },
+            "webhook": { "identify": { "type": "/type" }, "verify": { "all_of": checks } },
+        });
+        let connector =
+            Connector::parse(&manifest.to_string(), &|_| None).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let documents: Value = (0..lists)
+            .map(|number| (url(number), json!(r#"{ "p": ["10.0.0.0/8"] }"#)))
+            .collect();
+        let file = json!({ "format": 1, "now_unix_default": 1_767_225_600, "vectors": [{
+            "id": "x", "method": "POST", "url": "https://h.test/", "headers": [["x-token", "s"]], "secrets": ["s"],
+            "client_ip": "10.1.1.1", "keys": { "documents": documents }, "expect": "accept",
+        }] });
+        let outcomes = run_vectors(&connector, &file.to_string(), Selection::All).unwrap();
+        assert!(outcomes[0].found.starts_with(wanted), "{lists}: {outcomes:?}");
+    };
+    check(8, "accept");
+    check(9, "reject keys_unavailable");
+}
+
+#[test]
+fn vectors_without_a_provider_can_be_chosen() {
+    let file = json!({ "format": 1, "now_unix_default": 1_767_225_600, "vectors": [
+        { "id": "a", "provider": "telegram", "method": "POST", "url": "https://h.test/", "headers": [], "expect": "reject" },
+        { "id": "b", "method": "POST", "url": "https://h.test/", "headers": [], "expect": "reject" },
+    ] });
+    let file = file.to_string();
+    assert_eq!(vector_providers(&file).unwrap(), [Some("telegram".to_owned()), None]);
+    let ids = |selection| -> Vec<String> {
+        let outcomes = run_vectors(&connector("telegram"), &file, selection).unwrap();
+        outcomes.into_iter().map(|outcome| outcome.id).collect()
+    };
+    assert_eq!(ids(Selection::Of("telegram")), ["a"]);
+    assert_eq!(ids(Selection::Nameless), ["b"]);
+    assert_eq!(ids(Selection::All), ["a", "b"]);
 }
 
 struct Vector<'v> {
@@ -118,7 +163,7 @@ impl<'v> Vector<'v> {
 fn refusals_name_their_reason() {
     let check = |id: &str, reason: &str| {
         let provider = id.split('/').next().unwrap();
-        let outcomes = run_vectors(&connector(provider), VECTORS, Some(provider)).unwrap();
+        let outcomes = run_vectors(&connector(provider), VECTORS, Selection::Of(provider)).unwrap();
         let outcome = outcomes.iter().find(|outcome| outcome.id == id).unwrap();
         assert!(
             outcome.found.starts_with(&format!("reject {reason}: ")),

@@ -11,7 +11,7 @@ use weir_orchestrator::registry::{Registry, RegistryError};
 /// Prints every problem of a manifest, or of each manifest in a folder.
 pub(crate) fn check(path: &Path) -> anyhow::Result<ExitCode> {
     let paths = if path.is_dir() {
-        files_of(path, |name| name.ends_with(".yaml") || name.ends_with(".yml"))?
+        files_of(path, is_manifest)?
     } else {
         vec![path.to_owned()]
     };
@@ -33,6 +33,11 @@ pub(crate) fn check(path: &Path) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(EXIT_FAILURE));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a file of this name is taken for a manifest.
+pub(super) fn is_manifest(name: &str) -> bool {
+    name.ends_with(".yaml") || name.ends_with(".yml")
 }
 
 /// The files of a folder whose names fit, sorted.

@@ -1,6 +1,6 @@
 //! `weir connector test`: runs the request vectors of a folder against its manifests. Nothing is sent or fetched.
 
-use super::connector::{describe, files_of, load};
+use super::connector::{describe, files_of, is_manifest, load};
 use crate::failure::{EXIT_FAILURE, Failure};
 use crate::output;
 use anyhow::Context as _;
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use weir_connector_sdk::Problem;
-use weir_connector_sdk::testing::{run_vectors, vector_providers};
+use weir_connector_sdk::testing::{Selection, run_vectors, vector_providers};
 use weir_orchestrator::registry::Registry;
 
 /// What became of all vectors.
@@ -20,11 +20,13 @@ struct Count {
     broken: usize,
     /// Providers of vectors without a manifest.
     strangers: Vec<String>,
+    /// Files with vectors that do not say for which of several manifests they are.
+    nameless: Vec<String>,
 }
 
 /// Prints one line per vector; the exit code says whether all have their verdict.
 pub(crate) fn test(folder: &Path) -> anyhow::Result<ExitCode> {
-    let manifests = files_of(folder, |name| name.ends_with(".yaml") || name.ends_with(".yml"))?;
+    let manifests = files_of(folder, is_manifest)?;
     let vectors = files_of(folder, |name| name.contains("vectors") && name.ends_with(".json"))?;
     if manifests.is_empty() || vectors.is_empty() {
         let what = if manifests.is_empty() {
@@ -57,16 +59,21 @@ pub(crate) fn test(folder: &Path) -> anyhow::Result<ExitCode> {
         failed,
         broken,
         strangers,
-        ..
+        nameless,
     } = &count;
     for provider in strangers {
         output::remark(format!(
             "not run: the vectors of `{provider}`, for which there is no manifest"
         ));
     }
+    for file in nameless {
+        output::remark(format!(
+            "not run: the vectors in {file} that name no `provider`; without it there has to be one manifest"
+        ));
+    }
     output::remark(format!("{ran} vectors, {failed} with another verdict than they state"));
     // A run in which nothing ran proves nothing.
-    if *failed > 0 || *broken > 0 || !strangers.is_empty() || *ran == 0 {
+    if *failed > 0 || *broken > 0 || !strangers.is_empty() || !nameless.is_empty() || *ran == 0 {
         return Ok(ExitCode::from(EXIT_FAILURE));
     }
     Ok(ExitCode::SUCCESS)
@@ -77,22 +84,28 @@ fn run_file(path: &Path, text: &str, registries: &BTreeMap<String, Registry>, co
         Ok(providers) => providers,
         Err(problems) => return count.report(path, &problems),
     };
-    let all_on_one = registries.len() == 1 && !providers.iter().any(|name| registries.contains_key(name));
-    let wanted: Vec<Option<String>> = match all_on_one {
-        true => vec![None],
-        false => providers.into_iter().map(Some).collect(),
+    let only = registries.first_key_value().filter(|_| registries.len() == 1);
+    let is_known = |name: &Option<String>| name.as_ref().is_some_and(|name| registries.contains_key(name));
+    let selections: Vec<Selection<'_>> = match only {
+        Some(_) if !providers.iter().any(is_known) => vec![Selection::All],
+        Some(_) | None => providers
+            .iter()
+            .map(|name| name.as_deref().map_or(Selection::Nameless, Selection::Of))
+            .collect(),
     };
-    for provider in wanted {
-        let named = match &provider {
-            Some(name) => registries.get_key_value(name),
-            None => registries.first_key_value(),
+    for selection in selections {
+        let chosen = match selection {
+            Selection::Of(name) => registries.get_key_value(name),
+            Selection::All | Selection::Nameless => only,
         };
-        let connector = named.and_then(|(name, registry)| registry.get(name));
-        let Some(connector) = connector else {
-            count.strangers.extend(provider);
+        let Some(connector) = chosen.and_then(|(name, registry)| registry.get(name)) else {
+            match selection {
+                Selection::Of(name) => count.strangers.push(name.to_owned()),
+                Selection::All | Selection::Nameless => count.nameless.push(path.display().to_string()),
+            }
             continue;
         };
-        match run_vectors(connector, text, provider.as_deref()) {
+        match run_vectors(connector, text, selection) {
             Err(problems) => count.report(path, &problems),
             Ok(outcomes) => {
                 for outcome in outcomes {

@@ -10,7 +10,7 @@ mod webhook;
 
 use serde_json::Value;
 
-pub use vectors::{VectorOutcome, run_vectors, vector_providers};
+pub use vectors::{Selection, VectorOutcome, run_vectors, vector_providers};
 
 use crate::connector::Connector;
 use crate::fields::Fields;

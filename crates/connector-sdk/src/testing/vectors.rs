@@ -38,14 +38,25 @@ pub struct VectorOutcome {
     pub failure: Option<String>,
 }
 
-/// Runs every vector of a file, or only those of one provider.
+/// Which vectors of a file are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selection<'a> {
+    /// Every one.
+    All,
+    /// Those of this provider.
+    Of(&'a str),
+    /// Those that name no provider.
+    Nameless,
+}
+
+/// Runs these vectors of a file.
 ///
 /// # Errors
 /// [`Problem`]s with pointers when the text is not a vector file. A vector with another verdict is an outcome.
 pub fn run_vectors(
     connector: &Connector,
     text: &str,
-    provider: Option<&str>,
+    selection: Selection<'_>,
 ) -> Result<Vec<VectorOutcome>, Vec<Problem>> {
     let mut problems = Problems::default();
     let file: Value = match serde_json::from_str(text) {
@@ -55,36 +66,41 @@ pub fn run_vectors(
             return Err(problems.into_list());
         }
     };
-    let outcomes = run_file(connector, &file, provider, &mut problems);
+    let outcomes = run_file(connector, &file, selection, &mut problems);
     problems.finish(outcomes)
 }
 
-/// The providers that a vector file names, in order, each once.
+/// The providers that a vector file names, in order, each once. `None` stands for the vectors that name none.
 ///
 /// # Errors
 /// [`Problem`]s when the text is not JSON.
-pub fn vector_providers(text: &str) -> Result<Vec<String>, Vec<Problem>> {
+pub fn vector_providers(text: &str) -> Result<Vec<Option<String>>, Vec<Problem>> {
     let file: Value = serde_json::from_str(text).map_err(|error| {
         let mut problems = Problems::default();
         problems.add("", "bad_json", format!("the file is not JSON: {error}"));
         problems.into_list()
     })?;
-    let mut names: Vec<String> = Vec::new();
+    let mut names: Vec<Option<String>> = Vec::new();
     let lists = ["vectors", "handshakes"]
         .into_iter()
         .filter_map(|key| file.get(key)?.as_array());
-    for name in lists.flatten().filter_map(|vector| vector.get("provider")?.as_str()) {
-        if !names.iter().any(|known| known == name) {
-            names.push(name.to_owned());
+    for vector in lists.flatten() {
+        let name = named_provider(vector);
+        if !names.iter().any(|known| known.as_deref() == name) {
+            names.push(name.map(str::to_owned));
         }
     }
     Ok(names)
 }
 
+fn named_provider(vector: &Value) -> Option<&str> {
+    vector.get("provider").and_then(Value::as_str)
+}
+
 fn run_file(
     connector: &Connector,
     file: &Value,
-    provider: Option<&str>,
+    selection: Selection<'_>,
     problems: &mut Problems,
 ) -> Option<Vec<VectorOutcome>> {
     let known = ["format", "title", "now_unix_default", "notes", "vectors", "handshakes"];
@@ -112,8 +128,13 @@ fn run_file(
             continue;
         };
         for (index, value) in list.iter().enumerate() {
-            let named = value.get("provider").and_then(Value::as_str);
-            if provider.is_some() && provider != named {
+            let named = named_provider(value);
+            let is_meant = match selection {
+                Selection::All => true,
+                Selection::Of(provider) => named == Some(provider),
+                Selection::Nameless => named.is_none(),
+            };
+            if !is_meant {
                 continue;
             }
             let place = pointer::join(&fields.at(key), &index.to_string());
@@ -283,12 +304,16 @@ impl Vector {
 
     fn verify(&self, webhook: &Webhook, request: &InboundRequest<'_>) -> Result<(), Refusal> {
         let mut documents = KeyDocuments::default();
-        for _ in 0..MAX_ASKED {
-            match webhook.verify(request, &self.secrets, &documents, self.now_unix_ms) {
+        for asked in 0.. {
+            let wanted = match webhook.verify(request, &self.secrets, &documents, self.now_unix_ms) {
                 Ok(()) => return Ok(()),
                 Err(Unverified::Refused(refusal)) => return Err(refusal),
-                Err(Unverified::Wants(wanted)) => documents.insert(wanted.url.clone(), self.keys.answer(&wanted)),
+                Err(Unverified::Wants(wanted)) => wanted,
+            };
+            if asked == MAX_ASKED {
+                break;
             }
+            documents.insert(wanted.url.clone(), self.keys.answer(&wanted));
         }
         Err(Refusal::new(
             RefusalReason::KeysUnavailable,
