@@ -55,7 +55,7 @@ async fn take(
     match deliver(request, &mut payload, &shared.orchestrator, endpoint).await {
         Ok(reply) => from_reply(reply),
         Err(Refused { problem, bare: false }) => problem.to_response(),
-        Err(Refused { problem, bare: true }) => HttpResponse::build(problem.to_response().status()).finish(),
+        Err(Refused { problem, bare: true }) => problem.without_body(),
     }
 }
 

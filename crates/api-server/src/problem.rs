@@ -3,9 +3,9 @@
 //! Webhooks and plain routes answer with problem details (RFC 9457); GraphQL puts the same code into `extensions.code`.
 //! Internal causes never stand here: the text is written for the person who reads it, and stays stable.
 
-use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde_json::json;
 
 /// Everything that can be answered instead of what was asked for.
@@ -161,7 +161,7 @@ impl Code {
                 code: "PROVIDER_UNAVAILABLE",
                 status: 503,
                 title: "The provider's keys or confirmation cannot be had",
-                fix: "Nothing was stored: the provider should send again later. Check that this server reaches the URL that the message names.",
+                fix: "No event was stored: the provider should send again later, after Retry-After. Check that this server reaches the URL that the message or the log names; a private address has to be in `WEIR_EGRESS_ALLOW`.",
             },
             Code::BacklogFull => Entry {
                 code: "BACKLOG_FULL",
@@ -360,9 +360,17 @@ impl Problem {
 
     /// An answer with this problem's status and headers and another body.
     pub(crate) fn with_body(&self, content_type: &'static str, body: String) -> HttpResponse {
+        self.head().content_type(content_type).body(body)
+    }
+
+    /// An answer with this problem's status and headers alone.
+    pub(crate) fn without_body(&self) -> HttpResponse {
+        self.head().finish()
+    }
+
+    fn head(&self) -> HttpResponseBuilder {
         let status = StatusCode::from_u16(self.code.status()).expect("the catalogue holds valid statuses");
         let mut answer = HttpResponse::build(status);
-        answer.content_type(content_type);
         if let Some(seconds) = self.retry_after_s {
             answer.insert_header((RETRY_AFTER, seconds.to_string()));
         }
@@ -372,7 +380,7 @@ impl Problem {
         if self.code == Code::Unauthenticated {
             answer.insert_header((WWW_AUTHENTICATE, "Bearer realm=\"weir\""));
         }
-        answer.body(body)
+        answer
     }
 }
 
