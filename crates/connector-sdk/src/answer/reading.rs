@@ -30,18 +30,21 @@ pub(crate) enum Reading {
     Binary,
 }
 
-const WORDS: [(&str, u8); 4] = [("json", 0), ("xml", 1), ("text", 2), ("binary", 3)];
+/// Makes the way of reading that a word stands for.
+type Make = fn() -> Reading;
+
+const WORDS: [(&str, Make); 4] = [
+    ("json", || Reading::Json),
+    ("xml", || Reading::Xml { lists: Vec::new() }),
+    ("text", || Reading::Text),
+    ("binary", || Reading::Binary),
+];
 
 impl Reading {
     /// Reads `answer` of an operation: a word, or `{ xml: { lists: [NAME] } }`.
     pub(crate) fn read(value: &Value, place: &str, problems: &mut Problems) -> Option<Self> {
         if let Some(word) = value.as_str() {
-            return choose(word, &WORDS, place, problems).map(|word| match word {
-                0 => Self::Json,
-                1 => Self::Xml { lists: Vec::new() },
-                2 => Self::Text,
-                _ => Self::Binary,
-            });
+            return choose(word, &WORDS, place, problems).map(|make| make());
         }
         let fields = Fields::open(value, place, &["xml"], problems)?;
         let xml = fields.required("xml", problems)?;

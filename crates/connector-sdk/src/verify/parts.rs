@@ -164,7 +164,7 @@ impl Source {
         }
     }
 
-    /// For what is no signature.
+    /// Where a value stands that is no signature, for people.
     pub(super) fn value_words(&self) -> String {
         match self {
             Self::Header(name) => format!("the header {name}"),
@@ -175,13 +175,12 @@ impl Source {
         }
     }
 
+    /// Where a signature stands, for people.
     pub(super) fn words(&self) -> String {
         match self {
-            Self::Header(name) => format!("the header {name}"),
-            Self::SigField(name) => format!("the signature's field {name}"),
             Self::Json(_) => "the signature in the body".to_owned(),
-            Self::Form(name) => format!("the form field {name}"),
             Self::Item(_) => "the signature of an item".to_owned(),
+            Self::Header(_) | Self::SigField(_) | Self::Form(_) => self.value_words(),
         }
     }
 }
@@ -230,7 +229,7 @@ impl Part {
                 None => {
                     return Err(Refusal::new(
                         RefusalReason::MissingPart,
-                        format!("{} is absent", source.words()),
+                        format!("{} is absent", source.value_words()),
                     ));
                 }
             },
