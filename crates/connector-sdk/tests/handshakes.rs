@@ -4,7 +4,7 @@
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
-use weir_connector_sdk::{Connector, Errand, InboundRequest, Registration, Standing};
+use weir_connector_sdk::{Connector, Errand, InboundRequest, Registration, Standing, Verifier};
 
 fn connector(handshake: &Value) -> Connector {
     let manifest = json!({
@@ -17,6 +17,8 @@ fn connector(handshake: &Value) -> Connector {
     });
     Connector::parse(&manifest.to_string(), &|_| None).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
+
+const SECRET: &str = r#"{"app":"app-secret","word":"agreed"}"#;
 
 struct Case<'a> {
     method: &'a str,
@@ -57,7 +59,7 @@ fn answer(connector: &Connector, case: &Case<'_>) -> String {
         registration: &registration,
         client_ip: None,
     };
-    let secrets = [SecretString::from(r#"{"app":"app-secret","word":"agreed"}"#)];
+    let secrets = [SecretString::from(SECRET)];
     let standing = Standing {
         secrets: &secrets,
         awaits_secret: case.awaits_secret,
@@ -163,6 +165,31 @@ fn an_unsigned_challenge_is_no_oracle() {
 }
 
 #[test]
+fn a_reply_without_a_value_of_the_endpoint_is_a_refusal() {
+    let check = |write: Value, wanted: &str| {
+        let echo =
+            json!({ "echo": { "when": { "method": "GET" }, "read": "query:c", "write": write, "signed": false } });
+        let case = Case {
+            method: "GET",
+            query: "?c=1",
+            ..CASE
+        };
+        assert_eq!(answer(&connector(&echo), &case), wanted);
+    };
+    check(json!({ "text": "{{ context.nothing }}" }), "missing_context");
+    check(
+        json!({ "text": "{{ context.nothing }}|{{ challenge }}" }),
+        "missing_context",
+    );
+    check(json!({ "json": { "a": "{{ context.nothing }}" } }), "missing_context");
+    check(json!({ "text": "{{ context.origins }}" }), "missing_context");
+    check(
+        json!({ "json": { "a": "{{ context.origins }}", "c": "{{ challenge }}" } }),
+        r#"200 {"a":["a.test","b.test"],"c":"1"}"#,
+    );
+}
+
+#[test]
 fn a_secret_is_taken_only_while_one_is_awaited() {
     let asana = connector(
         &json!({ "store_secret": { "read": "header:X-Hook-Secret", "write": "header:X-Hook-Secret", "status": 204 } }),
@@ -210,6 +237,39 @@ fn a_secret_is_taken_only_while_one_is_awaited() {
         ..CASE
     };
     assert_eq!(answer(&notion, &case), "200  store secret_0123456789abcdef");
+    let webhook = notion.webhook().unwrap();
+    assert!(webhook.brings_secret(case.body.to_string().as_bytes()));
+    assert!(!webhook.brings_secret(b"{}") && !webhook.brings_secret(b"verification_token"));
+    // The provider did not hear the answer and sends the same once more.
+    let body = json!({ "verification_token": SECRET });
+    assert_eq!(answer(&notion, &Case { body, ..CASE }), "200 ");
+}
+
+/// A verification of the endpoint's own was written for a secret of its own, and what needs none awaits none.
+#[test]
+fn a_provider_sends_the_secret_of_its_own_verification() {
+    let compile = |scheme: Value| Verifier::compile(&scheme, "").unwrap();
+    let own = compile(json!({ "token": { "at": "header:x-token" } }));
+    let open = compile(json!({ "jwt": {
+        "token": "bearer", "algs": ["EdDSA"], "keys": { "jwks_url": "https://keys.test/" }, "audience": "me",
+    } }));
+    let manifest = |verify: Value| {
+        let manifest = json!({
+            "connector": "c", "version": "1.0.0", "hosts": ["https://api.test"], "auth": { "none": {} },
+            "webhook": {
+                "verify": verify, "identify": { "type": "/type" },
+                "handshake": { "store_secret": { "read": "header:x-hook-secret" } },
+            },
+        });
+        Connector::parse(&manifest.to_string(), &|_| None).unwrap()
+    };
+    let fixed = manifest(json!({ "basic": {} }));
+    let fixed = fixed.webhook().unwrap();
+    assert!(fixed.sends_secret_for(None) && !fixed.sends_secret_for(Some(&own)));
+    let left = manifest(json!("endpoint"));
+    let left = left.webhook().unwrap();
+    assert!(left.sends_secret_for(Some(&own)) && !left.sends_secret_for(Some(&open)) && !left.sends_secret_for(None));
+    assert!(!connector(&json!([])).webhook().unwrap().sends_secret_for(None));
 }
 
 #[test]

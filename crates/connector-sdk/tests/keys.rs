@@ -208,7 +208,13 @@ fn an_alternative_without_documents_comes_first() {
     );
     check("t", "10.1.1.1", documents(url, &ranges, false), "accept");
     check("t", "2001:db8::1", documents(url, &ranges, false), "accept");
-    check("t", "11.1.1.1", documents(url, &ranges, false), "ip_not_allowed");
+    check(
+        "t",
+        "11.1.1.1",
+        documents(url, &ranges, false),
+        "wants https://keys.test/ranges newer",
+    );
+    check("t", "11.1.1.1", documents(url, &ranges, true), "ip_not_allowed");
     check("t", "10.1.1.1", documents(url, "{}", false), "keys_unavailable");
 }
 

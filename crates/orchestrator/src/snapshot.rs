@@ -160,10 +160,13 @@ impl Endpoint {
     pub(crate) fn registration(&self) -> &Registration {
         &self.registration
     }
+    /// The verification that replaces the connector's.
+    pub(crate) fn own_verifier(&self) -> Option<&Verifier> {
+        self.own_verifier.as_ref()
+    }
     /// What decides whether a request is authentic. `None` refuses everything: there is no default.
     pub(crate) fn verifier(&self) -> Option<&Verifier> {
-        self.own_verifier
-            .as_ref()
+        self.own_verifier()
             .or_else(|| self.connector.webhook().and_then(|webhook| webhook.verifier()))
     }
     pub(crate) fn allows(&self, client: IpAddr) -> bool {

@@ -36,8 +36,8 @@ impl Allowed {
                 problems.add_with_suggestion(
                     place,
                     "bad_value",
-                    "expected a value, a list of values, or ctx:NAME",
-                    "ctx:NAME stands for what the endpoint states under `context`",
+                    "expected a value or a list of values",
+                    "values that differ from endpoint to endpoint stand in the endpoint's own `verify`",
                 );
                 None
             }

@@ -134,7 +134,7 @@ pub(super) fn read_certificate(value: &Value, place: &str, problems: &mut Proble
             place,
             "weak_scheme",
             "every customer of the signer gets signatures by the same key, so the request must be bound to this endpoint",
-            "add `allow`, for example allow: [{ at: json:/TopicArn, in: ctx:topics }], or sign a ctx: part",
+            "add `allow`, for example allow: [{ at: json:/TopicArn, in: \"arn:aws:sns:eu-west-1:123456789012:orders\" }], in the endpoint's own `verify` where it differs",
         );
     }
     Some(Check::Certificate(Box::new(CertificateCheck {
@@ -254,7 +254,7 @@ fn judge_jwt(check: &JwtCheck, fields: &Fields<'_>, problems: &mut Problems) {
             fields.place(),
             "weak_scheme",
             "every customer of the signer gets tokens by the same keys, so the token must be bound to this endpoint",
-            "add `audience`, for example audience: ctx:audience, or `claims`",
+            "add `audience` or `claims`, in the endpoint's own `verify` where they differ",
         );
     }
 }

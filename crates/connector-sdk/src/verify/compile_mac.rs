@@ -339,7 +339,7 @@ pub(super) fn read_source(text: &str, place: &str, problems: &mut Problems) -> O
                 place,
                 "bad_value",
                 format!("`{text}` is not known here"),
-                "body, lit:TEXT, header:NAME, sig:FIELD, json:/pointer, form:FIELD, item:/pointer, form_sorted, method, url, url_decoded, ctx:NAME, crc32_decimal, secret",
+                "body, lit:TEXT, header:NAME, sig:FIELD, json:/pointer, form:FIELD, item:/pointer, form_sorted, method, url, url_decoded, crc32_decimal, secret",
             );
             None
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use subtle::{Choice, ConstantTimeEq as _};
 
 use super::evidence::Evidence;
-use super::key_documents::{KeyDocuments, Unverified};
+use super::key_documents::{KeyDocuments, Unverified, WantedDocument};
 use super::{Refusal, RefusalReason};
 use crate::pointer::Pointer;
 
@@ -156,15 +156,23 @@ impl IpCheck {
         let listed = match self {
             Self::Listed(networks) => networks.iter().any(|network| network.contains(&address)),
             Self::Published { url, at } => {
-                let (body, _) = documents.get(url)?;
-                published(body, at)
+                let (body, final_word) = documents.get(url)?;
+                let listed = published(body, at)
                     .ok_or_else(|| {
                         Refusal::new(
                             RefusalReason::KeysUnavailable,
                             format!("{url} is not a list of networks"),
                         )
                     })?
-                    .any(|network| network.contains(&address))
+                    .any(|network| network.contains(&address));
+                // The provider may have added the address since.
+                if !listed && !final_word {
+                    return Err(Unverified::Wants(WantedDocument {
+                        url: url.clone(),
+                        newer: true,
+                    }));
+                }
+                listed
             }
         };
         match listed {

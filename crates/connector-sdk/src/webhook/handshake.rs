@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Reply;
 use super::locate::{Locator, Seen};
-use crate::expression::Scope;
+use crate::expression::{ExpressionError, Scope};
 use crate::redact::SecretNames;
 use crate::template::Template;
 use crate::verify::{
@@ -188,6 +188,20 @@ impl Handshake {
         }
     }
 
+    /// The handshake, if it takes a secret out of bodies.
+    pub(super) fn stores_from_body(&self) -> Option<&StoreSecret> {
+        match self {
+            Self::StoreSecret(handshake) if handshake.header.is_none() => Some(handshake),
+            Self::StoreSecret(_)
+            | Self::Challenge(_)
+            | Self::ConfirmGet(_)
+            | Self::AllowOrigin(_)
+            | Self::StatusOnly { .. }
+            | Self::BareRefusals
+            | Self::IgnoreType(_) => None,
+        }
+    }
+
     /// Where secrets stand in handshake requests.
     pub(super) fn secret_names(&self, names: &mut SecretNames) {
         match self {
@@ -210,6 +224,9 @@ impl Handshake {
 fn plain(reply: Reply) -> Handshaken {
     Handshaken { reply, errand: None }
 }
+
+/// Gives the body of a reply.
+type Render<'r> = dyn for<'s> Fn(&Scope<'s>) -> Result<Option<Vec<u8>>, ExpressionError> + 'r;
 
 impl Challenge {
     fn answer(
@@ -243,14 +260,14 @@ impl Challenge {
                 rule.of(&challenge, standing.secrets)?
             }
         };
-        Ok(Some(self.write(challenge, hmac, evidence)))
+        self.write(challenge, hmac, evidence).map(Some)
     }
 
-    fn write(&self, challenge: String, hmac: String, evidence: &Evidence<'_>) -> Reply {
+    fn write(&self, challenge: String, hmac: String, evidence: &Evidence<'_>) -> Result<Reply, Refusal> {
         let mut headers = vec![("x-content-type-options".to_owned(), "nosniff".to_owned())];
         let text_type = ("content-type".to_owned(), "text/plain; charset=utf-8".to_owned());
         let json_type = ("content-type".to_owned(), "application/json".to_owned());
-        let rendered = |template: &Template, challenge: String, hmac: String| {
+        let rendered = |challenge: String, hmac: String, render: &Render<'_>| {
             let (challenge, hmac) = (Value::String(challenge), Value::String(hmac));
             let context = registration_value(evidence.request);
             let named = [("challenge", &challenge), ("hmac", &hmac), ("context", &context)];
@@ -258,8 +275,13 @@ impl Challenge {
                 named: &named,
                 layers: &[],
             };
-            let value = template.render(&scope).ok().flatten();
-            value.map_or(Value::Null, |value| value.into_owned())
+            // Challenge and HMAC are there, so it can only be for a value of the endpoint.
+            render(&scope).ok().flatten().ok_or_else(|| {
+                Refusal::new(
+                    RefusalReason::MissingContext,
+                    "the endpoint does not state a value that the reply needs",
+                )
+            })
         };
         let answer = |challenge: String, hmac: String| if self.hmac.is_some() { hmac } else { challenge };
         let body = match &self.write {
@@ -280,20 +302,25 @@ impl Challenge {
             }
             Write::TextTemplate(template) => {
                 headers.push(text_type);
-                let text = rendered(template, challenge, hmac);
-                text.as_str().unwrap_or_default().as_bytes().to_vec()
+                rendered(challenge, hmac, &|scope| {
+                    let text = template.render_to_text(scope)?;
+                    Ok(text.map(|text| text.as_bytes().to_vec()))
+                })?
             }
             Write::JsonTemplate(template) => {
                 headers.push(json_type);
-                rendered(template, challenge, hmac).to_string().into_bytes()
+                rendered(challenge, hmac, &|scope| {
+                    let value = template.render(scope)?;
+                    Ok(value.map(|value| value.to_string().into_bytes()))
+                })?
             }
         };
-        Reply {
+        Ok(Reply {
             status: self.status,
             headers,
             body,
             after_verify: self.signed,
-        }
+        })
     }
 }
 
@@ -373,6 +400,16 @@ impl Read {
 }
 
 impl StoreSecret {
+    /// Whether a body has something where the secret would stand.
+    pub(super) fn finds(&self, body: &Value) -> bool {
+        let seen = Seen {
+            request: None,
+            envelope: body,
+            unit: body,
+        };
+        self.read.text(&seen).is_some()
+    }
+
     fn answer(
         &self,
         evidence: &Evidence<'_>,
@@ -389,7 +426,9 @@ impl StoreSecret {
             return Ok(None);
         };
         let refused = |detail: &str| Refusal::new(RefusalReason::UnexpectedSecret, detail);
-        if !standing.awaits_secret {
+        // A provider that did not hear the answer sends the secret once more.
+        let is_known = matches_any(text.as_bytes(), standing.secrets);
+        if !standing.awaits_secret && !is_known {
             return Err(refused(
                 "a secret was sent, and this endpoint does not await one; the one it has stays",
             ));
@@ -408,7 +447,7 @@ impl StoreSecret {
                 body: Vec::new(),
                 after_verify: false,
             },
-            errand: Some(Errand::StoreSecret(text.into())),
+            errand: (!is_known).then(|| Errand::StoreSecret(text.into())),
         }))
     }
 }

@@ -202,7 +202,7 @@ fn read_store_secret(value: &Value, place: &str, problems: &mut Problems) -> Opt
     let text = fields.required_text("read", problems)?;
     let header = match text.split_once(':') {
         Some(("header", name)) => Some(name.to_ascii_lowercase()),
-        Some(("json", _)) => None,
+        Some(("json", pointer)) if pointer.starts_with('/') => None,
         _ => {
             problems.add(
                 &fields.at("read"),
@@ -258,7 +258,7 @@ fn read_allow_origin(value: &Value, place: &str, problems: &mut Problems) -> Opt
         problems.add(
             &fields.at("rate"),
             "bad_value",
-            "`rate` is a whole number of requests per minute, or ctx:NAME",
+            "`rate` is a whole number of requests per minute",
         );
     }
     Some(Handshake::AllowOrigin(AllowOrigin { origins, rate }))

@@ -139,6 +139,16 @@ impl Webhook {
             .any(|handshake| matches!(handshake, Handshake::StoreSecret(_)))
     }
 
+    /// Whether the provider itself sends the secret of an endpoint whose own verification is `own`. One that replaces the
+    /// connector's was written for another secret, which a person has to enter; where the connector leaves verification
+    /// to its endpoints, each has its own.
+    pub fn sends_secret_for(&self, own: Option<&Verifier>) -> bool {
+        let ((Some(verifier), None) | (None, Some(verifier))) = (self.verifier(), own) else {
+            return false;
+        };
+        self.stores_secret() && verifier.needs_secret()
+    }
+
     /// The headers and query parameters in which handshakes carry secrets.
     pub fn handshake_secret_names(&self) -> SecretNames {
         let mut names = SecretNames::default();
@@ -146,6 +156,18 @@ impl Webhook {
             handshake.secret_names(&mut names);
         }
         names
+    }
+
+    /// Whether the body holds what a handshake takes for a secret, so that it must not be kept.
+    pub fn brings_secret(&self, body: &[u8]) -> bool {
+        let mut stores = self
+            .handshakes
+            .iter()
+            .filter_map(Handshake::stores_from_body)
+            .peekable();
+        // Most connectors have none: their bodies are not parsed for it.
+        stores.peek().is_some()
+            && serde_json::from_slice(body).is_ok_and(|body: Value| stores.any(|handshake| handshake.finds(&body)))
     }
 
     /// The body as JSON text: the body itself, or what a form holds when the manifest allows forms.

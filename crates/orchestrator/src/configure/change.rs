@@ -329,7 +329,7 @@ fn plan_endpoint(
             Some("for example verify: { token: { at: \"header:X-Token\" } }".to_owned()),
         ),
         // The provider brings it, or a person adds it later.
-        Some(_) if webhook.stores_secret() => {}
+        Some(_) if webhook.sends_secret_for(own.as_ref()) => {}
         Some(verifier) if verifier.needs_secret() => {
             let count = document
                 .secrets
