@@ -6,7 +6,7 @@ use crate::configure::{Looks, Reloading};
 use crate::departures::Senders;
 use crate::driver::ActiveRun;
 use crate::egress::{EgressConfigError, EgressPolicy};
-use crate::ingest::{IntakeLoad, KeyDocumentCache, RefusalBudget};
+use crate::ingest::{Allowance, IntakeLoad, KeyDocumentCache, MAX_REFUSED_PER_MINUTE};
 use crate::lease::Lease;
 use crate::perform::{Performer, PerformerOptions};
 use crate::recovery::HEARTBEAT;
@@ -101,7 +101,7 @@ pub(crate) struct Core {
     /// Whoever waits for the answer of a run.
     pub(crate) callers: Callers,
     pub(crate) schedules: crate::schedules::Schedules,
-    pub(crate) refusals: RefusalBudget,
+    pub(crate) refusals: Allowance,
     /// What proofs of webhooks rest on besides secrets.
     pub(crate) key_documents: KeyDocumentCache,
     pub(crate) intake: IntakeLoad,
@@ -256,7 +256,7 @@ impl Orchestrator {
                 ids,
                 performer,
                 callers: Callers::default(),
-                refusals: RefusalBudget::default(),
+                refusals: Allowance::per_minute(MAX_REFUSED_PER_MINUTE),
                 key_documents: KeyDocumentCache::default(),
                 intake: IntakeLoad::default(),
                 lease,
@@ -463,10 +463,6 @@ impl Orchestrator {
 
     pub(crate) fn writer(&self) -> &Writer {
         &self.core.writer
-    }
-
-    pub(crate) fn refusal_budget(&self) -> &RefusalBudget {
-        &self.core.refusals
     }
 }
 

@@ -14,8 +14,9 @@ use weir_workflow_engine::EndpointId;
 use crate::ingest::EndpointRef;
 
 impl Orchestrator {
-    /// Seals and stores a secret for an endpoint that awaits one, with an entry in the audit trail, and puts it in force.
-    /// `false`: it awaits none, or somebody changed it meanwhile; nothing was written.
+    /// Seals and stores a secret for an endpoint that awaits one, with an entry in the audit trail, and puts it in force
+    /// as soon as the configuration can be read. `false`: it awaits none, or somebody changed it meanwhile; nothing was
+    /// written.
     ///
     /// # Errors
     /// The database cannot write now.
@@ -65,8 +66,13 @@ impl Orchestrator {
         if outcome(self.writer(), Fact::Config(change)).await?.is_some() {
             return Ok(false);
         }
-        self.reload().await.map(|_| true).map_err(|error| {
-            ApplyError::Unavailable(format!("the secret is stored, but could not be put in force: {error}"))
-        })
+        if let Err(error) = self.reload().await {
+            // The provider must not hear that it was not stored. The heartbeat reads again until it can be read.
+            tracing::error!(
+                endpoint.name = %endpoint.name(),
+                "the secret that a provider sent is stored, but the configuration cannot be read: {error}"
+            );
+        }
+        Ok(true)
     }
 }

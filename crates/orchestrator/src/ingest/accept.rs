@@ -63,7 +63,9 @@ impl Orchestrator {
         match webhook.handshake(request, document.value(), &endpoint.standing(now)) {
             Err(refusal) => return Err(self.refused(endpoint, delivery, client, &refusal, body)),
             Ok(Some(answer)) => {
-                let reply = self.finish_handshake(endpoint, delivery, client, answer).await?;
+                let reply = self
+                    .finish_handshake(endpoint, delivery, client, answer, progress)
+                    .await?;
                 return Ok(Taken::Done(reply));
             }
             Ok(None) => {}
@@ -174,9 +176,11 @@ impl Orchestrator {
         }
         // The one exception to "nobody upstream waits": a workflow answers, and only what is on disk.
         if let Some(caller) = progress.answering.take() {
+            progress.waited = true;
             return Ok(Taken::Done(caller.reply(&self.core).await));
         }
         if let Some(event) = progress.again {
+            progress.waited = true;
             match answers::again(&self.core, endpoint.workspace(), event).await {
                 Ok(Some(reply)) => return Ok(Taken::Done(reply)),
                 Ok(None) => {}
@@ -223,9 +227,12 @@ impl Orchestrator {
     }
 }
 
-/// What stands of a request whose events have to be routed anew.
+/// What stands of a request, also when its events have to be routed anew.
 #[derive(Default)]
 pub(super) struct Progress {
+    /// The answer waited for the provider, for a workflow or for a change of the configuration: how long it took tells
+    /// nothing about the load.
+    pub(super) waited: bool,
     /// Numbers of the events that are still to be taken; `None`: all of them.
     left: Option<BTreeSet<usize>>,
     /// The workflow that answers the request.

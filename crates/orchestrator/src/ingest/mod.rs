@@ -4,16 +4,18 @@
 //! find later; a request that is right but cannot be kept now gets 503, so that the provider sends it again.
 
 pub(crate) mod accept;
+mod allowance;
 mod client_address;
 mod key_documents;
 mod load;
 mod proof;
 mod refusals;
 
+pub(crate) use allowance::Allowance;
 pub use client_address::client_address;
 pub(crate) use key_documents::KeyDocumentCache;
 pub(crate) use load::IntakeLoad;
-pub(crate) use refusals::RefusalBudget;
+pub(crate) use refusals::MAX_REFUSED_PER_MINUTE;
 
 use crate::clock::Stopwatch;
 use crate::configure::ROUTING_TRIES;
@@ -224,12 +226,10 @@ impl Orchestrator {
             ));
         };
         let watch = Stopwatch::start();
-        let mut waited = false;
-        let taking = self.verify_and_take(admission, delivery, body, &mut waited);
+        let mut progress = Progress::default();
+        let taking = self.verify_and_take(admission, delivery, body, &mut progress);
         let answer = taking.instrument(span).await;
-        // Who is refused may have waited for a look at the configuration, and others for the provider's keys, which says
-        // nothing about the load.
-        if !waited && !matches!(&answer, Err(problem) if problem.code == IngestCode::SignatureRefused) {
+        if !progress.waited && tells_load(&answer) {
             self.core.intake.answered(watch.elapsed());
         }
         answer
@@ -240,14 +240,13 @@ impl Orchestrator {
         admission: Admission,
         delivery: Delivery<'_>,
         body: Bytes,
-        waited: &mut bool,
+        progress: &mut Progress,
     ) -> Result<Reply, IngestProblem> {
         let Admission {
             mut endpoint, client, ..
         } = admission;
         let url = format!("{}{}", self.settings().public_url, delivery.path_and_query);
         let now = self.clock().now();
-        let mut progress = Progress::default();
         for _ in 0..ROUTING_TRIES {
             let request = InboundRequest {
                 method: delivery.method,
@@ -261,8 +260,9 @@ impl Orchestrator {
                 match webhook.unsigned_handshake(&request, &endpoint.standing(now)) {
                     Err(refusal) => return Err(self.refused(&endpoint, &delivery, client, &refusal, &body)),
                     Ok(Some(answer)) => {
-                        *waited = true;
-                        return self.finish_handshake(&endpoint, &delivery, client, answer).await;
+                        return self
+                            .finish_handshake(&endpoint, &delivery, client, answer, progress)
+                            .await;
                     }
                     Ok(None) => {}
                 }
@@ -273,11 +273,8 @@ impl Orchestrator {
                     "webhooks are sent with POST",
                 ));
             }
-            let taken = match self.verify(&endpoint, &request, now, waited).await {
-                Ok(()) => {
-                    self.take(&endpoint, &delivery, &request, &body, now, &mut progress)
-                        .await?
-                }
+            let taken = match self.verify(&endpoint, &request, now, progress).await {
+                Ok(()) => self.take(&endpoint, &delivery, &request, &body, now, progress).await?,
                 Err(refusal) if refusal.reason == RefusalReason::KeysUnavailable => {
                     return Err(self.refused(&endpoint, &delivery, client, &refusal, &body));
                 }
@@ -294,11 +291,10 @@ impl Orchestrator {
                         registration: fresh.registration(),
                         ..request
                     };
-                    if self.verify(&fresh, &request, now, waited).await.is_err() {
+                    if self.verify(&fresh, &request, now, progress).await.is_err() {
                         return Err(self.refused(&endpoint, &delivery, client, &refusal, &body));
                     }
-                    self.take(&fresh, &delivery, &request, &body, now, &mut progress)
-                        .await?
+                    self.take(&fresh, &delivery, &request, &body, now, progress).await?
                 }
             };
             match taken {
@@ -355,6 +351,27 @@ impl Orchestrator {
             bare: webhook.is_some_and(|webhook| webhook.refuses_barely()),
             ..problem
         }
+    }
+}
+
+/// Whether the time to this answer tells how busy intake is. What is refused may be answered at once, or after a look at
+/// the configuration; neither says anything about the load.
+fn tells_load(answer: &Result<Reply, IngestProblem>) -> bool {
+    let Err(problem) = answer else {
+        return true;
+    };
+    match problem.code {
+        IngestCode::EndpointUnknown
+        | IngestCode::MethodNotAllowed
+        | IngestCode::BodyTooLarge
+        | IngestCode::AddressNotAllowed
+        | IngestCode::SignatureRefused
+        | IngestCode::ProviderUnavailable => false,
+        IngestCode::BodyInvalid
+        | IngestCode::BacklogFull
+        | IngestCode::QueueFull
+        | IngestCode::DatabaseUnavailable
+        | IngestCode::ShuttingDown => true,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Proof and handshakes of one request: what the connector says is done here, and only then is it believed.
 
+use super::accept::{Progress, not_kept};
 use super::key_documents;
 use super::{Delivery, IngestCode, IngestProblem, Reply};
 use crate::service::Orchestrator;
@@ -8,7 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use weir_connector_sdk::{
-    Errand, Handshaken, InboundRequest, KeyDocuments, Refusal, RefusalReason, Standing, Unverified,
+    Errand, Handshaken, InboundRequest, KeyDocument, KeyDocuments, Refusal, RefusalReason, Standing, Unverified,
+    WantedDocument,
 };
 use weir_workflow_engine::Timestamp;
 
@@ -22,10 +24,8 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(8);
 impl Endpoint {
     /// Whether it is to take its secret from the provider now.
     pub(crate) fn awaits_secret(&self, now: Timestamp) -> bool {
-        let takes = self
-            .connector()
-            .webhook()
-            .is_some_and(|webhook| webhook.stores_secret());
+        let webhook = self.connector().webhook();
+        let takes = webhook.is_some_and(|webhook| webhook.sends_secret_for(self.own_verifier()));
         takes && self.secret_count() == 0 && now < self.updated_at().plus(SECRET_AWAITED)
     }
 
@@ -40,13 +40,13 @@ impl Endpoint {
 
 impl Orchestrator {
     /// Verifies a request; documents that the scheme wants are fetched. Fails closed: an endpoint without verification
-    /// refuses everything. `waited` is set when something had to be fetched.
+    /// refuses everything.
     pub(super) async fn verify(
         &self,
         endpoint: &Arc<Endpoint>,
         request: &InboundRequest<'_>,
         now: Timestamp,
-        waited: &mut bool,
+        progress: &mut Progress,
     ) -> Result<(), Refusal> {
         let refused = |reason: RefusalReason, detail: &str| Refusal {
             reason,
@@ -59,28 +59,51 @@ impl Orchestrator {
             ));
         };
         let mut documents = KeyDocuments::default();
-        for _ in 0..=MAX_DOCUMENTS_PER_REQUEST {
+        let mut asked = 0;
+        loop {
             let wanted = match verifier.verify(request, endpoint.secrets(), &documents, now.as_unix_ms()) {
                 Ok(()) => return Ok(()),
                 Err(Unverified::Refused(refusal)) => return Err(refusal),
                 Err(Unverified::Wants(wanted)) => wanted,
             };
-            *waited = true;
-            let (core, id, wants) = (Arc::clone(&self.core), endpoint.id(), wanted.clone());
-            // On the runtime of outgoing calls, and to its end even when this sender goes away: others wait for it too.
-            let fetching = self
-                .core
-                .runtime
-                .spawn(async move { core.key_documents.get(&core, id, &wants).await });
-            match fetching.await {
-                Ok(document) => documents.insert(wanted.url, document),
-                Err(_stopped) => break,
+            if asked == MAX_DOCUMENTS_PER_REQUEST {
+                return Err(refused(
+                    RefusalReason::KeysUnavailable,
+                    "the scheme wants more documents than are fetched for one request",
+                ));
             }
+            asked += 1;
+            let document = match self.core.key_documents.known(&wanted, self.clock().monotonic_ms()) {
+                Some(known) => known,
+                None => {
+                    progress.waited = true;
+                    self.fetch_key_document(endpoint, wanted.clone()).await?
+                }
+            };
+            documents.insert(wanted.url, document);
         }
-        Err(refused(
-            RefusalReason::KeysUnavailable,
-            "the documents that the scheme wants cannot be had",
-        ))
+    }
+
+    /// On the runtime of outgoing calls, and to its end even when this sender goes away: others wait for it too.
+    async fn fetch_key_document(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        wanted: WantedDocument,
+    ) -> Result<KeyDocument, Refusal> {
+        let (core, id) = (Arc::clone(&self.core), endpoint.id());
+        let fetching = self.core.runtime.spawn(async move {
+            let fetch = key_documents::fetch(core.performer.http(), &wanted.url);
+            core.key_documents
+                .fetched(core.clock.as_ref(), id, &wanted, fetch)
+                .await
+        });
+        fetching.await.map_err(|stopped| {
+            tracing::error!("the fetch of a key document ended early: {stopped}");
+            Refusal {
+                reason: RefusalReason::KeysUnavailable,
+                detail: "a document that the scheme wants cannot be had".to_owned(),
+            }
+        })
     }
 
     /// Does what a handshake asks for, and then gives its reply.
@@ -90,7 +113,10 @@ impl Orchestrator {
         delivery: &Delivery<'_>,
         client: IpAddr,
         answer: Handshaken,
+        progress: &mut Progress,
     ) -> Result<Reply, IngestProblem> {
+        // Nothing is acknowledged, or the provider is waited for.
+        progress.waited = true;
         match answer.errand {
             None => {}
             Some(Errand::StoreSecret(secret)) => {
@@ -108,7 +134,14 @@ impl Orchestrator {
                         };
                         return Err(self.refused(endpoint, delivery, client, &refusal, &bytes::Bytes::new()));
                     }
-                    Ok(Err(_)) | Err(_) => return Err(super::accept::not_kept("the secret could not be stored")),
+                    Ok(Err(error)) => {
+                        tracing::warn!(endpoint.name = %endpoint.name(), "the secret that a provider sent could not be stored: {error}");
+                        return Err(not_kept("the secret could not be stored"));
+                    }
+                    Err(stopped) => {
+                        tracing::error!(endpoint.name = %endpoint.name(), "storing the secret that a provider sent ended early: {stopped}");
+                        return Err(not_kept("it is not known whether the secret was stored"));
+                    }
                 }
             }
             Some(Errand::ConfirmGet(url)) => {

@@ -1,7 +1,8 @@
 //! Refused requests, kept for a day so that a person can see why; bounded, so that nobody can fill the disk with them.
 //!
-//! What is stored never contains credentials: headers are redacted by name, bodies are cut by storage. A flood of bad
-//! requests is counted in full and stored only as far as the budget goes.
+//! What is stored never contains credentials: headers are redacted by name, secrets of the endpoint wherever they stand,
+//! and a body that brings a secret as a whole; bodies are cut by storage. A flood of bad requests is counted in full and
+//! stored only as far as the allowance goes.
 
 use super::Delivery;
 use crate::service::Orchestrator;
@@ -10,37 +11,16 @@ use bytes::Bytes;
 use secrecy::ExposeSecret;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use weir_connector_sdk::redact;
+use std::sync::Arc;
+use weir_connector_sdk::{RefusalReason, redact};
 use weir_storage::{Fact, RefusedRequest};
-use weir_workflow_engine::Timestamp;
-use weir_workflow_engine::{EndpointId, RefusalId};
+use weir_workflow_engine::RefusalId;
 
 /// Most refused requests stored per endpoint and minute; the rest are only counted.
 pub(crate) const MAX_REFUSED_PER_MINUTE: u32 = 60;
 
-/// How many refused requests each endpoint may still store in the current minute.
-#[derive(Debug, Default)]
-pub(crate) struct RefusalBudget {
-    spent: Mutex<BTreeMap<EndpointId, (i64, u32)>>,
-}
-
-impl RefusalBudget {
-    /// Whether one more request of this endpoint may be stored.
-    fn take(&self, endpoint: EndpointId, now: Timestamp) -> bool {
-        let minute = now.as_unix_ms() / 60_000;
-        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = spent.entry(endpoint).or_insert((minute, 0));
-        if entry.0 != minute {
-            *entry = (minute, 0);
-        }
-        entry.1 += 1;
-        entry.1 <= MAX_REFUSED_PER_MINUTE
-    }
-}
-
 impl Orchestrator {
-    /// Counts a refusal and, inside the budget, stores it. Never waits: a refusal is not worth a place in a full queue.
+    /// Counts a refusal and, inside the allowance, stores it. Never waits: a refusal is not worth a place in a full queue.
     pub(super) fn note_refusal(
         &self,
         endpoint: &Arc<Endpoint>,
@@ -53,14 +33,12 @@ impl Orchestrator {
         metrics::counter!("weir_webhooks_refused_total", "reason" => reason).increment(1);
         tracing::debug!(endpoint.name = %endpoint.name(), reason, "webhook refused: {detail}");
         let now = self.clock().now();
-        if !self.refusal_budget().take(endpoint.id(), now) {
+        if !self.core.refusals.take(endpoint.id(), now.as_unix_ms()) {
             return;
         }
         let mut names = endpoint.connector().secret_names().clone();
-        let handshakes = endpoint
-            .connector()
-            .webhook()
-            .map(|webhook| webhook.handshake_secret_names());
+        let webhook = endpoint.connector().webhook();
+        let handshakes = webhook.map(|webhook| webhook.handshake_secret_names());
         let proof = endpoint.verifier().map(|verifier| verifier.secret_names());
         for own in handshakes.into_iter().chain(proof) {
             names.headers.extend(own.headers);
@@ -73,10 +51,15 @@ impl Orchestrator {
                 *value = hidden;
             }
         }
+        // A secret that was refused is in force nowhere, so it cannot be looked for; but it may be in force elsewhere.
+        let brings_secret = reason == RefusalReason::UnexpectedSecret.as_str()
+            || webhook.is_some_and(|webhook| webhook.brings_secret(body));
         // Bytes that are no text hold no token that a manifest could have found there.
-        let hidden = std::str::from_utf8(body)
-            .ok()
-            .and_then(|text| redact::hide(text, secrets()));
+        let hidden = match std::str::from_utf8(body) {
+            _ if brings_secret && !body.is_empty() => Some(redact::REDACTED.to_owned()),
+            Ok(text) => redact::hide(text, secrets()),
+            Err(_no_text) => None,
+        };
         let refused = RefusedRequest {
             id: RefusalId::from_raw(self.core.new_id(now)),
             workspace: endpoint.workspace(),
@@ -101,20 +84,4 @@ fn headers_json(headers: Vec<(String, String)>) -> String {
         lists.entry(name).or_default().push(value);
     }
     serde_json::to_string(&lists).unwrap_or_else(|_| "{}".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn budget_is_per_endpoint_and_minute() {
-        let budget = RefusalBudget::default();
-        let (a, b) = (EndpointId::from_raw(1), EndpointId::from_raw(2));
-        let now = Timestamp::from_unix_ms(1_767_225_600_000);
-        let stored = (0..1000).filter(|_| budget.take(a, now)).count();
-        assert_eq!(stored, MAX_REFUSED_PER_MINUTE as usize);
-        assert!(budget.take(b, now));
-        assert!(budget.take(a, now.plus(std::time::Duration::from_secs(60))));
-    }
 }
