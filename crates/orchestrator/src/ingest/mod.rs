@@ -379,3 +379,23 @@ fn unknown_endpoint() -> IngestProblem {
     metrics::counter!("weir_webhooks_refused_total", "reason" => "endpoint_unknown").increment(1);
     IngestProblem::new(IngestCode::EndpointUnknown, "no endpoint has this address")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_tell_nothing_about_the_load() {
+        let problem = |code| Err(IngestProblem::new(code, ""));
+        assert!(!tells_load(&problem(IngestCode::SignatureRefused)));
+        assert!(!tells_load(&problem(IngestCode::AddressNotAllowed)));
+        assert!(!tells_load(&problem(IngestCode::ProviderUnavailable)));
+        assert!(tells_load(&problem(IngestCode::DatabaseUnavailable)));
+        let reply = Reply {
+            status: 200,
+            headers: Vec::new(),
+            body: Vec::new(),
+        };
+        assert!(tells_load(&Ok(reply)));
+    }
+}
