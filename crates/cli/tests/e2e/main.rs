@@ -15,6 +15,8 @@ mod documentation;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
+mod handshakes;
+#[cfg(test)]
 mod hydration;
 #[cfg(test)]
 mod limits;

@@ -280,8 +280,8 @@ async fn a_run_of_a_later_release_waits_for_it() {
     assert_eq!(finished(&server, &newer).await["status"], "SUCCEEDED");
 }
 
-/// Changes the database of a server that does not run.
-async fn change(server: &Server, statement: &str) {
+/// Changes the database behind the back of its server.
+pub(crate) async fn change(server: &Server, statement: &str) {
     let file = server.folder.path().join("weir-data/weir.db");
     let mut database = SqliteConnection::connect(&format!("sqlite://{}", file.display()))
         .await

@@ -11,20 +11,37 @@ use std::process::Command;
 
 const VECTORS: &str = include_str!("../../../connector-sdk/tests/data/webhook-vectors.json");
 
-async fn server_with(manifests: &[(&str, String)]) -> (Server, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    for (name, manifest) in manifests {
-        std::fs::write(folder.path().join(format!("{name}.yaml")), manifest).unwrap();
-    }
-    let path = folder.path().display().to_string();
-    let server = Server::start_with(&[("WEIR_EGRESS_ALLOW", "127.0.0.0/8"), ("WEIR_CONNECTORS", &path)]).await;
+/// A server with these connectors, and an endpoint without secrets for each.
+pub(crate) async fn server_with(manifests: &[(&str, String)]) -> (Server, tempfile::TempDir) {
+    let (server, folder) = loaded(manifests).await;
     for (name, _) in manifests {
         server.apply(&format!("kind: Endpoint\nname: {name}\nconnector: {name}\n"));
     }
     (server, folder)
 }
 
-fn manifest(name: &str, webhook: &str) -> String {
+/// A server with these connectors, which may call loopback.
+pub(crate) async fn loaded(manifests: &[(&str, String)]) -> (Server, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, manifest) in manifests {
+        std::fs::write(folder.path().join(format!("{name}.yaml")), manifest).unwrap();
+    }
+    let path = folder.path().display().to_string();
+    let server = Server::start_with(&[("WEIR_EGRESS_ALLOW", "127.0.0.0/8"), ("WEIR_CONNECTORS", &path)]).await;
+    (server, folder)
+}
+
+pub(crate) fn mac(secret: &str, message: &[u8]) -> Vec<u8> {
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(message);
+    mac.finalize().into_bytes().to_vec()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn manifest(name: &str, webhook: &str) -> String {
     format!(
         "connector: {name}\nversion: 1.0.0\nhosts: [\"https://api.example.test\"]\nauth: {{ none: {{}} }}\nwebhook:\n  identify: {{ id: /id, type: /type }}\n  recover: {{ level: C }}\n{webhook}events:\n  \"*\": {{}}\n"
     )
@@ -120,8 +137,21 @@ async fn a_token_is_verified_with_the_published_keys_and_a_registration_confirme
     let down = send(&token("k1"), json!({ "id": "e1", "type": "made" })).await;
     assert_eq!((down.status, down.text.as_str()), (503, ""), "refusals are bare");
     // The failure is kept for a while: asking again at once would help nobody.
-    let still = send(&token("k1"), json!({ "id": "e1", "type": "made" })).await;
-    assert_eq!((still.status, keys.requests().len()), (503, 1));
+    let still = crate::support::http().post(format!("{}/hooks/main/tokens", server.url));
+    let still = still
+        .header("authorization", token("k1"))
+        .body("{}")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!((still.status().as_u16(), keys.requests().len()), (503, 1));
+    assert_eq!(
+        still.headers()["retry-after"],
+        "30",
+        "a bare refusal says when to come back"
+    );
+    assert!(still.bytes().await.unwrap().is_empty());
+    assert!(server.log().contains(&format!("{}/jwks, on which proofs", keys.url)));
 
     let (server, _folder) = server_with(&[("tokens", manifest("tokens", &webhook))]).await;
     let send = async |token: &str, body: Value| {
@@ -162,14 +192,7 @@ async fn a_secret_is_taken_once_and_survives_a_restart() {
     let (mut server, _folder) = server_with(&[("tasks", manifest("tasks", webhook))]).await;
     let secret = "b537207f20cbfa02357cf448134da559";
     let body = json!({ "id": "e1", "type": "made" }).to_string();
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-    mac.update(body.as_bytes());
-    let signature: String = mac
-        .finalize()
-        .into_bytes()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let signature = hex(&mac(secret, body.as_bytes()));
 
     let events = server
         .hook("tasks", &[("x-hook-signature", &signature)], body.clone())
@@ -198,6 +221,87 @@ async fn a_secret_is_taken_once_and_survives_a_restart() {
     assert_eq!(events.status, 200, "{}", events.text);
     let log = server.log();
     assert!(!log.contains(secret), "the secret is in the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_public_key_proves_the_sender() {
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let webhook = "  verify: { pubkey: { alg: ed25519, sig: header:X-Signature, encoding: hex, key_form: raw-hex, parts: [header:X-Time, body] } }\n";
+    let (server, _folder) = loaded(&[("chat", manifest("chat", webhook))]).await;
+    let key = hex(pair.public_key().as_ref());
+    server.apply(&format!(
+        "kind: Endpoint\nname: chat\nconnector: chat\nsecrets: [\"{key}\"]\n"
+    ));
+    let body = json!({ "id": "e1", "type": "made" }).to_string();
+    let signature = hex(pair.sign(format!("7{body}").as_bytes()).as_ref());
+    let send = async |time: &str, body: &str| {
+        let headers = [("x-signature", signature.as_str()), ("x-time", time)];
+        server.hook("chat", &headers, body.to_owned()).await
+    };
+    send("8", &body).await.problem(401, "SIGNATURE_REFUSED");
+    let forged = body.replace("made", "paid");
+    send("7", &forged).await.problem(401, "SIGNATURE_REFUSED");
+    let good = send("7", &body).await;
+    assert_eq!(good.status, 200, "{}", good.text);
+    assert_eq!(server.list(&["events", "--json"]).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_list_lets_only_its_networks_in() {
+    let lists = Upstream::answering(r#"{"p":["127.0.0.0/8"]}"#).await;
+    let published = |count: usize| {
+        let list = |number| format!("{{ ip: {{ url: \"{}/{count}/{number}\", at: [/p/*] }} }}", lists.url);
+        let lists: Vec<String> = (0..count).map(list).collect();
+        format!(
+            "  verify: {{ all_of: [{{ token: {{ at: header:X-Token }} }}, {}] }}\n",
+            lists.join(", ")
+        )
+    };
+    let listed = "  verify: { all_of: [{ ip: [127.0.0.0/8] }, { token: { at: header:X-Token } }] }\n";
+    let (server, _folder) = loaded(&[
+        ("near", manifest("near", listed)),
+        ("four", manifest("four", &published(4))),
+        ("five", manifest("five", &published(5))),
+    ])
+    .await;
+    for name in ["near", "four", "five"] {
+        server.apply(&format!(
+            "kind: Endpoint\nname: {name}\nconnector: {name}\nsecrets: [t]\n"
+        ));
+    }
+    server.apply("kind: Endpoint\nname: far\nconnector: near\nsecrets: [t]\nverify: { all_of: [{ ip: [10.0.0.0/8] }, { token: { at: header:X-Token } }] }\n");
+    let send = async |endpoint: &str, token: &str| {
+        let body = json!({ "id": "e1", "type": "made" }).to_string();
+        server.hook(endpoint, &[("x-token", token)], body).await
+    };
+    assert_eq!(send("near", "t").await.status, 200);
+    send("near", "wrong").await.problem(401, "SIGNATURE_REFUSED");
+    send("far", "t").await.problem(403, "ADDRESS_NOT_ALLOWED");
+    // What one request may make the server fetch is bounded, and nothing is fetched beyond it.
+    let four = send("four", "t").await;
+    assert_eq!((four.status, lists.requests().len()), (200, 4), "{}", four.text);
+    send("five", "t").await.problem(503, "PROVIDER_UNAVAILABLE");
+    assert_eq!(lists.requests().len(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_may_stand_in_the_path() {
+    let webhook = "  verify: { token: { at: path } }\n";
+    let (server, _folder) = loaded(&[("old", manifest("old", webhook))]).await;
+    let token = "path-token-0123456789";
+    server.apply(&format!(
+        "kind: Endpoint\nname: old\nconnector: old\nsecrets: [{token}]\n"
+    ));
+    let body = json!({ "id": "e1", "type": "made" }).to_string();
+    let good = server.hook(&format!("old/{token}"), &[], body.clone()).await;
+    assert_eq!(good.status, 200, "{}", good.text);
+    let wrong = server.hook("old/another-token", &[], body.clone()).await;
+    wrong.problem(401, "SIGNATURE_REFUSED");
+    server.hook("old", &[], body).await.problem(401, "SIGNATURE_REFUSED");
+    assert_eq!(server.list(&["events", "--json"]).len(), 1);
+    assert!(!server.log().contains(token), "the token is in the log");
+    let refused = stdout(&server.weir(&["refused", "--json"]));
+    assert!(!refused.contains("another-token"), "{refused}");
 }
 
 #[test]
@@ -240,4 +344,23 @@ fn vectors_run_from_the_command_line() {
     let (code, text) = run();
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("FAILED  discord/valid: reject bad_signature:"), "{text}");
+
+    // Without a provider a vector belongs to the only manifest; with several it says so instead of being passed over.
+    let mut file: Value = serde_json::from_str(VECTORS).unwrap();
+    file["handshakes"] = json!([]);
+    let list = file["vectors"].as_array_mut().unwrap();
+    list.retain(|vector| vector["id"] == "discord/valid");
+    let mut nameless = list[0].clone();
+    nameless["id"] = json!("nameless");
+    nameless.as_object_mut().unwrap().remove("provider");
+    list.push(nameless);
+    std::fs::write(folder.path().join("vectors.json"), file.to_string()).unwrap();
+    let discord = manifest("discord", webhook);
+    std::fs::write(folder.path().join("chat.yaml"), &discord).unwrap();
+    let (code, text) = run();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("ok      nameless: accept\n"), "{text}");
+    std::fs::write(folder.path().join("other.yaml"), manifest("other", webhook)).unwrap();
+    let (code, text) = run();
+    assert_eq!((code, text.lines().count()), (Some(1), 1), "{text}");
 }

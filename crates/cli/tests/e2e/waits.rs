@@ -2,6 +2,7 @@
 
 use crate::support::{SOON, Server, eventually, http, stderr, stdout};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 const ORDERS: &str = r#"
@@ -307,4 +308,32 @@ async fn a_caller_is_answered_now_or_at_an_address_of_its_own() {
         told[1],
         json!({ "type": "quote.made", "key": "2", "data": { "total": 6 }, "step": "tell" })
     );
+}
+
+/// How long a workflow takes to answer tells nothing about how busy the way in is.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_wait_for_answers_shed_no_webhooks() {
+    let server = Server::start().await;
+    server.apply(
+        "kind: Endpoint\nname: api\nconnector: generic\nverify: { token: { at: \"header:X-Api-Token\" } }\nsecrets: [t]\n---\n\
+         kind: Workflow\nname: slow\non: { event: generic.quote }\nsteps:\n  - { id: think, sleep: 1s }\n  - { id: say, respond: { status: 201, within: 40s } }\n",
+    );
+    let url = format!("{}/hooks/main/api", server.url);
+    let client = http();
+    let burst = async |name: &str| {
+        let posts = (0..64).map(|number| {
+            let body = json!({ "type": "quote", "id": format!("{name}{number}") });
+            let request = client.post(&url).header("x-api-token", "t");
+            request.body(body.to_string()).send()
+        });
+        let answers = futures::future::join_all(posts).await;
+        let statuses: BTreeSet<u16> = answers
+            .into_iter()
+            .map(|answer| answer.unwrap().status().as_u16())
+            .collect();
+        statuses
+    };
+    // The first burst is taken by any server at rest; the second one by a server that is not slow.
+    assert_eq!(burst("a").await, BTreeSet::from([201]));
+    assert_eq!(burst("b").await, BTreeSet::from([201]));
 }
