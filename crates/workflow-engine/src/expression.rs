@@ -5,6 +5,7 @@
 //! compiled at all: it is a pointer into a document. Nothing here can loop without fuel, reach a secret, or write.
 
 mod absent;
+mod order;
 mod product;
 mod render;
 mod scan;
@@ -117,16 +118,18 @@ impl Expression {
         let Scan { uses, rewritten } = scan::scan(source, pointer)?;
         let kind = match &rewritten {
             None => Kind::Path,
-            Some(rewritten) => match vocabulary::environment().compile_expression_owned(product::guard(rewritten)) {
-                Ok(compiled) => Kind::Compiled(Arc::new(compiled)),
-                Err(error) => {
-                    return Err(Problem::new(
-                        pointer,
-                        "expression_syntax",
-                        format!("`{source}`: {error}"),
-                    ));
+            Some(rewritten) => {
+                match vocabulary::environment().compile_expression_owned(order::guard(&product::guard(rewritten))) {
+                    Ok(compiled) => Kind::Compiled(Arc::new(compiled)),
+                    Err(error) => {
+                        return Err(Problem::new(
+                            pointer,
+                            "expression_syntax",
+                            format!("`{source}`: {error}"),
+                        ));
+                    }
                 }
-            },
+            }
         };
         Ok(Self {
             source: Arc::from(source),

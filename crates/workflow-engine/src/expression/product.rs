@@ -7,7 +7,7 @@
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
-use super::token::{Kind, Token, tokens};
+use super::token::{Kind, Token, spaced, tokens};
 
 /// The name under which the environment knows [`product`]; authors cannot write it.
 pub(super) const NAME: &str = "product";
@@ -168,15 +168,6 @@ impl<'t> Rewriter<'t> {
         }
         out.push_str(&chain.finish());
         out
-    }
-}
-
-/// A token with the room that keeps it apart from its neighbours.
-fn spaced(token: &Token<'_>) -> String {
-    match (token.kind, token.text) {
-        // `a.b` and `1.5` must stay together; nothing else minds a blank.
-        (Kind::Sign, "." | "|") => token.text.to_owned(),
-        (Kind::Sign | Kind::Name | Kind::Number | Kind::Text, text) => format!(" {text} "),
     }
 }
 

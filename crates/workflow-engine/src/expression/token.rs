@@ -96,3 +96,12 @@ pub(super) fn plain_text<'t>(token: &Token<'t>) -> Option<&'t str> {
     let inside = token.text.get(1..token.text.len().checked_sub(1)?)?;
     (!inside.contains('\\')).then_some(inside)
 }
+
+/// A token with the room that keeps it apart from its neighbours.
+pub(super) fn spaced(token: &Token<'_>) -> String {
+    match (token.kind, token.text) {
+        // `a.b` and `1.5` must stay together; nothing else minds a blank.
+        (Kind::Sign, "." | "|") => token.text.to_owned(),
+        (Kind::Sign | Kind::Name | Kind::Number | Kind::Text, text) => format!(" {text} "),
+    }
+}

@@ -10,7 +10,7 @@ use minijinja::value::{Kwargs, Rest, Value, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior};
 use sha2::{Digest as _, Sha256};
 
-use super::{FUEL_PER_EVALUATION, product};
+use super::{FUEL_PER_EVALUATION, order, product};
 use crate::problem::Problem;
 
 /// The filters: `value | filter`.
@@ -109,7 +109,16 @@ pub(super) fn environment() -> &'static Environment<'static> {
         environment.set_recursion_limit(64);
         environment.set_debug(false);
         environment.add_filter("map", map);
+        environment.add_filter("min", |state: &State<'_, '_>, value: Value, named: Kwargs| {
+            all_of_one_order("min", &value, &named)?;
+            minijinja::filters::min(state, value, named)
+        });
+        environment.add_filter("max", |state: &State<'_, '_>, value: Value, named: Kwargs| {
+            all_of_one_order("max", &value, &named)?;
+            minijinja::filters::max(state, value, named)
+        });
         environment.add_function(product::NAME, product::product);
+        environment.add_function(order::NAME, order::ordered);
         environment.add_filter("default", default);
         environment.add_filter("d", default);
         environment.add_filter("date", date);
@@ -184,6 +193,29 @@ fn map(state: &mut State<'_, '_>, value: Value, arguments: Rest<ValueOrKwargs>) 
         state.consume_fuel(u64::try_from(bytes / BYTES_PER_FUEL).unwrap_or(u64::MAX))?;
     }
     minijinja::filters::map(state, value, arguments)
+}
+
+/// Whether the elements can be ordered among themselves; the library would order them by kind first.
+fn all_of_one_order(filter: &str, list: &Value, named: &Kwargs) -> Result<(), Error> {
+    let attribute = named.get::<Option<&str>>("attribute")?;
+    let mut before: Option<Value> = None;
+    for element in list.try_iter()? {
+        let key = match attribute {
+            None => element,
+            Some(path) => {
+                let mut found = element;
+                for name in path.split('.') {
+                    found = found.get_attr(name)?;
+                }
+                found
+            }
+        };
+        if let Some(before) = &before {
+            order::order_of(filter, before, &key)?;
+        }
+        before = Some(key);
+    }
+    Ok(())
 }
 
 fn moment(value: &Value) -> Result<chrono::DateTime<chrono::Utc>, Error> {

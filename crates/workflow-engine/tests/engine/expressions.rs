@@ -216,6 +216,46 @@ fn bombs_run_out_of_fuel_or_room() {
 }
 
 #[test]
+fn only_what_has_an_order_is_compared() {
+    let amount = "{{ event.data.amount > 1000 }}";
+    refused(
+        amount,
+        json!({ "amount": "1200" }),
+        "the text \"1200\" meets the number 1000",
+    );
+    refused(amount, json!({ "amount": "1200" }), "| int");
+    refused(
+        amount,
+        json!({ "amount": { "value": 1200 } }),
+        "an object meets the number 1000",
+    );
+    refused(amount, json!({ "amount": null }), "default(");
+    refused(
+        "{{ event.data.list | max }}",
+        json!({ "list": [1, "2"] }),
+        "the number 1 meets the text \"2\"",
+    );
+    refused(
+        "{{ event.data.list | min(attribute='a.b') }}",
+        json!({ "list": [{ "a": { "b": 1 } }, { "a": { "b": null } }] }),
+        "the number 1 meets null",
+    );
+    for (expression, holds) in [
+        ("{{ event.data.text | int > 1000 }}", true),
+        ("{{ event.data.text > '1000' }}", true),
+        ("{{ event.data.text == 1200 }}", false),
+        ("{{ 1 < event.data.list | max <= 3 }}", true),
+        (
+            "{{ event.data.list | select('gt', 2) | list | length > 0 and not 3 < 2 }}",
+            true,
+        ),
+    ] {
+        let data = json!({ "text": "1200", "list": [1, 3, 2] });
+        check(expression, data, json!(holds));
+    }
+}
+
+#[test]
 fn where_lets_events_in() {
     let matches = |filter: &str, data: Value| {
         let text = format!(
@@ -242,6 +282,11 @@ fn where_lets_events_in() {
         ),
         Ok(false)
     );
+    let mixed = matches(
+        "{{ event.data.object.amount >= 1000 }}",
+        json!({ "object": { "amount": "1000" } }),
+    );
+    assert!(mixed.is_err(), "a text has no order among numbers: {mixed:?}");
     assert_eq!(matches("{{ event.data.live }}", json!({ "live": true })), Ok(true));
     assert_eq!(
         matches(
