@@ -26,8 +26,8 @@ pub(super) fn ordered(state: &mut State<'_, '_>, arguments: Rest<Value>) -> Resu
         let holds = match operator {
             "==" => left == right,
             "!=" => left != right,
-            "in" => minijinja::tests::is_in(state, left, right)?,
-            "not in" => !minijinja::tests::is_in(state, left, right)?,
+            "in" => is_in(state, left, right)?,
+            "not in" => !is_in(state, left, right)?,
             order => holds(state, left, order, right)?,
         };
         if !holds {
@@ -35,6 +35,19 @@ pub(super) fn ordered(state: &mut State<'_, '_>, arguments: Rest<Value>) -> Resu
         }
     }
     Ok(true)
+}
+
+/// The library's test takes what nothing can be in for empty.
+fn is_in(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<bool, Error> {
+    match right.kind() {
+        ValueKind::String | ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => {
+            minijinja::tests::is_in(state, left, right)
+        }
+        _ => Err(Error::new(
+            ErrorKind::InvalidOperation,
+            format!("nothing can be in {}", named(right)),
+        )),
+    }
 }
 
 fn holds(state: &mut State<'_, '_>, left: &Value, operator: &str, right: &Value) -> Result<bool, Error> {
@@ -323,7 +336,8 @@ mod tests {
                 1 => inner.clone().prop_map(|inner| format!("({inner})")),
                 1 => (inner.clone(), inner.clone()).prop_map(|(l, r)| format!("{l} not in [{r}, {l}]")),
                 1 => inner.clone().prop_map(|inner| format!("(not {inner})")),
-                1 => inner.clone().prop_map(|inner| format!("{inner} is not odd")),
+                // Without brackets the library takes `not in` after a test for an argument of the test.
+                1 => inner.clone().prop_map(|inner| format!("({inner} is not odd)")),
                 1 => (inner.clone(), inner.clone(), inner).prop_map(|(a, b, c)| format!("{a} if {b} else {c}")),
             ]
         })
