@@ -75,9 +75,15 @@ static BUILTIN: &[Builtin] = &[
     Builtin {
         name: "stripe",
         yaml: include_str!("../manifests/stripe.yaml"),
-        files: &[(
-            "samples/stripe_payment_intent_succeeded.json",
-            include_str!("../manifests/samples/stripe_payment_intent_succeeded.json"),
-        )],
+        files: &[
+            (
+                "samples/stripe_payment_intent_succeeded.json",
+                include_str!("../manifests/samples/stripe_payment_intent_succeeded.json"),
+            ),
+            (
+                "samples/stripe_meter_error_report.json",
+                include_str!("../manifests/samples/stripe_meter_error_report.json"),
+            ),
+        ],
     },
 ];
