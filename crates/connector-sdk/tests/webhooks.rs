@@ -177,6 +177,68 @@ fn a_form_holds_json_in_its_field() {
     assert_eq!(read(b"x=1").unwrap_err().message, "the form has no field `payload`");
 }
 
+/// A sender of two kinds of forms: one holds the event as JSON, the other is it.
+#[test]
+fn forms_are_taken_in_the_stated_order() {
+    let connector = Connector::parse(&MANIFEST.replace("form: payload", "form: [payload, \"*\"]"), &|_| None).unwrap();
+    let read = |kind: &str, body: &[u8]| {
+        with_request(
+            "https://h.test/",
+            &headers(&[("content-type", kind)]),
+            body,
+            |request| {
+                let body = connector.webhook().unwrap().json_body(request).unwrap();
+                String::from_utf8(body.into_owned()).unwrap()
+            },
+        )
+    };
+    let form = "application/x-www-form-urlencoded";
+    assert_eq!(read(form, b"x=1&payload=%7B%22a%22%3A+1%7D"), r#"{"a": 1}"#);
+    assert_eq!(read(form, b"command=%2Fpay&text="), r#"{"command":"/pay","text":""}"#);
+    assert_eq!(read("application/json", b"{\"a\": 1}"), r#"{"a": 1}"#);
+    let wrong = Connector::parse(&MANIFEST.replace("form: payload", "form: [\"*\", payload]"), &|_| None).unwrap_err();
+    assert_eq!(
+        (wrong[0].pointer.as_str(), wrong[0].message.as_str()),
+        ("/webhook/form", "`*` is every form, so it stands last")
+    );
+}
+
+#[test]
+fn xml_bodies_become_json() {
+    let lists = "body: { xml: { lists: [Notification] } }";
+    let connector = Connector::parse(&MANIFEST.replace("form: payload", lists), &|_| None).unwrap();
+    let kind = headers(&[("content-type", "text/xml; charset=utf-8")]);
+    let read = |body: &str| {
+        with_request("https://h.test/", &kind, body.as_bytes(), |request| {
+            let body = connector.webhook().unwrap().json_body(request);
+            body.map(|body| String::from_utf8(body.into_owned()).unwrap())
+        })
+    };
+    assert_eq!(
+        read("\u{feff}<?xml version=\"1.0\"?><n:All xmlns:n=\"urn:n\"><n:Notification><Id>1</Id></n:Notification></n:All>").unwrap(),
+        r#"{"All":{"Notification":[{"Id":"1"}]}}"#
+    );
+    assert_eq!(read("").unwrap(), "null");
+    let refused = |body: &str| read(body).unwrap_err().message;
+    assert_eq!(
+        refused("<!DOCTYPE a [<!ENTITY x 'y'>]><a>&x;</a>"),
+        "the body is not acceptable XML: a document type declaration is refused (byte 30)"
+    );
+    assert!(refused("{\"a\": 1}").starts_with("the body is not acceptable XML"));
+    let problem = |replacement: &str| {
+        let problems = Connector::parse(&MANIFEST.replace("form: payload", replacement), &|_| None).unwrap_err();
+        format!("{}: {}", problems[0].pointer, problems[0].message)
+    };
+    assert_eq!(
+        problem("body: text"),
+        "/webhook/body: `body` is xml; without it bodies are JSON"
+    );
+    assert_eq!(
+        problem("body: xml\n  form: payload"),
+        "/webhook/form: state `form` or `body`, not both"
+    );
+}
+
 /// Whatever can be signed is accepted, and only with that secret and at that time.
 #[test]
 fn signing_is_the_inverse_of_verifying() {

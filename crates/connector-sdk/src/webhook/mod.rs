@@ -4,6 +4,7 @@
 //! [`Verifier::verify`], then [`Webhook::handshake`] with the parsed [`Webhook::json_body`], then
 //! [`Webhook::identify`], store, and [`Webhook::ack`].
 
+mod body;
 mod handshake;
 mod handshake_read;
 mod identify;
@@ -19,11 +20,11 @@ pub use handshake::{Errand, Handshaken, Standing};
 pub use identify::{Identified, IdentifyError};
 pub use recover::{Level, Recover, RecoverCursor};
 
-use crate::encode;
 use crate::fields::{Fields, is_header_name};
 use crate::problem::Problems;
 use crate::redact::SecretNames;
-use crate::verify::{Evidence, InboundRequest, KeyDocuments, Refusal, RefusalReason, Unverified, Verifier, is_form};
+use crate::verify::{Evidence, InboundRequest, KeyDocuments, Refusal, RefusalReason, Unverified, Verifier};
+use body::BodyForm;
 use handshake::Handshake;
 use identify::Identify;
 
@@ -46,18 +47,10 @@ pub struct Webhook {
     verifier: Option<Verifier>,
     handshakes: Vec<Handshake>,
     identify: Identify,
-    form: Option<FormBody>,
+    body: BodyForm,
     ack: Reply,
     recover: Option<Recover>,
     event_headers: Vec<String>,
-}
-
-#[derive(Debug)]
-enum FormBody {
-    /// The fields make up the event.
-    Fields,
-    /// One field holds the event as JSON.
-    Field(String),
 }
 
 impl Webhook {
@@ -170,41 +163,13 @@ impl Webhook {
             && serde_json::from_slice(body).is_ok_and(|body: Value| stores.any(|handshake| handshake.finds(&body)))
     }
 
-    /// The body as JSON text: the body itself, or what a form holds when the manifest allows forms.
+    /// The body as JSON text: the body itself, what a form holds when the manifest allows forms, or the mapping of an XML
+    /// document when it says that bodies are XML.
     ///
     /// # Errors
-    /// [`IdentifyError`] for a form without the declared field.
+    /// [`IdentifyError`] for a form without the declared field, and for a body that is not acceptable XML.
     pub fn json_body<'a>(&self, request: &InboundRequest<'a>) -> Result<Cow<'a, [u8]>, IdentifyError> {
-        let content_type = request
-            .headers
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case("content-type"))
-            .map(|(_, value)| value.as_str());
-        let form = match &self.form {
-            Some(form) if is_form(content_type) => form,
-            // Where no form is declared, what the sender calls its JSON is of no interest.
-            Some(_) | None => {
-                return Ok(Cow::Borrowed(if request.body.is_empty() {
-                    b"null"
-                } else {
-                    request.body
-                }));
-            }
-        };
-        let pairs = encode::decode_pairs(&String::from_utf8_lossy(request.body));
-        match form {
-            FormBody::Field(name) => match pairs.into_iter().find(|(known, _)| known == name) {
-                Some((_, text)) => Ok(Cow::Owned(text.into_bytes())),
-                None => Err(IdentifyError::new("", format!("the form has no field `{name}`"))),
-            },
-            FormBody::Fields => {
-                let map = pairs
-                    .into_iter()
-                    .map(|(name, value)| (name, Value::String(value)))
-                    .collect();
-                Ok(Cow::Owned(Value::Object(map).to_string().into_bytes()))
-            }
-        }
+        self.body.json(request)
     }
 
     /// The events in a verified request. `body` is the parsed [`Webhook::json_body`]. An empty list is fine:
@@ -244,6 +209,7 @@ impl Webhook {
             "verify",
             "handshake",
             "form",
+            "body",
             "identify",
             "split",
             "dedupe",
@@ -271,13 +237,6 @@ impl Webhook {
         };
         let ignored = handshakes.iter().flat_map(Handshake::ignored_types).cloned().collect();
         let identify = Identify::read(&fields, ignored, problems);
-        let form = fields.text("form", problems).map(|name| {
-            if name == "*" {
-                FormBody::Fields
-            } else {
-                FormBody::Field(name.to_owned())
-            }
-        });
         let event_headers = fields.texts("event_headers", problems).unwrap_or_default();
         for name in event_headers.iter().filter(|name| !is_header_name(name)) {
             problems.add(
@@ -290,7 +249,7 @@ impl Webhook {
             verifier: verifier?,
             handshakes,
             identify: identify?,
-            form,
+            body: BodyForm::read(&fields, problems),
             ack: read_ack(&fields, problems),
             recover: fields
                 .get("recover")
