@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use weir_connector_sdk::testing::run_cases;
+use weir_connector_sdk::testing::{run_cases, run_vectors};
 use weir_connector_sdk::{Connector, InboundRequest, KeyDocuments, Registration, Verifier};
 use weir_connectors::{Builtin, builtin, find};
 
@@ -122,5 +122,27 @@ fn generic_takes_the_endpoints_scheme() {
             .unwrap();
         assert_eq!((events[0].id.as_str(), events[0].kind.as_str()), ("e1", "order.paid"));
         assert_eq!(events[0].time_unix_ms, Some(1_767_225_600_000));
+    }
+}
+
+/// The providers of published request vectors, and the built-in connector that receives from each.
+const VECTORS_OF: [(&str, &str); 5] = [
+    ("github", "github"),
+    ("hubspot-v3", "hubspot"),
+    ("slack", "slack"),
+    ("standard-webhooks", "standard-webhooks"),
+    ("stripe", "stripe"),
+];
+
+/// Every published vector of a provider gives its verdict with the manifest as it is shipped.
+#[test]
+fn published_vectors_give_their_verdicts() {
+    let text = include_str!("../../connector-sdk/tests/data/webhook-vectors.json");
+    for (provider, name) in VECTORS_OF {
+        let connector = connector(find(name).unwrap());
+        let outcomes = run_vectors(&connector, text, Some(provider)).unwrap();
+        assert!(!outcomes.is_empty(), "{provider}");
+        let wrong: Vec<_> = outcomes.iter().filter(|outcome| outcome.failure.is_some()).collect();
+        assert!(wrong.is_empty(), "{provider}: {wrong:#?}");
     }
 }
