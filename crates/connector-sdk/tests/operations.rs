@@ -371,3 +371,50 @@ fn one_item_of_a_batch_is_enough_for_a_rule() {
     check(207, json!({ "*": { "ok": false } }), Some("partly_failed"));
     check(207, json!("none"), None);
 }
+
+/// What a provider wraps around its answers is not the workflow's business.
+#[test]
+fn a_part_of_an_answer_is_the_output() {
+    let manifest = MANIFEST.replace(
+        "operations:\n",
+        "operations:\n  unwrapped: { get: /r, result: /data/one }\n  made: { post: /r, result: /data/one, effect: blind }\n",
+    );
+    let connector = Connector::parse(&manifest, &|_| None).unwrap();
+    let answer = |name: &str, status: u16, body: &Value| {
+        let operation = connector.operation(name).unwrap();
+        operation.response(&ctx(&Value::Null, None), &response(status, &[], body))
+    };
+    let done = |value: Value| Answer::Done {
+        output: AnswerBody::Value(value),
+        next: None,
+    };
+    let wrapped = json!({ "ok": true, "data": { "one": { "id": 7 } } });
+    assert_eq!(answer("unwrapped", 200, &wrapped), done(json!({ "id": 7 })));
+    assert_eq!(answer("made", 201, &wrapped), done(json!({ "id": 7 })));
+    // The status says that it was done; what it made is not known.
+    let other = json!({ "ok": true, "data": null });
+    assert_eq!(answer("made", 201, &other), done(Value::Null));
+    match answer("unwrapped", 200, &other) {
+        Answer::Failed { code, message, .. } => {
+            assert_eq!(
+                (code.as_str(), message.as_str()),
+                ("unreadable", "the answer has nothing at `/data/one`")
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    for (wrong, expected) in [
+        ("result: \"\"", "`` does not point to a part of the answer"),
+        (
+            "result: /a, items: /b",
+            "state `items` for a list or `result` for anything else, not both",
+        ),
+        ("result: /a, answer: text", "text and bytes have no parts"),
+    ] {
+        let problems = Connector::parse(
+            &manifest.replace("result: /data/one }", &format!("{wrong} }}")),
+            &|_| None,
+        );
+        assert_eq!(problems.unwrap_err()[0].message, expected);
+    }
+}

@@ -21,7 +21,7 @@ use crate::pointer::Pointer;
 use crate::problem::{Problems, nearest};
 use crate::template::{IsOptional, Piece, Template};
 
-const KEYS: [&str; 27] = [
+const KEYS: [&str; 28] = [
     "get",
     "head",
     "post",
@@ -42,6 +42,7 @@ const KEYS: [&str; 27] = [
     "output",
     "answer",
     "items",
+    "result",
     "page",
     "etag",
     "effect",
@@ -96,6 +97,7 @@ impl Operation {
         }
         let effect = read_effect(&fields, &method, &is_optional, problems)?;
         let (items, paging) = read_list(&fields, problems);
+        let result = read_result(&fields, problems);
         if paging.is_some() && !matches!(effect, EffectRule::Read) {
             problems.add_with_suggestion(
                 &fields.at("effect"),
@@ -140,6 +142,7 @@ impl Operation {
             used: Vec::new(),
             output_schema,
             items,
+            result,
             paging,
             reading,
             etag,
@@ -335,6 +338,29 @@ fn read_reading(fields: &Fields<'_>, body: &Body, problems: &mut Problems) -> Re
             .and_then(|value| Reading::read(value, &fields.at("answer"), problems))
             .unwrap_or_default(),
     }
+}
+
+fn read_result(fields: &Fields<'_>, problems: &mut Problems) -> Option<String> {
+    let text = fields.text("result", problems)?;
+    let place = fields.at("result");
+    if Pointer::parse(text).is_none_or(|pointer| text.is_empty() || pointer.has_wildcard()) {
+        problems.add(
+            &place,
+            "bad_pointer",
+            format!("`{text}` does not point to a part of the answer"),
+        );
+    }
+    if fields.get("items").is_some() {
+        problems.add(
+            &place,
+            "conflict",
+            "state `items` for a list or `result` for anything else, not both",
+        );
+    }
+    if matches!(fields.text("answer", problems), Some("text" | "binary")) {
+        problems.add(&place, "conflict", "text and bytes have no parts");
+    }
+    Some(text.to_owned())
 }
 
 fn read_list(fields: &Fields<'_>, problems: &mut Problems) -> (Option<(String, Pointer)>, Option<Paging>) {

@@ -81,6 +81,8 @@ pub struct Operation {
     used: Vec<String>,
     output_schema: Option<Value>,
     items: Option<(String, Pointer)>,
+    /// The part of an answer that is the output.
+    result: Option<String>,
     paging: Option<Paging>,
     reading: Reading,
     etag: bool,
@@ -211,6 +213,9 @@ impl Operation {
 
     /// The output of a call that is no list, or why the answer is none.
     fn plain_output(&self, response: &HttpResponse, seen: Seen<'_>) -> Result<AnswerBody, String> {
+        if let Some(pointer) = &self.result {
+            return self.part_of(pointer, seen);
+        }
         if matches!(self.body, Body::GraphQl(_)) {
             let body = seen.into_body().ok_or("the answer is not JSON")?;
             return match body {
@@ -232,6 +237,23 @@ impl Operation {
                 Ok(AnswerBody::Value(reading::text_or_bytes(response)))
             }
             Reading::Json | Reading::Xml { .. } | Reading::Soap { .. } => Err(seen.unreadable()),
+        }
+    }
+
+    /// The part of an answer to which `result` points.
+    fn part_of(&self, pointer: &str, seen: Seen<'_>) -> Result<AnswerBody, String> {
+        let there = seen.body().map(|body| body.pointer(pointer).is_some());
+        match there {
+            Some(true) => {
+                let part = seen
+                    .into_body()
+                    .and_then(|mut body| body.pointer_mut(pointer).map(Value::take));
+                Ok(AnswerBody::Value(part.unwrap_or(Value::Null)))
+            }
+            // The effect was done: the status says so.
+            Some(false) | None if !matches!(self.effect, EffectRule::Read) => Ok(AnswerBody::Value(Value::Null)),
+            Some(false) => Err(format!("the answer has nothing at `{pointer}`")),
+            None => Err(seen.unreadable()),
         }
     }
 
