@@ -60,6 +60,11 @@ static BUILTIN: &[Builtin] = &[
         )],
     },
     Builtin {
+        name: "shopify",
+        yaml: include_str!("../manifests/shopify.yaml"),
+        files: &[],
+    },
+    Builtin {
         name: "slack",
         yaml: include_str!("../manifests/slack.yaml"),
         files: &[(
