@@ -60,6 +60,14 @@ static BUILTIN: &[Builtin] = &[
         )],
     },
     Builtin {
+        name: "pipedrive",
+        yaml: include_str!("../manifests/pipedrive.yaml"),
+        files: &[(
+            "samples/pipedrive_change_deal.json",
+            include_str!("../manifests/samples/pipedrive_change_deal.json"),
+        )],
+    },
+    Builtin {
         name: "shopify",
         yaml: include_str!("../manifests/shopify.yaml"),
         files: &[],

@@ -126,9 +126,10 @@ fn generic_takes_the_endpoints_scheme() {
 }
 
 /// The providers of published request vectors, and the built-in connector that receives from each.
-const VECTORS_OF: [(&str, &str); 5] = [
+const VECTORS_OF: [(&str, &str); 6] = [
     ("github", "github"),
     ("hubspot-v3", "hubspot"),
+    ("pipedrive", "pipedrive"),
     ("slack", "slack"),
     ("standard-webhooks", "standard-webhooks"),
     ("stripe", "stripe"),
