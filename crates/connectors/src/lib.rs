@@ -68,6 +68,11 @@ static BUILTIN: &[Builtin] = &[
         )],
     },
     Builtin {
+        name: "salesforce",
+        yaml: include_str!("../manifests/salesforce.yaml"),
+        files: &[],
+    },
+    Builtin {
         name: "shopify",
         yaml: include_str!("../manifests/shopify.yaml"),
         files: &[],
@@ -78,6 +83,14 @@ static BUILTIN: &[Builtin] = &[
         files: &[(
             "samples/slack_app_mention.json",
             include_str!("../manifests/samples/slack_app_mention.json"),
+        )],
+    },
+    Builtin {
+        name: "square",
+        yaml: include_str!("../manifests/square.yaml"),
+        files: &[(
+            "samples/square_payment_updated.json",
+            include_str!("../manifests/samples/square_payment_updated.json"),
         )],
     },
     Builtin {
