@@ -49,6 +49,7 @@ pub use verify::{
     WantedDocument,
 };
 pub use webhook::{
-    Errand, Handshaken, Identified, IdentifyError, Level, Recover, RecoverCursor, Reply, Standing, Webhook,
+    ContextField, Errand, Handshaken, Identified, IdentifyError, Level, MAX_CONTEXT_NAMES, MAX_CONTEXT_VALUE_BYTES,
+    MAX_CONTEXT_VALUES, Recover, RecoverCursor, Reply, Standing, Webhook, context_document, parse_context,
 };
 pub use yaml::{YamlDocument, YamlError, parse_yaml};

@@ -12,6 +12,7 @@ fn connector(handshake: &Value) -> Connector {
         "webhook": {
             "verify": { "hmac": { "alg": "sha256", "sig": "header:s", "encoding": "hex", "parts": ["body"] } },
             "identify": { "type": "/type" },
+            "context": { "origins": "optional" },
             "handshake": handshake,
         },
     });

@@ -26,6 +26,18 @@ fn connector(provider: &str) -> Connector {
     if let Some(handshakes) = schemes["handshakes"].get(provider) {
         manifest["webhook"]["handshake"] = handshakes.clone();
     }
+    let names = [
+        "allowed_topic_arns",
+        "issuers",
+        "audience",
+        "email",
+        "allowed_origins",
+        "allowed_rate",
+    ];
+    manifest["webhook"]["context"] = names
+        .iter()
+        .map(|name| ((*name).to_owned(), json!("optional")))
+        .collect();
     // JSON is YAML.
     Connector::parse(&manifest.to_string(), &|_| None).unwrap_or_else(|problems| panic!("{provider}: {problems:#?}"))
 }

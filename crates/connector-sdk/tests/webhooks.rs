@@ -203,6 +203,25 @@ fn forms_are_taken_in_the_stated_order() {
     );
 }
 
+/// Notifications that look the same each time: only what names itself is recognised again.
+#[test]
+fn nothing_may_recognise_an_event_without_an_id() {
+    let manifest = MANIFEST.replace("dedupe: [/id, /n]", "without_id: arrival");
+    let connector = Connector::parse(&manifest, &|_| None).unwrap();
+    let events = with_request(
+        "https://h.test/",
+        &headers(&[("x-kind", "changed")]),
+        b"{}",
+        |request| {
+            let body = json!({ "entries": [{ "changes": [{ "id": 1 }, { "object": "o" }] }] });
+            connector.webhook().unwrap().identify(request, &body)
+        },
+    )
+    .unwrap();
+    let told: Vec<bool> = events.iter().map(|event| event.by_arrival).collect();
+    assert_eq!(told, [false, true]);
+}
+
 #[test]
 fn xml_bodies_become_json() {
     let lists = "body: { xml: { lists: [Notification] } }";

@@ -288,6 +288,7 @@ fn unit(workflow: &str, id: String, planned: Timestamp) -> Identified {
         account: None,
         reference: None,
         data_pointer: String::new(),
+        by_arrival: false,
         order_key: None,
         ignored: false,
     }

@@ -157,8 +157,10 @@ impl Endpoint {
     pub(crate) fn secrets(&self) -> &[SecretString] {
         &self.secrets
     }
-    pub(crate) fn registration(&self) -> &Registration {
-        &self.registration
+    /// What it knows of its registration at the provider.
+    #[must_use]
+    pub fn context(&self) -> &Registration {
+        &self.context
     }
     /// The verification that replaces the connector's.
     pub(crate) fn own_verifier(&self) -> Option<&Verifier> {

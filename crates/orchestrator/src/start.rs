@@ -160,6 +160,7 @@ fn plain_unit(kind: &str, uid: EventId) -> Identified {
         reference: None,
         data_pointer: String::new(),
         dedupe_key: uid.to_string(),
+        by_arrival: false,
         order_key: None,
         ignored: false,
     }

@@ -57,6 +57,8 @@ pub struct EndpointRow {
     pub verify: Option<String>,
     /// The networks that may send, a JSON list.
     pub allow: String,
+    /// What it knows of its registration at the provider, a JSON object of names and values.
+    pub context: Option<String>,
     /// The list of secrets, sealed for the row ([`RowIdentity::endpoint`](crate::RowIdentity::endpoint)).
     pub secrets: Option<Vec<u8>>,
     /// Counted by storage, from 1; ignored in a change.

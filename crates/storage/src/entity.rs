@@ -300,6 +300,7 @@ entity!(endpoint, "endpoint" {
     connection_id: Option<i64>,
     verify: Option<String>,
     allow: String,
+    context: Option<String>,
     secrets: Option<Vec<u8>>,
     revision: i64,
     created_at: i64,

@@ -138,6 +138,85 @@ async fn connections_and_endpoints_round_trip() {
     server.stop().await;
 }
 
+/// What an endpoint knows of its registration is part of the proof, shown, kept, and asked for by name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_context_of_an_endpoint_takes_part_in_its_proof() {
+    let server = TestServer::start().await;
+    let fields = "endpoint { id revision context }";
+    let create =
+        format!("mutation($input: EndpointCreateInput!) {{ endpointCreate(input: $input) {{ {fields} {ERRORS} }} }}");
+    let verify =
+        json!({ "hmac": { "alg": "sha256", "sig": "header:x-sig", "encoding": "hex", "parts": ["ctx:hook", "body"] } });
+    let mut input =
+        json!({ "name": "signed", "connector": "generic", "verify": verify, "secrets": ["hook-secret-0001"] });
+    let missing = server.query(&create, json!({ "input": input })).await["endpointCreate"].clone();
+    assert_eq!(
+        (
+            &missing["endpoint"],
+            &missing["userErrors"][0]["path"],
+            &missing["userErrors"][0]["message"]
+        ),
+        (
+            &Value::Null,
+            &json!(["input", "context", "hook"]),
+            &json!("`hook` is missing")
+        )
+    );
+    input["context"] = json!({ "hook": "h7", "hooks": "h7" });
+    let unknown = server.query(&create, json!({ "input": input })).await["endpointCreate"].clone();
+    assert_eq!(
+        (
+            &unknown["userErrors"][0]["pointer"],
+            &unknown["userErrors"][0]["suggestion"]
+        ),
+        (&json!("/context/hooks"), &json!("did you mean `hook`?"))
+    );
+    input["context"] = json!({ "hook": "h7" });
+    let created = server.query(&create, json!({ "input": input })).await["endpointCreate"].clone();
+    assert_eq!(
+        (&created["userErrors"], &created["endpoint"]["context"]),
+        (&json!([]), &json!({ "hook": "h7" }))
+    );
+
+    let send = async |signature: &str| {
+        let request = server
+            .http
+            .post(server.url("/hooks/main/signed"))
+            .header("x-sig", signature);
+        let answer = request.body(r#"{"type":"made","id":"e1"}"#).send().await.unwrap();
+        answer.status().as_u16()
+    };
+    // HMAC-SHA256 over the context's value and the body, by the secret.
+    let with_h7 = "e0d195dc9799bcd481d50b824a53bdcb676c5d707651c8c86e8da37e247c110a";
+    let with_h8 = "5e600d8cc65695aa6079a15303f99df21ffdcc16c3e41fed4353c77d3afc42f3";
+    assert_eq!((send(with_h8).await, send(with_h7).await), (401, 200));
+
+    let update =
+        format!("mutation($input: EndpointUpdateInput!) {{ endpointUpdate(input: $input) {{ {fields} {ERRORS} }} }}");
+    let mut revision = created["endpoint"]["revision"].clone();
+    let mut change = async |change: Value| {
+        let mut input = json!({ "id": created["endpoint"]["id"], "expectedRevision": revision });
+        input
+            .as_object_mut()
+            .unwrap()
+            .extend(change.as_object().unwrap().clone());
+        let changed = server.query(&update, json!({ "input": input })).await["endpointUpdate"].clone();
+        if !changed["endpoint"].is_null() {
+            revision = changed["endpoint"]["revision"].clone();
+        }
+        changed
+    };
+    let kept = change(json!({ "allow": ["127.0.0.0/8"] })).await;
+    assert_eq!(kept["endpoint"]["context"], json!({ "hook": "h7" }));
+    let other = change(json!({ "context": { "hook": ["h8", "h9"] } })).await;
+    assert_eq!(other["endpoint"]["context"], json!({ "hook": ["h8", "h9"] }));
+    change(json!({ "context": { "hook": "h8" } })).await;
+    assert_eq!((send(with_h8).await, send(with_h7).await), (200, 401));
+    let removed = change(json!({ "context": null })).await;
+    assert_eq!(removed["userErrors"][0]["message"], json!("`hook` is missing"));
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workflows_go_from_draft_to_published_and_away() {
     let server = TestServer::start().await;

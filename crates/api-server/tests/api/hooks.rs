@@ -250,3 +250,22 @@ async fn a_stopping_server_says_so() {
     assert_eq!(body["ready"], json!(false));
     assert!(!body["reasons"].as_array().unwrap().is_empty());
 }
+
+/// Deliveries that look the same are events of their own where the manifest says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn equal_deliveries_are_two_events_where_nothing_names_them() {
+    let server = TestServer::start().await;
+    let endpoint = |name: &str, connector: &str| json!({ "kind": "Endpoint", "name": name, "connector": connector, "secrets": [ENDPOINT_SECRET] });
+    server.apply(&[endpoint("graph", "microsoft-graph")]).await;
+    let body = json!({ "value": [{ "subscriptionId": "s1", "changeType": "updated", "resource": "users/1", "clientState": ENDPOINT_SECRET }] });
+    for _ in 0..2 {
+        let answer = server.hook("/hooks/main/graph", "", body.to_string()).await;
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+    let events = server.query("{ events { nodes { type } } }", json!({})).await;
+    assert_eq!(
+        events["events"]["nodes"],
+        json!([{ "type": "updated" }, { "type": "updated" }])
+    );
+    server.stop().await;
+}

@@ -1,6 +1,6 @@
 //! Proofs that rest on keys of the provider, and handshakes, on a running server over real HTTP.
 
-use crate::support::{Server, WEIR, now_unix_s, stdout};
+use crate::support::{Server, WEIR, now_unix_s, stderr, stdout};
 use crate::upstream::{Reply, Upstream};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
@@ -180,6 +180,28 @@ async fn a_token_is_verified_with_the_published_keys_and_a_registration_confirme
     let probe = reqwest_head(&format!("{}/hooks/main/tokens", server.url)).await;
     assert_eq!(probe, 200);
     assert_eq!(server.list(&["events", "--json"]).len(), 1, "handshakes are no events");
+}
+
+/// What an endpoint knows of its registration is asked for when it is applied, and exported as it was stated.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_states_its_context() {
+    let webhook = "  context:\n    topic: { required: true, description: \"the name on the topic's page\" }\n  verify: { hmac: { alg: sha256, sig: header:X-Sig, encoding: hex, parts: [\"ctx:topic\", body] } }\n";
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("topics.yaml"), manifest("topics", webhook)).unwrap();
+    let path = folder.path().display().to_string();
+    let server = Server::start_with(&[("WEIR_CONNECTORS", &path)]).await;
+    let document =
+        |context: &str| format!("kind: Endpoint\nname: topics\nconnector: topics\nsecrets: [s-0001]\n{context}");
+    let refused = stderr(&server.try_apply(&document(""), &[]));
+    assert!(
+        refused.contains("/context/topic: `topic` is missing (the name on the topic's page)"),
+        "{refused}"
+    );
+    server.apply(&document("context: { topic: [a, b] }\n"));
+    let exported = stdout(&server.weir(&["export"]));
+    assert!(exported.contains("context:\n  topic:\n"), "{exported}");
+    let same = server.try_apply(&exported, &["--dry-run"]);
+    assert!(same.status.success(), "{}", stdout(&same));
 }
 
 async fn reqwest_head(url: &str) -> u16 {

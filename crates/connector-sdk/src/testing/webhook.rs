@@ -241,6 +241,7 @@ fn event_value(event: &Identified, is_declared: bool) -> Value {
         "ref": reference,
         "data": event.data_pointer,
         "dedupe_key": event.dedupe_key,
+        "by_arrival": event.by_arrival,
         "order_key": event.order_key,
         "ignored": event.ignored,
         "declared": is_declared,

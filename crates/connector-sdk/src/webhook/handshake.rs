@@ -8,13 +8,13 @@ use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 
 use super::Reply;
+use super::context::context_document;
 use super::locate::{Locator, Seen};
 use crate::expression::{ExpressionError, Scope};
 use crate::redact::SecretNames;
 use crate::template::Template;
 use crate::verify::{
-    Algorithm, Allowed, Encoding, Evidence, InboundRequest, KeyStep, Refusal, RefusalReason, UrlRule, When, derive_key,
-    matches_any,
+    Algorithm, Allowed, Encoding, Evidence, KeyStep, Refusal, RefusalReason, UrlRule, When, derive_key, matches_any,
 };
 
 /// Longest challenge that is echoed, in bytes.
@@ -269,7 +269,7 @@ impl Challenge {
         let json_type = ("content-type".to_owned(), "application/json".to_owned());
         let rendered = |challenge: String, hmac: String, render: &Render<'_>| {
             let (challenge, hmac) = (Value::String(challenge), Value::String(hmac));
-            let context = registration_value(evidence.request);
+            let context = context_document(evidence.request.registration);
             let named = [("challenge", &challenge), ("hmac", &hmac), ("context", &context)];
             let scope = Scope {
                 named: &named,
@@ -322,18 +322,6 @@ impl Challenge {
             after_verify: self.signed,
         })
     }
-}
-
-/// The endpoint's registration data for templates: one value as text, several as a list.
-fn registration_value(request: &InboundRequest<'_>) -> Value {
-    let entries = request.registration.iter().map(|(name, values)| {
-        let value = match values.as_slice() {
-            [one] => json!(one),
-            several => json!(several),
-        };
-        (name.clone(), value)
-    });
-    Value::Object(entries.collect())
 }
 
 fn is_echoable(text: &str) -> bool {

@@ -43,6 +43,8 @@ pub struct Identified {
     pub data_pointer: String,
     /// Recognises the same event again within one source.
     pub dedupe_key: String,
+    /// Whether nothing recognises it again: equal deliveries are events of their own, and the host makes the key unique.
+    pub by_arrival: bool,
     /// Events with the same order key must be handled in turn, when the connector names one.
     pub order_key: Option<String>,
     /// Whether it reports nothing (a ping): acknowledge, do not store.
@@ -78,6 +80,8 @@ pub(super) struct Identify {
     reference: Option<Reference>,
     data: String,
     dedupe: Option<Locator>,
+    /// Whether an event without a key is told by its arrival instead of its content.
+    by_arrival: bool,
     order_key: Option<Locator>,
     ignored_types: Vec<String>,
 }
@@ -148,6 +152,9 @@ impl Identify {
             reference,
             data: data.to_owned(),
             dedupe: locator(webhook, "dedupe", problems),
+            by_arrival: webhook
+                .choice("without_id", &[("content", false), ("arrival", true)], problems)
+                .unwrap_or(false),
             order_key: locator(webhook, "order_key", problems),
             ignored_types,
         })
@@ -224,6 +231,7 @@ impl Identify {
             .and_then(|locator| locator.text(seen))
             .filter(|id| id.len() <= MAX_TEXT_BYTES);
         let stated_key = self.dedupe.as_ref().and_then(|locator| locator.text(seen));
+        let by_arrival = self.by_arrival && stated_key.is_none() && provider_id.is_none();
         let dedupe_key = match (stated_key, &provider_id) {
             (Some(key), _) if key.len() <= MAX_TEXT_BYTES => key,
             (Some(key), _) => hash(&[key.as_bytes()]),
@@ -248,6 +256,7 @@ impl Identify {
             reference,
             data_pointer: self.data.clone(),
             dedupe_key,
+            by_arrival,
             order_key: self.order_key.as_ref().and_then(|locator| locator.text(seen)),
             ignored: self.ignored_types.contains(&kind),
             kind,

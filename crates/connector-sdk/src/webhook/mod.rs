@@ -5,6 +5,7 @@
 //! [`Webhook::identify`], store, and [`Webhook::ack`].
 
 mod body;
+mod context;
 mod handshake;
 mod handshake_read;
 mod identify;
@@ -16,15 +17,21 @@ use std::borrow::Cow;
 use secrecy::SecretString;
 use serde_json::Value;
 
+pub use context::{
+    ContextField, MAX_CONTEXT_NAMES, MAX_CONTEXT_VALUE_BYTES, MAX_CONTEXT_VALUES, context_document, parse_context,
+};
 pub use handshake::{Errand, Handshaken, Standing};
 pub use identify::{Identified, IdentifyError};
 pub use recover::{Level, Recover, RecoverCursor};
 
 use crate::fields::{Fields, is_header_name};
-use crate::problem::Problems;
+use crate::problem::{Problem, Problems};
 use crate::redact::SecretNames;
-use crate::verify::{Evidence, InboundRequest, KeyDocuments, Refusal, RefusalReason, Unverified, Verifier};
+use crate::verify::{
+    Evidence, InboundRequest, KeyDocuments, Refusal, RefusalReason, Registration, Unverified, Verifier,
+};
 use body::BodyForm;
+use context::ContextShape;
 use handshake::Handshake;
 use identify::Identify;
 
@@ -48,6 +55,7 @@ pub struct Webhook {
     handshakes: Vec<Handshake>,
     identify: Identify,
     body: BodyForm,
+    context: ContextShape,
     ack: Reply,
     recover: Option<Recover>,
     event_headers: Vec<String>,
@@ -189,6 +197,17 @@ impl Webhook {
         self.identify.listed(unit)
     }
 
+    /// The values that an endpoint may or must state of its registration, in the manifest's order.
+    pub fn context(&self) -> impl Iterator<Item = (&str, &ContextField)> {
+        self.context.fields.iter().map(|(name, field)| (name.as_str(), field))
+    }
+
+    /// What is wrong with an endpoint's context, with pointers below `/context`. `own_verify` is the verification by which
+    /// the endpoint replaces this one.
+    pub fn check_context(&self, given: &Registration, own_verify: Option<&Value>) -> Vec<Problem> {
+        self.context.check(given, own_verify)
+    }
+
     /// What the sender wants back for an accepted request.
     pub fn ack(&self) -> &Reply {
         &self.ack
@@ -210,9 +229,11 @@ impl Webhook {
             "handshake",
             "form",
             "body",
+            "context",
             "identify",
             "split",
             "dedupe",
+            "without_id",
             "order_key",
             "ack",
             "recover",
@@ -250,6 +271,7 @@ impl Webhook {
             handshakes,
             identify: identify?,
             body: BodyForm::read(&fields, problems),
+            context: ContextShape::read(&fields, problems),
             ack: read_ack(&fields, problems),
             recover: fields
                 .get("recover")

@@ -346,6 +346,9 @@ fn plan_endpoint(
         }
         Some(_) => {}
     }
+    for problem in webhook.check_context(&document.context, document.verify.as_ref()) {
+        reader.problem(&problem.pointer, problem.code, problem.message, problem.suggestion);
+    }
     if let Some(endpoint) = stored
         && endpoint.connector().name() != name
     {
@@ -371,6 +374,7 @@ fn plan_endpoint(
         &name,
         document.connection.as_deref(),
         document.verify.as_ref(),
+        &document.context,
         &document.allow,
     );
     Some(difference(

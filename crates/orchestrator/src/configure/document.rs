@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 use std::sync::Arc;
-use weir_connector_sdk::{Credential, Verifier};
+use weir_connector_sdk::{Credential, Registration, Verifier, parse_context};
 
 /// Gives the line of a JSON pointer, for documents that came from a text.
 pub type Lines = Arc<dyn Fn(&str) -> Option<usize> + Send + Sync>;
@@ -159,6 +159,8 @@ pub(crate) struct EndpointDocument {
     /// Absent: keep what is stored.
     pub(crate) secrets: Option<EndpointSecrets>,
     pub(crate) allow: Vec<String>,
+    /// What it knows of its registration at the provider.
+    pub(crate) context: Registration,
 }
 
 impl std::fmt::Debug for EndpointDocument {
@@ -310,7 +312,16 @@ impl<'a> Reader<'a> {
             Kind::Endpoint => {
                 self.known_keys(
                     document,
-                    &["kind", "name", "connector", "connection", "verify", "secrets", "allow"],
+                    &[
+                        "kind",
+                        "name",
+                        "connector",
+                        "connection",
+                        "verify",
+                        "context",
+                        "secrets",
+                        "allow",
+                    ],
                 );
                 let connector = self.optional_text(document, "connector");
                 let connection = self.optional_text(document, "connection");
@@ -330,6 +341,7 @@ impl<'a> Reader<'a> {
                 }
                 let secrets = self.read_secrets(document);
                 let allow = self.read_allow(document);
+                let context = self.read_context(document);
                 Some(Parsed::Endpoint(EndpointDocument {
                     name,
                     connector,
@@ -337,6 +349,7 @@ impl<'a> Reader<'a> {
                     verify,
                     secrets,
                     allow,
+                    context,
                 }))
             }
             Kind::Workflow => {
@@ -465,6 +478,21 @@ impl<'a> Reader<'a> {
             }
         }
         Some(secrets)
+    }
+
+    fn read_context(&mut self, document: &Map<String, Value>) -> Registration {
+        let Some(value) = document.get("context").filter(|value| !value.is_null()) else {
+            return Registration::new();
+        };
+        match parse_context(value, "/context") {
+            Ok(context) => context,
+            Err(problems) => {
+                for problem in problems {
+                    self.problem(&problem.pointer, problem.code, problem.message, problem.suggestion);
+                }
+                Registration::new()
+            }
+        }
     }
 
     fn read_allow(&mut self, document: &Map<String, Value>) -> Vec<String> {

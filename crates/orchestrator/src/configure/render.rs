@@ -4,6 +4,7 @@ use super::{Kind, ordered};
 use crate::snapshot::Endpoint;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use weir_connector_sdk::{Registration, context_document};
 
 pub(super) fn connection_document(name: &str, connector: &str, config: &Value) -> Value {
     let mut rest = BTreeMap::from([("connector", json!(connector))]);
@@ -20,6 +21,7 @@ pub(super) fn endpoint_document(endpoint: &Endpoint) -> Value {
         endpoint.connector().name(),
         endpoint.connection().map(|(_, name)| name),
         endpoint.verify_override(),
+        endpoint.context(),
         &allow,
     )
 }
@@ -29,6 +31,7 @@ pub(super) fn endpoint_parts(
     connector: &str,
     connection: Option<&str>,
     verify: Option<&Value>,
+    context: &Registration,
     allow: &[String],
 ) -> Value {
     let mut rest = BTreeMap::from([("connector", json!(connector))]);
@@ -38,6 +41,9 @@ pub(super) fn endpoint_parts(
     if let Some(verify) = verify {
         rest.insert("verify", verify.clone());
     }
+    if !context.is_empty() {
+        rest.insert("context", context_document(context));
+    }
     if !allow.is_empty() {
         rest.insert("allow", json!(allow));
     }
@@ -45,7 +51,7 @@ pub(super) fn endpoint_parts(
         Kind::Endpoint,
         name,
         rest,
-        &["connector", "connection", "verify", "allow"],
+        &["connector", "connection", "verify", "context", "allow"],
     )
 }
 

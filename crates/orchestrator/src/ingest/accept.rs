@@ -195,9 +195,13 @@ impl Orchestrator {
         }))
     }
 
-    fn submit(&self, arrival: Arrival<'_>, dedupe: Dedupe) -> Result<(Pending, Option<Caller>), IngestProblem> {
+    fn submit(&self, arrival: Arrival<'_>, mut dedupe: Dedupe) -> Result<(Pending, Option<Caller>), IngestProblem> {
         let snapshot = self.snapshot();
-        let (accepted_event, row) = arrival.event(self.core.new_event_id(arrival.now));
+        let uid = self.core.new_event_id(arrival.now);
+        if arrival.unit.by_arrival {
+            dedupe.key = format!("{}.{uid}", dedupe.key);
+        }
+        let (accepted_event, row) = arrival.event(uid);
         let workspace = row.workspace;
         let matches = route::matches(&snapshot, workspace, &accepted_event, arrival.now);
         let event = Arc::new(accepted_event);

@@ -253,7 +253,7 @@ impl Orchestrator {
                 url: &url,
                 headers: &delivery.headers,
                 body: &body,
-                registration: endpoint.registration(),
+                registration: endpoint.context(),
                 client_ip: Some(client),
             };
             if let Some(webhook) = endpoint.connector().webhook() {
@@ -288,7 +288,7 @@ impl Orchestrator {
                         return Err(self.refused(&endpoint, &delivery, client, &refusal, &body));
                     };
                     let request = InboundRequest {
-                        registration: fresh.registration(),
+                        registration: fresh.context(),
                         ..request
                     };
                     if self.verify(&fresh, &request, now, progress).await.is_err() {

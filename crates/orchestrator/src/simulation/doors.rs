@@ -322,6 +322,7 @@ fn unit(id: &str, kind: &str, data: &str) -> Identified {
         reference: Some(("object".to_owned(), id.to_owned(), None)),
         data_pointer: data.to_owned(),
         dedupe_key: id.to_owned(),
+        by_arrival: false,
         order_key: None,
         ignored: false,
     }

@@ -70,6 +70,13 @@ pub(super) fn open_endpoint(
         .map(|network| network.parse())
         .collect::<Result<Vec<IpNet>, _>>()
         .map_err(|error| corrupt(error.to_string()))?;
+    let context: Registration = row
+        .context
+        .as_deref()
+        .map(serde_json::from_str)
+        .transpose()
+        .map_err(|error| corrupt(error.to_string()))?
+        .unwrap_or_default();
     let opened: Vec<String> = match &row.secrets {
         None => Vec::new(),
         Some(sealed) => serde_json::from_value(open_json(
@@ -90,7 +97,7 @@ pub(super) fn open_endpoint(
         own_verifier,
         secrets: opened.into_iter().map(SecretString::from).collect(),
         allow,
-        registration: Registration::new(),
+        context,
         row,
     })
 }

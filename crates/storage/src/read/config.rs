@@ -244,6 +244,7 @@ fn endpoint_row(model: endpoint::Model) -> EndpointRow {
         connection: model.connection_id.map(ConnectionId::from_raw),
         verify: model.verify,
         allow: model.allow,
+        context: model.context,
         secrets: model.secrets,
         revision: model.revision,
         created_at: time(model.created_at),

@@ -109,10 +109,10 @@ async fn write(connection: &mut Connection, change: &ConfigRowChange) -> Result<
             ],
         ),
         ConfigRowChange::PutEndpoint(row) => (
-            "INSERT INTO endpoint (id, workspace_id, name, connector, connection_id, verify, allow, secrets, revision, created_at, updated_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, $10) ON CONFLICT (id) DO UPDATE SET name = excluded.name, \
+            "INSERT INTO endpoint (id, workspace_id, name, connector, connection_id, verify, allow, context, secrets, revision, created_at, updated_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $10, $11) ON CONFLICT (id) DO UPDATE SET name = excluded.name, \
              connector = excluded.connector, connection_id = excluded.connection_id, verify = excluded.verify, \
-             allow = excluded.allow, secrets = excluded.secrets, revision = endpoint.revision + 1, \
+             allow = excluded.allow, context = excluded.context, secrets = excluded.secrets, revision = endpoint.revision + 1, \
              updated_at = excluded.updated_at WHERE endpoint.workspace_id = excluded.workspace_id",
             vec![
                 row.id.as_raw().into(),
@@ -122,6 +122,7 @@ async fn write(connection: &mut Connection, change: &ConfigRowChange) -> Result<
                 Value::Int(row.connection.map(|id| id.as_raw())),
                 Value::Text(row.verify.clone()),
                 text(&row.allow),
+                Value::Text(row.context.clone()),
                 Value::Bytes(row.secrets.clone()),
                 time(row.created_at),
                 time(row.updated_at),

@@ -9,6 +9,7 @@ use super::{DeleteInput, DeletePayload, apply_one, delete, document, input_id};
 use crate::auth::Permission;
 use async_graphql::{Context, ID, InputObject, MaybeUndefined, Object, SimpleObject};
 use serde_json::Value;
+use weir_connector_sdk::context_document;
 use weir_orchestrator::configure::{Expect, Kind};
 use weir_workflow_engine::EndpointId;
 
@@ -28,6 +29,7 @@ impl EndpointMutations {
             ("connector", input.connector.map(Value::from)),
             ("connection", input.connection.map(Value::from)),
             ("verify", input.verify.map(|verify| verify.0)),
+            ("context", input.context.map(|context| context.0)),
             ("secrets", input.secrets.map(secret_list)),
             ("allow", input.allow.map(Value::from)),
         ];
@@ -65,6 +67,12 @@ impl EndpointMutations {
                 "verify",
                 patched(input.verify.map_value(|verify| verify.0), || {
                     now.verify_override().cloned()
+                }),
+            ),
+            (
+                "context",
+                patched(input.context.map_value(|context| context.0), || {
+                    Some(context_document(now.context()))
                 }),
             ),
             ("secrets", input.secrets.map(secret_list)),
@@ -128,6 +136,9 @@ pub(crate) struct EndpointCreateInput {
     connection: Option<String>,
     /// Verification in the vocabulary of manifests; replaces the connector's.
     verify: Option<Json>,
+    /// What the endpoint knows of its registration at the provider (`ctx:NAME` in a verification): an object of names to a
+    /// text or a list of texts. See `endpointContext` of the connector.
+    context: Option<Json>,
     /// The secrets that signatures are checked with, newest first. Stored encrypted, never shown again.
     #[graphql(secret)]
     secrets: Option<Vec<Secret>>,
@@ -146,6 +157,8 @@ pub(crate) struct EndpointUpdateInput {
     connection: MaybeUndefined<String>,
     /// Verification in the vocabulary of manifests; replaces the connector's.
     verify: MaybeUndefined<Json>,
+    /// What the endpoint knows of its registration at the provider, all of it.
+    context: MaybeUndefined<Json>,
     /// All secrets, newest first: for a rotation, the new one and the old one.
     #[graphql(secret)]
     secrets: Option<Vec<Secret>>,

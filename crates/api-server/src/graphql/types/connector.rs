@@ -45,10 +45,37 @@ impl Connector {
         self.0.webhook().is_some()
     }
 
+    /// The values that an endpoint may or must state of its registration (`context`).
+    async fn endpoint_context(&self) -> Vec<EndpointContextField> {
+        let fields = self
+            .0
+            .webhook()
+            .into_iter()
+            .flat_map(weir_connector_sdk::Webhook::context);
+        fields
+            .map(|(name, field)| EndpointContextField {
+                name: name.to_owned(),
+                required: field.required,
+                description: field.description.clone(),
+            })
+            .collect()
+    }
+
     /// JSON Schema of a connection's `config`.
     async fn config_schema(&self) -> Json {
         Json(self.0.config_schema().clone())
     }
+}
+
+/// One value that an endpoint may or must state of its registration at the provider.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct EndpointContextField {
+    /// Its name in `context`.
+    name: String,
+    /// Whether requests cannot be verified without it.
+    required: bool,
+    /// What it is and where the provider shows it.
+    description: Option<String>,
 }
 
 /// One call of a connector.

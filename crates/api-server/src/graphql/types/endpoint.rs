@@ -105,6 +105,11 @@ impl Endpoint {
         }
     }
 
+    /// What it knows of its registration at the provider, which `ctx:NAME` in a verification stands for.
+    async fn context(&self) -> Json {
+        Json(weir_connector_sdk::context_document(self.0.context()))
+    }
+
     /// How many secrets are active. Two during a rotation. The secrets themselves are never shown.
     async fn secret_count(&self) -> usize {
         self.0.secret_count()
