@@ -112,4 +112,9 @@ static BUILTIN: &[Builtin] = &[
             ),
         ],
     },
+    Builtin {
+        name: "twilio",
+        yaml: include_str!("../manifests/twilio.yaml"),
+        files: &[],
+    },
 ];

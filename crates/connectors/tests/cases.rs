@@ -126,13 +126,14 @@ fn generic_takes_the_endpoints_scheme() {
 }
 
 /// The providers of published request vectors, and the built-in connector that receives from each.
-const VECTORS_OF: [(&str, &str); 6] = [
+const VECTORS_OF: [(&str, &str); 7] = [
     ("github", "github"),
     ("hubspot-v3", "hubspot"),
     ("pipedrive", "pipedrive"),
     ("slack", "slack"),
     ("standard-webhooks", "standard-webhooks"),
     ("stripe", "stripe"),
+    ("twilio", "twilio"),
 ];
 
 /// Every published vector of a provider gives its verdict with the manifest as it is shipped.
