@@ -34,6 +34,14 @@ pub fn find(name: &str) -> Option<&'static Builtin> {
 
 static BUILTIN: &[Builtin] = &[
     Builtin {
+        name: "calendly",
+        yaml: include_str!("../manifests/calendly.yaml"),
+        files: &[(
+            "samples/calendly_invitee_created.json",
+            include_str!("../manifests/samples/calendly_invitee_created.json"),
+        )],
+    },
+    Builtin {
         name: "generic",
         yaml: include_str!("../manifests/generic.yaml"),
         files: &[],

@@ -126,7 +126,8 @@ fn generic_takes_the_endpoints_scheme() {
 }
 
 /// The providers of published request vectors, and the built-in connector that receives from each.
-const VECTORS_OF: [(&str, &str); 7] = [
+const VECTORS_OF: [(&str, &str); 8] = [
+    ("calendly", "calendly"),
     ("github", "github"),
     ("hubspot-v3", "hubspot"),
     ("pipedrive", "pipedrive"),
