@@ -68,6 +68,11 @@ static BUILTIN: &[Builtin] = &[
         )],
     },
     Builtin {
+        name: "linear",
+        yaml: include_str!("../manifests/linear.yaml"),
+        files: &[],
+    },
+    Builtin {
         name: "pipedrive",
         yaml: include_str!("../manifests/pipedrive.yaml"),
         files: &[(
