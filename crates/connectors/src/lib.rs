@@ -68,6 +68,11 @@ static BUILTIN: &[Builtin] = &[
         )],
     },
     Builtin {
+        name: "intercom",
+        yaml: include_str!("../manifests/intercom.yaml"),
+        files: &[],
+    },
+    Builtin {
         name: "linear",
         yaml: include_str!("../manifests/linear.yaml"),
         files: &[],

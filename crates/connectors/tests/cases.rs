@@ -126,10 +126,11 @@ fn generic_takes_the_endpoints_scheme() {
 }
 
 /// The providers of published request vectors, and the built-in connector that receives from each.
-const VECTORS_OF: [(&str, &str); 8] = [
+const VECTORS_OF: [(&str, &str); 9] = [
     ("calendly", "calendly"),
     ("github", "github"),
     ("hubspot-v3", "hubspot"),
+    ("intercom", "intercom"),
     ("pipedrive", "pipedrive"),
     ("slack", "slack"),
     ("standard-webhooks", "standard-webhooks"),
