@@ -135,4 +135,9 @@ static BUILTIN: &[Builtin] = &[
         yaml: include_str!("../manifests/twilio.yaml"),
         files: &[],
     },
+    Builtin {
+        name: "zendesk",
+        yaml: include_str!("../manifests/zendesk.yaml"),
+        files: &[],
+    },
 ];

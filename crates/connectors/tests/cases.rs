@@ -126,7 +126,7 @@ fn generic_takes_the_endpoints_scheme() {
 }
 
 /// The providers of published request vectors, and the built-in connector that receives from each.
-const VECTORS_OF: [(&str, &str); 9] = [
+const VECTORS_OF: [(&str, &str); 10] = [
     ("calendly", "calendly"),
     ("github", "github"),
     ("hubspot-v3", "hubspot"),
@@ -136,6 +136,7 @@ const VECTORS_OF: [(&str, &str); 9] = [
     ("standard-webhooks", "standard-webhooks"),
     ("stripe", "stripe"),
     ("twilio", "twilio"),
+    ("zendesk", "zendesk"),
 ];
 
 /// Every published vector of a provider gives its verdict with the manifest as it is shipped.
