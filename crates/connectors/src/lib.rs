@@ -78,6 +78,11 @@ static BUILTIN: &[Builtin] = &[
         files: &[],
     },
     Builtin {
+        name: "notion",
+        yaml: include_str!("../manifests/notion.yaml"),
+        files: &[],
+    },
+    Builtin {
         name: "pipedrive",
         yaml: include_str!("../manifests/pipedrive.yaml"),
         files: &[(
