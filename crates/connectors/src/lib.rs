@@ -34,6 +34,11 @@ pub fn find(name: &str) -> Option<&'static Builtin> {
 
 static BUILTIN: &[Builtin] = &[
     Builtin {
+        name: "airtable",
+        yaml: include_str!("../manifests/airtable.yaml"),
+        files: &[],
+    },
+    Builtin {
         name: "calendly",
         yaml: include_str!("../manifests/calendly.yaml"),
         files: &[(
