@@ -83,6 +83,11 @@ static BUILTIN: &[Builtin] = &[
         files: &[],
     },
     Builtin {
+        name: "microsoft-graph",
+        yaml: include_str!("../manifests/microsoft-graph.yaml"),
+        files: &[],
+    },
+    Builtin {
         name: "notion",
         yaml: include_str!("../manifests/notion.yaml"),
         files: &[],
