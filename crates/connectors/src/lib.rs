@@ -93,6 +93,11 @@ static BUILTIN: &[Builtin] = &[
         files: &[],
     },
     Builtin {
+        name: "paypal",
+        yaml: include_str!("../manifests/paypal.yaml"),
+        files: &[],
+    },
+    Builtin {
         name: "pipedrive",
         yaml: include_str!("../manifests/pipedrive.yaml"),
         files: &[(
