@@ -71,7 +71,7 @@ pub struct Endpoint {
     own_verifier: Option<Verifier>,
     secrets: Vec<SecretString>,
     allow: Vec<IpNet>,
-    registration: Registration,
+    context: Registration,
 }
 
 impl std::fmt::Debug for Endpoint {
