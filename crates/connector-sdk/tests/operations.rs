@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 use weir_connector_sdk::{
-    Answer, AnswerBody, CallContext, Connector, Effect, HttpResponse, KeyCarrier, Operation, Page,
+    Answer, AnswerBody, CallContext, Connector, Effect, Executed, HttpResponse, KeyCarrier, Operation, Page,
 };
 
 const MANIFEST: &str = r#"
@@ -43,7 +43,9 @@ operations:
     effect: blind
     errors:
       - { when: { status: 207, pointer: /results/*/error/code, in: [limit] }, code: partly_limited, retryable: false, executed: maybe }
-      - { when: { pointer: /results/*/ok, equals: false }, code: partly_failed, retryable: false, executed: maybe }
+      - { when: { pointer: /results/*/ok, equals: false }, code: partly_failed }
+      - { when: { pointer: /refused, present: true }, code: refused }
+      - { when: { pointer: /rows/*/done, equals: false }, code: none_done, executed: no }
   wait:
     get: /w
     errors:
@@ -417,4 +419,23 @@ fn a_part_of_an_answer_is_the_output() {
         );
         assert_eq!(problems.unwrap_err()[0].message, expected);
     }
+}
+
+#[test]
+fn what_failed_in_part_was_done_in_part() {
+    let connector = connector();
+    let batch = connector.operation("batch").unwrap();
+    let check = |status: u16, body: Value, wanted: (&str, Executed)| {
+        let args = json!({});
+        match batch.response(&ctx(&args, None), &response(status, &[], &body)) {
+            Answer::Failed { code, executed, .. } => assert_eq!((code.as_str(), executed), wanted, "{body}"),
+            Answer::Done { .. } => panic!("{body} is a failure"),
+        }
+    };
+    let partly = json!({ "ok": true, "results": [{ "ok": true }, { "ok": false }] });
+    check(200, partly.clone(), ("partly_failed", Executed::Maybe));
+    check(207, partly.clone(), ("partly_failed", Executed::Maybe));
+    check(400, partly, ("partly_failed", Executed::No));
+    check(200, json!({ "refused": "all" }), ("refused", Executed::No));
+    check(200, json!({ "rows": [{ "done": false }] }), ("none_done", Executed::No));
 }

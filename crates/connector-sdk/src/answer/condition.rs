@@ -73,6 +73,11 @@ impl Condition {
         Some(condition)
     }
 
+    /// Whether it holds as soon as one of several items fits: the others may be otherwise.
+    pub(super) fn looks_over_items(&self) -> bool {
+        self.pointer.as_ref().is_some_and(|(pointer, _)| pointer.has_wildcard())
+    }
+
     pub(super) fn holds(&self, seen: &Seen<'_>) -> bool {
         let status = seen.response.status;
         let status_holds = self.statuses.as_ref().is_none_or(|statuses| {

@@ -232,10 +232,11 @@ impl Rule {
 
     fn failure(&self, seen: &Seen<'_>, error_message: Option<&Pointer>) -> Answer {
         let status = seen.response.status;
-        let (retryable, executed) = if (200..300).contains(&status) {
-            (false, Executed::No)
-        } else {
-            class_of(status)
+        let (retryable, executed) = match status {
+            // Of a batch the other items were done.
+            200..=299 if self.when.looks_over_items() => (false, Executed::Maybe),
+            200..=299 => (false, Executed::No),
+            _ => class_of(status),
         };
         let retry_after_ms = self
             .retry_after
