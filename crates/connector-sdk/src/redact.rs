@@ -4,6 +4,7 @@
 //! Where it is not sure what is a name and what a value, all of it is hidden.
 
 mod elements;
+mod parts;
 
 use std::borrow::Cow;
 
@@ -158,7 +159,7 @@ const SECRET_FIELDS: [&str; 12] = [
     "private_key",
 ];
 
-/// A JSON, XML or form body with the values of secret fields replaced; other text comes back unchanged. What names a
+/// A JSON, XML or form body, also one of several parts, with the values of secret fields replaced; other text comes back unchanged. What names a
 /// secret field and cannot be read is replaced as a whole, XML from the place on where it is not well-formed.
 pub fn redact_body(body: &str) -> Cow<'_, str> {
     let begin = body.trim_start_matches(|character: char| character == BYTE_ORDER_MARK || character.is_whitespace());
@@ -168,6 +169,12 @@ pub fn redact_body(body: &str) -> Cow<'_, str> {
             false => Cow::Borrowed(body),
         };
     }
+    if begin.starts_with("--")
+        && mentions_secret_anywhere(body)
+        && let Some(hidden) = parts::hide(begin)
+    {
+        return Cow::Owned(hidden);
+    }
     if !mentions_secret(body) {
         return Cow::Borrowed(body);
     }
@@ -175,7 +182,7 @@ pub fn redact_body(body: &str) -> Cow<'_, str> {
         hide_fields(&mut value);
         return Cow::Owned(value.to_string());
     }
-    // Lines of JSON, JSON that was cut, forms in parts.
+    // Lines of JSON, JSON that was cut.
     if names_secret_after(body, b"\"") {
         return Cow::Borrowed(REDACTED);
     }

@@ -196,10 +196,14 @@ fn urls_and_bodies_are_redacted() {
     for unsure in [
         "{\"a\":1}\n{\"password\":\"s\"}",
         "{\"password\":\"s\",",
-        "--b\r\ncontent-disposition: form-data; name=\"password\"\r\n\r\ns\r\n--b--",
+        "--b\r\n\r\n\"password\"\r\n\r\ns\r\n--b--",
     ] {
         assert_eq!(redact_body(unsure), "[redacted]");
     }
+    assert_eq!(
+        redact_body("--b\r\ncontent-disposition: form-data; name=\"user[password]\"\r\n\r\ns\r\n--b--"),
+        "--b\r\ncontent-disposition: form-data; name=\"user[password]\"\r\n\r\n[redacted]\r\n--b--"
+    );
     let page = "<!doctype html><html><body>502<br></body></html>";
     assert_eq!(redact_body(page), page);
     assert_eq!(
