@@ -4,13 +4,12 @@
 //! repeats is a failure, never an endless loop; cycles are found with the memory of two cursors (R. P. Brent, "An
 //! improved Monte Carlo factorization algorithm", BIT 20, 1980).
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
-use crate::fields::{Fields, is_header_name};
+use crate::answer::{Source, read_pointer};
+use crate::fields::Fields;
 use crate::http_message::HttpResponse;
 use crate::pointer::Pointer;
 use crate::problem::Problems;
@@ -83,39 +82,6 @@ pub(crate) enum Kind {
     },
 }
 
-/// Where an answer holds a paging value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Source {
-    Body(Pointer),
-    Header(String),
-}
-
-impl Source {
-    fn parse(text: &str) -> Option<Self> {
-        match text.strip_prefix("header:") {
-            Some(name) => is_header_name(name).then(|| Self::Header(name.to_owned())),
-            None => Pointer::parse(text).map(Self::Body),
-        }
-    }
-
-    fn lookup<'v>(&self, body: &'v Value, response: &HttpResponse) -> Option<Cow<'v, Value>> {
-        match self {
-            Self::Body(pointer) => pointer.lookup(body).map(Cow::Borrowed),
-            Self::Header(name) => response
-                .header(name)
-                .map(|text| Cow::Owned(Value::String(text.trim().to_owned()))),
-        }
-    }
-
-    fn number(&self, body: &Value, response: &HttpResponse) -> Option<u64> {
-        match self.lookup(body, response)?.as_ref() {
-            Value::Number(number) => number.as_u64(),
-            Value::String(text) => text.trim().parse().ok(),
-            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-        }
-    }
-}
-
 /// The page size that a request states.
 #[derive(Debug)]
 pub(crate) struct Size {
@@ -176,7 +142,7 @@ impl Paging {
             fields
                 .get(key)
                 .is_some()
-                .then(|| read_source(&fields, key, problems))
+                .then(|| Source::read(&fields, key, problems))
                 .flatten()
         };
         let (more, total, pages) = (stop("more", problems), stop("total", problems), stop("pages", problems));
@@ -184,7 +150,7 @@ impl Paging {
         let first = fields.flag("first", problems).unwrap_or(false);
         let kind = match kind {
             "cursor" => Kind::Cursor {
-                next: read_source(&fields, "next", problems)?,
+                next: Source::read(&fields, "next", problems)?,
                 into: read_place(&fields, problems)?,
             },
             "since_id" => Kind::SinceId {
@@ -206,7 +172,7 @@ impl Paging {
                 rel: fields.text("rel", problems).unwrap_or("next").to_owned(),
             },
             _ => Kind::NextUrl {
-                from: read_source(&fields, "from", problems)?,
+                from: Source::read(&fields, "from", problems)?,
             },
         };
         Some(Self {
@@ -299,7 +265,7 @@ impl Paging {
         let is_told = self.more.is_some() || self.total.is_some() || self.pages.is_some();
         let short = !is_told && self.size().is_some_and(|size| (items.len() as u64) < size.value);
         let token = match &self.kind {
-            Kind::Cursor { next, .. } => next.lookup(body, response).as_deref().and_then(token_text),
+            Kind::Cursor { next, .. } => next.lookup(response, || Some(body)).as_deref().and_then(token_text),
             Kind::SinceId { from, .. } => match items.last().and_then(|last| from.lookup(last)).and_then(token_text) {
                 Some(token) => Some(token),
                 None => {
@@ -316,7 +282,7 @@ impl Paging {
                 },
                 None => None,
             },
-            Kind::NextUrl { from } => match from.lookup(body, response).as_deref().and_then(token_text) {
+            Kind::NextUrl { from } => match from.lookup(response, || Some(body)).as_deref().and_then(token_text) {
                 Some(link) => match same_origin(asked, &link) {
                     Ok(url) => Some(url),
                     Err(message) => return Following::Broken("paging_refused", message),
@@ -346,13 +312,15 @@ impl Paging {
     /// Whether the answer itself says that nothing follows.
     fn says_end(&self, body: &Value, response: &HttpResponse, (items, pages): (u64, u32)) -> bool {
         let no_more = self.more.as_ref().is_some_and(|more| {
-            let said = more.lookup(body, response);
+            let said = more.lookup(response, || Some(body));
             // In a header, and with some providers in the body, the word `false` is text.
             !said.is_some_and(|said| crate::expression::truthy(&said) && said.as_str() != Some("false"))
         });
         let reached = |source: &Option<Source>, count: u64| {
-            let all = source.as_ref().and_then(|source| source.number(body, response));
-            all.is_some_and(|all| count >= all)
+            let all = source
+                .as_ref()
+                .and_then(|source| source.lookup(response, || Some(body)));
+            all.and_then(|all| whole_number(&all)).is_some_and(|all| count >= all)
         };
         no_more || reached(&self.total, items) || reached(&self.pages, u64::from(pages))
     }
@@ -370,6 +338,15 @@ impl Page {
             true => Some(self.token.clone()),
             false => self.mark.clone(),
         }
+    }
+}
+
+/// A count, which some providers and all headers state as text.
+fn whole_number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.trim().parse().ok(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -431,33 +408,6 @@ fn next_link(response: &HttpResponse, rel: &str) -> Option<String> {
         }
     }
     None
-}
-
-fn read_pointer(fields: &Fields<'_>, key: &str, problems: &mut Problems) -> Option<Pointer> {
-    let text = fields.required_text(key, problems)?;
-    let pointer = Pointer::parse(text);
-    if pointer.is_none() {
-        problems.add(
-            &fields.at(key),
-            "bad_pointer",
-            format!("`{text}` is not a JSON Pointer"),
-        );
-    }
-    pointer
-}
-
-fn read_source(fields: &Fields<'_>, key: &str, problems: &mut Problems) -> Option<Source> {
-    let text = fields.required_text(key, problems)?;
-    let source = Source::parse(text);
-    if source.is_none() {
-        problems.add_with_suggestion(
-            &fields.at(key),
-            "bad_pointer",
-            format!("`{text}` is neither a JSON Pointer nor a header"),
-            "/pointer or header:NAME",
-        );
-    }
-    source
 }
 
 fn read_max_pages(fields: &Fields<'_>, problems: &mut Problems) -> u32 {

@@ -1,7 +1,8 @@
 //! RFC 6901 JSON Pointers: the one locator notation of manifests.
 //!
-//! A compiled [`Pointer`] may hold the segment `*` where the vocabulary allows it (`split`, `each`);
-//! everywhere else a `*` is an ordinary key.
+//! The segment `*` stands for every element of an array where several values are looked for ([`Pointer::expand`]: `split`,
+//! `each`, published address lists; [`Pointer::reaches_any`]: conditions on answers). For [`Pointer::lookup`] and
+//! [`Pointer::write`], which reach one value, it is an ordinary key.
 
 use std::fmt;
 

@@ -7,6 +7,7 @@ mod condition;
 mod protocol;
 pub(crate) mod reading;
 mod retry_after;
+mod source;
 
 use std::cell::OnceCell;
 
@@ -21,6 +22,7 @@ use condition::Condition;
 pub(crate) use protocol::Protocol;
 pub(crate) use reading::Reading;
 use retry_after::{RetryAfter, retry_after_ms_of};
+pub(crate) use source::Source;
 
 /// What an answer means.
 #[derive(Debug, Clone, PartialEq)]
@@ -257,8 +259,9 @@ impl Rule {
     }
 }
 
-fn read_pointer(fields: &Fields<'_>, key: &str, problems: &mut Problems) -> Option<Pointer> {
-    let text = fields.text(key, problems)?;
+/// Reads the key `key`, which has to be there.
+pub(crate) fn read_pointer(fields: &Fields<'_>, key: &str, problems: &mut Problems) -> Option<Pointer> {
+    let text = fields.required_text(key, problems)?;
     let pointer = Pointer::parse(text);
     if pointer.is_none() {
         problems.add(

@@ -2,23 +2,16 @@
 
 use serde_json::Value;
 
-use crate::fields::{Fields, is_header_name};
+use super::Source;
+use crate::fields::Fields;
 use crate::http_message::HttpResponse;
-use crate::pointer::Pointer;
 use crate::problem::Problems;
 
 /// What a rule of the manifest says about it.
 #[derive(Debug)]
 pub(super) enum RetryAfter {
     Seconds(u64),
-    Stated(Place, Unit),
-}
-
-/// Where an answer states it.
-#[derive(Debug)]
-pub(super) enum Place {
-    Body(Pointer),
-    Header(String),
+    Stated(Source, Unit),
 }
 
 /// What the stated number counts.
@@ -48,50 +41,28 @@ impl RetryAfter {
                     Some(_) => fields.choice("unit", &UNITS, problems)?,
                     None => Unit::Seconds,
                 };
-                let from = fields.required_text("from", problems)?;
-                let place = Place::parse(from);
-                if place.is_none() {
-                    let message = format!("`{from}` is neither a JSON Pointer nor a header");
-                    problems.add_with_suggestion(&fields.at("from"), "bad_pointer", message, "/pointer or header:NAME");
-                }
-                Some(Self::Stated(place?, unit))
+                Some(Self::Stated(Source::read(&fields, "from", problems)?, unit))
             }
-            Some(Value::String(text)) if text.starts_with('/') || text.starts_with("header:") => {
-                let place = Place::parse(text);
-                if place.is_none() {
-                    let message = format!("`{text}` is neither a JSON Pointer nor a header");
-                    problems.add(&rule.at("retry_after"), "bad_pointer", message);
-                }
-                Some(Self::Stated(place?, Unit::Seconds))
-            }
+            Some(Value::String(text)) if text.starts_with('/') || text.starts_with("header:") => Some(Self::Stated(
+                Source::read(rule, "retry_after", problems)?,
+                Unit::Seconds,
+            )),
             Some(_) | None => rule.duration_s("retry_after", problems).map(Self::Seconds),
         }
     }
 
     /// In milliseconds, when the answer states it.
     pub(super) fn ms<'v>(&self, response: &HttpResponse, body: impl FnOnce() -> Option<&'v Value>) -> Option<u64> {
-        let (place, unit) = match self {
+        let (source, unit) = match self {
             Self::Seconds(seconds) => return Some(seconds.saturating_mul(1_000)),
-            Self::Stated(place, unit) => (place, unit),
+            Self::Stated(source, unit) => (source, unit),
         };
-        let stated = match place {
-            Place::Body(pointer) => number(pointer.lookup(body()?)?)?,
-            Place::Header(name) => response.header(name)?.trim().parse().ok()?,
-        };
+        let stated = number(source.lookup(response, body)?.as_ref())?;
         match unit {
             Unit::Seconds => milliseconds(stated),
             Unit::Milliseconds => milliseconds(stated / 1_000.0),
             Unit::EpochSeconds => milliseconds((stated - answered_at_s(response)?).max(0.0)),
             Unit::EpochMilliseconds => milliseconds((stated / 1_000.0 - answered_at_s(response)?).max(0.0)),
-        }
-    }
-}
-
-impl Place {
-    fn parse(text: &str) -> Option<Self> {
-        match text.strip_prefix("header:") {
-            Some(name) => is_header_name(name).then(|| Self::Header(name.to_owned())),
-            None => Pointer::parse(text).map(Self::Body),
         }
     }
 }
@@ -105,10 +76,13 @@ fn number(value: &Value) -> Option<f64> {
 }
 
 /// When the provider answered, by its own clock: ours plays no part.
+fn answered_at_ms(response: &HttpResponse) -> Option<i64> {
+    http_date_ms(response.header("date")?.trim())
+}
+
 fn answered_at_s(response: &HttpResponse) -> Option<f64> {
-    let date = chrono::DateTime::parse_from_rfc2822(response.header("date")?.trim()).ok()?;
     // Seconds of this era are exact in a double.
-    u32::try_from(date.timestamp()).ok().map(f64::from)
+    u32::try_from(answered_at_ms(response)? / 1_000).ok().map(f64::from)
 }
 
 /// At most a year, so that arithmetic on it is safe everywhere.
@@ -134,7 +108,7 @@ pub(super) fn retry_after_ms_of(response: &HttpResponse) -> Option<u64> {
         return milliseconds(seconds);
     }
     let until = http_date_ms(text)?;
-    let now = http_date_ms(response.header("date")?.trim())?;
+    let now = answered_at_ms(response)?;
     u64::try_from(until.saturating_sub(now)).ok().or(Some(0))
 }
 
