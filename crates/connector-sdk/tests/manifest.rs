@@ -6,6 +6,7 @@
     reason = "tests load the files beside a manifest, as a host does"
 )]
 
+use url::Url;
 use weir_connector_sdk::{Connector, Hydrate, LearnFrom, Problem, Verifier, parse_yaml};
 
 fn no_files(_: &str) -> Option<String> {
@@ -198,13 +199,13 @@ fn the_example_manifest_is_what_it_says() {
         ("acme-pay", "1.2.0", "Acme Pay")
     );
     let config = serde_json::json!({ "region": "us" });
-    assert_eq!(connector.allowed_hosts(&config), ["us.api.acme-pay.test"]);
+    let base_urls = |config| -> Vec<String> { connector.base_urls(&config).iter().map(Url::to_string).collect() };
+    assert_eq!(base_urls(config), ["https://us.api.acme-pay.test/v1"]);
     assert_eq!(
-        connector.allowed_hosts(&serde_json::json!({ "base_url": "http://127.0.0.1:9" })),
-        ["127.0.0.1:9"]
+        base_urls(serde_json::json!({ "base_url": "http://127.0.0.1:9" })),
+        ["http://127.0.0.1:9/"]
     );
-    assert!(connector.sends_credential_to(&config, "https://us.api.acme-pay.test/v1/x"));
-    assert!(!connector.sends_credential_to(&config, "https://us.api.acme-pay.test.evil.test/v1/x"));
+    assert!(!connector.calls_any_host());
     let budget = connector.budget().unwrap();
     assert_eq!(
         (budget.requests, budget.window_s, budget.learn),

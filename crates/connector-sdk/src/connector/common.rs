@@ -99,11 +99,15 @@ impl Common {
 
     /// Whether a request may go to `url`.
     pub(crate) fn allows(&self, config: &Value, url: &Url) -> bool {
-        matches!(self.hosts, Hosts::Any) || self.origins(config).iter().any(|known| known.origin() == url.origin())
+        matches!(self.hosts, Hosts::Any)
+            || self
+                .base_urls(config)
+                .iter()
+                .any(|known| known.origin() == url.origin())
     }
 
-    /// The base URL and the other declared hosts, as far as they can be worked out.
-    pub(super) fn origins(&self, config: &Value) -> Vec<Url> {
+    /// See [`Connector::base_urls`].
+    pub(super) fn base_urls(&self, config: &Value) -> Vec<Url> {
         (0..self.listed().len().max(1))
             .filter_map(|number| self.base_url_of(number, config).ok())
             .filter_map(|url| Url::parse(&url).ok())

@@ -192,38 +192,14 @@ impl Connector {
         self.common.base_url(config).map(Cow::into_owned)
     }
 
-    /// The hosts (`name` or `name:port`) that requests may go to; `*` alone means any.
-    pub fn allowed_hosts(&self, config: &Value) -> Vec<String> {
-        if matches!(self.common.hosts, Hosts::Any) {
-            return vec!["*".to_owned()];
-        }
-        self.common
-            .origins(config)
-            .iter()
-            .filter_map(|url| {
-                url.host_str().map(|host| {
-                    url.port()
-                        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-                })
-            })
-            .collect()
+    /// Whether requests may go to any host; otherwise only to the origins of [`Connector::base_urls`].
+    pub fn calls_any_host(&self) -> bool {
+        matches!(self.common.hosts, Hosts::Any)
     }
 
     /// Where requests may start: the base URLs of all its hosts as far as the settings tell them; for a connector of any
-    /// host that of `config.base_url` alone. The credential may travel to their origins.
-    pub fn base_urls(&self, config: &Value) -> Vec<String> {
-        self.common.origins(config).iter().map(Url::to_string).collect()
-    }
-
-    /// Whether the credential may travel to `url`: the declared hosts, or for a connector of any host the
-    /// origin of `config.base_url` alone.
-    pub fn sends_credential_to(&self, config: &Value, url: &str) -> bool {
-        let Ok(url) = Url::parse(url) else {
-            return false;
-        };
-        self.common
-            .origins(config)
-            .iter()
-            .any(|known| known.origin() == url.origin())
+    /// host that of `config.base_url` alone. The credential may travel to their origins and nowhere else.
+    pub fn base_urls(&self, config: &Value) -> Vec<Url> {
+        self.common.base_urls(config)
     }
 }

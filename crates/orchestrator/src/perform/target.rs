@@ -52,16 +52,10 @@ impl TargetError {
 
 impl Targets {
     pub(crate) fn new(connector: &Connector, config: &Value) -> Self {
-        let any = connector.allowed_hosts(config).iter().any(|host| host == "*");
         Targets {
             connector: connector.name().to_owned(),
-            any,
-            origins: connector
-                .base_urls(config)
-                .iter()
-                .filter_map(|url| Url::parse(url).ok())
-                .filter_map(|url| Origin::of(&url))
-                .collect(),
+            any: connector.calls_any_host(),
+            origins: connector.base_urls(config).iter().filter_map(Origin::of).collect(),
         }
     }
 
