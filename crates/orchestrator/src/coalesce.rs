@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use weir_workflow_engine::{Document, Timestamp};
 
 use crate::clock::Clock;
+use crate::connection::Identity;
 
 /// Reads that may be shared at once. Above it reads go out unshared, which costs requests but never correctness.
 pub const MAX_SHARED_READS: usize = 65_536;
@@ -27,9 +28,8 @@ const CLOCK_TOLERANCE_MS: i64 = 20;
 /// What makes two reads the same.
 #[derive(Debug, Clone)]
 pub struct ReadKey {
-    /// Identity of the connection object. A changed configuration is another object and shares nothing with the old one;
-    /// the leader keeps the object alive, so the address is not reused while a read is under way.
-    pub connection: usize,
+    /// Identity of the connection object. A changed configuration is another object and shares nothing with the old one.
+    pub connection: Identity,
     /// Name of the operation.
     pub operation: String,
     /// The rendered arguments, compared by their bytes.
@@ -315,6 +315,7 @@ impl<S: Clone> Drop for Place<'_, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::LazyLock;
     use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
 
@@ -376,9 +377,11 @@ mod tests {
         }
     }
 
+    static CONNECTION: LazyLock<Identity> = LazyLock::new(Identity::default);
+
     fn key(id: &str) -> ReadKey {
         ReadKey {
-            connection: 1,
+            connection: CONNECTION.clone(),
             operation: "invoices.get".to_owned(),
             args: Document::from_value(serde_json::json!({ "id": id })),
             all_max: None,

@@ -3,6 +3,7 @@
 //! A changed configuration is a new object; nothing here is edited. `Debug` shows no secret.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -32,8 +33,26 @@ pub struct Connection {
     pub(crate) token: TokenCache,
     pub(crate) targets: Targets,
     pub(crate) meters: Meters,
-    /// Tells this object from every other, as long as somebody holds on to it.
-    pub(crate) identity: Arc<()>,
+    pub(crate) identity: Identity,
+}
+
+/// Tells a connection object from every other, also from those that come after it is gone: whoever holds the identity
+/// keeps its place in memory taken.
+#[derive(Debug, Clone, Default)]
+pub struct Identity(Arc<()>);
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Identity {}
+
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
 }
 
 impl Connection {
@@ -56,7 +75,7 @@ impl Connection {
             token: TokenCache::default(),
             targets: Targets::new(&connector, &config),
             meters: Meters::new(connector.name()),
-            identity: Arc::new(()),
+            identity: Identity::default(),
             connector,
             config,
             credential,
@@ -72,5 +91,24 @@ impl fmt::Debug for Connection {
             .field("name", &self.name)
             .field("connector", &self.connector.name())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::Identity;
+
+    #[test]
+    fn an_identity_that_is_held_never_comes_again() {
+        // Each object is gone before the next one is made; what was noted of it is not.
+        let note = |_| {
+            let gone = Identity::default();
+            gone.clone()
+        };
+        assert_eq!((0..1_000).map(note).collect::<HashSet<Identity>>().len(), 1_000);
+        let one = Identity::default();
+        assert_eq!(one, one.clone());
     }
 }

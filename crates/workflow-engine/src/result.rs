@@ -113,6 +113,10 @@ pub struct Exchange {
     /// Response headers with secret values redacted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub response_headers: Vec<(String, String)>,
+    /// Headers of the answer that was kept from before and still holds, by this one's own 304: what the author sees,
+    /// with status 200. Absent when the answer stands for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_headers: Option<Vec<(String, String)>>,
     /// Response body.
     pub response_body: ResponseBody,
     /// Size of the response body on the wire in bytes.

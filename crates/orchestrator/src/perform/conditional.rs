@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use weir_connector_sdk::{HttpRequest, HttpResponse};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Identity};
 
 /// Bytes of all kept answers together. What was not used for the longest time goes first.
 const MAX_ANSWERS_BYTES: usize = 16 * 1024 * 1024;
@@ -34,10 +34,9 @@ pub(super) fn is_condition(name: &str) -> bool {
 }
 
 /// Whose answer to what.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
-    /// Address of the connection's identity, which the entry keeps alive.
-    connection: usize,
+    connection: Identity,
     /// Method, URL and headers, without credentials.
     request: String,
 }
@@ -48,7 +47,6 @@ pub(super) struct Kept {
     validator: Validator,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
-    _identity: Arc<()>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +110,7 @@ impl KeptAnswers {
             text.push_str(value);
         }
         let key = Key {
-            connection: Arc::as_ptr(&connection.identity).addr(),
+            connection: connection.identity.clone(),
             request: text,
         };
         let kept = self.lock().used(&key);
@@ -125,18 +123,13 @@ impl KeptAnswers {
     }
 
     /// The answer to a question: the kept one when the provider says that it still holds. `true`: it did.
-    pub(super) fn answer(
-        &self,
-        connection: &Connection,
-        question: Question,
-        response: HttpResponse,
-    ) -> (HttpResponse, bool) {
+    pub(super) fn answer(&self, question: Question, response: HttpResponse) -> (HttpResponse, bool) {
         let Question { key, kept } = question;
         match kept {
             Some(kept) if response.status == 304 => {
                 let held = HttpResponse {
                     status: 200,
-                    headers: kept.headers.clone(),
+                    headers: freshened(&kept.headers, response.headers),
                     body: kept.body.clone(),
                 };
                 return (held, true);
@@ -155,7 +148,6 @@ impl KeptAnswers {
                 validator,
                 headers: response.headers.clone(),
                 body: response.body.clone(),
-                _identity: Arc::clone(&connection.identity),
             };
             entries.keep(key, Arc::new(kept));
         }
@@ -166,6 +158,20 @@ impl KeptAnswers {
     fn lock(&self) -> std::sync::MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The headers of a kept answer with those that its 304 states anew in their place (RFC 9111 §3.2), except what is told
+/// of the body: a 304 has none.
+fn freshened(kept: &[(String, String)], stated: Vec<(String, String)>) -> Vec<(String, String)> {
+    let is_of_body = |name: &str| {
+        name.get(..8)
+            .is_some_and(|begin| begin.eq_ignore_ascii_case("content-"))
+    };
+    let stated: Vec<(String, String)> = stated.into_iter().filter(|(name, _)| !is_of_body(name)).collect();
+    let is_stated = |name: &str| stated.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
+    let mut headers: Vec<(String, String)> = kept.iter().filter(|(name, _)| !is_stated(name)).cloned().collect();
+    headers.extend(stated);
+    headers
 }
 
 impl Entries {
@@ -241,8 +247,9 @@ mod tests {
     #[test]
     fn the_answers_of_a_process_have_one_bound() {
         let mut entries = Entries::default();
+        let connection = Identity::default();
         let key = |number: usize| Key {
-            connection: 1,
+            connection: connection.clone(),
             request: number.to_string(),
         };
         let kept = || {
@@ -250,7 +257,6 @@ mod tests {
                 validator: Validator::Tag("\"1\"".to_owned()),
                 headers: Vec::new(),
                 body: vec![0; MAX_ANSWER_BYTES],
-                _identity: Arc::new(()),
             })
         };
         let count = 2 * MAX_ANSWERS_BYTES / MAX_ANSWER_BYTES;

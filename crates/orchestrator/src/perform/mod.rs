@@ -170,7 +170,7 @@ impl Performer {
         };
         let watch = Stopwatch::start();
         let key = ReadKey {
-            connection: Arc::as_ptr(connection).addr(),
+            connection: connection.identity.clone(),
             operation: command.operation.clone(),
             args: command.args.clone(),
             all_max: command.all_max,

@@ -31,6 +31,7 @@ pub(super) fn begin(request: &HttpRequest, secrets: &SecretNames, started_at: Ti
         request_body: request.body.as_deref().filter(|body| !body.is_empty()).map(body_text),
         status: None,
         response_headers: Vec::new(),
+        kept_headers: None,
         response_body: ResponseBody::None,
         response_bytes: 0,
         started_at,

@@ -99,7 +99,8 @@ impl<'a> Session<'a> {
             self.is_unchanged = false;
             // What a redirect led to is the answer of another address.
             if let Some(question) = question.filter(|_| self.exchanges.len() == exchanges + 1) {
-                (response, self.is_unchanged) = self.performer.answers.answer(self.connection, question, response);
+                (response, self.is_unchanged) = self.performer.answers.answer(question, response);
+                self.note_kept(&response);
             }
             match token {
                 Some(token) if response.status == 401 && !fresh_token => {
@@ -319,6 +320,14 @@ impl<'a> Session<'a> {
     pub(super) fn keep_as_output(&mut self) {
         if !self.is_unchanged {
             self.set_body(ResponseBody::Output);
+        }
+    }
+
+    /// Notes with the latest exchange what its 304 stands for.
+    fn note_kept(&mut self, response: &HttpResponse) {
+        let secrets = self.connection.connector.secret_names();
+        if let Some(latest) = self.exchanges.last_mut().filter(|_| self.is_unchanged) {
+            latest.kept_headers = Some(record::kept_headers(&response.headers, secrets));
         }
     }
 

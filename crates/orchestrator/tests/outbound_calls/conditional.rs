@@ -47,6 +47,15 @@ async fn an_object_that_has_not_changed_is_not_sent_again() {
     let exchange = &last.unwrap().exchanges[0];
     assert_eq!((exchange.status, exchange.response_bytes), (Some(304), 0));
     assert_eq!(exchange.response_body, ResponseBody::None);
+    // And beside it the answer that it stands for, as the author sees it.
+    let kept = exchange.kept_headers.as_ref().unwrap();
+    let header = |wanted: &str| {
+        kept.iter()
+            .find(|(name, _)| name == wanted)
+            .map(|(_, value)| value.as_str())
+    };
+    assert_eq!(header("content-type"), Some("application/json"));
+    assert_eq!(header("etag"), Some("\"9\""), "{kept:?}");
     // Another object, an operation without the word, and another connection know nothing of it.
     output(
         &bench

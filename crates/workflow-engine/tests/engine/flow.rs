@@ -287,6 +287,32 @@ fn on_error_continue_goes_on_and_tells_why() {
 }
 
 #[test]
+fn an_answer_that_still_holds_is_seen_as_if_it_had_come_anew() {
+    let steps = r#"
+  - { id: item, call: stripe.refunds.create, with: { x: 1 } }
+  - { id: after, set: { http: "{{ results.item.http }}" } }
+"#;
+    let mut driver = Driver::new(plan(steps), KEYED, json!({}));
+    driver.start();
+    let mut result = crate::support::done(json!({ "id": 1 }));
+    let exchange = &mut result.exchanges[0];
+    exchange.status = Some(304);
+    exchange.response_headers = vec![("date".to_owned(), "today".to_owned())];
+    exchange.kept_headers = Some(vec![("ETag".to_owned(), "1".to_owned())]);
+    let call = driver.commands[0].call();
+    driver.answer(call, &result);
+    assert_eq!(driver.last.status, Status::Succeeded);
+    let seen = driver.entries().into_iter().find_map(|entry| match entry {
+        Entry::Set(set) => Some(set.output.value().clone()),
+        _ => None,
+    });
+    assert_eq!(
+        seen,
+        Some(json!({ "http": { "status": 200, "headers": { "etag": "1" } } }))
+    );
+}
+
+#[test]
 fn outcomes_nobody_waits_for_change_nothing() {
     let mut driver = Driver::new(plan(CRM), KEYED, json!({ "email": "a@b.test", "amount": 1 }));
     driver.start();

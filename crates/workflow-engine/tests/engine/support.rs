@@ -424,6 +424,7 @@ fn exchange(status: u16, response_body: ResponseBody) -> Exchange {
         request_body: Some("{}".to_owned()),
         status: Some(status),
         response_headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
+        kept_headers: None,
         response_body,
         response_bytes: 120,
         started_at: START,

@@ -137,6 +137,7 @@ mod tests {
             request_body: Some(r#"{"a":"it's $(x)"}"#.to_owned()),
             status: None,
             response_headers: vec![],
+            kept_headers: None,
             response_body: ResponseBody::None,
             response_bytes: 0,
             started_at: Timestamp::from_unix_ms(0),
