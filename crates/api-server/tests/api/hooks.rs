@@ -42,11 +42,16 @@ async fn a_signed_webhook_is_kept_and_starts_its_workflow() {
     // The same delivery by the other name: known already, so the provider hears the same.
     let again = server.hook("/hooks/main/orders", ENDPOINT_SECRET, ORDER).await;
     assert_eq!(again.status(), first.status());
+    assert_eq!(first.headers()["content-type"], "application/json");
+    let (first, again): (Value, Value) = (first.json().await.unwrap(), again.json().await.unwrap());
 
     let events = server.query("{ events { nodes { id type externalId source connectorName bodyBytes body { text size truncated } data runs { id } endpoint { name } } pageInfo { hasNextPage } } }", json!({})).await;
     let nodes = events["events"]["nodes"].as_array().unwrap();
     assert_eq!(nodes.len(), 1, "{events:#}");
     let event = &nodes[0];
+    // Each answer names the event, and the second one says that it came before.
+    assert_eq!(first, json!({ "event": event["id"], "duplicate": false }));
+    assert_eq!(again, json!({ "event": event["id"], "duplicate": true }));
     assert_eq!(
         event["body"],
         json!({ "text": ORDER, "size": ORDER.len(), "truncated": false })

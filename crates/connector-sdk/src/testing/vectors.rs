@@ -381,7 +381,15 @@ fn judge_response(
         None => format!("handshake {status}"),
     };
     let (reply, errand) = match received {
-        Received::Accepted => (webhook.ack().clone(), None),
+        Received::Accepted => {
+            let any = Reply {
+                status: 200,
+                headers: Vec::new(),
+                body: Vec::new(),
+                after_verify: true,
+            };
+            (webhook.ack().cloned().unwrap_or(any), None)
+        }
         Received::Answered(answer) => (answer.reply.clone(), answer.errand.as_ref()),
         Received::Refused(refusal) => {
             let reply = Reply {

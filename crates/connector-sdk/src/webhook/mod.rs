@@ -56,7 +56,7 @@ pub struct Webhook {
     identify: Identify,
     body: BodyForm,
     context: ContextShape,
-    ack: Reply,
+    ack: Option<Reply>,
     recover: Option<Recover>,
     event_headers: Vec<String>,
 }
@@ -208,9 +208,9 @@ impl Webhook {
         self.context.check(given, own_verify)
     }
 
-    /// What the sender wants back for an accepted request.
-    pub fn ack(&self) -> &Reply {
-        &self.ack
+    /// What the sender wants back for an accepted request; `None`: any 2xx will do.
+    pub fn ack(&self) -> Option<&Reply> {
+        self.ack.as_ref()
     }
 
     /// How missed events are listed.
@@ -295,19 +295,15 @@ fn first_answer<'h>(
     Ok(None)
 }
 
-fn read_ack(fields: &Fields<'_>, problems: &mut Problems) -> Reply {
+fn read_ack(fields: &Fields<'_>, problems: &mut Problems) -> Option<Reply> {
+    let value = fields.get("ack")?;
+    let place = fields.at("ack");
+    let ack = Fields::open(value, &place, &["status", "body", "content_type"], problems)?;
     let mut reply = Reply {
         status: 200,
         headers: Vec::new(),
         body: Vec::new(),
         after_verify: true,
-    };
-    let Some(value) = fields.get("ack") else {
-        return reply;
-    };
-    let place = fields.at("ack");
-    let Some(ack) = Fields::open(value, &place, &["status", "body", "content_type"], problems) else {
-        return reply;
     };
     if let Some(status) = ack.number("status", problems) {
         match u16::try_from(status) {
@@ -324,5 +320,5 @@ fn read_ack(fields: &Fields<'_>, problems: &mut Problems) -> Reply {
     } else if ack.get("content_type").is_some() {
         problems.add(&ack.at("content_type"), "missing_key", "`content_type` needs a `body`");
     }
-    reply
+    Some(reply)
 }

@@ -110,11 +110,11 @@ impl Orchestrator {
                 traceparent: traceparent.clone(),
                 now,
             };
-            let (fact, caller) = self.submit(arrival, dedupe)?;
-            pending.push((number, fact, caller));
+            let (event, fact, caller) = self.submit(arrival, dedupe)?;
+            pending.push((number, event, fact, caller));
         }
         let mut outdated: Option<(i64, BTreeSet<usize>)> = None;
-        for (number, fact, caller) in pending {
+        for (number, event, fact, caller) in pending {
             let written = fact.await;
             let caller = match (caller, &written) {
                 (Some(caller), Ok(FactOutcome::Accepted(AcceptOutcome::New))) if progress.answering.is_none() => {
@@ -129,12 +129,14 @@ impl Orchestrator {
             };
             match written {
                 Ok(FactOutcome::Accepted(AcceptOutcome::New)) => {
+                    progress.receipt.add(event, false);
                     metrics::counter!("weir_events_accepted_total").increment(1)
                 }
                 Ok(FactOutcome::Accepted(AcceptOutcome::Duplicate { of })) => {
                     if caller {
                         progress.again.get_or_insert(of);
                     }
+                    progress.receipt.add(of, true);
                     metrics::counter!("weir_events_duplicate_total").increment(1)
                 }
                 Ok(other) => {
@@ -187,21 +189,27 @@ impl Orchestrator {
                 Err(error) => tracing::warn!("the answer to a repeated request cannot be read: {error}"),
             }
         }
-        let ack = webhook.ack();
-        Ok(Taken::Done(Reply {
-            status: ack.status,
-            headers: ack.headers.clone(),
-            body: ack.body.clone(),
+        Ok(Taken::Done(match webhook.ack() {
+            Some(ack) => Reply {
+                status: ack.status,
+                headers: ack.headers.clone(),
+                body: ack.body.clone(),
+            },
+            None => progress.receipt.reply(),
         }))
     }
 
-    fn submit(&self, arrival: Arrival<'_>, mut dedupe: Dedupe) -> Result<(Pending, Option<Caller>), IngestProblem> {
+    fn submit(
+        &self,
+        arrival: Arrival<'_>,
+        mut dedupe: Dedupe,
+    ) -> Result<(EventId, Pending, Option<Caller>), IngestProblem> {
         let snapshot = self.snapshot();
-        let uid = self.core.new_event_id(arrival.now);
+        let id = self.core.new_event_id(arrival.now);
         if arrival.unit.by_arrival {
-            dedupe.key = format!("{}.{uid}", dedupe.key);
+            dedupe.key = format!("{}.{id}", dedupe.key);
         }
-        let (accepted_event, row) = arrival.event(uid);
+        let (accepted_event, row) = arrival.event(id);
         let workspace = row.workspace;
         let matches = route::matches(&snapshot, workspace, &accepted_event, arrival.now);
         let event = Arc::new(accepted_event);
@@ -227,7 +235,7 @@ impl Orchestrator {
                 return Err(IngestProblem::busy(IngestCode::QueueFull, full.to_string(), 1));
             }
         };
-        Ok((pending, caller))
+        Ok((id, pending, caller))
     }
 }
 
@@ -243,6 +251,48 @@ pub(super) struct Progress {
     answering: Option<Caller>,
     /// The event that came before, and whose workflow answered it.
     again: Option<EventId>,
+    /// What was taken so far.
+    receipt: Receipt,
+}
+
+/// What the sender is told of an accepted request when its connector does not care.
+#[derive(Default)]
+struct Receipt {
+    /// The first event, and whether it came before.
+    first: Option<(EventId, bool)>,
+    events: usize,
+    duplicates: usize,
+}
+
+impl Receipt {
+    fn add(&mut self, event: EventId, is_duplicate: bool) {
+        self.first.get_or_insert((event, is_duplicate));
+        self.events += 1;
+        self.duplicates += usize::from(is_duplicate);
+    }
+
+    /// A batch is told in numbers: it may hold thousands.
+    fn reply(&self) -> Reply {
+        let body = match self.first {
+            // Nothing in it was of interest.
+            None => {
+                return Reply {
+                    status: 200,
+                    headers: Vec::new(),
+                    body: Vec::new(),
+                };
+            }
+            Some((event, is_duplicate)) if self.events == 1 => {
+                format!("{{\"event\":\"{event}\",\"duplicate\":{is_duplicate}}}")
+            }
+            Some(_) => format!("{{\"events\":{},\"duplicates\":{}}}", self.events, self.duplicates),
+        };
+        Reply {
+            status: 200,
+            headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+            body: body.into_bytes(),
+        }
+    }
 }
 
 /// What became of an attempt to take a request.
@@ -464,5 +514,28 @@ impl Arrival<'_> {
             traceparent: traceparent.clone(),
         };
         (event, row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_names_one_event_and_counts_several() {
+        let check = |events: &[(i64, bool)], expected: &str| {
+            let mut receipt = Receipt::default();
+            for (id, is_duplicate) in events {
+                receipt.add(EventId::from_raw(*id), *is_duplicate);
+            }
+            let reply = receipt.reply();
+            assert_eq!(reply.status, 200);
+            assert_eq!(String::from_utf8(reply.body).unwrap(), expected);
+        };
+        let id = EventId::from_raw(1);
+        check(&[], "");
+        check(&[(1, false)], &format!("{{\"event\":\"{id}\",\"duplicate\":false}}"));
+        check(&[(1, true)], &format!("{{\"event\":\"{id}\",\"duplicate\":true}}"));
+        check(&[(1, true), (2, false), (3, false)], "{\"events\":3,\"duplicates\":1}");
     }
 }
