@@ -10,14 +10,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
 use weir_storage::{
     BulkChange, BulkItemRow, BulkItemState, BulkRow, BulkStatus, CauseKey, Operation, RunSelection, RunStatus,
     SelectedRuns,
 };
 use weir_workflow_engine::{BulkId, RunId, Timestamp, WorkspaceId};
 
+use super::bulk_operation::{Beginning, Turn, actor_of, bracketed, plural};
 use super::bulk_request::{BulkAction, BulkRequest};
-use super::{Refused, ReplayFrom, ReplayOptions, ReplayVersion, audit, write};
+use super::{Refused, ReplayFrom, ReplayOptions, ReplayVersion, write};
 use crate::configure::Actor;
 use crate::control::ControlError;
 use crate::service::{Core, Orchestrator};
@@ -128,73 +130,15 @@ impl Orchestrator {
             let why = "no run fits that can be replayed".to_owned();
             return Err(ControlError::NotReplayable { why });
         }
-        let now = self.clock().now();
-        let id = BulkId::from_raw(self.core.new_id(now));
-        let total = preview.runs;
-        let row = BulkRow {
-            id,
-            workspace,
-            status: BulkStatus::Running,
-            actor: actor.label(),
-            filter: filter_json(filter).to_string(),
-            options: options_json(options).to_string(),
-            total,
-            created_at: now,
-            finished_at: None,
+        let beginning = Beginning {
+            action: "bulk.replay".to_owned(),
+            filter: filter_json(filter),
+            options: options_json(options),
+            items,
+            shown: preview.summary,
+            lot: Lot::Replays,
         };
-        let detail = json!({
-            "filter": filter_json(filter), "options": options_json(options), "runs": total, "shown": preview.summary,
-        });
-        let operation = Operation {
-            bulk: Some(BulkChange::Begin { row, items }),
-            audit: vec![audit(
-                &self.core,
-                workspace,
-                actor,
-                now,
-                ("bulk.replay", id.to_string(), detail),
-            )],
-            ..Operation::default()
-        };
-        write(&self.core, operation).await.map_err(|refused| match refused {
-            Refused::Stale => ControlError::Unavailable("the operation was not written".to_owned()),
-            Refused::Other(error) => error,
-        })?;
-        tracing::info!(actor = %actor.name, bulk.id = %id, "{id} began by {}: {}", actor.name, preview.summary);
-        self.core.bulk.notify_one();
-        Ok(id)
-    }
-
-    /// Stops an operation: no further run has its turn. Replays that were started go on.
-    ///
-    /// # Errors
-    /// [`ControlError::NotFound`]: no such operation. [`ControlError::NotReplayable`]: it is over.
-    pub async fn bulk_stop(&self, workspace: WorkspaceId, actor: &Actor, id: BulkId) -> Result<(), ControlError> {
-        let row = self.core.store.bulk_load(workspace, id).await?;
-        row.ok_or(ControlError::NotFound)?;
-        let now = self.clock().now();
-        let operation = Operation {
-            bulk: Some(BulkChange::End {
-                bulk: id,
-                status: BulkStatus::Stopped,
-                at: now,
-            }),
-            audit: vec![audit(
-                &self.core,
-                workspace,
-                actor,
-                now,
-                ("bulk.stop", id.to_string(), json!({})),
-            )],
-            ..Operation::default()
-        };
-        let written = write(&self.core, operation).await.map(drop);
-        written.map_err(|refused| match refused {
-            Refused::Stale => ControlError::NotReplayable {
-                why: "the operation is over".to_owned(),
-            },
-            Refused::Other(error) => error,
-        })
+        self.begin_bulk(workspace, actor, beginning).await
     }
 
     async fn show(
@@ -203,17 +147,9 @@ impl Orchestrator {
         filter: &BulkFilter,
         options: &ReplayOptions,
     ) -> Result<Shown, ControlError> {
-        let workflow = match &filter.workflow {
-            None => None,
-            Some(name) => {
-                let snapshot = self.snapshot();
-                let found = snapshot.workflow(workspace, name).ok_or(ControlError::NotFound)?;
-                Some(found.row.id)
-            }
-        };
         let selection = RunSelection {
             runs: SelectedRuns::Ended(filter.status),
-            workflow,
+            workflow: self.filtered_workflow(workspace, filter.workflow.as_deref())?,
             error_code: filter.error_code.clone(),
             error_step: filter.error_step.clone(),
             cause: filter.cause,
@@ -285,10 +221,7 @@ impl Orchestrator {
     /// Gives a run its turn. `false`: the operation is over.
     async fn turn(&self, bulk: &BulkRow, options: &ReplayOptions, item: &BulkItemRow) -> Result<Turn, ControlError> {
         let workspace = bulk.workspace;
-        let actor = Actor {
-            name: bulk.actor.clone(),
-            token: None,
-        };
+        let actor = actor_of(bulk);
         let _one_at_a_time = self.core.replaying.lock().await;
         let reason = match self.prepare(workspace, item.run, options).await {
             Ok(ready) if ready.prepared.confirm == item.confirm => {
@@ -314,26 +247,8 @@ impl Orchestrator {
             }
             Err(other) => return Err(other),
         };
-        let operation = Operation {
-            bulk: Some(BulkChange::Skipped {
-                bulk: bulk.id,
-                run: item.run,
-                reason,
-            }),
-            ..Operation::default()
-        };
-        match write(&self.core, operation).await {
-            Ok(_) | Err(Refused::Stale) => Ok(Turn::Again),
-            Err(Refused::Other(error)) => Err(error),
-        }
+        self.skip_turn(bulk, item.run, reason).await
     }
-}
-
-/// What came of a turn.
-pub(super) enum Turn {
-    Started(RunId),
-    /// Nothing was started; look what is next.
-    Again,
 }
 
 /// Which operations a loop goes on with. What is asked of open runs does not stand behind replays that take their time.
@@ -343,12 +258,19 @@ pub(crate) enum Lot {
     Requests,
 }
 
+impl Lot {
+    /// Tells its loop that an operation has begun.
+    pub(super) fn begun(self, core: &Core) -> &Notify {
+        match self {
+            Self::Replays => &core.bulk,
+            Self::Requests => &core.bulk_requests,
+        }
+    }
+}
+
 /// Goes on with the operations of this node until the process stops.
 pub(crate) async fn work(core: Arc<Core>, lot: Lot) {
-    let begun = match lot {
-        Lot::Replays => &core.bulk,
-        Lot::Requests => &core.bulk_requests,
-    };
+    let begun = lot.begun(&core);
     let orchestrator = Orchestrator {
         core: Arc::clone(&core),
     };
@@ -441,7 +363,6 @@ async fn drive(orchestrator: &Orchestrator, bulk: &BulkRow, task: &Task) {
 
 /// All of a preview in a sentence: "142 runs: 142 reads, 0 effects answered from the record, 17 sent".
 fn summary(preview: &BulkPreview) -> String {
-    let plural = |count: u64, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
     let sum = |of: fn(&BulkEffects) -> u64| preview.effects.iter().map(of).sum::<u64>();
     let mut parts = vec![
         plural(preview.reads, "read"),
@@ -456,12 +377,7 @@ fn summary(preview: &BulkPreview) -> String {
         .filter(|effects| effects.sent > 0)
         .map(|effects| format!("{}.{} {}", effects.connector, effects.operation, effects.sent))
         .collect();
-    let names = if sent.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", sent.join(", "))
-    };
-    parts.push(format!("{} sent{names}", sum(|effects| effects.sent)));
+    parts.push(format!("{} sent{}", sum(|effects| effects.sent), bracketed(&sent)));
     let blocked = sum(|effects| effects.blocked);
     if blocked > 0 {
         parts.push(format!("{blocked} of unknown fate that stop their runs"));

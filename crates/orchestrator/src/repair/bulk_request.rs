@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use weir_storage::{
-    BulkChange, BulkItemRow, BulkRow, BulkStatus, Operation, Request, RunRow, RunSelection, RunStatus, SelectedRuns,
+    BulkChange, BulkItemRow, BulkRow, Operation, Request, RunRow, RunSelection, RunStatus, SelectedRuns,
 };
 use weir_workflow_engine::{BulkId, RunId, Timestamp, WorkspaceId};
 
-use super::bulk::{MAX_BULK_RUNS, Turn};
+use super::bulk::{Lot, MAX_BULK_RUNS};
+use super::bulk_operation::{Beginning, Turn, actor_of, bracketed, plural};
 use super::{Refused, audit, write};
 use crate::configure::Actor;
 use crate::control::ControlError;
@@ -202,45 +203,21 @@ impl Orchestrator {
         if runs.is_empty() {
             return Err(RequestError::NoneFits);
         }
-        let total = u32::try_from(runs.len()).unwrap_or(u32::MAX);
-        if total > shown.runs || Bound::digest(filter, request) != shown.digest {
+        if runs.len() > usize::try_from(shown.runs).unwrap_or(usize::MAX)
+            || Bound::digest(filter, request) != shown.digest
+        {
             return Err(RequestError::Changed);
         }
-        let now = self.clock().now();
-        let id = BulkId::from_raw(self.core.new_id(now));
         let options = json!({ "request": request.as_str(), "reason": crate::runner::storable(reason) });
-        let row = BulkRow {
-            id,
-            workspace,
-            status: BulkStatus::Running,
-            actor: actor.label(),
-            filter: filter_json(filter).to_string(),
-            options: options.to_string(),
-            total,
-            created_at: now,
-            finished_at: None,
+        let beginning = Beginning {
+            action: format!("bulk.{}", request.as_str()),
+            filter: filter_json(filter),
+            options,
+            shown: plural(runs.len() as u64, "run"),
+            items: runs.into_iter().map(|run| (run.id, String::new())).collect(),
+            lot: Lot::Requests,
         };
-        let items = runs.into_iter().map(|run| (run.id, String::new())).collect();
-        let action = format!("bulk.{}", request.as_str());
-        let detail = json!({ "filter": filter_json(filter), "options": options, "runs": total });
-        let operation = Operation {
-            bulk: Some(BulkChange::Begin { row, items }),
-            audit: vec![audit(
-                &self.core,
-                workspace,
-                actor,
-                now,
-                (&action, id.to_string(), detail),
-            )],
-            ..Operation::default()
-        };
-        write(&self.core, operation).await.map_err(|refused| match refused {
-            Refused::Stale => ControlError::Unavailable("the operation was not written".to_owned()),
-            Refused::Other(error) => error,
-        })?;
-        tracing::info!(actor = %actor.name, bulk.id = %id, "{id} began by {}: {action} of {total} runs", actor.name);
-        self.core.bulk_requests.notify_one();
-        Ok(id)
+        Ok(self.begin_bulk(workspace, actor, beginning).await?)
     }
 
     async fn open_runs(
@@ -250,20 +227,13 @@ impl Orchestrator {
         request: BulkRequest,
         up_to: Option<RunId>,
     ) -> Result<Vec<RunRow>, ControlError> {
-        let workflow = match &filter.workflow {
-            None => None,
-            Some(name) => {
-                let snapshot = self.snapshot();
-                Some(snapshot.workflow(workspace, name).ok_or(ControlError::NotFound)?.row.id)
-            }
-        };
         let fits = |status: &RunStatus| filter.status.is_none_or(|wanted| wanted == *status);
         let selection = RunSelection {
             runs: SelectedRuns::Open {
                 statuses: request.statuses().iter().copied().filter(fits).collect(),
                 up_to,
             },
-            workflow,
+            workflow: self.filtered_workflow(workspace, filter.workflow.as_deref())?,
             error_code: None,
             error_step: None,
             cause: None,
@@ -286,10 +256,7 @@ impl Orchestrator {
         item: &BulkItemRow,
     ) -> Result<Turn, ControlError> {
         let (now, workspace) = (self.clock().now(), bulk.workspace);
-        let actor = Actor {
-            name: bulk.actor.clone(),
-            token: None,
-        };
+        let actor = actor_of(bulk);
         let asked = request.asked(bulk.actor.clone(), reason.to_owned());
         let detail = json!({ "bulk": bulk.id.to_string(), "reason": reason });
         let action = format!("run.{}", request.as_str());
@@ -328,18 +295,7 @@ impl Orchestrator {
             Some(row) => format!("it has ended: {}", row.status.as_str()),
             None => "it is no longer stored".to_owned(),
         };
-        let operation = Operation {
-            bulk: Some(BulkChange::Skipped {
-                bulk: bulk.id,
-                run: item.run,
-                reason,
-            }),
-            ..Operation::default()
-        };
-        match write(&self.core, operation).await {
-            Ok(_) | Err(Refused::Stale) => Ok(Turn::Again),
-            Err(Refused::Other(error)) => Err(error),
-        }
+        self.skip_turn(bulk, item.run, reason).await
     }
 }
 
@@ -401,33 +357,24 @@ impl Bound {
 
 /// All of a preview in a sentence: "12 runs (9 running, 3 waiting): 2 effects on their way (shop.pay 2), 0 of unknown fate".
 fn summary(preview: &RequestPreview) -> String {
-    let plural = |count: u64, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
     let parts: Vec<String> = preview
         .by_status
         .iter()
         .map(|(status, count)| format!("{count} {}", status.as_str()))
         .collect();
-    let places = if parts.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", parts.join(", "))
-    };
     let named: Vec<String> = preview
         .effects
         .iter()
         .filter(|effects| effects.on_the_way > 0)
         .map(|effects| format!("{} {}", effects.operation, effects.on_the_way))
         .collect();
-    let names = if named.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", named.join(", "))
-    };
     let sum = |of: fn(&OpenEffects) -> u64| preview.effects.iter().map(of).sum::<u64>();
     format!(
-        "{}{places}: {} on their way{names}, {} of unknown fate",
+        "{}{}: {} on their way{}, {} of unknown fate",
         plural(u64::from(preview.runs), "run"),
+        bracketed(&parts),
         plural(sum(|effects| effects.on_the_way), "effect"),
+        bracketed(&named),
         sum(|effects| effects.unknown),
     )
 }

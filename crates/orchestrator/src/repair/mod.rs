@@ -4,6 +4,7 @@
 //! engine, and changed by one [`Operation`] that fails when the family has grown or a journal has moved on since.
 
 pub(crate) mod bulk;
+mod bulk_operation;
 mod bulk_request;
 mod dead_letter;
 mod replay;

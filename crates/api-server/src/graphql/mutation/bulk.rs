@@ -159,6 +159,13 @@ impl BulkMutations {
     }
 }
 
+async fn load(ctx: &Context<'_>, bulk: Option<BulkId>) -> ApiResult<Option<BulkOperation>> {
+    match bulk {
+        Some(id) => bulk::load(ctx, id).await,
+        None => Ok(None),
+    }
+}
+
 /// Which runs to replay, and how.
 #[derive(Debug, InputObject)]
 pub(crate) struct BulkReplayInput {
@@ -191,10 +198,7 @@ impl BulkReplayPayload {
 
     /// The operation. Null: nothing began. Needs `RUN_READ`.
     async fn bulk(&self, ctx: &Context<'_>) -> ApiResult<Option<BulkOperation>> {
-        match self.bulk {
-            Some(id) => bulk::load(ctx, id).await,
-            None => Ok(None),
-        }
+        load(ctx, self.bulk).await
     }
 }
 
@@ -239,10 +243,7 @@ impl BulkRequestPayload {
 
     /// The operation. Null: nothing began. Needs `RUN_READ`.
     async fn bulk(&self, ctx: &Context<'_>) -> ApiResult<Option<BulkOperation>> {
-        match self.bulk {
-            Some(id) => bulk::load(ctx, id).await,
-            None => Ok(None),
-        }
+        load(ctx, self.bulk).await
     }
 }
 
@@ -267,9 +268,6 @@ pub(crate) struct BulkStopPayload {
 impl BulkStopPayload {
     /// The operation. Null: nothing was stopped. Needs `RUN_READ`.
     async fn bulk(&self, ctx: &Context<'_>) -> ApiResult<Option<BulkOperation>> {
-        match self.bulk {
-            Some(id) => bulk::load(ctx, id).await,
-            None => Ok(None),
-        }
+        load(ctx, self.bulk).await
     }
 }
