@@ -10,13 +10,13 @@ use std::fmt::Write as _;
 pub(crate) const RUN_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } mergedInto { id } startedAt finishedAt dueAt error { code step } workflowName \
     event { id externalId type connectorName source receivedAt }";
 /// Fields of a run's story, without bodies.
-pub(crate) const STORY_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } startedAt finishedAt dueAt error { code step message } rootId replayOf { id } \
+pub(crate) const STORY_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } mergedCount startedAt finishedAt dueAt error { code step message } rootId replayOf { id } \
     workflowName versionNumber \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName } \
     stepCount steps { path kind label status startedAt finishedAt note effect { key class state decision { verdict looked by at note } } \
       attempts { number at durationMs outcome error nextAt exchanges { method url status durationMs error } } }";
 /// The same with what was sent, answered and put out.
-pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status waitingFor { reason ahead key heldBy { id } } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } startedAt finishedAt dueAt error { code step message } rootId replayOf { id } \
+pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status waitingFor { reason ahead key heldBy { id } } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } mergedCount startedAt finishedAt dueAt error { code step message } rootId replayOf { id } \
     workflowName versionNumber \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName body { text size } } \
     stepCount steps { path kind label status startedAt finishedAt note output effect { key class state decision { verdict looked by at note } } \
@@ -46,6 +46,8 @@ pub(crate) struct Run {
     pub(crate) merged_into: Option<RunName>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) merged: Vec<MergedRun>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) merged_count: usize,
     pub(crate) workflow_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) version_number: Option<u32>,
@@ -54,6 +56,10 @@ pub(crate) struct Run {
     pub(crate) steps: Vec<Step>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) step_count: Option<usize>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// What a run waits for before it starts.
@@ -340,6 +346,13 @@ fn head(text: &mut String, run: &Run, style: Style) {
             merged.id
         );
     }
+    let hidden = run.merged_count.saturating_sub(run.merged.len());
+    if hidden > 0 {
+        put!(
+            text,
+            "           … and {hidden} more events; GraphQL shows them with `merged(skip: …)`"
+        );
+    }
     match run.finished_at {
         Some(finished) => put!(
             text,
@@ -544,5 +557,21 @@ mod tests {
               POST http://127.0.0.1:9/crm/v3/objects/contacts  connection refused  1 ms
         · tell  call  slack.chat.post_message  pending
         ");
+    }
+
+    #[test]
+    fn a_run_that_stands_for_many_events_says_how_many_are_not_shown() {
+        let merged = json!({ "id": "run_0000000000001", "eventId": "evt_0000000000001", "externalId": "o1", "type": "shop.order.paid",
+            "receivedAt": "2026-11-23T09:59:59.000Z" });
+        let tell = |count: usize| {
+            let run: Run = serde_json::from_value(json!({
+                "id": "run_0000000000009", "status": "WAITING", "startedAt": "2026-11-23T10:00:00.000Z", "finishedAt": null,
+                "dueAt": null, "error": null, "workflowName": "notes", "event": null, "merged": [merged.clone()], "mergedCount": count
+            }))
+            .unwrap();
+            tell(&run, Style::plain())
+        };
+        insta::assert_snapshot!(tell(251), @"");
+        assert!(!tell(1).contains("more events"));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement, Value};
 use weir_workflow_engine::{EventId, GateKind, MAX_BATCH, RunId, Timestamp, WorkflowId, WorkspaceId};
 
 use super::{Store, page_limit, time};
@@ -111,8 +111,8 @@ impl Store {
         Ok(found.map(|row| RunId::from_raw(row.into_id)))
     }
 
-    /// The runs that a run took the place of, in the order of acceptance: the first ones after `skip`. What is no longer
-    /// kept is left out.
+    /// The runs that a run stands for, in the order of acceptance: the first ones after `skip`. Those that it took the
+    /// place of, those that these had taken the place of before, and so on. What is no longer kept is left out.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -123,16 +123,16 @@ impl Store {
         skip: u64,
         limit: u32,
     ) -> Result<Vec<MergedRow>, ReadError> {
-        let members: Vec<i64> = merged::Entity::find()
-            .select_only()
-            .column(merged::Column::RunId)
-            .filter(merged::Column::IntoId.eq(run.as_raw()))
-            .order_by_asc(merged::Column::Place)
-            .offset(skip)
-            .limit(u64::from(limit))
-            .into_tuple()
-            .all(&self.db)
-            .await?;
+        let select = "SELECT run_id FROM here ORDER BY place, run_id LIMIT $2 OFFSET $3";
+        let skip = i64::try_from(skip).unwrap_or(i64::MAX);
+        let values = [run.as_raw().into(), i64::from(limit).into(), skip.into()];
+        let members: Vec<i64> = self
+            .db
+            .query_all_raw(self.merged_statement(select, values))
+            .await?
+            .iter()
+            .map(|row| row.try_get("", "run_id"))
+            .collect::<Result<_, _>>()?;
         let events: BTreeMap<i64, i64> = run::Entity::find()
             .select_only()
             .column(run::Column::Id)
@@ -171,6 +171,30 @@ impl Store {
             })
         });
         Ok(rows.collect())
+    }
+
+    /// How many runs a run stands for: see [`Store::run_merged_here`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn run_merged_count(&self, run: RunId) -> Result<u64, ReadError> {
+        let statement = self.merged_statement("SELECT COUNT(*) AS runs FROM here", [run.as_raw().into()]);
+        let row = self.db.query_one_raw(statement).await?;
+        let runs: i64 = row.map_or(Ok(0), |row| row.try_get("", "runs"))?;
+        Ok(u64::try_from(runs).unwrap_or_default())
+    }
+
+    /// A statement on `here`: all that the run `$1` stands for. Every run is merged into at most one other, so that
+    /// none comes twice.
+    fn merged_statement<const N: usize>(&self, select: &str, values: [Value; N]) -> Statement {
+        let text = format!(
+            "WITH RECURSIVE here (run_id, place) AS ( \
+               SELECT run_id, place FROM merged WHERE into_id = $1 \
+               UNION ALL \
+               SELECT merged.run_id, merged.place FROM merged JOIN here ON merged.into_id = here.run_id \
+             ) {select}"
+        );
+        Statement::from_sql_and_values(self.db.get_database_backend(), text, values)
     }
 
     /// The events that a run stands for, its own first, the others in the order of acceptance.

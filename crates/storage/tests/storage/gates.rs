@@ -479,6 +479,30 @@ async fn what_has_a_time_is_woken(bed: &Bed) {
     node.write(end(second.id, 0, RunStatus::Succeeded)).await.unwrap();
     empty(bed).await;
 
+    // The last run of a burst stands for all the others, one after the other.
+    let mut burst = Vec::new();
+    for number in 10..14 {
+        burst.push(arrive(bed, &node, &number.to_string(), gates()).await.0);
+    }
+    let (last, earlier) = burst.split_last().unwrap();
+    let merged = async |skip, limit| -> Vec<RunId> {
+        let rows = node
+            .store
+            .run_merged_here(WORKSPACE, last.id, skip, limit)
+            .await
+            .unwrap();
+        rows.iter().map(|row| row.run).collect()
+    };
+    let earlier: Vec<RunId> = earlier.iter().map(|run| run.id).collect();
+    assert_eq!(merged(0, 10).await, earlier);
+    assert_eq!(merged(1, 1).await, earlier[1..2]);
+    assert_eq!(node.store.run_merged_count(last.id).await.unwrap(), 3);
+    assert_eq!(node.store.run_merged_count(earlier[0]).await.unwrap(), 0);
+    node.write(due(last.id, 500)).await.unwrap();
+    assert_eq!(handed.take(), [last.id]);
+    node.write(end(last.id, 0, RunStatus::Succeeded)).await.unwrap();
+    empty(bed).await;
+
     let gates = || {
         vec![ask(
             GateKind::Batch,

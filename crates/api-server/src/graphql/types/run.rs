@@ -18,7 +18,7 @@ use weir_workflow_engine::RunId;
 
 /// How many steps one answer shows: a run may have as many as its journal has entries.
 const MAX_STEPS_SHOWN: usize = 1000;
-/// How many merged runs one answer shows: a batch has no more.
+/// How many merged runs one answer shows: a burst or a lane may have merged many more.
 const MAX_MERGED_SHOWN: u32 = 1000;
 
 /// One run, with its story once somebody asks for it.
@@ -155,7 +155,8 @@ impl Run {
     }
 
     /// The runs that this one stands for beside itself, in the order of acceptance: those of the other events of its
-    /// batch, or those that it took the place of in `debounce` or in a lane that merges. A replay stands for the same.
+    /// batch, or those that it took the place of in `debounce` or in a lane that merges, with all that these had taken
+    /// the place of before. A replay stands for the same.
     async fn merged(
         &self,
         ctx: &Context<'_>,
@@ -173,6 +174,16 @@ impl Run {
             .await
             .map_err(|error| ApiError::internal("reading what a run stands for", &error))?;
         Ok(rows.into_iter().map(MergedRun::from).collect())
+    }
+
+    /// How many `merged` there are.
+    async fn merged_count(&self, ctx: &Context<'_>) -> ApiResult<i32> {
+        let (store, _workspace) = Caller::of(ctx).read(Permission::RunRead)?;
+        let count = store
+            .run_merged_count(self.row.root_id)
+            .await
+            .map_err(|error| ApiError::internal("counting what a run stands for", &error))?;
+        Ok(i32::try_from(count).unwrap_or(i32::MAX))
     }
 
     /// The first run of its family: itself, or for a replay the run that was replayed first.
