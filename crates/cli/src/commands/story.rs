@@ -571,7 +571,13 @@ mod tests {
             .unwrap();
             tell(&run, Style::plain())
         };
-        insta::assert_snapshot!(tell(251), @"");
+        insta::assert_snapshot!(tell(251), @r"
+        run_0000000000009  waiting  notes
+          also for shop.order.paid  o1
+                   evt_0000000000001 received 2026-11-23 09:59:59.000Z, run_0000000000001
+                   … and 250 more events; GraphQL shows them with `merged(skip: …)`
+          started  2026-11-23 10:00:00.000Z
+        ");
         assert!(!tell(1).contains("more events"));
     }
 }
