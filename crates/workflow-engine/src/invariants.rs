@@ -87,6 +87,11 @@ pub fn journal(entries: &[Entry]) -> Vec<Violation> {
                     found.push(broken("no effect is open when a run ends", call.to_string()));
                 }
             }
+            Entry::Held(held) => {
+                if !open.contains(&held.call) {
+                    found.push(broken("only open calls are held", held.call.to_string()));
+                }
+            }
             Entry::Postponed(_)
             | Entry::Answered(_)
             | Entry::ReadSkipped(_)

@@ -4,6 +4,7 @@
 //! given another meaning. A change that old readers cannot take raises [`VERSION`]. The state of a run is another
 //! type ([`crate::RunState`]) and is never written.
 
+mod held;
 mod limited;
 mod row;
 mod undoing;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::held::Held;
 pub use self::limited::{Limited, RanOver};
 pub use self::row::{JournalError, VERSION, decode, encode};
 pub use self::undoing::{Compensated, Compensating};
@@ -41,6 +43,8 @@ pub enum Entry {
     Attempt(Attempt),
     /// A call waits before it goes on, for another reason than a failed try.
     Postponed(Postponed),
+    /// A call was not made: its connection may not send now.
+    Held(Held),
     /// An effect was not sent: the ledger had its result.
     Answered(Answered),
     /// Nobody knows whether an effect took place, and nothing here can find out.

@@ -250,6 +250,7 @@ impl Ledger {
             Entry::Unknown(unknown) => self.settle(&unknown.key, run, EffectState::Unknown, None),
             Entry::Issued(_)
             | Entry::Postponed(_)
+            | Entry::Held(_)
             | Entry::Answered(_)
             | Entry::ReadSkipped(_)
             | Entry::Skipped(_)

@@ -58,7 +58,7 @@ pub use id::{
 pub use journal::{
     Abandoned, Answered, Arrived, Attempt, AttemptOutcome, Awaited, Awaits, BranchSide, BranchTaken, CancelAsked,
     Caught, Compensated, Compensating, Decided, EffectEnd, Ending, Entry, Exchanges, FailureTaken, Finished, Forked,
-    Intent, Issued, Item, ItemsTaken, JournalError, Limited, Outgrown, PassedOver, Paused, Postponed, RanOver,
+    Held, Intent, Issued, Item, ItemsTaken, JournalError, Limited, Outgrown, PassedOver, Paused, Postponed, RanOver,
     ReadSkipped, Resumed, SetDone, Skipped, Slept, StepFailed, StopStatus, Stopped, Target, TimedOut, UnknownEffect,
     VERSION as JOURNAL_VERSION, Verdict, Woke, decode, encode,
 };
@@ -67,16 +67,19 @@ pub use plan::{CallSite, OWN, Plan, TriggerScope};
 pub use preview::{Past, PreviewEffect, PreviewRead, ReplayPreview, preview};
 pub use problem::Problem;
 pub use reads::{MAX_READS, PlannedRead, read_order};
-pub use result::{CallFailure, CallOutcome, CallResult, Exchange, Origin, ResponseBody, Retry, Sent};
+pub use result::{
+    CallFailure, CallOutcome, CallResult, Exchange, HeldBy, Hold, Origin, RATE_LIMITED, ResponseBody, Retry, Sent,
+};
 pub use run::{
-    Decision, EngineError, Environment, Input, MAX_ENTRIES_PER_DECISION, MAX_ITEMS, MAX_RUN_BYTES, MAX_RUN_ENTRIES,
-    MAX_SLEEP, Mail, OpenEffect, OpenWait, Restart, RestartError, RunHead, RunState, Status, decide, restart,
+    Decision, EngineError, Environment, Input, MAX_ENTRIES_PER_DECISION, MAX_HOLDS, MAX_ITEMS, MAX_RUN_BYTES,
+    MAX_RUN_ENTRIES, MAX_SLEEP, MAX_THROTTLED_TRIES, Mail, OpenEffect, OpenWait, Restart, RestartError, RunHead,
+    RunState, Status, decide, restart,
 };
 pub use schedule::{
     CatchUp, DEFAULT_CATCH_UP, Due, EVERY_BOUNDS, MAX_CATCH_UP, MAX_CRON_BYTES, MAX_CRON_LINES, MAX_MISSED_COUNTED,
     MAX_SCHEDULE_INPUT_BYTES, SKIP_AFTER, Schedule,
 };
-pub use story::{StoryAttempt, StoryEffect, StoryStep, story, tell_family};
+pub use story::{StoryAttempt, StoryEffect, StoryHold, StoryStep, story, tell_family};
 pub use time::{Timestamp, TimestampError};
 pub use turn::{
     Arrival, Ask, Board, Gate, GateChange, GateKey, GateKind, Moves, Outcome, Rules, RunEnd, Stage, Standing, Turn,

@@ -28,6 +28,62 @@ pub enum CallOutcome {
     },
     /// The call was not carried out, or nobody knows.
     Failed(CallFailure),
+    /// The call was not made: it is to be made later, and this was no try.
+    Held(Hold),
+}
+
+/// Why a call was not made yet, and when it is to be offered again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// When it is to be offered again.
+    pub until: Timestamp,
+    /// What holds it.
+    pub by: HeldBy,
+    /// For people.
+    pub reason: String,
+}
+
+impl Hold {
+    /// What it is for a call that must not wait any longer.
+    pub(crate) fn into_failure(self, now: Timestamp) -> CallFailure {
+        CallFailure {
+            code: self.by.code().to_owned(),
+            message: self.reason,
+            http_status: None,
+            sent: Sent::Never,
+            retry: Retry::Retryable {
+                after: Some(self.until.since(now)),
+            },
+        }
+    }
+}
+
+/// What holds a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeldBy {
+    /// The request allowance of its connection.
+    Budget,
+    /// The circuit breaker of its connection: the provider does not answer.
+    Breaker,
+}
+
+impl HeldBy {
+    /// The name in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Budget => "budget",
+            Self::Breaker => "breaker",
+        }
+    }
+
+    /// The code under which a call fails that was held too often.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Budget => "budget_exhausted",
+            Self::Breaker => "circuit_open",
+        }
+    }
 }
 
 /// How an answer was got.
@@ -57,6 +113,16 @@ pub struct CallFailure {
     /// Whether another try can help.
     pub retry: Retry,
 }
+
+impl CallFailure {
+    /// Whether the provider turned it away unseen because too many requests came before it.
+    pub fn is_throttled(&self) -> bool {
+        self.code == RATE_LIMITED && self.sent == Sent::Never && self.retry != Retry::Permanent
+    }
+}
+
+/// The code of a call that the provider turned away because of too many requests.
+pub const RATE_LIMITED: &str = "rate_limited";
 
 /// Whether the provider may have acted on a failed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -24,6 +24,7 @@ use serde_json::Value;
 
 pub use self::decide::decide;
 pub use self::restart::{Restart, RestartError, restart};
+pub use self::retry::{MAX_HOLDS, MAX_THROTTLED_TRIES};
 pub(crate) use self::scope::{
     ARRIVED, ArrivedNames, BATCH, EVENT_MEMBERS, STEP_ROOTS, TRIGGER_ROOTS, TriggerNames, whole_event,
 };

@@ -7,12 +7,12 @@ mod step;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-pub use self::step::{StoryAttempt, StoryEffect, StoryStep};
+pub use self::step::{StoryAttempt, StoryEffect, StoryHold, StoryStep};
 
 use crate::command::CallId;
 use crate::definition::{Choice, Join};
 use crate::document::Document;
-use crate::journal::{AttemptOutcome, Awaits, EffectEnd, Entry, RanOver, Target};
+use crate::journal::{AttemptOutcome, Awaits, EffectEnd, Entry, Held, RanOver, Target};
 use crate::ledger::{EffectState, Ledger};
 use crate::plan::{By, CATCH, Node, NodeId, OWN, Plan, Program, Task};
 use crate::result::Origin;
@@ -145,6 +145,7 @@ impl<'a> Teller<'a> {
                     effect: None,
                     output: None,
                     note: None,
+                    hold: None,
                 });
                 self.steps.len() - 1
             }
@@ -161,6 +162,7 @@ impl<'a> Teller<'a> {
         }
         step.status = "running";
         step.note = None;
+        step.hold = None;
         step.attempts.push(StoryAttempt {
             number,
             at,
@@ -177,6 +179,7 @@ impl<'a> Teller<'a> {
         let step = self.step(of, kind, at);
         step.status = status;
         step.finished_at = Some(at);
+        step.hold = None;
         step
     }
 
@@ -224,6 +227,7 @@ impl<'a> Teller<'a> {
                     }
                 }
             }
+            Entry::Held(held) => self.held(held, at),
             Entry::Answered(answered) => {
                 let step = self.through(&step_of(&answered.step), "call", "answered", at);
                 step.effect = Some(StoryEffect::new(
@@ -370,6 +374,29 @@ impl<'a> Teller<'a> {
             | Entry::TimedOut(_)
             | Entry::Outgrown(_)
             | Entry::Finished(_) => {}
+        }
+    }
+
+    /// A try did not come about: the step waits.
+    fn held(&mut self, held: &Held, at: Timestamp) {
+        let step = self.step(&held.of, "call", at);
+        step.status = "waiting";
+        step.note = Some(held.reason.to_string());
+        step.hold = Some(StoryHold {
+            by: held.by,
+            until: held.until,
+        });
+        match step.attempts.last_mut().filter(|last| last.outcome == "running") {
+            // It looked, or read first pages.
+            Some(last) if !held.exchanges.is_empty() => {
+                last.outcome = "held";
+                last.exchanges = held.exchanges.to_vec();
+                last.next_at = Some(held.until);
+            }
+            Some(_) => {
+                step.attempts.pop();
+            }
+            None => {}
         }
     }
 

@@ -7,9 +7,9 @@ use crate::time::Timestamp;
 
 /// The newest version of the format; [`decode`] reads it and all before it.
 ///
-/// 2, 3 and 4 have more kinds of entries than the one before. [`encode`] writes the oldest from 3 on that has the entries
+/// 2 to 5 have more kinds of entries than the one before. [`encode`] writes the oldest from 3 on that has the entries
 /// at hand, so that servers of two releases can share runs that need nothing new.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// What [`encode`] writes of entries that need nothing newer.
 const PLAIN_VERSION: u32 = 3;
@@ -54,13 +54,13 @@ struct RowVersion {
 
 /// One journal row: the entries of one commit, decided up to `at`.
 pub fn encode(entries: &[Entry], at: Timestamp) -> Vec<u8> {
-    let is_new = |entry: &Entry| matches!(entry, Entry::Limited(_) | Entry::RanOver(_));
+    let needs = |entry: &Entry| match entry {
+        Entry::Held(_) => VERSION,
+        Entry::Limited(_) | Entry::RanOver(_) => 4,
+        _ => PLAIN_VERSION,
+    };
     serde_json::to_vec(&RowOut {
-        v: if entries.iter().any(is_new) {
-            VERSION
-        } else {
-            PLAIN_VERSION
-        },
+        v: entries.iter().map(needs).max().unwrap_or(PLAIN_VERSION),
         at: at.as_unix_ms(),
         e: entries,
     })
@@ -79,7 +79,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Timestamp, Vec<Entry>), JournalError> {
     // Rows of this release are read in one pass.
     let is_known = bytes
         .strip_prefix(b"{\"v\":")
-        .is_some_and(|rest| matches!(rest, [b'1'..=b'4', b',', ..]));
+        .is_some_and(|rest| matches!(rest, [b'1'..=b'5', b',', ..]));
     if !is_known {
         let RowVersion { v } = serde_json::from_slice(bytes).map_err(damaged)?;
         if v > VERSION {

@@ -15,7 +15,9 @@ use crate::command::{CallCommand, CallId, Command, EffectCommand, ReadCommand, S
 use crate::definition::{DEFAULT_CALL_TIMEOUT, RetryPolicy};
 use crate::document::Document;
 use crate::effect::{EffectClass, EffectKey, KeyParts, RequestDigest};
-use crate::journal::{Answered, Attempt, AttemptOutcome, Entry, Intent, Issued, Postponed, Target, UnknownEffect};
+use crate::journal::{
+    Answered, Attempt, AttemptOutcome, Entry, Held, Intent, Issued, Postponed, Target, UnknownEffect,
+};
 use crate::ledger::{EffectRecord, EffectState};
 use crate::plan::{By, CallTask, Task};
 use crate::result::{CallOutcome, CallResult, Sent};
@@ -289,7 +291,29 @@ impl Walk<'_> {
             return;
         };
         let open = open.clone();
+        let held_too_long;
         let outcome = match &result.outcome {
+            CallOutcome::Held(hold) => {
+                // A block that was left begins nothing new.
+                let left = self.is_settling(&open) && !open.maybe_sent;
+                if !left && open.holds < retry::MAX_HOLDS {
+                    return self.push(Entry::Held(Held {
+                        call,
+                        mode: open.mode_when_held(),
+                        of: open.of,
+                        by: hold.by,
+                        until: hold.until,
+                        reason: Arc::from(hold.reason.as_str()),
+                        exchanges: Arc::from(result.exchanges.as_slice()),
+                    }));
+                }
+                held_too_long = CallOutcome::Failed(hold.clone().into_failure(self.now));
+                &held_too_long
+            }
+            outcome => outcome,
+        };
+        let outcome = match outcome {
+            CallOutcome::Held(_) => return,
             CallOutcome::Done { output } => AttemptOutcome::Done {
                 output: output.clone(),
                 origin: result.origin,

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::fork::record;
+use super::retry::MAX_THROTTLED_TRIES;
 use super::state::{
     Closed, Failure, Frame, Guard, ItemState, Loop, OpenCall, Owner, Phase, Place, ReadState, RunState, Slot, Verdict,
 };
@@ -37,6 +38,17 @@ impl RunState {
                     call.phase = Phase::Wait {
                         until: postponed.until,
                         mode: Some(postponed.mode),
+                    };
+                }
+            }
+            Entry::Held(held) => {
+                if let Some(call) = self.calls.get_mut(&held.call) {
+                    // The try did not come about.
+                    call.attempt = call.attempt.saturating_sub(1);
+                    call.holds += 1;
+                    call.phase = Phase::Wait {
+                        until: held.until,
+                        mode: held.mode,
                     };
                 }
             }
@@ -246,6 +258,8 @@ impl RunState {
                 first_sent_at: issued.at,
                 maybe_sent: false,
                 not_found: 0,
+                throttled: 0,
+                holds: 0,
             },
         );
     }
@@ -267,6 +281,8 @@ impl RunState {
                 // Sent again for another run: that one may have been carried out.
                 maybe_sent: intent.mode != SendMode::First,
                 not_found: 0,
+                throttled: 0,
+                holds: 0,
                 intent: Some(Arc::new(intent.clone())),
             },
         );
@@ -565,6 +581,9 @@ impl OpenCall {
         }
         if self.intent.is_none() && is_not_found(failure) {
             self.not_found += 1;
+        }
+        if failure.is_throttled() && self.throttled < MAX_THROTTLED_TRIES {
+            self.throttled += 1;
         }
     }
 }

@@ -162,6 +162,7 @@ fn subject<'e>(entry: &'e Entry, calls: &mut BTreeMap<CallId, Target>) -> Option
         }
         Entry::Attempt(attempt) => Some((attempt.of.clone(), None)),
         Entry::Postponed(postponed) => Some((calls.get(&postponed.call)?.clone(), None)),
+        Entry::Held(held) => Some((held.of.clone(), None)),
         Entry::Answered(answered) => step(&answered.step),
         Entry::Unknown(unknown) => step(&unknown.step),
         Entry::Abandoned(abandoned) => Some((abandoned.of.clone(), None)),

@@ -16,6 +16,15 @@ use crate::time::Timestamp;
 
 /// The longest pause that a provider can ask for with `Retry-After`.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// Answers of a provider that there were too many requests, for one call, that are not counted as tries.
+///
+/// Limit: tries of a call that a provider turns away with 429 and that do not count | further ones count as tries | `a_try_that_the_provider_throttles_is_not_counted_up_to_a_bound` | `weir_budget_throttled_total`
+pub const MAX_THROTTLED_TRIES: u32 = 100;
+/// How often one call may be held back by its connection's budget or circuit breaker before that counts as a try: a week
+/// of a provider that is down, looked at every minute.
+///
+/// Limit: how often one call is held by budget or circuit breaker without counting as a try | further ones count as tries, `budget_exhausted` or `circuit_open` | `a_call_is_held_without_a_try_up_to_a_bound` | `weir_budget_held_total`
+pub const MAX_HOLDS: u32 = 10_000;
 /// When a hydration read did not find its object: providers tell of objects before their APIs show them.
 const NOT_FOUND_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(10)];
 
@@ -81,8 +90,9 @@ pub(super) fn next(open: &OpenCall, failure: &CallFailure, policy: &RetryPolicy,
         Retry::Retryable { after } => (true, after),
         Retry::Permanent => (false, None),
     };
-    let at = now.plus(pause(policy, run, call, open.attempt, asked));
-    let tries_left = open.attempt < policy.tries && !closing;
+    let tries = open.counted_tries(failure);
+    let at = now.plus(pause(policy, run, call, tries.max(1), asked));
+    let tries_left = tries < policy.tries && !closing;
     let exhausted = if closing { None } else { Some("retries_exhausted") };
     let Some(intent) = &open.intent else {
         let is_read = matches!(open.of, crate::journal::Target::Read(_));
@@ -174,6 +184,22 @@ pub(super) fn next(open: &OpenCall, failure: &CallFailure, policy: &RetryPolicy,
                 at: at.max(settled),
                 mode: Some(SendMode::LookOnly),
             }
+        }
+    }
+}
+
+impl OpenCall {
+    /// The tries that count, with the one that ended in `failure`.
+    fn counted_tries(&self, failure: &CallFailure) -> u32 {
+        let free = u32::from(failure.is_throttled() && self.throttled < MAX_THROTTLED_TRIES);
+        self.attempt.saturating_sub(self.throttled + free)
+    }
+
+    /// How the call is sent when it is offered again after it was held: nothing left in this try.
+    pub(super) fn mode_when_held(&self) -> Option<SendMode> {
+        match self.mode {
+            Some(SendMode::First) => Some(SendMode::Resend),
+            mode => mode,
         }
     }
 }

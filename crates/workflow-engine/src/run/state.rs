@@ -324,6 +324,10 @@ pub(super) struct OpenCall {
     pub(super) maybe_sent: bool,
     /// How often the object of a read was not found.
     pub(super) not_found: u32,
+    /// How many of its tries the provider turned away because of too many requests, and do not count.
+    pub(super) throttled: u32,
+    /// How often it was not made because its connection may not send.
+    pub(super) holds: u32,
 }
 
 /// Whether an open call is on its way.

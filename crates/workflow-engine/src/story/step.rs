@@ -4,7 +4,7 @@ use crate::document::Document;
 use crate::effect::EffectKey;
 use crate::journal::{Decided, EffectEnd, Verdict};
 use crate::ledger::EffectState;
-use crate::result::Exchange;
+use crate::result::{Exchange, HeldBy};
 use crate::time::Timestamp;
 
 /// One step or read of a run; steps in a `for_each` once per item.
@@ -31,6 +31,17 @@ pub struct StoryStep {
     pub output: Option<Document>,
     /// Why it failed, waits, or was left out.
     pub note: Option<String>,
+    /// What holds its call back while it waits for its connection.
+    pub hold: Option<StoryHold>,
+}
+
+/// A call that waits until its connection may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoryHold {
+    /// What holds it.
+    pub by: HeldBy,
+    /// When it is offered again.
+    pub until: Timestamp,
 }
 
 /// One try.
@@ -42,7 +53,8 @@ pub struct StoryAttempt {
     pub at: Timestamp,
     /// From then until it came back, in milliseconds; 0 while it is on its way.
     pub duration_ms: u64,
-    /// `running`, `sent`, `coalesced`, `found`, `gone`, `retry`, `failed` or `lost` (with its process).
+    /// `running`, `sent`, `coalesced`, `found`, `gone`, `retry`, `failed`, `held` (not sent, after it looked) or `lost`
+    /// (with its process).
     pub outcome: &'static str,
     /// Why it failed.
     pub error: Option<String>,

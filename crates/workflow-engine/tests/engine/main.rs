@@ -13,6 +13,7 @@ mod expressions;
 mod failures;
 mod flow;
 mod gates;
+mod holding;
 mod hydration;
 mod limiting;
 mod limits;
