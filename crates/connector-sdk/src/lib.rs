@@ -36,7 +36,7 @@ pub use auth::{
     ApiKeyPlace, Applied, Assertion, AuthError, AuthScheme, AuthTest, ClientAuth, Credential, OAuth2Scheme,
     ServiceAccountScheme, Token, TokenError,
 };
-pub use budget::{Budget, LearnFrom};
+pub use budget::{Bucket, Budget, DEFAULT_RESERVE_PERCENT, Daily, Learn, MAX_WINDOWS, Told, Window, own_budget};
 pub use connector::Connector;
 pub use effect::{Effect, KeyCarrier};
 pub use event_type::{EventType, Hydrate, MAX_READS, Read};

@@ -7,7 +7,7 @@
 )]
 
 use url::Url;
-use weir_connector_sdk::{Connector, Hydrate, LearnFrom, Problem, Verifier, parse_yaml};
+use weir_connector_sdk::{Connector, Hydrate, Problem, Verifier, Window, parse_yaml};
 
 fn no_files(_: &str) -> Option<String> {
     None
@@ -208,8 +208,15 @@ fn the_example_manifest_is_what_it_says() {
     assert!(!connector.calls_any_host());
     let budget = connector.budget().unwrap();
     assert_eq!(
-        (budget.requests, budget.window_s, budget.learn),
-        (Some(100), 60, Some(LearnFrom::RateLimit))
+        (budget.windows.as_slice(), budget.learn[0].name()),
+        (
+            [Window {
+                requests: 100,
+                window_s: 60
+            }]
+            .as_slice(),
+            "ratelimit"
+        )
     );
     let charge = connector.operation("charges.create").unwrap();
     assert_eq!(

@@ -21,6 +21,7 @@ use crate::problem::Problems;
 use condition::Condition;
 pub(crate) use protocol::Protocol;
 pub(crate) use reading::Reading;
+pub(crate) use retry_after::http_date_ms;
 use retry_after::{RetryAfter, retry_after_ms_of};
 pub(crate) use source::Source;
 

@@ -57,21 +57,13 @@ impl RetryAfter {
             Self::Seconds(seconds) => return Some(seconds.saturating_mul(1_000)),
             Self::Stated(source, unit) => (source, unit),
         };
-        let stated = number(source.lookup(response, body)?.as_ref())?;
+        let stated = source.number(response, body)?;
         match unit {
             Unit::Seconds => milliseconds(stated),
             Unit::Milliseconds => milliseconds(stated / 1_000.0),
             Unit::EpochSeconds => milliseconds((stated - answered_at_s(response)?).max(0.0)),
             Unit::EpochMilliseconds => milliseconds((stated / 1_000.0 - answered_at_s(response)?).max(0.0)),
         }
-    }
-}
-
-fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse().ok(),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -113,7 +105,7 @@ pub(super) fn retry_after_ms_of(response: &HttpResponse) -> Option<u64> {
 }
 
 /// An IMF-fixdate (RFC 9110 §5.6.7) as Unix milliseconds.
-fn http_date_ms(text: &str) -> Option<i64> {
+pub(crate) fn http_date_ms(text: &str) -> Option<i64> {
     chrono::DateTime::parse_from_rfc2822(text)
         .ok()
         .map(|date| date.timestamp_millis())

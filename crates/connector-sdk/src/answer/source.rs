@@ -33,7 +33,7 @@ impl Source {
     }
 
     /// From `/pointer` or `header:NAME`.
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         match text.strip_prefix("header:") {
             Some(name) => is_header_name(name).then(|| Self::Header(name.to_owned())),
             None => Pointer::parse(text).map(Self::Body),
@@ -51,6 +51,19 @@ impl Source {
             Self::Header(name) => response
                 .header(name)
                 .map(|text| Cow::Owned(Value::String(text.trim().to_owned()))),
+        }
+    }
+
+    /// The number that stands there, as a number or as text.
+    pub(crate) fn number<'v>(
+        &self,
+        response: &HttpResponse,
+        body: impl FnOnce() -> Option<&'v Value>,
+    ) -> Option<f64> {
+        match self.lookup(response, body)?.as_ref() {
+            Value::Number(number) => number.as_f64(),
+            Value::String(text) => text.trim().parse().ok(),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
         }
     }
 }

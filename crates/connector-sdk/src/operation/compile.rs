@@ -9,6 +9,7 @@ use super::parts::{read_headers, read_query, read_target};
 use super::protocol::Soap;
 use super::{Body, Encoding, Headers, MethodRule, Operation, Query, Target};
 use crate::answer::{Meaning, Reading};
+use crate::budget;
 use crate::config::Shape;
 use crate::connector::Common;
 use crate::effect::EffectRule;
@@ -45,6 +46,7 @@ const KEYS: [&str; 28] = [
     "result",
     "page",
     "etag",
+    "cost",
     "effect",
     "errors",
     "success_when",
@@ -146,6 +148,7 @@ impl Operation {
             paging,
             reading,
             etag,
+            cost: budget::read_cost(&fields, problems),
             meaning,
             effect,
         };

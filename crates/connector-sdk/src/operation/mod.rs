@@ -86,6 +86,7 @@ pub struct Operation {
     paging: Option<Paging>,
     reading: Reading,
     etag: bool,
+    cost: u64,
     meaning: Meaning,
     effect: EffectRule,
 }
@@ -168,6 +169,11 @@ impl Operation {
     /// Whether the provider answers conditional requests for it (`If-None-Match`); the host keeps the tags.
     pub fn etag(&self) -> bool {
         self.etag
+    }
+
+    /// How much of the budget one request takes, at least 1.
+    pub fn cost(&self) -> u64 {
+        self.cost
     }
 
     /// Whether it is fixed to a method that changes nothing (GET or HEAD).
