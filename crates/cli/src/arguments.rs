@@ -103,6 +103,9 @@ Example:
     Bulk(BulkCommand),
     /// List the webhook requests that were refused, and why.
     Refused(RefusedArguments),
+    /// Look at a connection: what it may send, what is left, who waits, whether its provider answers.
+    #[command(subcommand)]
+    Connection(ConnectionCommand),
     /// Work with connector manifests.
     #[command(subcommand)]
     Connector(ConnectorCommand),
@@ -296,6 +299,23 @@ pub(crate) struct ApprovalsArguments {
     pub(crate) server: ServerArguments,
     #[command(flatten)]
     pub(crate) list: ListArguments,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConnectionCommand {
+    /// Show a connection's budget and circuit breaker, as the server that answers counts them.
+    #[command(after_help = "Example:
+  weir connection show stripe")]
+    Show {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// The connection.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -132,6 +132,15 @@ impl Shape {
         });
     }
 
+    /// Adds a mapping that somebody else checks.
+    pub(crate) fn add_mapping(&mut self, name: &str, description: &str) {
+        self.fields.entry(name.to_owned()).or_insert_with(|| Field {
+            kind: Some(Kind::Object),
+            description: Some(description.to_owned()),
+            ..Field::default()
+        });
+    }
+
     /// The field that `names` (a path of keys) leads to.
     pub(crate) fn field(&self, names: &[&str]) -> Option<&Field> {
         let (first, rest) = names.split_first()?;

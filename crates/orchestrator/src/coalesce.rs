@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use weir_workflow_engine::{Document, Timestamp};
 
+use crate::budget::Class;
 use crate::clock::Clock;
 use crate::connection::Identity;
 
@@ -36,12 +37,15 @@ pub struct ReadKey {
     pub args: Document,
     /// Item cap of a paged read.
     pub all_max: Option<u32>,
+    /// How urgent the read is: an urgent one does not wait behind one that is not.
+    pub class: Class,
 }
 
 impl PartialEq for ReadKey {
     fn eq(&self, other: &Self) -> bool {
         self.connection == other.connection
             && self.all_max == other.all_max
+            && self.class == other.class
             && self.operation == other.operation
             && self.args.raw() == other.args.raw()
     }
@@ -55,6 +59,7 @@ impl Hash for ReadKey {
         self.operation.hash(state);
         self.args.raw().hash(state);
         self.all_max.hash(state);
+        self.class.hash(state);
     }
 }
 
@@ -385,6 +390,7 @@ mod tests {
             operation: "invoices.get".to_owned(),
             args: Document::from_value(serde_json::json!({ "id": id })),
             all_max: None,
+            class: Class::Live,
         }
     }
 

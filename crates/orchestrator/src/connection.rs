@@ -4,12 +4,14 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use reqwest::Url;
 use serde_json::Value;
-use weir_connector_sdk::{Connector, Credential};
+use weir_connector_sdk::{Connector, Credential, own_budget};
 use weir_workflow_engine::{ConnectionId, WorkspaceId};
 
+use crate::budget::{Gate, Rules};
 use crate::credentials::TokenCache;
 use crate::perform::{Meters, Targets};
 
@@ -33,6 +35,10 @@ pub struct Connection {
     pub(crate) token: TokenCache,
     pub(crate) targets: Targets,
     pub(crate) meters: Meters,
+    /// What it may send.
+    pub(crate) rules: Rules,
+    /// Where its requests wait, once there was one.
+    pub(crate) gate: OnceLock<Arc<Gate>>,
     pub(crate) identity: Identity,
 }
 
@@ -76,12 +82,32 @@ impl Connection {
             targets: Targets::new(&connector, &config),
             meters: Meters::new(connector.name()),
             identity: Identity::default(),
+            rules: rules_of(&connector, &config),
+            gate: OnceLock::new(),
             connector,
             config,
             credential,
             account,
         }
     }
+}
+
+/// The manifest's budget and the one in the settings, which was checked when they were written.
+fn rules_of(connector: &Connector, config: &Value) -> Rules {
+    let own = config.get("budget").and_then(|budget| own_budget(budget).ok());
+    let manifest = connector.budget().filter(|_| is_providers_own(connector, config));
+    Rules::new(manifest, own.as_ref())
+}
+
+/// Whether requests go to a host that the connector names. Another one is a proxy, a sandbox or a copy for tests, of whose
+/// limits the manifest knows nothing.
+fn is_providers_own(connector: &Connector, config: &Value) -> bool {
+    let mut plain = config.clone();
+    if let Some(settings) = plain.as_object_mut() {
+        settings.remove("base_url");
+    }
+    let origin = |config: &Value| Some(Url::parse(&connector.base_url(config).ok()?).ok()?.origin());
+    origin(&plain) == origin(config)
 }
 
 impl fmt::Debug for Connection {

@@ -5,6 +5,7 @@
 //! Nothing here knows HTTP servers or GraphQL.
 
 pub mod answers;
+pub mod budget;
 pub mod clock;
 pub mod coalesce;
 pub mod configure;

@@ -465,6 +465,7 @@ async fn heartbeat(core: Arc<Core>, beats: mpsc::Sender<HeartbeatReply>) {
         match pending.await {
             Ok(FactOutcome::Heartbeat(reply)) => {
                 core.runs.note_others(reply.free, reply.others);
+                core.performer.budgets().set_nodes(reply.others.saturating_add(1));
                 core.lease.renew(asked_at_ms);
                 core.clock.learn(reply.database_time, now, core.clock.now());
                 // Chores that are still busy hear the same again in a second.
@@ -512,6 +513,7 @@ fn gauges(core: &Core) {
     set("weir_runs_backlog", backlog);
     set("weir_runs_free", core.runs.free());
     set("weir_run_timers", timers);
+    core.performer.budgets().show();
     set("weir_writer_queue_facts", facts);
     set("weir_writer_queue_bytes", bytes);
     let statistics = core.writer.statistics();

@@ -3,10 +3,11 @@
 //! One task per run and no other writer of its journal, so a run's memory and its journal never disagree. A task ends
 //! when its run ends or has nothing but a timer to wait for; then only its id stays in memory.
 
+use crate::budget::Class;
 use crate::connection::Connection;
 use crate::driver::{ActiveRun, Driver, Found, Given, Then, look_for, may_let_others_start};
 use crate::mail::{self, Letter};
-use crate::perform::TraceContext;
+use crate::perform::Purpose;
 use crate::repair::dead_letter;
 use crate::runs::Mailbox;
 use crate::service::{Core, Orchestrator};
@@ -121,8 +122,11 @@ type Call = BoxFuture<'static, (CallId, CallResult)>;
 
 async fn drive(core: &Arc<Core>, run: ActiveRun, place: &mut Place) -> Ended {
     let mut calls: FuturesUnordered<Call> = FuturesUnordered::new();
-    let trace = TraceContext {
+    let head = run.state.head();
+    let purpose = Purpose {
         traceparent: run.traceparent.clone(),
+        class: Class::of(run.state.event().source, head.replay_of.is_some()),
+        workflow: Some(head.workflow),
     };
     let (workspace, workflow) = (run.state.head().workspace, run.state.head().workflow);
     let mut driver = Driver::new(run);
@@ -154,7 +158,7 @@ async fn drive(core: &Arc<Core>, run: ActiveRun, place: &mut Place) -> Ended {
             }
         }
         for command in step.commands {
-            calls.push(perform(core, driver.run(), command, &trace));
+            calls.push(perform(core, driver.run(), command, &purpose));
         }
         let due = match step.then {
             Then::End(status) => {
@@ -243,7 +247,7 @@ async fn next_input(
     }
 }
 
-fn perform(core: &Arc<Core>, run: &ActiveRun, command: Command, trace: &TraceContext) -> Call {
+fn perform(core: &Arc<Core>, run: &ActiveRun, command: Command, purpose: &Purpose) -> Call {
     let workspace = run.state.head().workspace;
     if let Command::Call(call) = &command
         && call.connector == OWN
@@ -257,7 +261,7 @@ fn perform(core: &Arc<Core>, run: &ActiveRun, command: Command, trace: &TraceCon
         Command::Read(read) => &read.connection,
     };
     let known = core.snapshot.load().connection(workspace, name).cloned();
-    let (core, id, name, trace) = (Arc::clone(core), command.call(), name.clone(), trace.clone());
+    let (core, id, name, purpose) = (Arc::clone(core), command.call(), name.clone(), purpose.clone());
     let accepted_at = run.state.event().received_at;
     Box::pin(async move {
         let connection = match known {
@@ -268,8 +272,8 @@ fn perform(core: &Arc<Core>, run: &ActiveRun, command: Command, trace: &TraceCon
             },
         };
         let result = match &command {
-            Command::Call(call) => core.performer.call(&connection, call, &trace).await,
-            Command::Read(read) => core.performer.read(&connection, read, accepted_at, &trace).await,
+            Command::Call(call) => core.performer.call(&connection, call, &purpose).await,
+            Command::Read(read) => core.performer.read(&connection, read, accepted_at, &purpose).await,
         };
         (id, result)
     })

@@ -1,6 +1,7 @@
 //! The running orchestrator: one value that owns the writer, the memory and the loops, and a handle to it.
 
 use crate::answers::Callers;
+use crate::budget::BudgetFigures;
 use crate::clock::{CLOCK_SKEW_LIMIT, Clock};
 use crate::configure::{Looks, Reloading};
 use crate::departures::Senders;
@@ -418,6 +419,15 @@ impl Orchestrator {
             reasons,
             warnings,
         }
+    }
+
+    /// What a connection may send and how its provider answers, as this server counts it. `None`: there is no such
+    /// connection that can be used.
+    #[must_use]
+    pub fn budget(&self, workspace: WorkspaceId, connection: &str) -> Option<BudgetFigures> {
+        let snapshot = self.core.snapshot.load();
+        let connection = snapshot.connection(workspace, connection)?;
+        Some(self.core.performer.budgets().gate(connection).figures())
     }
 
     /// The next planned instants of a published workflow's schedule, at most `count`. None while it is paused, or when

@@ -5,13 +5,16 @@
 //! in every run with the same seed. Faults are decided here and carried out by the server and the sender;
 //! deciding never waits.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::time::Instant;
 
 /// Which way the traffic flows that a rule disturbs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +123,9 @@ pub struct FaultRule {
     /// How many matching requests pass unharmed first.
     #[serde(default)]
     pub skip: u32,
+    /// How many matching requests pass unharmed in any second: a provider's own rate limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above_per_second: Option<u32>,
 }
 
 impl FaultRule {
@@ -133,7 +139,15 @@ impl FaultRule {
             probability: None,
             count: None,
             skip: 0,
+            above_per_second: None,
         }
+    }
+
+    /// Lets this many matching requests pass in any second.
+    #[must_use]
+    pub fn above(mut self, per_second: u32) -> Self {
+        self.above_per_second = Some(per_second);
+        self
     }
 
     /// Fires this often at most.
@@ -202,6 +216,8 @@ pub struct Faults {
 struct Active {
     status: FaultStatus,
     generator: StdRng,
+    /// When requests passed in the last second.
+    passed: VecDeque<Instant>,
 }
 
 impl Faults {
@@ -232,6 +248,7 @@ impl Faults {
                 fired: 0,
             },
             generator,
+            passed: VecDeque::new(),
         });
         self.any.store(true, Ordering::Release);
         Ok(id)
@@ -272,7 +289,11 @@ impl Faults {
 
 impl Active {
     fn ask(&mut self, direction: Direction, route: &str, line: &str) -> Option<Fault> {
-        let Self { status, generator } = self;
+        let Self {
+            status,
+            generator,
+            passed,
+        } = self;
         let rule = &status.rule;
         if rule.direction != direction || !(matches(&rule.route, route) || matches(&rule.route, line)) {
             return None;
@@ -280,6 +301,19 @@ impl Active {
         status.seen += 1;
         if status.seen <= u64::from(rule.skip) || rule.count.is_some_and(|count| status.fired >= u64::from(count)) {
             return None;
+        }
+        if let Some(limit) = rule.above_per_second {
+            let now = Instant::now();
+            while passed
+                .front()
+                .is_some_and(|at| now.duration_since(*at) >= Duration::from_secs(1))
+            {
+                passed.pop_front();
+            }
+            if passed.len() < usize::try_from(limit).unwrap_or(usize::MAX) {
+                passed.push_back(now);
+                return None;
+            }
         }
         if rule
             .probability
@@ -387,6 +421,20 @@ mod tests {
         assert_eq!((listed[0].seen, listed[0].fired), (4, 2));
         assert!(faults.remove(id));
         assert!(faults.list().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_limit_lets_so_many_pass_in_any_second() {
+        let faults = Faults::new(0);
+        let limited = Fault::RateLimited { retry_after_s: 1 };
+        let rule = FaultRule::new(Direction::Api, "*", limited).above(2);
+        faults.add(rule).unwrap();
+        let passes = || faults.decide(Direction::Api, "x", "GET /x").is_none();
+        assert_eq!([passes(), passes(), passes()], [true, true, false]);
+        tokio::time::advance(Duration::from_millis(999)).await;
+        assert!(!passes());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!([passes(), passes(), passes()], [true, true, false]);
     }
 
     #[test]

@@ -115,9 +115,9 @@ pub struct CallFailure {
 }
 
 impl CallFailure {
-    /// Whether the provider turned it away unseen because too many requests came before it.
+    /// Whether the provider turned a request away because too many requests came before it.
     pub fn is_throttled(&self) -> bool {
-        self.code == RATE_LIMITED && self.sent == Sent::Never && self.retry != Retry::Permanent
+        self.code == RATE_LIMITED && self.retry != Retry::Permanent
     }
 }
 

@@ -5,7 +5,8 @@ mod approvals;
 mod backup;
 mod bulk;
 mod bulk_request;
-pub(crate) mod connector;
+pub(crate) mod connection;
+mod connector;
 mod connector_test;
 mod dead_letters;
 pub(crate) mod doctor;
@@ -30,7 +31,7 @@ mod user_errors;
 mod workflow;
 mod workflows;
 
-use crate::arguments::{BulkCommand, Command, ConnectorCommand, RunCommand, TokenCommand};
+use crate::arguments::{BulkCommand, Command, ConnectionCommand, ConnectorCommand, RunCommand, TokenCommand};
 use bulk_request::BulkAsk;
 use std::process::ExitCode;
 
@@ -91,6 +92,9 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bulk(BulkCommand::Show { server, id, wait, json }) => bulk::show(&server, &id, wait, json).await,
         Command::Bulk(BulkCommand::Stop { server, id }) => bulk::stop(&server, &id).await,
         Command::Refused(arguments) => refused::run(&arguments).await,
+        Command::Connection(ConnectionCommand::Show { server, name, json }) => {
+            connection::run(&server, &name, json).await
+        }
         Command::Connector(ConnectorCommand::Check { path }) => connector::check(&path),
         Command::Connector(ConnectorCommand::Test { folder }) => connector_test::test(&folder),
         Command::Backup(arguments) => Box::pin(backup::run(*arguments)).await,

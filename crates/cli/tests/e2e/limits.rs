@@ -19,7 +19,17 @@ const PARTS: [(&str, &str); 6] = [
 ];
 
 /// Bounds that nobody meets with an error, and why: they are not on the page.
-const UNSEEN: [(&str, &str); 51] = [
+const UNSEEN: [(&str, &str); 58] = [
+    ("MAX_HOLD", "a call that comes too early is sent away again"),
+    (
+        "MAX_SPREAD_MS",
+        "how long requests are spread after a budget was used up",
+    ),
+    ("MAX_LEARNED", "further allowances of a provider are not looked at"),
+    ("MAX_SLEEPERS_COUNTED", "a figure that stops growing"),
+    ("MAX_HOSTS", "failures of further hosts are not counted"),
+    ("MAX_PASSED_OVER", "the share of calls that wait behind others"),
+    ("MAX_WORKFLOWS", "further workflows count for the connection alone"),
     (
         "MAX_SIGNED_CHALLENGE_BYTES",
         "a longer challenge is refused; the known ones have at most 64 bytes",

@@ -4,6 +4,7 @@
 mod backup;
 #[cfg(test)]
 mod bad_input;
+mod budgets;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]

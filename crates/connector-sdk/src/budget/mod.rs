@@ -97,12 +97,16 @@ const KEYS: [&str; 6] = ["window", "bucket", "concurrency", "daily", "reserve", 
 /// Every [`Problem`] found, without lines.
 pub fn own_budget(value: &Value) -> Result<Budget, Vec<Problem>> {
     let mut problems = Problems::default();
-    let budget = read(value, "", &mut problems);
+    let budget = check_own(value, "", &mut problems);
+    problems.finish(budget)
+}
+
+pub(crate) fn check_own(value: &Value, place: &str, problems: &mut Problems) -> Option<Budget> {
     if value.get("learn").is_some() {
         let message = "what answers tell is the manifest's to say";
-        problems.add("/learn", "unknown_key", message);
+        problems.add(&pointer::join(place, "learn"), "unknown_key", message);
     }
-    problems.finish(budget)
+    read(value, place, problems)
 }
 
 pub(crate) fn read(value: &Value, place: &str, problems: &mut Problems) -> Option<Budget> {

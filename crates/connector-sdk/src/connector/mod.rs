@@ -11,7 +11,7 @@ use serde_json::Value;
 use url::Url;
 
 use crate::auth::{AuthScheme, AuthTest, Credential};
-use crate::budget::Budget;
+use crate::budget::{self, Budget};
 use crate::event_type::EventType;
 use crate::operation::{BuildError, Operation};
 use crate::problem::{Problem, Problems};
@@ -171,6 +171,9 @@ impl Connector {
     pub fn check_config(&self, config: &Value) -> Vec<Problem> {
         let mut problems = Problems::default();
         self.common.config.check(config, "", &mut problems);
+        if let Some(budget) = config.get("budget").filter(|_| problems.is_empty()) {
+            budget::check_own(budget, "/budget", &mut problems);
+        }
         if problems.is_empty()
             && matches!(self.common.hosts, Hosts::Listed(_))
             && let Err(error) = self.common.base_url(config)

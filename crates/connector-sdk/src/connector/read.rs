@@ -70,6 +70,11 @@ impl Connector {
             .map(|config| Shape::read(config, "/config", false, problems))
             .unwrap_or_default();
         config.add_url("base_url", "replaces the connector's own base URL");
+        if config.field(&["budget"]).is_some() {
+            let message = "`budget` is what a connection sets for itself with every connector";
+            problems.add("/config/budget", "bad_name", message);
+        }
+        config.add_mapping("budget", "lowers the connector's own budget");
         let hosts = read_hosts(&fields, problems);
         let others = hosts.other_names();
         if !others.is_empty() {

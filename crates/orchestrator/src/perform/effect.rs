@@ -17,7 +17,7 @@ use weir_workflow_engine::{
 use super::failure::{refused, unproven};
 use super::gate::{Sees, unseen};
 use super::session::{Session, Watch, of_answer};
-use super::{Performer, TraceContext};
+use super::{Performer, Purpose};
 use crate::connection::Connection;
 use crate::departures::{Departure, Proof};
 
@@ -43,10 +43,10 @@ pub(super) async fn perform(
     connection: &Connection,
     operation: &Operation,
     (command, effect): (&CallCommand, &EffectCommand),
-    trace: &TraceContext,
+    purpose: &Purpose,
 ) -> CallResult {
     let deadline = Instant::now() + command.timeout;
-    let mut session = Session::new(performer, connection, trace, deadline);
+    let mut session = Session::new(performer, connection, purpose, deadline);
     let departure = Departure::new(&effect.key, effect.first_sent_at);
     let gate = match effect.mode {
         SendMode::First | SendMode::Resend => Gate::Open,
@@ -77,7 +77,7 @@ pub(super) async fn perform(
         }
     };
     CallResult {
-        outcome,
+        outcome: session.settle(outcome),
         exchanges: session.into_exchanges(),
         origin,
     }

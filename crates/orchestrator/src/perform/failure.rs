@@ -70,6 +70,21 @@ pub(super) fn of_send(error: &SendError) -> CallFailure {
     }
 }
 
+/// Whether the server could not be reached, or broke off.
+pub(super) fn is_outage(error: &SendError) -> bool {
+    match &error.kind {
+        SendErrorKind::Dns(_)
+        | SendErrorKind::Connect(_)
+        | SendErrorKind::Timeout
+        | SendErrorKind::ConnectionLost(_) => true,
+        SendErrorKind::Egress(_)
+        | SendErrorKind::TooLarge
+        | SendErrorKind::NotRecorded(_)
+        | SendErrorKind::LeaseOver
+        | SendErrorKind::Unsendable(_) => false,
+    }
+}
+
 /// The connection's credential could not be turned into an authorised request.
 pub(super) fn of_credential(error: &CredentialError) -> CallFailure {
     CallFailure {

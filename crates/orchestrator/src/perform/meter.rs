@@ -16,7 +16,7 @@ const DURATION: &str = "weir_call_duration_seconds";
 pub(super) fn describe() {
     describe_counter!(
         CALLS,
-        "calls to providers by outcome: done, unchanged, found, coalesced, retryable, permanent"
+        "calls to providers by outcome: done, unchanged, found, coalesced, retryable, permanent, held"
     );
     describe_histogram!(
         DURATION,
@@ -40,6 +40,7 @@ pub(crate) struct Meter {
     coalesced: Counter,
     retryable: Counter,
     permanent: Counter,
+    held: Counter,
     duration: Histogram,
 }
 
@@ -75,6 +76,7 @@ impl Meters {
             coalesced: outcome("coalesced"),
             retryable: outcome("retryable"),
             permanent: outcome("permanent"),
+            held: outcome("held"),
             duration: histogram!(DURATION, "connector" => self.connector.clone(), "operation" => operation.to_owned()),
         }
     }
@@ -84,6 +86,7 @@ impl Meter {
     pub(super) fn count(&self, result: &CallResult, took: Duration) {
         let counter = match (&result.outcome, result.origin) {
             (_, Origin::Coalesced) => &self.coalesced,
+            (CallOutcome::Held(_), Origin::Sent | Origin::Found) => &self.held,
             (CallOutcome::Done { .. }, Origin::Found) => &self.found,
             (CallOutcome::Done { .. }, Origin::Sent) if is_unchanged(result) => &self.unchanged,
             (CallOutcome::Done { .. }, Origin::Sent) => &self.done,

@@ -19,8 +19,11 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use thiserror::Error;
-use weir_workflow_engine::{CallCommand, CallOutcome, CallResult, Command, Origin, ReadCommand, SendMode, Timestamp};
+use weir_workflow_engine::{
+    CallCommand, CallOutcome, CallResult, Command, Origin, ReadCommand, SendMode, Timestamp, WorkflowId,
+};
 
+use crate::budget::{Budgets, Class};
 use crate::clock::{Clock, Stopwatch};
 use crate::coalesce::{Coalescer, ReadKey, Served};
 use crate::connection::Connection;
@@ -71,11 +74,15 @@ pub enum PerformerError {
     },
 }
 
-/// The trace that a call belongs to.
+/// What a call is made for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TraceContext {
-    /// Sent on as the `traceparent` header (W3C Trace Context).
+pub struct Purpose {
+    /// The trace that it belongs to; sent on as the `traceparent` header (W3C Trace Context).
     pub traceparent: Option<String>,
+    /// How urgent it is.
+    pub class: Class,
+    /// The workflow whose call it is; `None` for calls that people make.
+    pub workflow: Option<WorkflowId>,
 }
 
 /// Performs the engine's commands. One per process.
@@ -86,12 +93,18 @@ pub struct Performer {
     lease: Arc<Lease>,
     reads: Coalescer<CallOutcome>,
     answers: conditional::KeptAnswers,
+    budgets: Budgets,
 }
 
 impl Performer {
     /// The guarded client, for calls that belong to no run.
     pub(crate) fn http(&self) -> &HttpClient {
         &self.http
+    }
+
+    /// The budgets of all connections.
+    pub(crate) fn budgets(&self) -> &Budgets {
+        &self.budgets
     }
 
     /// Opens the departures file and builds the client.
@@ -111,6 +124,7 @@ impl Performer {
             http: HttpClient::new(options.egress, &options.user_agent)?,
             reads: Coalescer::new(options.clock.clone()),
             answers: conditional::KeptAnswers::default(),
+            budgets: Budgets::new(options.clock.clone()),
             clock: options.clock,
             lease: options.lease,
             departures,
@@ -126,7 +140,7 @@ impl Performer {
     /// Performs the call of a step.
     ///
     /// Dropping the future leaves the outcome of an effect unknown, exactly as a crash does.
-    pub async fn call(&self, connection: &Arc<Connection>, command: &CallCommand, trace: &TraceContext) -> CallResult {
+    pub async fn call(&self, connection: &Arc<Connection>, command: &CallCommand, purpose: &Purpose) -> CallResult {
         let Some(operation) = connection.connector.operation(&command.operation) else {
             return match &command.effect {
                 // Whether an earlier attempt left was the question, and it stays open.
@@ -139,14 +153,14 @@ impl Performer {
         };
         let watch = Stopwatch::start();
         let result = match &command.effect {
-            Some(effect) => effect::perform(self, connection, operation, (command, effect), trace).await,
+            Some(effect) => effect::perform(self, connection, operation, (command, effect), purpose).await,
             None => {
                 let wanted = read::Wanted {
                     args: &command.args,
                     all_max: command.all_max,
                     timeout: command.timeout,
                 };
-                read::perform(self, connection, operation, &wanted, trace).await
+                read::perform(self, connection, operation, &wanted, purpose).await
             }
         };
         connection.meters.of(operation.name()).count(&result, watch.elapsed());
@@ -163,7 +177,7 @@ impl Performer {
         connection: &Arc<Connection>,
         command: &ReadCommand,
         accepted_at: Timestamp,
-        trace: &TraceContext,
+        purpose: &Purpose,
     ) -> CallResult {
         let Some(operation) = connection.connector.operation(&command.operation) else {
             return unknown_operation(connection, &command.operation);
@@ -174,6 +188,7 @@ impl Performer {
             operation: command.operation.clone(),
             args: command.args.clone(),
             all_max: command.all_max,
+            class: purpose.class,
         };
         let wanted = read::Wanted {
             args: &command.args,
@@ -181,7 +196,7 @@ impl Performer {
             timeout: command.timeout,
         };
         let send =
-            || -> BoxFuture<'_, CallResult> { Box::pin(read::perform(self, connection, operation, &wanted, trace)) };
+            || -> BoxFuture<'_, CallResult> { Box::pin(read::perform(self, connection, operation, &wanted, purpose)) };
         let share = |result: &CallResult| result.outcome.clone();
         let result = match self.reads.read(key, accepted_at, send, share).await {
             Served::Led(result) => result,

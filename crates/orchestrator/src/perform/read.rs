@@ -7,9 +7,8 @@ use tokio::time::Instant;
 use weir_connector_sdk::{Answer, AnswerBody, CallContext, HttpResponse, Operation, Page};
 use weir_workflow_engine::{CallFailure, CallOutcome, CallResult, Document, Origin, Retry, Sent};
 
-use super::failure::failed;
 use super::session::{Session, Watch, of_answer};
-use super::{Performer, TraceContext};
+use super::{Performer, Purpose};
 use crate::connection::Connection;
 
 /// Bytes of answers that one read may collect over all its pages. The output lives in memory and in the journal.
@@ -35,10 +34,10 @@ pub(super) async fn perform(
     connection: &Connection,
     operation: &Operation,
     wanted: &Wanted<'_>,
-    trace: &TraceContext,
+    purpose: &Purpose,
 ) -> CallResult {
     let started = Instant::now();
-    let mut session = Session::new(performer, connection, trace, started + wanted.timeout);
+    let mut session = Session::new(performer, connection, purpose, started + wanted.timeout);
     let collected = match wanted.all_max {
         None => single(&mut session, connection, operation, wanted).await,
         Some(max) => {
@@ -54,14 +53,14 @@ pub(super) async fn perform(
             .await
         }
     };
-    let exchanges = session.into_exchanges();
-    match collected {
-        Ok(output) => CallResult {
-            outcome: CallOutcome::Done { output },
-            exchanges,
-            origin: Origin::Sent,
-        },
-        Err(failure) => failed(failure, exchanges),
+    let outcome = match collected {
+        Ok(output) => CallOutcome::Done { output },
+        Err(failure) => CallOutcome::Failed(failure),
+    };
+    CallResult {
+        outcome: session.settle(outcome),
+        exchanges: session.into_exchanges(),
+        origin: Origin::Sent,
     }
 }
 
@@ -122,7 +121,7 @@ async fn pages(
     let mut bytes = 0;
     let mut page: Option<Page> = None;
     loop {
-        session.deadline = (Instant::now() + wanted.timeout).min(last);
+        session.deadline = (Instant::now() + wanted.timeout).min(last + session.waited);
         let ctx = context(connection, wanted, page.as_ref());
         let response = session.ask(operation, &ctx, Watch::No).await?;
         bytes += response.body.len();

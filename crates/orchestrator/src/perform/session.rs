@@ -9,15 +9,17 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, Method};
 use reqwest::Url;
+use serde_json::Value;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, field, info_span};
 use weir_connector_sdk::redact;
-use weir_connector_sdk::{Answer, CallContext, Executed, HttpRequest, HttpResponse, Operation};
-use weir_workflow_engine::{CallFailure, Exchange, ResponseBody, Retry, Sent};
+use weir_connector_sdk::{Answer, CallContext, Executed, HttpRequest, HttpResponse, Learn, Operation};
+use weir_workflow_engine::{CallFailure, CallOutcome, Exchange, Hold, ResponseBody, Retry, Sent};
 
 use super::failure::{self, refused};
 use super::target::same_origin;
-use super::{Performer, TraceContext, conditional, record};
+use super::{Performer, Purpose, conditional, record};
+use crate::budget::{self, MAX_PAGE_WAIT, MAX_WAIT, Permit, Request};
 use crate::clock::Stopwatch;
 use crate::connection::Connection;
 use crate::credentials::{self, AccessToken, TokenRequests};
@@ -48,9 +50,13 @@ pub(super) enum Watch {
 pub(super) struct Session<'a> {
     performer: &'a Performer,
     connection: &'a Connection,
-    trace: &'a TraceContext,
-    /// No exchange goes on beyond it.
+    purpose: &'a Purpose,
+    /// No exchange goes on beyond it. Waiting for the budget moves it.
     pub(super) deadline: Instant,
+    /// How long requests waited for the budget.
+    pub(super) waited: Duration,
+    /// The connection may not send now: the call is to come again.
+    held: Option<Hold>,
     exchanges: Vec<Exchange>,
     kept_bytes: usize,
     /// The latest answer had no body of its own: what it stands for was kept from an earlier one.
@@ -61,14 +67,16 @@ impl<'a> Session<'a> {
     pub(super) fn new(
         performer: &'a Performer,
         connection: &'a Connection,
-        trace: &'a TraceContext,
+        purpose: &'a Purpose,
         deadline: Instant,
     ) -> Self {
         Session {
             performer,
             connection,
-            trace,
+            purpose,
             deadline,
+            waited: Duration::ZERO,
+            held: None,
             exchanges: Vec::new(),
             kept_bytes: 0,
             is_unchanged: false,
@@ -95,7 +103,7 @@ impl<'a> Session<'a> {
                 .flatten();
             let token = self.authorise(&mut request, &mut url).await?;
             let exchanges = self.exchanges.len();
-            let mut response = self.send(request, url, operation.name(), watch).await?;
+            let mut response = self.send(request, url, operation, watch).await?;
             self.is_unchanged = false;
             // What a redirect led to is the answer of another address.
             if let Some(question) = question.filter(|_| self.exchanges.len() == exchanges + 1) {
@@ -143,7 +151,7 @@ impl<'a> Session<'a> {
         &mut self,
         mut request: HttpRequest,
         mut url: Url,
-        operation: &str,
+        operation: &Operation,
         watch: Watch,
     ) -> Result<HttpResponse, CallFailure> {
         let mut first: Option<Url> = None;
@@ -206,9 +214,12 @@ impl<'a> Session<'a> {
         &mut self,
         request: &mut HttpRequest,
         url: Url,
-        operation: &str,
+        operation: &Operation,
         watch: Watch,
     ) -> Result<HttpResponse, CallFailure> {
+        let gate = self.performer.budgets.gate(self.connection);
+        let host = self.host(&url);
+        let permit = self.pass(gate, operation, &host).await?;
         let secrets = self.connection.connector.secret_names();
         let mut kept = record::begin(request, secrets, self.performer.clock.now());
         let credentials = record::credentials_in(request, secrets);
@@ -218,7 +229,7 @@ impl<'a> Session<'a> {
             "exchange",
             otel.kind = "client",
             connector = self.connection.connector.name(),
-            operation,
+            operation = operation.name(),
             connection = self.connection.name,
             http.status = field::Empty,
             duration_ms = field::Empty,
@@ -233,6 +244,7 @@ impl<'a> Session<'a> {
         let stopwatch = Stopwatch::start();
         let sent = self.performer.http.send(outgoing, self.deadline);
         let received = sent.instrument(span.clone()).await;
+        drop(permit);
         kept.duration_ms = stopwatch.elapsed_ms();
         span.record("duration_ms", kept.duration_ms);
         match received {
@@ -245,14 +257,24 @@ impl<'a> Session<'a> {
                 kept.response_headers = record::kept_headers(&headers, secrets);
                 kept.response_bytes = response_bytes;
                 self.exchanges.push(kept);
-                Ok(HttpResponse {
+                let response = HttpResponse {
                     status: received.status,
                     headers,
                     body,
-                })
+                };
+                self.learn(gate, operation, &response);
+                match response.status {
+                    500.. => gate.failed(&host),
+                    429 => {}
+                    _ => gate.answered(&host),
+                }
+                Ok(response)
             }
             Err(error) => {
                 let failure = failure::of_send(&error);
+                if failure::is_outage(&error) {
+                    gate.failed(&host);
+                }
                 trace_failure(&span, &failure);
                 kept.status = error.status;
                 kept.error = Some(failure.message.clone());
@@ -260,6 +282,84 @@ impl<'a> Session<'a> {
                 Err(failure)
             }
         }
+    }
+
+    /// Waits until the connection may send. Nothing has left, and the call's own time has not begun.
+    async fn pass<'g>(
+        &mut self,
+        gate: &'g budget::Gate,
+        operation: &Operation,
+        host: &str,
+    ) -> Result<Permit<'g>, CallFailure> {
+        let asked_at = Instant::now();
+        let request = Request {
+            class: self.purpose.class,
+            cost: operation.cost(),
+            operation: operation.name(),
+            host,
+            // What was read so far would be lost.
+            patience: if self.exchanges.is_empty() {
+                MAX_WAIT
+            } else {
+                MAX_PAGE_WAIT
+            },
+        };
+        let passed = gate.pass(self.purpose.workflow, &request).await;
+        let waited = asked_at.elapsed();
+        self.waited += waited;
+        self.deadline += waited;
+        passed.map_err(|hold| {
+            let failure = refused(hold.by.code(), hold.reason.clone());
+            self.held = Some(hold);
+            failure
+        })
+    }
+
+    /// The host that a breaker is kept for: connectors of any host call several.
+    fn host(&self, url: &Url) -> String {
+        match self.connection.targets.is_any() {
+            true => url.authority().to_owned(),
+            false => String::new(),
+        }
+    }
+
+    fn learn(&self, gate: &budget::Gate, operation: &Operation, response: &HttpResponse) {
+        let rules = self
+            .connection
+            .connector
+            .budget()
+            .map_or(&[][..], |budget| &budget.learn);
+        if rules.is_empty() {
+            return;
+        }
+        let body: Option<Value> = rules
+            .iter()
+            .any(Learn::reads_body)
+            .then(|| serde_json::from_slice(&response.body).ok())
+            .flatten();
+        let now_ms = self.performer.clock.now().as_unix_ms();
+        let told = rules.iter().flat_map(|rule| rule.read(response, body.as_ref(), now_ms));
+        gate.learn(operation.name(), &told.collect::<Vec<_>>());
+    }
+
+    /// What came of the call, as the engine is to know it: it comes again when the connection may not send now, and at
+    /// a time of its own when the provider said that it was too much.
+    pub(super) fn settle(&mut self, mut outcome: CallOutcome) -> CallOutcome {
+        if let Some(hold) = self.held.take() {
+            return CallOutcome::Held(hold);
+        }
+        if let CallOutcome::Failed(failure) = &mut outcome
+            && let Retry::Retryable { after } = failure.retry
+        {
+            let gate = self.performer.budgets.gate(self.connection);
+            if failure.is_throttled() {
+                let after = gate.throttled(self.purpose.workflow, self.purpose.class, after);
+                failure.retry = Retry::Retryable { after: Some(after) };
+            } else if let (Some(503), Some(after)) = (failure.http_status, after) {
+                gate.pause(after);
+            }
+        }
+        outcome
     }
 
     fn headers(&self, request: &HttpRequest, span: &Span) -> Result<HeaderMap, CallFailure> {
@@ -275,7 +375,7 @@ impl<'a> Session<'a> {
             headers.append(header, value);
         }
         // Without an exporter there is no span of ours; then the sender's trace is passed on as it came.
-        let traceparent = crate::trace::traceparent(span).or_else(|| self.trace.traceparent.clone());
+        let traceparent = crate::trace::traceparent(span).or_else(|| self.purpose.traceparent.clone());
         if let Some(traceparent) = traceparent
             && let Ok(value) = HeaderValue::from_str(&traceparent)
         {

@@ -59,6 +59,11 @@ impl Targets {
         }
     }
 
+    /// Whether any host may be called.
+    pub(crate) fn is_any(&self) -> bool {
+        self.any
+    }
+
     /// The URL, parsed, when it may be called.
     pub(crate) fn check(&self, url: &str) -> Result<Url, TargetError> {
         let url = Url::parse(url).map_err(|_error| TargetError::Invalid)?;

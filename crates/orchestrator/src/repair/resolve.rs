@@ -17,7 +17,7 @@ use weir_workflow_engine::{
 use super::{Family, Refused, audit, write};
 use crate::configure::Actor;
 use crate::control::ControlError;
-use crate::perform::{TraceContext, UNPROVEN};
+use crate::perform::{Purpose, UNPROVEN};
 use crate::service::Orchestrator;
 
 /// Longest note of a person, in characters: a few sentences.
@@ -244,7 +244,7 @@ impl Orchestrator {
         let result = self
             .core
             .performer
-            .call(&connection, &command, &TraceContext::default())
+            .call(&connection, &command, &Purpose::default())
             .await;
         let settle = if consistent { Duration::ZERO } else { settle };
         let settled_at = first_sent_at.plus(DEFAULT_CALL_TIMEOUT).plus(settle);
@@ -261,6 +261,10 @@ impl Orchestrator {
                     failure.message
                 }))
             }
+            CallOutcome::Held(hold) => Err(not_resolvable(format!(
+                "the provider cannot be asked now: {}",
+                hold.reason
+            ))),
             CallOutcome::Failed(failure) => Err(not_resolvable(format!(
                 "the provider could not be asked: {}: {}",
                 failure.code, failure.message

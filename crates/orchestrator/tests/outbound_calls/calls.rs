@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use weir_orchestrator::perform::TraceContext;
+use weir_orchestrator::perform::Purpose;
 use weir_workflow_engine::{EffectClass, Origin, ResponseBody, Retry, SendMode, Sent};
 
 use crate::server::{Reply, Server, json as answer};
@@ -29,10 +29,11 @@ async fn a_keyed_effect_carries_key_credential_trace_and_length() {
         SendMode::First,
     );
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned();
-    let trace = TraceContext {
+    let purpose = Purpose {
         traceparent: Some(traceparent.clone()),
+        ..Purpose::default()
     };
-    let result = bench.performer.call(&connection, &command, &trace).await;
+    let result = bench.performer.call(&connection, &command, &purpose).await;
     assert_eq!(output(&result), json!({ "id": 7 }));
     assert_eq!(result.origin, Origin::Sent);
 
@@ -64,8 +65,8 @@ async fn a_credential_that_the_server_shows_is_hidden_in_what_it_answers() {
     let credential = json!({ "bearer": { "token": "s3cret-token" } });
     let connection = connection_with(connector(), json!({ "base_url": server.url() }), Some(credential));
     let command = bench.effect("things.create", json!({ "name": "a" }), KEYED, SendMode::First);
-    let trace = TraceContext { traceparent: None };
-    let result = bench.performer.call(&connection, &command, &trace).await;
+    let purpose = Purpose::default();
+    let result = bench.performer.call(&connection, &command, &purpose).await;
     let hidden = json!({ "headers": { "Authorization": "Bearer [redacted]" }, "note": "[redacted]!" });
     assert_eq!(output(&result), hidden);
     assert!(!format!("{result:?}").contains("s3cret"), "{result:?}");
@@ -149,8 +150,6 @@ async fn a_broken_connection_may_have_acted() {
 #[tokio::test]
 async fn statuses_say_what_may_be_concluded() {
     let server = Server::start().await;
-    let bench = Bench::new();
-    let connection = connection(&server.url());
     let after = |seconds| Retry::Retryable {
         after: Some(Duration::from_secs(seconds)),
     };
@@ -162,6 +161,8 @@ async fn statuses_say_what_may_be_concluded() {
         (422, None, "invalid", Sent::Never, Retry::Permanent),
         (302, None, "http_302", Sent::Never, Retry::Permanent),
     ] {
+        // Each alone: an answer that asks for patience holds the calls after it.
+        let (bench, connection) = (Bench::new(), connection(&server.url()));
         let headers = retry_after.map(|seconds| ("retry-after", seconds.to_owned()));
         server.reply(Reply::Answer(status, headers.into_iter().collect(), "no".to_owned()));
         let command = bench.effect("pay", json!({}), EffectClass::Blind, SendMode::First);

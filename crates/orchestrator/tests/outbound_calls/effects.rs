@@ -220,14 +220,16 @@ async fn without_a_record_or_with_an_older_intent_nothing_is_proven() {
 async fn a_refusal_or_a_failed_connection_leaves_the_next_attempt_provable() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start().await;
-    let connection = connection(&server.url());
+    let connection_now = connection(&server.url());
     let before = Bench::recording(folder.path());
     server.reply(answer(429, json!({})));
     let command = before.effect("pay", json!({ "amount": 5 }), EffectClass::Blind, SendMode::First);
-    assert_eq!(failure(&before.call(&connection, &command).await).sent, Sent::Never);
+    assert_eq!(failure(&before.call(&connection_now, &command).await).sent, Sent::Never);
     drop(before);
     let after = restarted(folder.path());
-    let sent = after.call(&connection, &again(&command, SendMode::IfNeverSent)).await;
+    let sent = after
+        .call(&connection(&server.url()), &again(&command, SendMode::IfNeverSent))
+        .await;
     assert_eq!(output(&sent), json!({}));
     assert!(after.clock.now() > START);
 }

@@ -5,6 +5,7 @@
     reason = "helpers of tests, which clippy does not take for tests"
 )]
 
+mod budgets;
 mod calls;
 mod conditional;
 mod credentials;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use weir_orchestrator::clock::Clock;
-use weir_orchestrator::perform::TraceContext;
+use weir_orchestrator::perform::Purpose;
 use weir_workflow_engine::Origin;
 
 use crate::server::{Reply, Server, json as answer};
@@ -115,7 +115,7 @@ async fn reads_share_a_request_that_was_sent_after_their_event_and_only_that() {
             let command = read_command("things.get", json!({ "id": "1" }), None);
             bench
                 .performer
-                .read(&connection, &command, accepted_at, &TraceContext::default())
+                .read(&connection, &command, accepted_at, &Purpose::default())
                 .await
         })
     };

@@ -11,7 +11,7 @@ use weir_orchestrator::connection::Connection;
 use weir_orchestrator::departures::Senders;
 use weir_orchestrator::egress::EgressPolicy;
 use weir_orchestrator::lease::Lease;
-use weir_orchestrator::perform::{Performer, PerformerOptions, TraceContext};
+use weir_orchestrator::perform::{Performer, PerformerOptions, Purpose};
 use weir_workflow_engine::{
     CallCommand, CallFailure, CallId, CallOutcome, CallResult, ConnectionId, Document, EffectClass, EffectCommand,
     EffectKey, ReadCommand, SendMode, Timestamp, WorkspaceId,
@@ -109,13 +109,13 @@ impl Bench {
     }
 
     pub(crate) async fn call(&self, connection: &Arc<Connection>, command: &CallCommand) -> CallResult {
-        self.performer.call(connection, command, &TraceContext::default()).await
+        self.performer.call(connection, command, &Purpose::default()).await
     }
 
     pub(crate) async fn read(&self, connection: &Arc<Connection>, command: &ReadCommand) -> CallResult {
         let accepted_at = Timestamp::from_unix_ms(self.clock.now().as_unix_ms() - 1);
         self.performer
-            .read(connection, command, accepted_at, &TraceContext::default())
+            .read(connection, command, accepted_at, &Purpose::default())
             .await
     }
 
@@ -175,6 +175,7 @@ pub(crate) fn output(result: &CallResult) -> Value {
     match &result.outcome {
         CallOutcome::Done { output } => output.value().clone(),
         CallOutcome::Failed(failure) => panic!("{failure:?}"),
+        CallOutcome::Held(hold) => panic!("{hold:?}"),
     }
 }
 
@@ -183,5 +184,6 @@ pub(crate) fn failure(result: &CallResult) -> &CallFailure {
     match &result.outcome {
         CallOutcome::Done { output } => panic!("done: {}", output.raw()),
         CallOutcome::Failed(failure) => failure,
+        CallOutcome::Held(hold) => panic!("{hold:?}"),
     }
 }

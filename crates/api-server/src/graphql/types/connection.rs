@@ -3,8 +3,10 @@
 use super::super::caller::Caller;
 use super::super::errors::ApiResult;
 use super::super::scalars::{DateTime, Json};
+use super::budget::{ConnectionBudget, ConnectionHealth};
 use super::connector::Connector;
 use super::long_to_int;
+use crate::auth::Permission;
 use async_graphql::{Context, ID, Object};
 use std::sync::Arc;
 use weir_orchestrator::snapshot::Snapshot;
@@ -77,6 +79,24 @@ impl Connection {
     /// Whether a credential is stored. The credential itself is never shown.
     async fn has_credential(&self) -> bool {
         self.0.credential.is_some()
+    }
+
+    /// Whether its provider answers, as this server sees it.
+    async fn health(&self, ctx: &Context<'_>) -> ApiResult<Option<ConnectionHealth>> {
+        let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::ConfigRead)?;
+        let figures = orchestrator.budget(workspace, &self.0.name);
+        Ok(figures.as_ref().map(ConnectionHealth::of))
+    }
+
+    /// What it may send, what is left of that, and who waits, as this server counts it. Null when the connection cannot
+    /// be used, because its connector is gone.
+    async fn budget(&self, ctx: &Context<'_>) -> ApiResult<Option<ConnectionBudget>> {
+        let caller = Caller::of(ctx);
+        let (orchestrator, workspace) = caller.orchestrator(Permission::ConfigRead)?;
+        let figures = orchestrator.budget(workspace, &self.0.name);
+        let (snapshot, _) = caller.config()?;
+        let node = orchestrator.node().name.as_str();
+        Ok(figures.map(|figures| ConnectionBudget::new(&figures, &snapshot, workspace, node)))
     }
 
     /// Raised by each change; pass it as `expectedRevision`.

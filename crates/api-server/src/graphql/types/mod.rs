@@ -2,6 +2,7 @@
 
 pub(crate) mod approval;
 pub(crate) mod body;
+pub(crate) mod budget;
 pub(crate) mod bulk;
 pub(crate) mod bulk_request;
 pub(crate) mod connection;

@@ -3,6 +3,7 @@
 use super::super::caller::Caller;
 use super::super::errors::ApiResult;
 use super::super::scalars::{DateTime, Json, Long};
+use super::budget::StepHold;
 use super::connector::EffectClass;
 use super::exchange::Exchange;
 use crate::auth::Permission;
@@ -78,6 +79,11 @@ impl Step {
     /// `PAYLOAD_READ`.
     async fn note(&self, ctx: &Context<'_>) -> Option<String> {
         self.0.note.as_deref().map(|note| told(ctx, note))
+    }
+
+    /// What holds its call back, while it waits until its connection may send.
+    async fn hold(&self) -> Option<StepHold> {
+        self.0.hold.map(StepHold::from)
     }
 }
 

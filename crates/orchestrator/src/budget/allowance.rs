@@ -1,0 +1,610 @@
+//! What one connection may send now, and who of those that wait goes next. Pure: it takes the time and waits for nobody.
+//!
+//! A call asks ([`Allowance::ask`]), is let go at once, gets a ticket for a short wait in memory, or is told when to come
+//! again. Who comes again late is given a time of its own, at the pace of the allowance, so that nobody stampedes.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::time::Duration;
+
+use weir_connector_sdk::Told;
+use weir_workflow_engine::{HeldBy, Hold, Timestamp};
+
+use super::breaker::Breaker;
+use super::class::Class;
+use super::figures::Calls;
+use super::limit::{Bucket, Day, Learned, Window, ms, whole_ms};
+use super::queue::{MAX_PASSED_OVER, Queues};
+use super::rules::Rules;
+
+/// Longest wait in memory before a request leaves.
+///
+/// Limit: wait in memory for a connection's budget | the run sleeps on disk and its step says why | `whoever_would_wait_long_is_told_when_to_come_again` | `weir_budget_held_total`
+pub const MAX_WAIT: Duration = Duration::from_secs(5);
+/// Longest wait in memory between the pages of one read: what was read so far would be lost.
+///
+/// Limit: wait in memory between the pages of one read | the read begins anew later | `pages_wait_longer_than_first_requests` | `weir_budget_held_total`
+pub const MAX_PAGE_WAIT: Duration = Duration::from_secs(600);
+/// Calls of the class `live` that wait in memory for one connection.
+///
+/// Limit: live calls that wait in memory for one connection | further runs sleep on disk | `the_queues_in_memory_are_bounded` | `weir_budget_held_total`
+pub const MAX_LIVE_WAITERS: usize = 1_000;
+/// The same of each other class.
+///
+/// Limit: calls of each other class that wait in memory for one connection | further runs sleep on disk | `the_queues_in_memory_are_bounded` | `weir_budget_held_total`
+pub const MAX_OTHER_WAITERS: usize = 250;
+/// Shortest time that a call is sent away for.
+const MIN_HOLD: Duration = Duration::from_secs(1);
+/// Longest time that a call is sent away for: allowances change, and who comes too early is sent away again.
+const MAX_HOLD: Duration = Duration::from_secs(3_600);
+/// Calls that come again after an outage, per millisecond, when nothing else says how fast.
+const RETURN_RATE: f64 = 0.1;
+/// Pauses after answers of "too many requests" without a time, the first and the longest.
+const BACK_OFF_MS: (i64, i64) = (1_000, 60_000);
+/// What is left of the pace after an answer of "too many requests".
+const SLOWER: f64 = 0.9;
+/// The slowest pace.
+const SLOWEST: f64 = 0.25;
+/// What is added to the pace for each quiet second.
+const FASTER: f64 = 0.01;
+/// Longest span whose requests are spread evenly once an allowance was used up.
+const MAX_SPREAD_MS: i64 = 60_000;
+/// A timer is late by so much without slowing things down.
+const TIMER_SLACK_MS: f64 = 20.0;
+/// Allowances of the provider that are remembered.
+const MAX_LEARNED: usize = 8;
+/// Calls that sleep on disk are counted up to here.
+const MAX_SLEEPERS_COUNTED: usize = 100_000;
+/// Hosts of one connection whose failures are remembered; a host that answers is forgotten.
+const MAX_HOSTS: usize = 1_000;
+
+/// What a call wants to send.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub(crate) class: Class,
+    /// What the manifest says that it costs.
+    pub(crate) cost: u64,
+    pub(crate) operation: &'a str,
+    /// The host, for connectors of any host; otherwise empty.
+    pub(crate) host: &'a str,
+    /// How long it can wait in memory.
+    pub(crate) patience: Duration,
+}
+
+/// The answer to a call that asks.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Asked {
+    /// It may leave now; [`Allowance::done`] gives back this cost.
+    Go(f64),
+    /// It waits in memory under this ticket.
+    Wait(u64),
+    Hold(Hold),
+}
+
+/// Why nothing of a cost can leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blocked {
+    Until(i64),
+    /// Until another call comes back.
+    Full,
+}
+
+/// The state of one connection.
+pub(super) struct Allowance {
+    rules: Rules,
+    nodes: u32,
+    name: String,
+    pub(super) windows: Vec<Window>,
+    pub(super) buckets: Vec<Bucket>,
+    pub(super) days: Vec<Day>,
+    pub(super) learned: Vec<Learned>,
+    /// A window that follows from answers of "too many requests" when nothing else is known.
+    pub(super) found: Option<Window>,
+    costs: HashMap<String, f64>,
+    pub(super) concurrency: u64,
+    pub(super) open: u64,
+    open_cost: f64,
+    pub(super) closed_until_ms: i64,
+    strikes: u32,
+    pub(super) pace: f64,
+    paced_at_ms: i64,
+    spread_until_ms: i64,
+    not_before_ms: f64,
+    pub(super) queues: Queues,
+    /// Tickets that may leave, with their costs.
+    granted: HashMap<u64, f64>,
+    leader: Option<u64>,
+    wakes: Vec<u64>,
+    slots_ms: [f64; 4],
+    sleepers: BinaryHeap<Reverse<i64>>,
+    service_ms: f64,
+    pub(super) seen: Window,
+    breakers: HashMap<String, Breaker>,
+    pub(super) calls: Calls,
+}
+
+impl Allowance {
+    pub(super) fn new(name: &str, rules: Rules, nodes: u32) -> Self {
+        let mut allowance = Allowance {
+            rules: Rules::default(),
+            nodes: 0,
+            name: name.to_owned(),
+            windows: Vec::new(),
+            buckets: Vec::new(),
+            days: Vec::new(),
+            learned: Vec::new(),
+            found: None,
+            costs: HashMap::new(),
+            concurrency: 1,
+            open: 0,
+            open_cost: 0.0,
+            closed_until_ms: 0,
+            strikes: 0,
+            pace: 1.0,
+            paced_at_ms: 0,
+            spread_until_ms: 0,
+            not_before_ms: 0.0,
+            queues: Queues::default(),
+            granted: HashMap::new(),
+            leader: None,
+            wakes: Vec::new(),
+            slots_ms: [0.0; 4],
+            sleepers: BinaryHeap::new(),
+            service_ms: 100.0,
+            seen: Window::new(f64::MAX, 1_000),
+            breakers: HashMap::new(),
+            calls: Calls::default(),
+        };
+        allowance.follow(&rules, nodes);
+        allowance
+    }
+
+    /// Takes over rules that changed, or a changed number of nodes among which the allowance is divided. What was
+    /// counted under a rule that stays is kept.
+    pub(super) fn follow(&mut self, rules: &Rules, nodes: u32) {
+        let nodes = nodes.max(1);
+        if self.nodes == nodes && self.rules == *rules {
+            return;
+        }
+        let of = f64::from(nodes);
+        let mut windows = Vec::new();
+        let mut buckets = Vec::new();
+        let mut days = Vec::new();
+        for budget in &rules.budgets {
+            for window in &budget.windows {
+                let length_ms = i64::try_from(window.window_s).unwrap_or(i64::MAX / 1_000) * 1_000;
+                windows.push(share(count(window.requests), length_ms, of));
+            }
+            if let Some(bucket) = budget.bucket {
+                buckets.push(Bucket::new(
+                    (count(bucket.size) / of).max(1.0),
+                    bucket.refill_per_s / of,
+                ));
+            }
+            if let Some(day) = &budget.daily {
+                days.push(Day::new(day.clone(), (count(day.requests) / of).max(1.0)));
+            }
+        }
+        if self.rules == *rules {
+            for (new, old) in windows.iter_mut().zip(&self.windows) {
+                if new.length_ms == old.length_ms {
+                    let limit = new.limit;
+                    new.clone_from(old);
+                    new.limit = limit;
+                }
+            }
+            for (new, old) in days.iter_mut().zip(&self.days) {
+                (new.used, new.resets_at_ms) = (old.used, old.resets_at_ms);
+            }
+        }
+        (self.windows, self.buckets, self.days) = (windows, buckets, days);
+        self.concurrency = (rules.concurrency / u64::from(nodes)).max(1);
+        self.rules = rules.clone();
+        self.nodes = nodes;
+    }
+
+    /// A call wants to send a request.
+    pub(super) fn ask(&mut self, now: Timestamp, request: &Request<'_>) -> Asked {
+        let now_ms = now.as_unix_ms();
+        if !self.breakers.is_empty()
+            && let Some(breaker) = self.breakers.get(request.host)
+            && let Some(until) = breaker.holds(now)
+        {
+            return Asked::Hold(self.hold(now, request.class, until.as_unix_ms(), 1.0, HeldBy::Breaker));
+        }
+        let cost = self.cost_of(request);
+        if self.queues.is_empty() && self.blocked(now_ms, request.class, cost, false).is_none() {
+            self.take(now_ms, request.class, cost);
+            self.probe(now, request.host);
+            return Asked::Go(cost);
+        }
+        let at_ms = self.estimate(now_ms, request.class, cost);
+        let is_full = match request.class {
+            Class::Live => self.queues.len(Class::Live) >= MAX_LIVE_WAITERS,
+            other => self.queues.len(other) >= MAX_OTHER_WAITERS,
+        };
+        let patience_ms = i64::try_from(request.patience.as_millis()).unwrap_or(i64::MAX);
+        if is_full || at_ms > now_ms.saturating_add(patience_ms) {
+            return Asked::Hold(self.hold(now, request.class, at_ms, cost, HeldBy::Budget));
+        }
+        self.probe(now, request.host);
+        let ticket = self.queues.enter(request.class, cost);
+        self.pump(now_ms);
+        if self.granted.remove(&ticket).is_some() {
+            return Asked::Go(cost);
+        }
+        Asked::Wait(ticket)
+    }
+
+    /// Whether the call with this ticket may leave; otherwise when it is to look again, for the one that looks for all.
+    pub(super) fn look(&mut self, now: Timestamp, ticket: u64) -> Result<f64, Option<Timestamp>> {
+        let wake = self.pump(now.as_unix_ms());
+        if let Some(cost) = self.granted.remove(&ticket) {
+            return Ok(cost);
+        }
+        Err(wake
+            .filter(|_| self.leader == Some(ticket))
+            .map(Timestamp::from_unix_ms))
+    }
+
+    /// A call has waited in memory as long as it can.
+    pub(super) fn give_up(&mut self, now: Timestamp, ticket: u64, request: &Request<'_>) -> Hold {
+        self.leave(now, ticket);
+        let cost = self.cost_of(request);
+        let at_ms = self.estimate(now.as_unix_ms(), request.class, cost);
+        self.hold(now, request.class, at_ms, cost, HeldBy::Budget)
+    }
+
+    /// A call that waits in memory is no longer there.
+    pub(super) fn leave(&mut self, now: Timestamp, ticket: u64) {
+        if let Some(cost) = self.granted.remove(&ticket) {
+            self.open = self.open.saturating_sub(1);
+            self.open_cost = (self.open_cost - cost).max(0.0);
+        }
+        self.queues.remove(ticket);
+        if self.leader == Some(ticket) {
+            self.leader = None;
+        }
+        self.pump(now.as_unix_ms());
+    }
+
+    /// A request came back, or was given up.
+    pub(super) fn done(&mut self, now: Timestamp, cost: f64, took: Duration) {
+        self.open = self.open.saturating_sub(1);
+        self.open_cost = (self.open_cost - cost).max(0.0);
+        self.service_ms = 0.9 * self.service_ms + 0.1 * took.as_secs_f64() * 1_000.0;
+        if !self.queues.is_empty() {
+            self.pump(now.as_unix_ms());
+        }
+    }
+
+    /// What an answer told about the allowance, and about the cost of its operation.
+    pub(super) fn learn(&mut self, now: Timestamp, operation: &str, told: &Told) {
+        let now_ms = now.as_unix_ms();
+        if let Some(cost) = told.cost.filter(|cost| cost.is_finite() && *cost >= 0.0) {
+            self.costs.insert(operation.to_owned(), cost.max(1.0));
+        }
+        let open = if told.remaining.is_some() { self.open_cost } else { 0.0 };
+        if let Some(learned) = Learned::new(told, now_ms, open) {
+            self.learned
+                .retain(|known| known.name != learned.name && !known.is_over(now_ms));
+            if self.learned.len() < MAX_LEARNED {
+                self.learned.push(learned);
+            }
+        }
+    }
+
+    /// The provider turned a request away because of too many.
+    pub(super) fn throttled(&mut self, now: Timestamp, after: Option<Duration>) {
+        let now_ms = now.as_unix_ms();
+        self.calls.throttled += 1;
+        let was_open = now_ms >= self.closed_until_ms;
+        if was_open {
+            self.strikes = self.strikes.saturating_add(1);
+            self.pace = (self.pace * SLOWER).max(SLOWEST);
+            self.paced_at_ms = now_ms;
+            self.find(now_ms);
+        }
+        let doubled = BACK_OFF_MS.0 << self.strikes.saturating_sub(1).min(6);
+        let pause_ms = match after {
+            Some(after) => i64::try_from(after.min(MAX_HOLD * 24).as_millis()).unwrap_or(i64::MAX),
+            // Every request of one burst says the same.
+            None if was_open => doubled.min(BACK_OFF_MS.1),
+            None => 0,
+        };
+        self.closed_until_ms = self.closed_until_ms.max(now_ms.saturating_add(pause_ms));
+        self.spread_until_ms = self.spread_until_ms.max(self.closed_until_ms + self.spread_ms());
+    }
+
+    /// The server asked to be left alone for a while.
+    pub(super) fn pause(&mut self, now: Timestamp, after: Duration) {
+        let until = now.plus(after.min(MAX_HOLD)).as_unix_ms();
+        self.closed_until_ms = self.closed_until_ms.max(until);
+    }
+
+    /// Nothing is known but that it was too much: four fifths of what was sent in the last second may be right.
+    fn find(&mut self, now_ms: i64) {
+        let is_known = !(self.windows.is_empty() && self.buckets.is_empty() && self.learned.is_empty());
+        if is_known {
+            return;
+        }
+        let sent = self.seen.used(now_ms);
+        let limit = match &self.found {
+            Some(found) => (found.limit * 0.8).max(1.0),
+            None => (sent * 0.8).floor().max(1.0),
+        };
+        match &mut self.found {
+            Some(found) => found.limit = limit,
+            None => self.found = Some(Window::new(limit, 1_000)),
+        }
+        self.pace = 1.0;
+    }
+
+    /// The provider answered without complaint.
+    pub(super) fn answered(&mut self, now: Timestamp, host: &str) {
+        if !self.breakers.is_empty()
+            && self
+                .breakers
+                .remove(host)
+                .is_some_and(|breaker| breaker.open_until().is_some())
+        {
+            tracing::info!(connection = %self.name, "the provider of connection `{}` answers again", self.name);
+        }
+        if self.strikes == 0 && self.pace >= 1.0 && self.found.is_none() {
+            return;
+        }
+        let now_ms = now.as_unix_ms();
+        if now_ms < self.closed_until_ms || now_ms - self.paced_at_ms < 1_000 {
+            return;
+        }
+        self.paced_at_ms = now_ms;
+        self.strikes = 0;
+        self.pace = (self.pace + FASTER).min(1.0);
+        if let Some(found) = &mut self.found {
+            found.limit *= 1.0 + FASTER;
+        }
+    }
+
+    /// A request failed on its way, or the server did.
+    pub(super) fn failed(&mut self, now: Timestamp, host: &str) {
+        if self.breakers.len() >= MAX_HOSTS && !self.breakers.contains_key(host) {
+            self.breakers.retain(|_, breaker| breaker.open_until().is_some());
+            if self.breakers.len() >= MAX_HOSTS {
+                return;
+            }
+        }
+        let breaker = self
+            .breakers
+            .entry(host.to_owned())
+            .or_insert_with(|| Breaker::new(now));
+        if breaker.failed(now) {
+            tracing::warn!(connection = %self.name, "the provider of connection `{}` does not answer: calls wait, and one at a time tries it", self.name);
+        }
+    }
+
+    /// When a call that the provider turned away is to come again.
+    pub(super) fn come_again(&mut self, now: Timestamp, class: Class) -> Timestamp {
+        let at_ms = self.closed_until_ms.max(now.as_unix_ms());
+        Timestamp::from_unix_ms(self.slot(class, at_ms, 1.0))
+    }
+
+    /// The tickets whose calls are to look again.
+    pub(super) fn take_wakes(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.wakes)
+    }
+
+    pub(super) fn breakers(&self) -> impl Iterator<Item = (&str, &Breaker)> {
+        self.breakers.iter().map(|(host, breaker)| (host.as_str(), breaker))
+    }
+
+    /// Calls that sleep on disk.
+    pub(super) fn sleepers(&mut self, now: Timestamp) -> usize {
+        while self.sleepers.peek().is_some_and(|until| until.0 <= now.as_unix_ms()) {
+            self.sleepers.pop();
+        }
+        self.sleepers.len()
+    }
+
+    pub(super) fn reserve(&self) -> f64 {
+        self.rules.reserve
+    }
+
+    fn probe(&mut self, now: Timestamp, host: &str) {
+        if !self.breakers.is_empty()
+            && let Some(breaker) = self.breakers.get_mut(host)
+        {
+            breaker.goes(now);
+        }
+    }
+
+    fn cost_of(&self, request: &Request<'_>) -> f64 {
+        let learned = self.costs.get(request.operation).copied();
+        learned.unwrap_or_else(|| count(request.cost))
+    }
+
+    /// What keeps a cost from leaving now. `is_due`: it may use what is kept for live calls.
+    fn blocked(&mut self, now_ms: i64, class: Class, cost: f64, is_due: bool) -> Option<Blocked> {
+        if now_ms < self.closed_until_ms {
+            return Some(Blocked::Until(self.closed_until_ms));
+        }
+        let share = match class {
+            Class::Live => 0.0,
+            Class::Sweep | Class::Backfill | Class::Replay if is_due => 0.0,
+            Class::Sweep | Class::Backfill | Class::Replay => self.rules.reserve,
+        };
+        let kept = whole_ms((count(self.concurrency) * share).floor());
+        let room = self.concurrency.saturating_sub(u64::try_from(kept).unwrap_or(0)).max(1);
+        if self.open >= room {
+            return Some(Blocked::Full);
+        }
+        let mut until: Option<i64> = None;
+        let mut note = |at: Option<i64>| until = until.max(at);
+        for window in self.windows.iter_mut().chain(&mut self.found) {
+            let limit = window.limit * self.pace;
+            note(window.waits_until(now_ms, cost, limit - (limit * share).floor()));
+        }
+        for bucket in &mut self.buckets {
+            let reserve = (bucket.size * share).floor();
+            note(bucket.waits_until(now_ms, cost, reserve));
+        }
+        for day in &mut self.days {
+            let reserve = (day.limit * share).floor();
+            note(day.waits_until(now_ms, cost, reserve));
+        }
+        for learned in &mut self.learned {
+            note(learned.waits_until(now_ms, cost, share));
+        }
+        until.map(Blocked::Until)
+    }
+
+    fn take(&mut self, now_ms: i64, class: Class, cost: f64) {
+        self.queues.went(class);
+        self.open += 1;
+        self.open_cost += cost;
+        self.calls.sent += 1;
+        self.seen.take(now_ms, 1.0);
+        for window in self.windows.iter_mut().chain(&mut self.found) {
+            window.take(now_ms, cost);
+        }
+        for bucket in &mut self.buckets {
+            bucket.take(now_ms, cost);
+        }
+        for day in &mut self.days {
+            day.used += cost;
+        }
+        for learned in &mut self.learned {
+            learned.take(cost);
+        }
+    }
+
+    /// Lets go whoever may, in their order. When the first of the rest is to look again.
+    fn pump(&mut self, now_ms: i64) -> Option<i64> {
+        let mut wake = None;
+        while let Some(turn) = self.queues.next() {
+            let is_spread = now_ms < self.spread_until_ms;
+            if is_spread && ms(now_ms) < self.not_before_ms {
+                wake = Some(whole_ms(self.not_before_ms));
+                break;
+            }
+            match self.blocked(now_ms, turn.class, turn.waiter.cost, turn.is_due) {
+                None => {}
+                Some(Blocked::Full) => break,
+                Some(Blocked::Until(at_ms)) => {
+                    // It is used up: from now on it is used evenly, so that late requests do not meet early ones.
+                    self.spread_until_ms = now_ms + self.spread_ms();
+                    wake = Some(at_ms);
+                    break;
+                }
+            }
+            if is_spread && let Some(rate) = self.rate() {
+                let from = self.not_before_ms.max(ms(now_ms) - TIMER_SLACK_MS);
+                self.not_before_ms = from + turn.waiter.cost / rate;
+            }
+            self.queues.taken(turn.class);
+            self.take(now_ms, turn.class, turn.waiter.cost);
+            self.granted.insert(turn.waiter.ticket, turn.waiter.cost);
+            self.wakes.push(turn.waiter.ticket);
+        }
+        // One of them looks at the clock for all.
+        let first = self.queues.next().map(|turn| turn.waiter.ticket);
+        if self.leader != first {
+            self.leader = first;
+            self.wakes.extend(first);
+        }
+        wake
+    }
+
+    /// How much may leave in one millisecond; `None` when nothing says.
+    fn rate(&self) -> Option<f64> {
+        let windows = self
+            .windows
+            .iter()
+            .chain(&self.found)
+            .map(|window| window.rate() * self.pace);
+        let rates = windows.chain(self.buckets.iter().map(|bucket| bucket.per_ms));
+        rates.min_by(f64::total_cmp).filter(|rate| *rate > 0.0)
+    }
+
+    fn spread_ms(&self) -> i64 {
+        let windows = self.windows.iter().chain(&self.found).map(|window| window.length_ms);
+        windows.max().unwrap_or(0).min(MAX_SPREAD_MS)
+    }
+
+    /// About when a newcomer of this class could leave: behind all that go before it, or with the share that its class
+    /// has even then.
+    fn estimate(&mut self, now_ms: i64, class: Class, cost: f64) -> i64 {
+        let ahead = self.queues.cost_ahead(class);
+        let in_turn = self.leaves_at(now_ms, (class, cost), false, ahead);
+        let own = self.queues.cost_of(class);
+        if ahead <= own {
+            // Nobody more urgent waits, so nobody passes it over.
+            return in_turn;
+        }
+        let own = (own + cost) * f64::from(MAX_PASSED_OVER + 1);
+        in_turn.min(self.leaves_at(now_ms, (class, cost), true, own))
+    }
+
+    fn leaves_at(&mut self, now_ms: i64, (class, cost): (Class, f64), is_due: bool, ahead: f64) -> i64 {
+        let by_calls = self.service_ms.max(1.0) / count(self.concurrency);
+        let (from_ms, per_cost) = match self.blocked(now_ms, class, cost, is_due) {
+            None => (now_ms, self.rate().map_or(by_calls, |rate| 1.0 / rate)),
+            Some(Blocked::Full) => (now_ms, self.rate().map_or(by_calls, |rate| by_calls.max(1.0 / rate))),
+            Some(Blocked::Until(at_ms)) => (at_ms, self.rate().map_or(0.0, |rate| 1.0 / rate)),
+        };
+        from_ms.saturating_add(whole_ms(ahead * per_cost))
+    }
+
+    /// A time of its own for a call that comes again.
+    fn slot(&mut self, class: Class, at_ms: i64, cost: f64) -> i64 {
+        let rate = self.rate().unwrap_or(RETURN_RATE);
+        let Some(slot) = self.slots_ms.get_mut(class.index()) else {
+            return at_ms;
+        };
+        let mine = slot.max(ms(at_ms));
+        *slot = mine + cost / rate;
+        whole_ms(mine).max(at_ms)
+    }
+
+    fn hold(&mut self, now: Timestamp, class: Class, at_ms: i64, cost: f64, by: HeldBy) -> Hold {
+        self.calls.held += 1;
+        let at_ms = at_ms.max(now.plus(MIN_HOLD).as_unix_ms());
+        let until = bounded(now.as_unix_ms(), self.slot(class, at_ms, cost));
+        self.sleepers(now);
+        if self.sleepers.len() < MAX_SLEEPERS_COUNTED {
+            self.sleepers.push(Reverse(until));
+        }
+        let until = Timestamp::from_unix_ms(until);
+        let name = &self.name;
+        let reason = match by {
+            HeldBy::Budget => format!("waits for the budget of connection `{name}` until {until}"),
+            HeldBy::Breaker => {
+                format!("the provider of connection `{name}` does not answer; it is asked again from {until} on")
+            }
+        };
+        Hold { until, by, reason }
+    }
+}
+
+/// A time to come again that is not too far off. Those beyond it are spread over the second half of the time.
+fn bounded(now_ms: i64, until_ms: i64) -> i64 {
+    let longest_ms = i64::try_from(MAX_HOLD.as_millis()).unwrap_or(i64::MAX);
+    let span_ms = until_ms.saturating_sub(now_ms);
+    match span_ms <= longest_ms {
+        true => until_ms,
+        false => now_ms + longest_ms / 2 + span_ms % (longest_ms / 2),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "allowances are far below 2^52")]
+pub(super) fn count(number: u64) -> f64 {
+    number as f64
+}
+
+/// The part of a window that is one node's. Where that is less than one request, the window is longer instead.
+fn share(limit: f64, length_ms: i64, nodes: f64) -> Window {
+    let part = limit / nodes;
+    if part >= 1.0 {
+        return Window::new(part, length_ms);
+    }
+    Window::new(1.0, whole_ms(ms(length_ms) / part))
+}
