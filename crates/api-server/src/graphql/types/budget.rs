@@ -174,7 +174,7 @@ impl From<&LimitFigure> for BudgetLimit {
 
 impl From<Calls> for BudgetCalls {
     fn from(calls: Calls) -> Self {
-        let long = |number: u64| Long(i64::try_from(number).unwrap_or(i64::MAX));
+        let long = Long;
         BudgetCalls {
             sent: long(calls.sent),
             throttled: long(calls.throttled),
@@ -216,7 +216,7 @@ impl ConnectionBudget {
                 .iter()
                 .map(|(class, waiting)| BudgetQueue {
                     class: class.as_str().to_owned(),
-                    waiting: Long(i64::try_from(*waiting).unwrap_or(i64::MAX)),
+                    waiting: Long(*waiting),
                 })
                 .collect(),
             sleeping: int(figures.sleeping),
