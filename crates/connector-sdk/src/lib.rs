@@ -49,7 +49,8 @@ pub use verify::{
     WantedDocument,
 };
 pub use webhook::{
-    ContextField, Errand, Handshaken, Identified, IdentifyError, Level, MAX_CONTEXT_NAMES, MAX_CONTEXT_VALUE_BYTES,
-    MAX_CONTEXT_VALUES, Recover, RecoverCursor, Reply, Standing, Webhook, context_document, parse_context,
+    ContextField, Errand, Handshaken, Identified, IdentifyError, Level, ListOrder, MAX_CONTEXT_NAMES,
+    MAX_CONTEXT_VALUE_BYTES, MAX_CONTEXT_VALUES, MIN_SWEEP_EVERY_S, Recover, RecoverCursor, Reply, Standing, Webhook,
+    context_document, parse_context,
 };
 pub use yaml::{YamlDocument, YamlError, parse_yaml};

@@ -282,3 +282,44 @@ fn settings_are_checked_and_cannot_name_another_host() {
         .unwrap_err();
     assert_eq!(error.pointer, "/config/region");
 }
+
+#[test]
+fn words_of_recover_are_checked() {
+    let from = "call: items.list, reach: 30d";
+    for (to, pointer, code) in [
+        ("call: items.list, every: 1s", "/webhook/recover/every", "out_of_bounds"),
+        ("call: items.list, cursor: token", "/webhook/recover", "bad_value"),
+        ("call: items.list, cursor: delta", "/webhook/recover", "bad_value"),
+        ("call: items.list, cursor: journal", "/webhook/recover", "bad_value"),
+        ("call: items.list, cursor: id, next: /next", "/webhook/recover", "bad_value"),
+        ("call: items.list, more: more", "/webhook/recover/more", "bad_pointer"),
+        ("call: items.list, expired: [500]", "/webhook/recover/expired", "bad_value"),
+        (
+            "call: items.list, cursor: offset, order: newest_first",
+            "/webhook/recover/order",
+            "bad_value",
+        ),
+    ] {
+        check(from, to, pointer, code);
+    }
+}
+
+#[test]
+fn an_item_of_the_list_may_be_identified_in_its_own_way() {
+    let yaml = VALID.replacen(
+        "call: items.list, reach: 30d",
+        "call: items.list, cursor: journal, position: /offset, more: /more, \
+         identify: { id: [/key, /changed], type: \"lit:item.made\", time: /changed }",
+        1,
+    );
+    let connector = Connector::parse(&yaml, &|_| None).unwrap();
+    let webhook = connector.webhook().unwrap();
+    let recover = webhook.recover().unwrap();
+    let item = serde_json::json!({ "key": "k1", "changed": 1_767_225_600, "offset": 7 });
+    let found = webhook.identify_unit(&item).unwrap();
+    assert_eq!((found.id.as_str(), found.kind.as_str()), ("k1.1767225600", "item.made"));
+    assert!(!webhook.lists_events());
+    assert_eq!(recover.position(&item), Some(7));
+    assert_eq!(recover.says_more(&serde_json::json!({ "more": true })), Some(true));
+    assert_eq!(recover.says_more(&serde_json::json!({})), Some(false));
+}

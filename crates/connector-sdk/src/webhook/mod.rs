@@ -22,7 +22,7 @@ pub use context::{
 };
 pub use handshake::{Errand, Handshaken, Standing};
 pub use identify::{Identified, IdentifyError};
-pub use recover::{Level, Recover, RecoverCursor};
+pub use recover::{Level, ListOrder, MIN_SWEEP_EVERY_S, Recover, RecoverCursor};
 
 use crate::fields::{Fields, is_header_name};
 use crate::problem::{Problem, Problems};
@@ -189,12 +189,18 @@ impl Webhook {
         self.identify.events(request, body)
     }
 
-    /// Identifies one event object that came from somewhere else than the webhook (a sweep over a list).
+    /// Identifies one item of the list that a sweep reads: as `recover.identify` says, else as a webhook's event.
     ///
     /// # Errors
     /// As [`Webhook::identify`].
     pub fn identify_unit(&self, unit: &Value) -> Result<Identified, IdentifyError> {
-        self.identify.listed(unit)
+        let own = self.recover.as_ref().and_then(|recover| recover.identify(unit));
+        own.unwrap_or_else(|| self.identify.listed(unit))
+    }
+
+    /// Whether items of the list are identified in the same way as webhooks, so that their times are the same.
+    pub fn lists_events(&self) -> bool {
+        self.recover.as_ref().is_some_and(|recover| !recover.has_own_identify())
     }
 
     /// The values that an endpoint may or must state of its registration, in the manifest's order.

@@ -1,12 +1,25 @@
 //! How missed events are listed: data for the host's sweeps.
+//!
+//! A manifest says which operation lists them, what the next request goes on from (the cursor), and what the list is
+//! known to get wrong for a while (`settle`). Which items are new is not decided here: they pass the same door and the
+//! same dedupe as webhooks.
 
 use serde_json::{Value, json};
 
+use super::identify::{Identified, Identify, IdentifyError};
 use crate::expression::Scope;
 use crate::fields::Fields;
 use crate::operation::BuildError;
+use crate::pointer::Pointer;
 use crate::problem::Problems;
 use crate::template::Template;
+
+/// Time between two sweeps when neither manifest nor endpoint says, in seconds.
+const DEFAULT_EVERY_S: u64 = 300;
+/// The shortest time between two sweeps, in seconds.
+///
+/// Limit: time between two sweeps of an endpoint, at least | the manifest or document is refused | `words_of_recover_are_checked`
+pub const MIN_SWEEP_EVERY_S: u64 = 5;
 
 /// How far a connector can recover events that never arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,15 +41,41 @@ impl Level {
             Self::PushOnly => "C",
         }
     }
+
+    /// What a sweep of this level can and cannot see, for people.
+    pub fn promise(self) -> &'static str {
+        match self {
+            Self::EventLog => "every event within the provider's reach is found",
+            Self::UpdatedSince => "the last state of every object is found; states in between and deletes are not",
+            Self::PushOnly => "the provider lists nothing: what it does not deliver is not found",
+        }
+    }
 }
 
-/// What a sweep remembers.
+/// What a sweep remembers between two requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecoverCursor {
-    /// The id of the newest event seen.
+    /// The id of the newest item seen.
     Id,
-    /// The time of the newest event seen.
+    /// The time of the newest item seen; the list is walked by the operation's own paging.
     Time,
+    /// An opaque token in each answer, for the next request.
+    Token,
+    /// How many items were read so far.
+    Offset,
+    /// A link in the last page, which lists what changed since.
+    Delta,
+    /// The position number of the newest item.
+    Journal,
+}
+
+/// In which order the items of a page stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListOrder {
+    /// The first is the oldest.
+    OldestFirst,
+    /// The first is the newest.
+    NewestFirst,
 }
 
 /// How missed events are listed.
@@ -48,10 +87,22 @@ pub struct Recover {
     pub call: Option<String>,
     /// What the sweep goes on from.
     pub cursor: RecoverCursor,
+    /// The order within a page.
+    pub order: ListOrder,
     /// How far back the provider's list reaches, in seconds; 0 when it does not say.
     pub reach_s: u64,
-    /// How long an event may take to appear in the list, in seconds: sweeps overlap by it.
+    /// How long items may still appear out of order, in seconds: the cursor does not pass younger ones.
     pub settle_s: u64,
+    /// How far each sweep goes back behind where the last one ended, in seconds.
+    pub overlap_s: u64,
+    /// Time between two sweeps, unless the endpoint says, in seconds.
+    pub every_s: u64,
+    /// Statuses by which the provider says that it no longer knows the cursor.
+    pub expired: Vec<u16>,
+    next: Option<Pointer>,
+    more: Option<Pointer>,
+    position: Option<Pointer>,
+    identify: Option<Identify>,
     with: Template,
 }
 
@@ -67,7 +118,7 @@ impl Recover {
         let values = json!({ "since_s": since_unix_ms.div_euclid(1_000), "since_ms": since_unix_ms, "since": since });
         let mut values = values.as_object().cloned().unwrap_or_default();
         if let Some(cursor) = cursor {
-            values.insert("cursor".to_owned(), cursor.into());
+            values.insert("cursor".to_owned(), self.cursor_value(cursor));
         }
         let scope = Scope {
             named: &[],
@@ -80,23 +131,62 @@ impl Recover {
         Ok(rendered.map_or(Value::Null, |value| value.into_owned()))
     }
 
+    /// Counts are numbers in requests; everything else is text.
+    fn cursor_value(&self, cursor: &str) -> Value {
+        match self.cursor {
+            RecoverCursor::Offset | RecoverCursor::Journal => {
+                cursor.parse::<u64>().map_or_else(|_| cursor.into(), Value::from)
+            }
+            RecoverCursor::Id | RecoverCursor::Time | RecoverCursor::Token | RecoverCursor::Delta => cursor.into(),
+        }
+    }
+
+    /// The token or delta link that an answer holds for later.
+    pub fn next_cursor(&self, body: &Value) -> Option<String> {
+        match self.next.as_ref()?.lookup(body)? {
+            Value::String(text) if !text.is_empty() => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
+
+    /// Whether an answer says that there is more, where the manifest says where it says so.
+    pub fn says_more(&self, body: &Value) -> Option<bool> {
+        let more = self.more.as_ref()?;
+        Some(more.lookup(body).and_then(Value::as_bool).unwrap_or(false))
+    }
+
+    /// The position number of an item.
+    pub fn position(&self, item: &Value) -> Option<u64> {
+        match self.position.as_ref()?.lookup(item)? {
+            Value::Number(number) => number.as_u64(),
+            Value::String(text) => text.parse().ok(),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
+
+    /// What an item of the list is, where it differs from a webhook's body. `None`: it does not.
+    pub fn identify(&self, item: &Value) -> Option<Result<Identified, IdentifyError>> {
+        self.identify.as_ref().map(|identify| identify.listed(item))
+    }
+
+    pub(super) fn has_own_identify(&self) -> bool {
+        self.identify.is_some()
+    }
+
     pub(super) fn read(value: &Value, place: &str, problems: &mut Problems) -> Option<Self> {
-        let fields = Fields::open(
-            value,
-            place,
-            &["level", "call", "with", "cursor", "reach", "settle"],
-            problems,
-        )?;
+        let known = [
+            "level", "call", "with", "cursor", "order", "next", "more", "position", "overlap", "reach", "settle",
+            "every", "expired", "identify", "dedupe",
+        ];
+        let fields = Fields::open(value, place, &known, problems)?;
         fields.required("level", problems)?;
-        let level = fields.choice(
-            "level",
-            &[
-                ("A", Level::EventLog),
-                ("B", Level::UpdatedSince),
-                ("C", Level::PushOnly),
-            ],
-            problems,
-        )?;
+        let levels = [
+            ("A", Level::EventLog),
+            ("B", Level::UpdatedSince),
+            ("C", Level::PushOnly),
+        ];
+        let level = fields.choice("level", &levels, problems)?;
         let call = fields.text("call", problems).map(str::to_owned);
         if (level == Level::PushOnly) == call.is_some() {
             problems.add(
@@ -105,19 +195,70 @@ impl Recover {
                 "levels A and B have a `call` that lists events, level C has none",
             );
         }
+        let cursors = [
+            ("id", RecoverCursor::Id),
+            ("time", RecoverCursor::Time),
+            ("token", RecoverCursor::Token),
+            ("offset", RecoverCursor::Offset),
+            ("delta", RecoverCursor::Delta),
+            ("journal", RecoverCursor::Journal),
+        ];
+        let cursor = fields
+            .choice("cursor", &cursors, problems)
+            .unwrap_or(RecoverCursor::Time);
+        let orders = [
+            ("oldest_first", ListOrder::OldestFirst),
+            ("newest_first", ListOrder::NewestFirst),
+        ];
+        let order = fields
+            .choice("order", &orders, problems)
+            .unwrap_or(ListOrder::OldestFirst);
+        if order == ListOrder::NewestFirst && matches!(cursor, RecoverCursor::Offset | RecoverCursor::Journal) {
+            problems.add(
+                &fields.at("order"),
+                "bad_value",
+                "a list that is counted from its start is `oldest_first`",
+            );
+        }
+        for (key, kinds) in [
+            ("next", &[RecoverCursor::Token, RecoverCursor::Delta][..]),
+            ("position", &[RecoverCursor::Journal][..]),
+        ] {
+            if kinds.contains(&cursor) != fields.get(key).is_some() {
+                problems.add(
+                    place,
+                    "bad_value",
+                    "`next` belongs to the cursors `token` and `delta`, `position` to `journal`, each of which needs it",
+                );
+            }
+        }
         let with = fields.get("with").cloned().unwrap_or_else(|| json!({}));
+        let every_s = fields.duration_s("every", problems).unwrap_or(DEFAULT_EVERY_S);
+        if every_s < MIN_SWEEP_EVERY_S {
+            problems.add(
+                &fields.at("every"),
+                "out_of_bounds",
+                format!("sweeps are {MIN_SWEEP_EVERY_S} s apart at least"),
+            );
+        }
         Some(Self {
             level,
             call,
-            cursor: fields
-                .choice(
-                    "cursor",
-                    &[("id", RecoverCursor::Id), ("time", RecoverCursor::Time)],
-                    problems,
-                )
-                .unwrap_or(RecoverCursor::Time),
+            cursor,
+            order,
             reach_s: fields.duration_s("reach", problems).unwrap_or(0),
             settle_s: fields.duration_s("settle", problems).unwrap_or(0),
+            overlap_s: fields.duration_s("overlap", problems).unwrap_or(0),
+            every_s,
+            expired: read_statuses(&fields, problems),
+            next: pointer(&fields, "next", problems),
+            more: pointer(&fields, "more", problems),
+            position: pointer(&fields, "position", problems),
+            identify: fields
+                .get("identify")
+                .is_some()
+                .then(|| Identify::read(&fields, Vec::new(), problems))
+                .flatten(),
             // `cursor` is absent on the first sweep; its key is left out then.
             with: Template::compile(
                 &with,
@@ -134,6 +275,40 @@ impl Recover {
             Template::Object(entries) => entries.iter().map(|(name, _)| name.as_str()).collect(),
             Template::Literal(Value::Object(map)) => map.keys().map(String::as_str).collect(),
             Template::Literal(_) | Template::Single { .. } | Template::Text(_) | Template::Array(_) => Vec::new(),
+        }
+    }
+}
+
+fn pointer(fields: &Fields<'_>, key: &str, problems: &mut Problems) -> Option<Pointer> {
+    let text = fields.text(key, problems)?;
+    let found = Pointer::parse(text).filter(|pointer| !pointer.has_wildcard());
+    if found.is_none() {
+        problems.add(
+            &fields.at(key),
+            "bad_pointer",
+            format!("`{text}` is not a JSON Pointer to one value"),
+        );
+    }
+    found
+}
+
+fn read_statuses(fields: &Fields<'_>, problems: &mut Problems) -> Vec<u16> {
+    let Some(value) = fields.get("expired") else {
+        return Vec::new();
+    };
+    let statuses: Option<Vec<u16>> = value.as_array().and_then(|list| {
+        let number = |status: &Value| status.as_u64().and_then(|status| u16::try_from(status).ok());
+        list.iter().map(number).collect()
+    });
+    match statuses {
+        Some(statuses) if statuses.iter().all(|status| (400..500).contains(status)) => statuses,
+        Some(_) | None => {
+            problems.add(
+                &fields.at("expired"),
+                "bad_value",
+                "`expired` is a list of 4xx statuses, e.g. [410]",
+            );
+            Vec::new()
         }
     }
 }

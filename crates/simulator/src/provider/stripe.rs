@@ -191,6 +191,14 @@ pub(super) fn list(
         };
         objects.drain(..=place);
     }
+    let before = request.query_value("ending_before");
+    if let Some(before) = &before {
+        let place = objects.iter().position(|object| object["id"] == *before);
+        let Some(place) = place else {
+            return invalid("ending_before", "resource_missing", "no such object to end before");
+        };
+        objects.truncate(place);
+    }
     objects.retain(|object| {
         let at = object["created"].as_i64().unwrap_or_default();
         gte.is_none_or(|bound| at >= bound)
@@ -199,7 +207,9 @@ pub(super) fn list(
             && lt.is_none_or(|bound| at < bound)
             && wanted(object)
     });
-    let data: Vec<Value> = objects.iter().take(limit).map(|object| Value::clone(object)).collect();
+    // What ends before an object stands next to it, not at the list's start.
+    let skipped = before.map_or(0, |_| objects.len().saturating_sub(limit));
+    let data: Vec<Value> = objects.iter().skip(skipped).take(limit).map(|object| Value::clone(object)).collect();
     let body = json!({ "object": "list", "url": request.path, "has_more": objects.len() > limit, "data": data });
     ApiAnswer::json(200, &body)
 }
