@@ -106,6 +106,14 @@ Example:
     /// Look at a connection: what it may send, what is left, who waits, whether its provider answers.
     #[command(subcommand)]
     Connection(ConnectionCommand),
+    /// See what arrived at an endpoint, what sweeps recovered, and whether anything may be missing.
+    #[command(after_help = "Examples:
+  weir coverage stripe
+  weir coverage stripe --hours 168 --json")]
+    Coverage(CoverageArguments),
+    /// Sweep an endpoint: find what its provider lists and never delivered.
+    #[command(subcommand)]
+    Endpoint(EndpointCommand),
     /// Work with connector manifests.
     #[command(subcommand)]
     Connector(ConnectorCommand),
@@ -162,6 +170,37 @@ pub(crate) struct BackupArguments {
     pub(crate) target: PathBuf,
     #[command(flatten)]
     pub(crate) serve: ServeArguments,
+}
+
+/// `weir coverage`.
+#[derive(Debug, Args)]
+pub(crate) struct CoverageArguments {
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    /// Name of the endpoint.
+    #[arg(value_name = "ENDPOINT")]
+    pub(crate) endpoint: String,
+    /// How many hours back, at most 2160.
+    #[arg(long, default_value_t = 24, value_name = "HOURS")]
+    pub(crate) hours: u32,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `weir endpoint`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum EndpointCommand {
+    /// Sweep it now, and say what was found.
+    #[command(after_help = "Example:
+  weir endpoint sweep stripe")]
+    Sweep {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// Name of the endpoint.
+        #[arg(value_name = "ENDPOINT")]
+        endpoint: String,
+    },
 }
 
 /// Which server, as whom.

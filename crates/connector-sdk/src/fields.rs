@@ -191,7 +191,7 @@ pub(crate) fn choose<T: Copy>(text: &str, allowed: &[(&str, T)], place: &str, pr
 }
 
 /// Seconds in `60s`, `5m`, `24h`, `30d`.
-pub(crate) fn duration_s(text: &str) -> Option<u64> {
+pub fn duration_s(text: &str) -> Option<u64> {
     let unit = text.chars().last()?;
     let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
     let factor = match unit {

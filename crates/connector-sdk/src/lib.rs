@@ -40,6 +40,7 @@ pub use budget::{Bucket, Budget, DEFAULT_RESERVE_PERCENT, Daily, Learn, MAX_WIND
 pub use connector::Connector;
 pub use effect::{Effect, KeyCarrier};
 pub use event_type::{EventType, Hydrate, MAX_READS, Read};
+pub use fields::duration_s;
 pub use http_message::{HttpRequest, HttpResponse};
 pub use operation::{BuildError, CallContext, Operation};
 pub use page::Page;

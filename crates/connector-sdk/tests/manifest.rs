@@ -291,9 +291,17 @@ fn words_of_recover_are_checked() {
         ("call: items.list, cursor: token", "/webhook/recover", "bad_value"),
         ("call: items.list, cursor: delta", "/webhook/recover", "bad_value"),
         ("call: items.list, cursor: journal", "/webhook/recover", "bad_value"),
-        ("call: items.list, cursor: id, next: /next", "/webhook/recover", "bad_value"),
+        (
+            "call: items.list, cursor: id, next: /next",
+            "/webhook/recover",
+            "bad_value",
+        ),
         ("call: items.list, more: more", "/webhook/recover/more", "bad_pointer"),
-        ("call: items.list, expired: [500]", "/webhook/recover/expired", "bad_value"),
+        (
+            "call: items.list, expired: [500]",
+            "/webhook/recover/expired",
+            "bad_value",
+        ),
         (
             "call: items.list, cursor: offset, order: newest_first",
             "/webhook/recover/order",

@@ -38,6 +38,7 @@ mod settings;
 mod simulation;
 pub mod snapshot;
 mod start;
+pub mod sweeps;
 mod trace;
 mod turns;
 

@@ -115,6 +115,7 @@ pub(crate) fn spawn_loops(core: &Arc<Core>) {
     core.loops.spawn(chores(Arc::clone(core), heard));
     core.loops.spawn(retention::run(Arc::clone(core)));
     core.loops.spawn(crate::schedules::run(Arc::clone(core)));
+    core.loops.spawn(crate::sweeps::run(Arc::clone(core)));
     core.runs.wake.notify_one();
 }
 

@@ -28,6 +28,8 @@ const SLICE_EVENTS: usize = 100;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(1));
 /// How long the hourly counts of refusals are kept.
 const REFUSED_COUNTS_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long the hours of the coverage ledger are kept.
+const COVERAGE_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How long before the end of its time a run can no longer be replayed. Clocks of nodes differ by less.
 const LEAVING: Duration = Duration::from_secs(10 * 60);
 
@@ -168,6 +170,10 @@ async fn round(core: &Core, after: &mut Option<EventId>) -> Result<(), Interrupt
         before: before(now, REFUSED_COUNTS_KEPT),
     };
     all(core, Class::Refused, &counts).await?;
+    let coverage = Prune::Coverage {
+        before: before(now, COVERAGE_KEPT),
+    };
+    all(core, Class::Runs, &coverage).await?;
     all(core, Class::Dedupe, &Prune::Dedupe { now }).await?;
     // A few small rows of throttles; they go with what is remembered for as short a time.
     all(core, Class::Dedupe, &Prune::Gates { now }).await?;

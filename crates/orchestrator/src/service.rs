@@ -102,6 +102,9 @@ pub(crate) struct Core {
     /// Whoever waits for the answer of a run.
     pub(crate) callers: Callers,
     pub(crate) schedules: crate::schedules::Schedules,
+    pub(crate) sweeps: crate::sweeps::Sweeps,
+    /// What arrived and is not in the coverage ledger yet.
+    pub(crate) ledger: crate::sweeps::Ledger,
     pub(crate) refusals: Allowance,
     /// What proofs of webhooks rest on besides secrets.
     pub(crate) key_documents: KeyDocumentCache,
@@ -246,6 +249,8 @@ impl Orchestrator {
                     settings.max_backlog_runs,
                 ),
                 schedules: crate::schedules::Schedules::default(),
+                sweeps: crate::sweeps::Sweeps::default(),
+                ledger: crate::sweeps::Ledger::default(),
                 settings,
                 clock,
                 store,

@@ -8,6 +8,7 @@ mod open;
 pub(crate) use open::open_json;
 
 use crate::configure::catalogue::effect_class;
+use crate::configure::{Intake, SweepRule};
 use crate::connection::Connection;
 use crate::ingest::EndpointRef;
 use crate::mail::event_key;
@@ -19,7 +20,8 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use weir_connector_sdk::{Connector, Registration, Verifier};
+use std::time::Duration;
+use weir_connector_sdk::{Connector, Level, Registration, Verifier};
 use weir_storage::{
     ApiTokenRow, ConfigRows, ConnectionRow, EndpointRow, ReadError, ScheduleRow, SecretBox, Store, WaitKey,
     WorkflowRow, WorkflowVersionRow,
@@ -71,6 +73,7 @@ pub struct Endpoint {
     own_verifier: Option<Verifier>,
     secrets: Vec<SecretString>,
     allow: Vec<IpNet>,
+    intake: Intake,
     context: Registration,
 }
 
@@ -123,6 +126,29 @@ impl Endpoint {
     #[must_use]
     pub fn allow(&self) -> &[IpNet] {
         &self.allow
+    }
+    /// What it says about sweeps and webhooks.
+    #[must_use]
+    pub fn intake(&self) -> &Intake {
+        &self.intake
+    }
+    /// Whether it takes webhooks.
+    #[must_use]
+    pub fn receives(&self) -> bool {
+        !self.intake.sweeps_only
+    }
+    /// How often it is swept. `None`: on demand alone, or not at all.
+    #[must_use]
+    pub fn swept_every(&self) -> Option<Duration> {
+        let recover = self.connector.webhook()?.recover()?;
+        if recover.level == Level::PushOnly || self.connection.is_none() {
+            return None;
+        }
+        match &self.intake.sweep {
+            SweepRule::Connector => Some(Duration::from_secs(recover.every_s)),
+            SweepRule::Never => None,
+            SweepRule::Every(_, every) => Some(*every),
+        }
     }
     /// Counted by each change, from 1.
     #[must_use]
@@ -408,6 +434,11 @@ impl Snapshot {
                 self.tenants.get(self.workspaces.get(*workspace)?)?.endpoints.get(*name)
             }
         }
+    }
+
+    /// The endpoints of all workspaces, in no order.
+    pub(crate) fn all_endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.endpoints.values()
     }
 
     /// All endpoints of a workspace by name.

@@ -59,6 +59,8 @@ pub struct EndpointRow {
     pub allow: String,
     /// What it knows of its registration at the provider, a JSON object of names and values.
     pub context: Option<String>,
+    /// How it is swept and whether it takes webhooks, JSON; `None`: as its connector says.
+    pub sweep: Option<String>,
     /// The list of secrets, sealed for the row ([`RowIdentity::endpoint`](crate::RowIdentity::endpoint)).
     pub secrets: Option<Vec<u8>>,
     /// Counted by storage, from 1; ignored in a change.

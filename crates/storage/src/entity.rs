@@ -301,6 +301,7 @@ entity!(endpoint, "endpoint" {
     verify: Option<String>,
     allow: String,
     context: Option<String>,
+    sweep: Option<String>,
     secrets: Option<Vec<u8>>,
     revision: i64,
     created_at: i64,
@@ -326,6 +327,37 @@ entity!(schedule, "schedule" {
     workspace_id: i64,
     begins_at: i64,
     fired_for: Option<i64>,
+});
+
+entity!(sweep, "sweep" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    endpoint_id: i64,
+    workspace_id: i64,
+    owner: i64,
+    cursor: Option<String>,
+    covered_until: Option<i64>,
+    lost_from: Option<i64>,
+    lost_until: Option<i64>,
+    cause: String,
+    started_at: i64,
+    finished_at: Option<i64>,
+    outcome: Option<String>,
+    error: Option<String>,
+    pages: i32,
+    recovered: i64,
+    duplicates: i64,
+    failures: i32,
+});
+
+entity!(coverage, "coverage" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    endpoint_id: i64,
+    #[sea_orm(primary_key, auto_increment = false)]
+    hour: i32,
+    workspace_id: i64,
+    received: i64,
+    recovered: i64,
+    duplicates: i64,
 });
 
 entity!(workflow_version, "workflow_version" {

@@ -15,6 +15,7 @@ use crate::mail::{MailChange, Request, WaitKey};
 use crate::operation::Operation;
 use crate::outcome::AcceptOutcome;
 use crate::outgoing::Outgoing;
+use crate::sweep::{CoverageCount, SweepChange};
 
 /// One durable write.
 #[derive(Debug)]
@@ -58,6 +59,10 @@ pub enum Fact {
     },
     /// Deletes what has had its time, one slice per fact.
     Prune(Prune),
+    /// A sweep begins, moves on or ends.
+    Sweep(SweepChange),
+    /// What arrived at endpoints, added to their hours.
+    Coverage(Vec<CoverageCount>),
     /// What a person does to runs that are over.
     Operate(Box<Operation>),
 }
@@ -377,6 +382,11 @@ pub enum Prune {
     },
     /// The counters of refusals for hours that ended before this time.
     RefusedCounts {
+        /// Older ones go.
+        before: Timestamp,
+    },
+    /// What arrived at endpoints in hours that ended before this time.
+    Coverage {
         /// Older ones go.
         before: Timestamp,
     },

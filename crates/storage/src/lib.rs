@@ -26,6 +26,7 @@ mod read;
 mod secret_box;
 #[cfg(feature = "simulation")]
 mod simulation;
+mod sweep;
 mod writer;
 
 pub use config::{
@@ -57,6 +58,7 @@ pub use read::{
 pub use secret_box::{KeyError, RowIdentity, SecretBox};
 #[cfg(feature = "simulation")]
 pub use simulation::{Answer, SyncStore};
+pub use sweep::{CoverageCount, CoverageRow, SweepBegin, SweepChange, SweepEnd, SweepMove, SweepRow};
 pub use writer::{
     DEDUPE_DAYS, Pending, Writer, WriterEnd, WriterHealth, WriterLimits, WriterSeed, WriterStatistics, WriterTask,
 };

@@ -16,6 +16,7 @@ mod outgoing;
 mod recovery;
 mod refused;
 pub(crate) mod run;
+mod sweep;
 
 use std::fs::File;
 use std::sync::Arc;

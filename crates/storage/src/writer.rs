@@ -20,6 +20,7 @@ pub(crate) mod prepare;
 mod retention;
 pub(crate) mod seed;
 pub(crate) mod sqlite;
+mod sweep;
 pub(crate) mod task;
 
 use std::future::Future;
@@ -363,7 +364,9 @@ impl Share {
             | Fact::Claim { .. }
             | Fact::ClaimFree { .. }
             | Fact::Release { .. }
-            | Fact::Prune(_) => Self::Control,
+            | Fact::Prune(_)
+            | Fact::Sweep(_)
+            | Fact::Coverage(_) => Self::Control,
         }
     }
 }

@@ -8,6 +8,7 @@ mod bulk_request;
 pub(crate) mod connection;
 mod connector;
 mod connector_test;
+mod coverage;
 mod dead_letters;
 pub(crate) mod doctor;
 pub(crate) mod documents;
@@ -31,7 +32,9 @@ mod user_errors;
 mod workflow;
 mod workflows;
 
-use crate::arguments::{BulkCommand, Command, ConnectionCommand, ConnectorCommand, RunCommand, TokenCommand};
+use crate::arguments::{
+    BulkCommand, Command, ConnectionCommand, ConnectorCommand, EndpointCommand, RunCommand, TokenCommand,
+};
 use bulk_request::BulkAsk;
 use std::process::ExitCode;
 
@@ -95,6 +98,8 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Connection(ConnectionCommand::Show { server, name, json }) => {
             connection::run(&server, &name, json).await
         }
+        Command::Coverage(arguments) => coverage::run(&arguments).await,
+        Command::Endpoint(EndpointCommand::Sweep { server, endpoint }) => coverage::sweep(&server, &endpoint).await,
         Command::Connector(ConnectorCommand::Check { path }) => connector::check(&path),
         Command::Connector(ConnectorCommand::Test { folder }) => connector_test::test(&folder),
         Command::Backup(arguments) => Box::pin(backup::run(*arguments)).await,

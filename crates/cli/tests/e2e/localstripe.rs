@@ -100,6 +100,7 @@ kind: Endpoint
 name: stripe
 connection: stripe
 secrets: [{SECRET}]
+sweep: never
 ---
 kind: Workflow
 name: payments

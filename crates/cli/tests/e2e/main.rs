@@ -40,6 +40,8 @@ mod schedules;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod sweeps;
+#[cfg(test)]
 mod timers;
 #[cfg(test)]
 mod tracing;

@@ -8,13 +8,14 @@ pub(super) use workflow::{plan_discard, plan_draft};
 use super::catalogue::Prospect;
 use super::document::{self, ConnectionDocument, EndpointDocument, Parsed, Reader, WorkflowDocument, nearest};
 use super::render::{connection_document, endpoint_document, endpoint_parts, pretty};
+use super::sweep::SweepRule;
 use super::{Action, ApplyError, Change, ConfigProblem, Expect, Kind, MAX_DOCUMENTS, SourceDocument};
 use crate::service::Core;
 use crate::snapshot::Snapshot;
 use serde_json::Value;
 use similar::TextDiff;
 use std::collections::BTreeSet;
-use weir_connector_sdk::{Credential, Verifier};
+use weir_connector_sdk::{Connector, Credential, Level, Verifier, Webhook};
 use weir_storage::ConfigSubject;
 use weir_workflow_engine::{Resolution, WorkspaceId};
 
@@ -321,7 +322,10 @@ fn plan_endpoint(
     let stored = snapshot
         .endpoints(workspace)
         .find(|endpoint| endpoint.name() == document.name);
+    check_intake(connector, webhook, &document, reader);
     match own.as_ref().or_else(|| webhook.verifier()) {
+        // Nothing arrives there, so nothing is to be verified.
+        _ if document.intake.sweeps_only => {}
         None => reader.problem(
             "/verify",
             "missing",
@@ -376,6 +380,7 @@ fn plan_endpoint(
         document.verify.as_ref(),
         &document.context,
         &document.allow,
+        &document.intake,
     );
     Some(difference(
         Kind::Endpoint,
@@ -388,6 +393,45 @@ fn plan_endpoint(
             connector: name,
         },
     ))
+}
+
+/// Whether what the endpoint says about sweeps can be done.
+fn check_intake(connector: &Connector, webhook: &Webhook, document: &EndpointDocument, reader: &mut Reader<'_>) {
+    let wants = document.intake.sweeps_only || matches!(document.intake.sweep, SweepRule::Every(..));
+    let place = if document.intake.sweeps_only {
+        "/receive"
+    } else {
+        "/sweep"
+    };
+    if !wants {
+        return;
+    }
+    let level = webhook.recover().map_or(Level::PushOnly, |recover| recover.level);
+    if level == Level::PushOnly {
+        reader.problem(
+            place,
+            "not_recoverable",
+            format!(
+                "connector `{}` has level C: its provider lists no events, so they come by webhook alone",
+                connector.name()
+            ),
+            Some("leave it out".to_owned()),
+        );
+    } else if document.connection.is_none() {
+        reader.problem(
+            place,
+            "missing",
+            "a sweep asks the provider, and for that the endpoint needs a `connection`",
+            Some("add `connection: NAME`".to_owned()),
+        );
+    } else if document.intake.sweeps_only && document.intake.sweep == SweepRule::Never {
+        reader.problem(
+            "/sweep",
+            "bad_value",
+            "with `receive: never` and `sweep: never` events come in by no way by themselves",
+            Some("leave one of them out".to_owned()),
+        );
+    }
 }
 
 /// Whether a thing can go, and what would be left hanging.

@@ -3,6 +3,7 @@
 //! Reading never looks anything up; whether a named connector or connection exists is decided by the caller.
 //! Every problem is reported, not only the first, each with its JSON pointer.
 
+use super::sweep::Intake;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use weir_connector_sdk::{Credential, Registration, Verifier, parse_context};
@@ -161,6 +162,7 @@ pub(crate) struct EndpointDocument {
     pub(crate) allow: Vec<String>,
     /// What it knows of its registration at the provider.
     pub(crate) context: Registration,
+    pub(crate) intake: Intake,
 }
 
 impl std::fmt::Debug for EndpointDocument {
@@ -310,19 +312,19 @@ impl<'a> Reader<'a> {
                 }))
             }
             Kind::Endpoint => {
-                self.known_keys(
-                    document,
-                    &[
-                        "kind",
-                        "name",
-                        "connector",
-                        "connection",
-                        "verify",
-                        "context",
-                        "secrets",
-                        "allow",
-                    ],
-                );
+                let known = [
+                    "kind",
+                    "name",
+                    "connector",
+                    "connection",
+                    "verify",
+                    "context",
+                    "secrets",
+                    "allow",
+                    "receive",
+                    "sweep",
+                ];
+                self.known_keys(document, &known);
                 let connector = self.optional_text(document, "connector");
                 let connection = self.optional_text(document, "connection");
                 if connector.is_none() && connection.is_none() {
@@ -342,6 +344,10 @@ impl<'a> Reader<'a> {
                 let secrets = self.read_secrets(document);
                 let allow = self.read_allow(document);
                 let context = self.read_context(document);
+                let intake = Intake::read(document).unwrap_or_else(|(key, problem)| {
+                    self.problem(&format!("/{key}"), "bad_value", problem, None);
+                    Intake::default()
+                });
                 Some(Parsed::Endpoint(EndpointDocument {
                     name,
                     connector,
@@ -350,6 +356,7 @@ impl<'a> Reader<'a> {
                     secrets,
                     allow,
                     context,
+                    intake,
                 }))
             }
             Kind::Workflow => {

@@ -10,6 +10,7 @@ mod looks;
 mod reload;
 mod render;
 mod secret;
+mod sweep;
 mod token;
 mod version;
 mod write;
@@ -18,6 +19,7 @@ pub(crate) use document::escape;
 pub use document::{ConfigProblem, Kind, Lines, MAX_ENDPOINT_SECRETS, MAX_NAME_CHARACTERS, SourceDocument};
 pub(crate) use looks::Looks;
 pub(crate) use reload::{ROUTING_TRIES, Reloading};
+pub use sweep::{Intake, SweepRule};
 pub use version::VersionDiff;
 pub(crate) use write::ensure_workspace;
 

@@ -109,6 +109,7 @@ impl Orchestrator {
                 let fresh = Arc::new(fresh);
                 core.snapshot.store(Arc::clone(&fresh));
                 core.schedules.changed.notify_one();
+                core.sweeps.changed.notify_one();
                 Ok(fresh)
             }
             Err(error) => {

@@ -1,5 +1,6 @@
 //! Stored things as the documents that people write; also what diffs are made of. Secrets never appear.
 
+use super::sweep::Intake;
 use super::{Kind, ordered};
 use crate::snapshot::Endpoint;
 use serde_json::{Value, json};
@@ -23,6 +24,7 @@ pub(super) fn endpoint_document(endpoint: &Endpoint) -> Value {
         endpoint.verify_override(),
         endpoint.context(),
         &allow,
+        endpoint.intake(),
     )
 }
 
@@ -33,6 +35,7 @@ pub(super) fn endpoint_parts(
     verify: Option<&Value>,
     context: &Registration,
     allow: &[String],
+    intake: &Intake,
 ) -> Value {
     let mut rest = BTreeMap::from([("connector", json!(connector))]);
     if let Some(connection) = connection {
@@ -47,11 +50,17 @@ pub(super) fn endpoint_parts(
     if !allow.is_empty() {
         rest.insert("allow", json!(allow));
     }
+    let mut said = intake.parts();
+    for key in ["receive", "sweep"] {
+        if let Some(value) = said.remove(key) {
+            rest.insert(key, value);
+        }
+    }
     ordered(
         Kind::Endpoint,
         name,
         rest,
-        &["connector", "connection", "verify", "context", "allow"],
+        &["connector", "connection", "verify", "context", "allow", "receive", "sweep"],
     )
 }
 

@@ -266,6 +266,7 @@ impl Rows<'_> {
                     verify: document.verify.map(|value| value.to_string()),
                     allow: json!(document.allow).to_string(),
                     context: (!document.context.is_empty()).then(|| json!(document.context).to_string()),
+                    sweep: document.intake.stored(),
                     secrets,
                     revision: 0,
                     created_at: now,

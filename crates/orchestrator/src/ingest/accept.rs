@@ -7,6 +7,7 @@ use crate::route::{self, Match};
 use crate::runner::{self, storable};
 use crate::service::{Core, Orchestrator};
 use crate::snapshot::{Endpoint, Snapshot};
+use crate::sweeps::Came;
 use crate::turns;
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -113,6 +114,7 @@ impl Orchestrator {
             let (event, fact, caller) = self.submit(arrival, dedupe)?;
             pending.push((number, event, fact, caller));
         }
+        let at = (endpoint.workspace(), endpoint.id());
         let mut outdated: Option<(i64, BTreeSet<usize>)> = None;
         for (number, event, fact, caller) in pending {
             let written = fact.await;
@@ -130,6 +132,7 @@ impl Orchestrator {
             match written {
                 Ok(FactOutcome::Accepted(AcceptOutcome::New)) => {
                     progress.receipt.add(event, false);
+                    self.core.ledger.count(at, Came::Received, now);
                     metrics::counter!("weir_events_accepted_total").increment(1)
                 }
                 Ok(FactOutcome::Accepted(AcceptOutcome::Duplicate { of })) => {
@@ -137,6 +140,7 @@ impl Orchestrator {
                         progress.again.get_or_insert(of);
                     }
                     progress.receipt.add(of, true);
+                    self.core.ledger.count(at, Came::Again, now);
                     metrics::counter!("weir_events_duplicate_total").increment(1)
                 }
                 Ok(other) => {
@@ -199,7 +203,8 @@ impl Orchestrator {
         }))
     }
 
-    fn submit(
+    /// Routes an event and hands it to the writer.
+    pub(crate) fn submit(
         &self,
         arrival: Arrival<'_>,
         mut dedupe: Dedupe,

@@ -160,7 +160,8 @@ impl Orchestrator {
             ));
         }
         let snapshot = self.snapshot();
-        let Some(endpoint) = snapshot.endpoint(&delivery.endpoint) else {
+        let found = snapshot.endpoint(&delivery.endpoint);
+        let Some(endpoint) = found.filter(|endpoint| endpoint.receives()) else {
             return Err(unknown_endpoint());
         };
         let forwarded = delivery
@@ -320,6 +321,7 @@ impl Orchestrator {
         };
         match snapshot.endpoint(&delivery.endpoint) {
             None => Err(unknown_endpoint()),
+            Some(endpoint) if !endpoint.receives() => Err(unknown_endpoint()),
             Some(endpoint) if !endpoint.allows(client) => Err(self.not_allowed(before, delivery, client)),
             Some(endpoint) => Ok(Arc::clone(endpoint)),
         }

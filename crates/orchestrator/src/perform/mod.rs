@@ -8,6 +8,7 @@ mod conditional;
 mod effect;
 pub(crate) mod failure;
 pub(crate) mod gate;
+mod list;
 mod meter;
 mod read;
 mod record;
@@ -33,6 +34,7 @@ use crate::http_client::{HttpClient, HttpClientError};
 use crate::lease::Lease;
 
 pub(crate) use failure::UNPROVEN;
+pub(crate) use list::ListPage;
 pub(crate) use meter::Meters;
 pub(crate) use record::header_pairs;
 pub(crate) use target::Targets;

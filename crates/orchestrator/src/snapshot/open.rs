@@ -3,6 +3,7 @@
 //! Errors name rows; what was inside a sealed value is never part of them.
 
 use super::{Endpoint, Snapshot, SnapshotError, Version, Workflow};
+use crate::configure::Intake;
 use crate::connection::Connection;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -77,6 +78,15 @@ pub(super) fn open_endpoint(
         .transpose()
         .map_err(|error| corrupt(error.to_string()))?
         .unwrap_or_default();
+    let intake = match row
+        .sweep
+        .as_deref()
+        .map(serde_json::from_str::<serde_json::Map<String, Value>>)
+    {
+        None => Intake::default(),
+        Some(Ok(said)) => Intake::read(&said).map_err(|(_, problem)| corrupt(problem))?,
+        Some(Err(error)) => return Err(corrupt(error.to_string())),
+    };
     let opened: Vec<String> = match &row.secrets {
         None => Vec::new(),
         Some(sealed) => serde_json::from_value(open_json(
@@ -97,6 +107,7 @@ pub(super) fn open_endpoint(
         own_verifier,
         secrets: opened.into_iter().map(SecretString::from).collect(),
         allow,
+        intake,
         context,
         row,
     })

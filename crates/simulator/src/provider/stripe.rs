@@ -209,7 +209,12 @@ pub(super) fn list(
     });
     // What ends before an object stands next to it, not at the list's start.
     let skipped = before.map_or(0, |_| objects.len().saturating_sub(limit));
-    let data: Vec<Value> = objects.iter().skip(skipped).take(limit).map(|object| Value::clone(object)).collect();
+    let data: Vec<Value> = objects
+        .iter()
+        .skip(skipped)
+        .take(limit)
+        .map(|object| Value::clone(object))
+        .collect();
     let body = json!({ "object": "list", "url": request.path, "has_more": objects.len() > limit, "data": data });
     ApiAnswer::json(200, &body)
 }

@@ -245,6 +245,7 @@ fn endpoint_row(model: endpoint::Model) -> EndpointRow {
         verify: model.verify,
         allow: model.allow,
         context: model.context,
+        sweep: model.sweep,
         secrets: model.secrets,
         revision: model.revision,
         created_at: time(model.created_at),

@@ -109,10 +109,11 @@ async fn write(connection: &mut Connection, change: &ConfigRowChange) -> Result<
             ],
         ),
         ConfigRowChange::PutEndpoint(row) => (
-            "INSERT INTO endpoint (id, workspace_id, name, connector, connection_id, verify, allow, context, secrets, revision, created_at, updated_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $10, $11) ON CONFLICT (id) DO UPDATE SET name = excluded.name, \
+            "INSERT INTO endpoint (id, workspace_id, name, connector, connection_id, verify, allow, context, sweep, secrets, revision, created_at, updated_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1, $11, $12) ON CONFLICT (id) DO UPDATE SET name = excluded.name, \
              connector = excluded.connector, connection_id = excluded.connection_id, verify = excluded.verify, \
-             allow = excluded.allow, context = excluded.context, secrets = excluded.secrets, revision = endpoint.revision + 1, \
+             allow = excluded.allow, context = excluded.context, sweep = excluded.sweep, secrets = excluded.secrets, \
+             revision = endpoint.revision + 1, \
              updated_at = excluded.updated_at WHERE endpoint.workspace_id = excluded.workspace_id",
             vec![
                 row.id.as_raw().into(),
@@ -123,6 +124,7 @@ async fn write(connection: &mut Connection, change: &ConfigRowChange) -> Result<
                 Value::Text(row.verify.clone()),
                 text(&row.allow),
                 Value::Text(row.context.clone()),
+                Value::Text(row.sweep.clone()),
                 Value::Bytes(row.secrets.clone()),
                 time(row.created_at),
                 time(row.updated_at),
@@ -224,6 +226,13 @@ async fn delete(connection: &mut Connection, workspace: WorkspaceId, subject: &C
         let values = vec![workspace.as_raw().into(), id.as_raw().into()];
         let statement = "DELETE FROM schedule WHERE workspace_id = $1 AND workflow_id = $2";
         connection.run(statement, values).await?;
+    }
+    if let ConfigSubject::Endpoint(id) = subject {
+        for table in ["sweep", "coverage"] {
+            let values = vec![workspace.as_raw().into(), id.as_raw().into()];
+            let statement = format!("DELETE FROM {table} WHERE workspace_id = $1 AND endpoint_id = $2");
+            connection.run(&statement, values).await?;
+        }
     }
     let (statement, key) = match subject {
         ConfigSubject::Connection(id) => (

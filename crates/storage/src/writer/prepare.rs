@@ -12,6 +12,7 @@ use crate::fact::{
 };
 use crate::mail::{MailChange, Request, WaitKey};
 use crate::outgoing::Outgoing;
+use crate::sweep::{CoverageCount, SweepChange};
 
 /// What of a refused request's headers and body is kept.
 const REFUSED_PART_BYTES: usize = 16 << 10;
@@ -53,6 +54,8 @@ pub(crate) enum Control {
     Release { limit: u32 },
     Prune(Prune),
     Operate(Box<PreparedOperation>),
+    Sweep(SweepChange),
+    Coverage(Vec<CoverageCount>),
 }
 
 #[derive(Debug)]
@@ -117,6 +120,8 @@ impl Work {
             Fact::Release { limit } => Self::Alone(Control::Release {
                 limit: limit.clamp(MIN_CLAIM, MAX_CLAIM),
             }),
+            Fact::Sweep(change) => Self::Alone(Control::Sweep(change)),
+            Fact::Coverage(counts) => Self::Alone(Control::Coverage(counts)),
             Fact::Prune(prune) => Self::Alone(Control::Prune(prune)),
             Fact::Operate(operation) => Self::Alone(Control::Operate(Box::new(PreparedOperation::new(*operation)))),
         };

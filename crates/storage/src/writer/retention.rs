@@ -68,6 +68,12 @@ pub(crate) async fn prune(
                 .run("DELETE FROM refused_count WHERE hour < $1", vec![hour.into()])
                 .await?
         }
+        Prune::Coverage { before } => {
+            let hour = before.as_unix_ms().div_euclid(3_600_000);
+            connection
+                .run("DELETE FROM coverage WHERE hour < $1", vec![hour.into()])
+                .await?
+        }
         Prune::Dedupe { now } => {
             let text = format!(
                 "DELETE FROM dedupe WHERE (day, hash) IN (SELECT day, hash FROM dedupe WHERE day < $1 ORDER BY day, hash LIMIT {SLICE_ROWS})"

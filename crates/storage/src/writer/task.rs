@@ -20,7 +20,7 @@ use super::failure::{Failure, Offence};
 use super::gates::Moved;
 use super::prepare::{Control, Row, Work};
 use super::seed::Target;
-use super::{Queued, Shared, config, control, mail, operate, outgoing, postgres, retention, sqlite};
+use super::{Queued, Shared, config, control, mail, operate, outgoing, postgres, retention, sqlite, sweep};
 use crate::fact::Prune;
 use crate::mail::RequestOutcome;
 use crate::node::NodeIdentity;
@@ -310,6 +310,8 @@ impl WriterTask {
                 | Control::Claim { .. }
                 | Control::Release { .. }
                 | Control::Prune(_)
+                | Control::Sweep(_)
+                | Control::Coverage(_)
                 | Control::Operate(_) => transaction(connection, &self.node, control, &mut moved).await,
             }
         };
@@ -506,6 +508,8 @@ pub(crate) async fn transaction(
         Control::Request(request) => mail::request(connection, node, request).await,
         Control::Claim { limit } => control::claim(connection, node, *limit).await,
         Control::Release { limit } => control::release(connection, node, *limit).await,
+        Control::Sweep(change) => sweep::apply(connection, node, change).await,
+        Control::Coverage(counts) => sweep::count(connection, node, counts).await,
         Control::Prune(slice) => retention::prune(connection, node, slice).await,
         Control::Operate(operation) => match control::prove_lease(connection, node).await {
             Ok(()) => operate::apply(connection, node, operation, moved).await,

@@ -91,6 +91,7 @@ async fn a_configuration_comes_back(bed: &Bed) {
         verify: Some("{}".to_owned()),
         allow: "[]".to_owned(),
         context: Some(r#"{"topic":"t"}"#.to_owned()),
+        sweep: None,
         secrets: Some(vec![1, 2, 3]),
         revision: 0,
         created_at: at(0),

@@ -22,3 +22,4 @@ mod runs;
 mod schedules;
 mod schema;
 mod support;
+mod sweeps;

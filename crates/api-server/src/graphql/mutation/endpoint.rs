@@ -4,13 +4,14 @@ use super::super::caller::Caller;
 use super::super::errors::ApiResult;
 use super::super::scalars::{Json, Secret};
 use super::super::types::endpoint::Endpoint;
-use super::super::user_error::{UserError, in_input};
+use super::super::user_error::{UserError, UserErrorCode, in_input};
 use super::{DeleteInput, DeletePayload, apply_one, delete, document, input_id};
 use crate::auth::Permission;
 use async_graphql::{Context, ID, InputObject, MaybeUndefined, Object, SimpleObject};
 use serde_json::Value;
 use weir_connector_sdk::context_document;
 use weir_orchestrator::configure::{Expect, Kind};
+use weir_orchestrator::sweeps::SweepRefusal;
 use weir_workflow_engine::EndpointId;
 
 /// Mutations of endpoints.
@@ -32,6 +33,8 @@ impl EndpointMutations {
             ("context", input.context.map(|context| context.0)),
             ("secrets", input.secrets.map(secret_list)),
             ("allow", input.allow.map(Value::from)),
+            ("receive", input.receive.map(Value::from)),
+            ("sweep", input.sweep.map(|sweep| sweep.0)),
         ];
         let document = document(Kind::Endpoint, &input.name, fields);
         let outcome = apply_one(ctx, document, Expect::Absent, "name", &in_input).await?;
@@ -54,6 +57,7 @@ impl EndpointMutations {
             return Ok(EndpointPayload::refused(vec![UserError::not_found("id")]));
         };
         let now = found.inner();
+        let mut said = now.intake().parts();
         let allowed: Vec<String> = now.allow().iter().map(ToString::to_string).collect();
         let fields = [
             ("connector", Some(now.connector().name().into())),
@@ -80,6 +84,14 @@ impl EndpointMutations {
                 "allow",
                 patched(input.allow.map_value(Value::from), || Some(allowed.into())),
             ),
+            (
+                "receive",
+                patched(input.receive.map_value(Value::from), || said.remove("receive")),
+            ),
+            (
+                "sweep",
+                patched(input.sweep.map_value(|sweep| sweep.0), || said.get("sweep").cloned()),
+            ),
         ];
         let document = document(Kind::Endpoint, now.name(), fields);
         let outcome = apply_one(
@@ -91,6 +103,31 @@ impl EndpointMutations {
         )
         .await?;
         Ok(EndpointPayload::of(ctx, now.name(), outcome))
+    }
+
+    /// Sweeps an endpoint as soon as possible: what its provider lists and never delivered is recovered. Answers at once;
+    /// `coverage.lastSweep` of the endpoint says what became of it. Needs `RUN_OPERATE`.
+    async fn endpoint_sweep(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which endpoint.")] input: EndpointSweepInput,
+    ) -> ApiResult<EndpointPayload> {
+        let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunOperate)?;
+        let id = match input_id::<EndpointId>(&input.id, "id") {
+            Ok(id) => id,
+            Err(errors) => return Ok(EndpointPayload::refused(errors)),
+        };
+        match orchestrator.sweep(workspace, id) {
+            Ok(()) => Ok(EndpointPayload {
+                endpoint: Endpoint::by_id(&orchestrator.snapshot(), workspace, id),
+                user_errors: Vec::new(),
+            }),
+            Err(SweepRefusal::NotFound) => Ok(EndpointPayload::refused(vec![UserError::not_found("id")])),
+            Err(refusal) => {
+                let error = UserError::input(UserErrorCode::Invalid, "id", refusal.to_string());
+                Ok(EndpointPayload::refused(vec![error]))
+            }
+        }
     }
 
     /// Deletes an endpoint: requests to its URL get 404 from now on. Its events stay. Needs `CONFIG_WRITE`.
@@ -144,6 +181,10 @@ pub(crate) struct EndpointCreateInput {
     secrets: Option<Vec<Secret>>,
     /// The networks that may send, in CIDR notation. Left out: all.
     allow: Option<Vec<String>>,
+    /// `webhooks` (as when left out), or `never`: no URL and no secrets, events come by sweeps alone.
+    receive: Option<String>,
+    /// `"never"`, or an object like `{ "every": "5m" }`. Left out: as the connector says.
+    sweep: Option<Json>,
 }
 
 /// A change of an endpoint. What is left out stays as it is; null removes it.
@@ -164,6 +205,17 @@ pub(crate) struct EndpointUpdateInput {
     secrets: Option<Vec<Secret>>,
     /// The networks that may send, in CIDR notation.
     allow: MaybeUndefined<Vec<String>>,
+    /// `webhooks`, or `never`: no URL and no secrets, events come by sweeps alone.
+    receive: MaybeUndefined<String>,
+    /// `"never"`, or an object like `{ "every": "5m" }`.
+    sweep: MaybeUndefined<Json>,
+}
+
+/// A sweep that is asked for.
+#[derive(Debug, InputObject)]
+pub(crate) struct EndpointSweepInput {
+    /// Which endpoint.
+    id: ID,
 }
 
 /// An endpoint that was created or changed.

@@ -1,17 +1,22 @@
 //! Endpoints: the way in.
 
 use super::super::caller::Caller;
-use super::super::errors::ApiResult;
+use super::super::errors::{ApiError, ApiResult};
 use super::super::scalars::{DateTime, Json, Long};
 use super::connection::Connection;
 use super::connector::Connector;
+use super::coverage::Coverage;
 use super::long_to_int;
+use crate::auth::Permission;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_orchestrator::ingest::EndpointRef;
 use weir_orchestrator::snapshot::Snapshot;
-use weir_workflow_engine::{EndpointId, WorkspaceId};
+use weir_workflow_engine::{EndpointId, Timestamp, WorkspaceId};
+
+/// Hours of coverage in one answer: as many as are kept.
+const MAX_COVERAGE_HOURS: i32 = 90 * 24;
 
 /// An ingest URL with its verification.
 #[derive(Debug, Clone)]
@@ -138,6 +143,32 @@ impl Endpoint {
             total.count.0 += hourly.count;
         }
         Ok(Some(by_reason.into_values().collect()))
+    }
+
+    /// Whether it takes webhooks. False (`receive: never`): its events come by sweeps alone.
+    async fn receives(&self) -> bool {
+        self.0.receives()
+    }
+
+    /// What it says about sweeps: `"never"`, or an object with `every`. Null: as its connector says.
+    async fn sweep(&self) -> Option<Json> {
+        self.0.intake().parts().remove("sweep").map(Json)
+    }
+
+    /// What arrived in the last hours, what sweeps recovered, and how sure it is that nothing is missing. Needs `RUN_READ`.
+    async fn coverage(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many hours back, at most 2160 (90 days).", default = 24)] hours: i32,
+    ) -> ApiResult<Option<Coverage>> {
+        let caller = Caller::of(ctx);
+        let (store, workspace) = caller.read(Permission::RunRead)?;
+        let back_ms = i64::from(hours.clamp(1, MAX_COVERAGE_HOURS)) * 3_600_000;
+        let since = Timestamp::from_unix_ms(caller.any().now().as_unix_ms() - back_ms);
+        let failed = |error| ApiError::internal("reading the coverage of an endpoint", &error);
+        let row = store.sweep_load(workspace, self.0.id()).await.map_err(failed)?;
+        let hours = store.coverage(workspace, self.0.id(), since).await.map_err(failed)?;
+        Ok(Some(Coverage::of(&self.0, row, &hours)))
     }
 
     /// Raised by each change; pass it as `expectedRevision`.

@@ -7,6 +7,7 @@ pub(crate) mod bulk;
 pub(crate) mod bulk_request;
 pub(crate) mod connection;
 pub(crate) mod connector;
+pub(crate) mod coverage;
 pub(crate) mod dead_letter;
 pub(crate) mod endpoint;
 pub(crate) mod event;

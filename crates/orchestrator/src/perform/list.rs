@@ -1,0 +1,100 @@
+//! One page of a provider's list, for sweeps: its items, and the answer around them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+use weir_connector_sdk::{Answer, AnswerBody, BuildError, CallContext, Page};
+use weir_workflow_engine::{CallFailure, CallOutcome, CallResult, Document, Origin};
+
+use super::failure::refused;
+use super::session::{Session, Watch, of_answer};
+use super::{Performer, TraceContext, unknown_operation};
+use crate::clock::Stopwatch;
+use crate::connection::Connection;
+
+/// A page.
+#[derive(Debug)]
+pub(crate) struct ListPage {
+    /// Its items, in the order of the list.
+    pub(crate) items: Vec<Value>,
+    /// The next page by the operation's own paging.
+    pub(crate) next: Option<Page>,
+    /// The whole answer; null when it is no JSON.
+    pub(crate) body: Value,
+}
+
+impl Performer {
+    /// Reads one page of a list. Its size is bounded by that of an answer.
+    pub(crate) async fn list_page(
+        &self,
+        connection: &Arc<Connection>,
+        operation: &str,
+        args: Result<Value, BuildError>,
+        page: Option<&Page>,
+        timeout: Duration,
+    ) -> Result<ListPage, CallFailure> {
+        let watch = Stopwatch::start();
+        let result = self.read_page(connection, operation, args, page, timeout).await;
+        let outcome = match &result {
+            Ok(_) => CallOutcome::Done {
+                output: Document::null(),
+            },
+            Err(failure) => CallOutcome::Failed(failure.clone()),
+        };
+        let counted = CallResult {
+            outcome,
+            exchanges: Vec::new(),
+            origin: Origin::Sent,
+        };
+        connection.meters.of(operation).count(&counted, watch.elapsed());
+        result
+    }
+
+    async fn read_page(
+        &self,
+        connection: &Arc<Connection>,
+        operation: &str,
+        args: Result<Value, BuildError>,
+        page: Option<&Page>,
+        timeout: Duration,
+    ) -> Result<ListPage, CallFailure> {
+        let Some(operation) = connection.connector.operation(operation) else {
+            return Err(match unknown_operation(connection, operation).outcome {
+                CallOutcome::Failed(failure) => failure,
+                CallOutcome::Done { .. } => refused("unknown_operation", "the connector has no such operation"),
+            });
+        };
+        let args = args.map_err(|error| {
+            refused(
+                "invalid",
+                format!("{} at /webhook/recover{}", error.message, error.pointer),
+            )
+        })?;
+        let ctx = CallContext {
+            config: &connection.config,
+            args: &args,
+            idempotency_key: None,
+            page,
+        };
+        let trace = TraceContext::default();
+        let mut session = Session::new(self, connection, &trace, Instant::now() + timeout);
+        let response = session.ask(operation, &ctx, Watch::No).await?;
+        let body = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
+        match operation.response(&ctx, &response) {
+            Answer::Done {
+                output: AnswerBody::Value(Value::Array(items)),
+                next,
+            } => Ok(ListPage { items, next, body }),
+            Answer::Done { .. } => Err(refused(
+                "no_list",
+                format!(
+                    "operation {} gives no list: say with `items` where it stands",
+                    operation.name()
+                ),
+            )),
+            failed @ Answer::Failed { .. } => Err(of_answer(failed).expect("the answer is a failure")),
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! One sweep of one endpoint: claim it, read page after page, put the events through the door, move the cursor.
+//!
+//! The cursor moves in a fact of its own, after all events of the page are committed: a crash anywhere reads a page
+//! again, and the dedupe knows its events.
+
+use super::ledger::Came;
+use super::place::{Kept, Next, Place, Seen, SeenItem, earlier};
+use super::plan::{Due, SweepCause, SweepOutcome, failures_after};
+use crate::connection::Connection;
+use crate::ingest::accept::{Arrival, Door};
+use crate::perform::ListPage;
+use crate::service::{Core, Orchestrator};
+use crate::snapshot::Endpoint;
+use bytes::Bytes;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use weir_connector_sdk::{Identified, Recover, Webhook};
+use weir_storage::{
+    AcceptOutcome, Dedupe, Fact, FactOutcome, SweepBegin, SweepChange, SweepEnd, SweepMove, SweepRow, WriteError,
+};
+use weir_workflow_engine::{CallFailure, Document, EventSource, Timestamp};
+
+/// Pages that one pass reads. A list that is longer is gone on with by the next pass, after other endpoints.
+///
+/// Limit: pages of one pass of a sweep | the pass ends as `partial` and goes on a second later | `a_long_list_is_read_in_several_passes` | `weir_sweeps_total`
+pub const MAX_PAGES_PER_PASS: u32 = 100;
+/// How long one page may take.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Events that are handed to the writer together.
+const CHUNK: usize = 128;
+/// The first sweep of an endpoint looks back to when it was made, but not further than this.
+const FIRST_LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
+/// How often events are routed anew because the configuration changes.
+const ROUTING_TRIES: u32 = 5;
+
+/// What became of a pass.
+pub(super) enum Passed {
+    /// It came to an end.
+    Ended(Timestamp, SweepOutcome),
+    /// Another node sweeps the endpoint, or has swept it since.
+    Overtaken(Option<SweepRow>),
+    /// It could not begin or could not note its end; the claim stays with this node.
+    Postponed,
+}
+
+/// Why a pass stops before the end of the list.
+enum Stop {
+    Failed(String),
+    Partial(String),
+    Overtaken,
+    Interrupted,
+}
+
+struct Pass<'a> {
+    core: &'a Arc<Core>,
+    endpoint: Arc<Endpoint>,
+    connection: Arc<Connection>,
+    /// Younger items are left to their webhooks, which may be on their way, and to the next sweep.
+    leaves_after: Option<Timestamp>,
+    recovered: u64,
+    duplicates: u64,
+    strange: u64,
+}
+
+/// Sweeps an endpoint.
+pub(super) async fn sweep(core: &Arc<Core>, endpoint: &Arc<Endpoint>, due: &Due) -> Passed {
+    let began_at = core.clock.now();
+    let begin = SweepChange::Begin(SweepBegin {
+        endpoint: endpoint.id(),
+        workspace: endpoint.workspace(),
+        after: due.after,
+        cause: due.cause.as_str().to_owned(),
+        at: began_at,
+        covered_until: endpoint.created_at().max(earlier(began_at, FIRST_LOOK_BACK)),
+    });
+    let row = || core.store.sweep_load(endpoint.workspace(), endpoint.id());
+    match write(core, begin).await {
+        Ok(()) => {}
+        Err(WriteError::Stale) => return row().await.map_or(Passed::Postponed, Passed::Overtaken),
+        Err(_) => return Passed::Postponed,
+    }
+    let Ok(Some(row)) = row().await else {
+        return Passed::Postponed;
+    };
+    let leaves = endpoint.receives() && due.cause == SweepCause::Schedule;
+    let (outcome, error) = match run(core, endpoint, &row, (began_at, leaves)).await {
+        Ok(strange) => (SweepOutcome::Complete, remark(strange)),
+        Err(Stop::Failed(error)) => (SweepOutcome::Failed, Some(error)),
+        Err(Stop::Partial(why)) => (SweepOutcome::Partial, Some(why)),
+        Err(Stop::Overtaken) => {
+            let row = core.store.sweep_load(endpoint.workspace(), endpoint.id()).await;
+            return row.map_or(Passed::Postponed, Passed::Overtaken);
+        }
+        Err(Stop::Interrupted) => return Passed::Postponed,
+    };
+    match (&error, outcome) {
+        (Some(error), SweepOutcome::Failed) => {
+            tracing::warn!(endpoint.name = %endpoint.name(), cause = due.cause.as_str(), "endpoint `{}` cannot be swept: {error}", endpoint.name());
+        }
+        (error, _) => {
+            tracing::debug!(endpoint.name = %endpoint.name(), cause = due.cause.as_str(), outcome = outcome.as_str(), ?error, "swept");
+        }
+    }
+    metrics::counter!("weir_sweeps_total", "cause" => due.cause.as_str(), "outcome" => outcome.as_str()).increment(1);
+    let end = SweepChange::End(SweepEnd {
+        endpoint: endpoint.id(),
+        at: core.clock.now(),
+        outcome: outcome.as_str().to_owned(),
+        error,
+        failures: failures_after(due.failures, outcome),
+    });
+    match write(core, end).await {
+        Ok(()) => Passed::Ended(began_at, outcome),
+        Err(_) => Passed::Postponed,
+    }
+}
+
+fn remark(strange: u64) -> Option<String> {
+    (strange > 0).then(|| {
+        format!("{strange} item(s) of the list are not what the connector describes and were passed over; see `recover.identify`")
+    })
+}
+
+async fn run(
+    core: &Arc<Core>,
+    endpoint: &Arc<Endpoint>,
+    row: &SweepRow,
+    (began_at, leaves): (Timestamp, bool),
+) -> Result<u64, Stop> {
+    let gone = |what: &str| Stop::Failed(format!("{what} is not there any more; apply the configuration anew"));
+    let webhook = endpoint
+        .connector()
+        .webhook()
+        .ok_or_else(|| gone("the webhook part of the connector"))?;
+    let recover = webhook.recover().ok_or_else(|| gone("`recover` of the connector"))?;
+    let snapshot = core.snapshot.load_full();
+    let connection = endpoint
+        .connection()
+        .and_then(|(_, name)| snapshot.connection(endpoint.workspace(), name))
+        .ok_or_else(|| gone("the connection of the endpoint"))?;
+    let kept: Kept = match row.cursor.as_deref().map(serde_json::from_str) {
+        None => Kept::default(),
+        Some(Ok(kept)) => kept,
+        // A later release wrote it. The list is read from the last covered moment on.
+        Some(Err(_)) => Kept::default(),
+    };
+    let covered_until = row.covered_until.unwrap_or(began_at);
+    let floor = match recover.reach_s {
+        0 => Timestamp::from_unix_ms(0),
+        reach_s => earlier(began_at, Duration::from_secs(reach_s)),
+    };
+    let mut pass = Pass {
+        core,
+        endpoint: Arc::clone(endpoint),
+        connection: Arc::clone(connection),
+        leaves_after: leaves.then(|| earlier(began_at, Duration::from_secs(recover.settle_s))),
+        recovered: 0,
+        duplicates: 0,
+        strange: 0,
+    };
+    let mut place = Place::new(kept, covered_until, floor, began_at);
+    if covered_until < floor {
+        tracing::error!(endpoint.name = %endpoint.name(), "endpoint `{}` was not swept since {covered_until}, and the provider lists nothing before {floor}: events in between may be lost", endpoint.name());
+        pass.note(&place, None, Some((covered_until, floor)), 0).await?;
+    }
+    let mut has_forgotten = false;
+    for _ in 0..MAX_PAGES_PER_PASS {
+        if core.stopping.is_cancelled() {
+            return Err(Stop::Interrupted);
+        }
+        let page = match pass.ask(recover, &mut place).await {
+            Ok(page) => page,
+            Err(failure)
+                if failure
+                    .http_status
+                    .is_some_and(|status| recover.expired.contains(&status))
+                    && place.is_continued()
+                    && !has_forgotten =>
+            {
+                tracing::warn!(endpoint.name = %endpoint.name(), "the provider no longer knows where the sweep of `{}` stood; its list is read from the last covered time on", endpoint.name());
+                has_forgotten = true;
+                place.forget();
+                continue;
+            }
+            Err(failure) => return Err(Stop::Failed(format!("{}: {}", failure.code, failure.message))),
+        };
+        metrics::counter!("weir_sweep_pages_total").increment(1);
+        let seen = pass.take(webhook, recover, page).await?;
+        match place.advance(recover, &seen) {
+            Next::More => pass.note(&place, None, None, 1).await?,
+            Next::End { covered_until } => {
+                pass.note(&place, Some(covered_until), None, 1).await?;
+                #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a double")]
+                let covered_s = covered_until.as_unix_ms() as f64 / 1_000.0;
+                metrics::gauge!("weir_sweep_covered_until_seconds", "endpoint" => endpoint.name().to_owned())
+                    .set(covered_s);
+                return Ok(pass.strange);
+            }
+            Next::Broken(why) => {
+                pass.note(&place, None, None, 1).await?;
+                return Err(Stop::Failed(format!("paging_broken: {why}")));
+            }
+        }
+    }
+    Err(Stop::Partial(format!(
+        "the list has more than {MAX_PAGES_PER_PASS} pages; it is gone on with"
+    )))
+}
+
+impl Pass<'_> {
+    async fn ask(&self, recover: &Recover, place: &mut Place) -> Result<ListPage, CallFailure> {
+        let question = place.question(recover);
+        let args = recover.args(question.since.as_unix_ms(), question.cursor.as_deref());
+        let performer = &self.core.performer;
+        let call = recover.call.as_deref().unwrap_or_default();
+        performer
+            .list_page(&self.connection, call, args, question.page.as_ref(), PAGE_TIMEOUT)
+            .await
+    }
+
+    /// Stores the events of a page, and says what was on it.
+    async fn take(&mut self, webhook: &Webhook, recover: &Recover, page: ListPage) -> Result<Seen, Stop> {
+        let mut seen = Seen {
+            count: page.items.len(),
+            next: page.next,
+            token: recover.next_cursor(&page.body),
+            more: recover.says_more(&page.body),
+            items: Vec::with_capacity(page.items.len()),
+        };
+        let mut found = Vec::with_capacity(page.items.len());
+        for item in page.items {
+            match webhook.identify_unit(&item) {
+                Ok(unit) => {
+                    seen.items.push(SeenItem {
+                        id: unit.id.clone(),
+                        time: unit.time_unix_ms.map(Timestamp::from_unix_ms),
+                        position: recover.position(&item),
+                    });
+                    let time = unit.time_unix_ms.map(Timestamp::from_unix_ms);
+                    let is_left = self
+                        .leaves_after
+                        .is_some_and(|after| time.is_some_and(|time| time > after));
+                    if !unit.ignored && !is_left {
+                        found.push((unit, item));
+                    }
+                }
+                Err(error) => {
+                    self.strange += 1;
+                    tracing::warn!(endpoint.name = %self.endpoint.name(), "an item of the list of `{}` is not what the connector describes: {error}", self.endpoint.name());
+                }
+            }
+        }
+        // Oldest first, so that lanes see events in their order.
+        found.sort_by_key(|(unit, _)| unit.time_unix_ms);
+        for chunk in found.chunks(CHUNK) {
+            self.store(webhook, chunk.iter().collect()).await?;
+        }
+        Ok(seen)
+    }
+
+    async fn store(&mut self, webhook: &Webhook, mut left: Vec<&(Identified, Value)>) -> Result<(), Stop> {
+        let orchestrator = Orchestrator {
+            core: Arc::clone(self.core),
+        };
+        for _ in 0..ROUTING_TRIES {
+            if self.core.runs.backlog_is_full() {
+                return Err(Stop::Partial(
+                    "too many accepted runs wait for their turn; it is gone on with".to_owned(),
+                ));
+            }
+            self.core.runs.hold_intake().await;
+            let now = self.core.clock.now();
+            let mut pending = Vec::with_capacity(left.len());
+            for item in left {
+                let fact = self.submit(&orchestrator, webhook, item, now)?;
+                pending.push((item, fact));
+            }
+            let mut again = Vec::new();
+            let mut newest = None;
+            for (item, fact) in pending {
+                let came = match fact.await {
+                    Ok(FactOutcome::Accepted(AcceptOutcome::New)) => Came::Recovered,
+                    Ok(FactOutcome::Accepted(AcceptOutcome::Duplicate { .. })) => Came::Again,
+                    Err(WriteError::Outdated { revision }) => {
+                        newest = newest.max(Some(revision));
+                        again.push(item);
+                        continue;
+                    }
+                    Err(WriteError::Refused(constraint)) => {
+                        tracing::warn!(endpoint.name = %self.endpoint.name(), "a recovered event cannot be stored: {constraint}");
+                        self.strange += 1;
+                        continue;
+                    }
+                    Err(WriteError::Fenced) => {
+                        self.core.lose("another process took this node's place");
+                        return Err(Stop::Interrupted);
+                    }
+                    Err(WriteError::Unknown) => {
+                        self.core.rescan.notify_one();
+                        return Err(Stop::Failed("database: the result of a commit is unknown".to_owned()));
+                    }
+                    Ok(_) | Err(WriteError::Stale | WriteError::Unavailable) => {
+                        return Err(Stop::Failed("database: events cannot be stored now".to_owned()));
+                    }
+                };
+                match came {
+                    Came::Recovered => {
+                        self.recovered += 1;
+                        metrics::counter!("weir_events_recovered_total").increment(1);
+                        metrics::counter!("weir_events_accepted_total").increment(1);
+                    }
+                    Came::Again | Came::Received => self.duplicates += 1,
+                }
+                let endpoint = (self.endpoint.workspace(), self.endpoint.id());
+                self.core.ledger.count(endpoint, came, now);
+            }
+            let Some(revision) = newest else {
+                return Ok(());
+            };
+            if orchestrator.at_least(revision).await.is_none() {
+                break;
+            }
+            left = again;
+        }
+        Err(Stop::Failed("configuration: it keeps changing".to_owned()))
+    }
+
+    fn submit(
+        &self,
+        orchestrator: &Orchestrator,
+        webhook: &Webhook,
+        (unit, item): &(Identified, Value),
+        now: Timestamp,
+    ) -> Result<weir_storage::Pending, Stop> {
+        let document = Document::from_value(item.clone());
+        let raw = Bytes::copy_from_slice(document.raw().as_bytes());
+        let headers = BTreeMap::new();
+        let dedupe = Dedupe {
+            scope: format!("endpoint/{}", self.endpoint.name()),
+            key: crate::runner::storable(&unit.dedupe_key),
+            // The time that another description gives may differ from that in the webhook.
+            anchored_at: unit
+                .time_unix_ms
+                .filter(|_| webhook.lists_events())
+                .map(Timestamp::from_unix_ms),
+        };
+        let arrival = Arrival {
+            door: Door {
+                workspace: self.endpoint.workspace(),
+                connector: self.endpoint.connector().name(),
+                connection: self.endpoint.connection(),
+                endpoint: Some((self.endpoint.id(), self.endpoint.name())),
+                source: EventSource::Sweep,
+            },
+            unit: unit.clone(),
+            document: &document,
+            raw: &raw,
+            headers: &headers,
+            traceparent: None,
+            now,
+        };
+        match orchestrator.submit(arrival, dedupe) {
+            Ok((pending, caller)) => {
+                // Nobody waits for the answer of a workflow here.
+                if let Some(caller) = caller {
+                    caller.give_up(self.core);
+                }
+                Ok(pending)
+            }
+            Err(_full) => Err(Stop::Partial(
+                "the writer's queue is full; it is gone on with".to_owned(),
+            )),
+        }
+    }
+
+    /// Stores how far the list was read.
+    async fn note(
+        &mut self,
+        place: &Place,
+        covered_until: Option<Timestamp>,
+        lost: Option<(Timestamp, Timestamp)>,
+        pages: u32,
+    ) -> Result<(), Stop> {
+        let cursor = serde_json::to_string(place.kept())
+            .map_err(|error| Stop::Failed(format!("the cursor cannot be stored: {error}")))?;
+        let step = SweepChange::Move(SweepMove {
+            endpoint: self.endpoint.id(),
+            cursor: Some(cursor),
+            covered_until,
+            lost,
+            pages,
+            recovered: std::mem::take(&mut self.recovered),
+            duplicates: std::mem::take(&mut self.duplicates),
+        });
+        match write(self.core, step).await {
+            Ok(()) => Ok(()),
+            Err(WriteError::Stale) => Err(Stop::Overtaken),
+            Err(WriteError::Fenced) => {
+                self.core.lose("another process took this node's place");
+                Err(Stop::Interrupted)
+            }
+            Err(error) => Err(Stop::Failed(format!("database: {error}"))),
+        }
+    }
+}
+
+async fn write(core: &Core, change: SweepChange) -> Result<(), WriteError> {
+    match core.writer.submit(Fact::Sweep(change)) {
+        Ok(pending) => pending.await.map(drop),
+        Err(_full) => Err(WriteError::Unavailable),
+    }
+}
