@@ -362,7 +362,7 @@ impl Pass<'_> {
             now,
         };
         match orchestrator.submit(arrival, dedupe) {
-            Ok((pending, caller)) => {
+            Ok((_event, pending, caller)) => {
                 // Nobody waits for the answer of a workflow here.
                 if let Some(caller) = caller {
                     caller.give_up(self.core);
