@@ -18,7 +18,7 @@ use crate::template::Template;
 const DEFAULT_EVERY_S: u64 = 300;
 /// The shortest time between two sweeps, in seconds.
 ///
-/// Limit: time between two sweeps of an endpoint, at least | the manifest or document is refused | `words_of_recover_are_checked`
+/// Limit: seconds between two sweeps of an endpoint, at least | the manifest is refused, `out_of_bounds`; a document too | `words_of_recover_are_checked`
 pub const MIN_SWEEP_EVERY_S: u64 = 5;
 
 /// How far a connector can recover events that never arrived.

@@ -31,9 +31,7 @@ use weir_storage::{Fact, SweepRow};
 use weir_workflow_engine::{EndpointId, WorkspaceId};
 
 /// Sweeps of this node at the same time: one slow provider keeps only its own place.
-///
-/// Limit: sweeps of a node at once | the others wait for their turn | `a_slow_provider_keeps_no_other_waiting`
-pub const MAX_SWEEPS_AT_ONCE: usize = 8;
+const SWEEPS_AT_ONCE: usize = 8;
 /// The longest sleep of the loop: counts are stored, and a clock that was set is noticed, after it.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
@@ -129,7 +127,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         flush(&core).await;
         while passes.try_join_next().is_some() {}
-        while passes.len() < MAX_SWEEPS_AT_ONCE {
+        while passes.len() < SWEEPS_AT_ONCE {
             let now = core.clock.now();
             let Some(due) = core.sweeps.with(|planner| planner.take(now)) else {
                 break;
@@ -142,7 +140,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         let now = core.clock.now();
         let rest = core.sweeps.with(|planner| planner.rest(now));
         let rest = match rest {
-            Some(rest) if passes.len() < MAX_SWEEPS_AT_ONCE => rest.min(LONGEST_SLEEP),
+            Some(rest) if passes.len() < SWEEPS_AT_ONCE => rest.min(LONGEST_SLEEP),
             Some(_) | None => LONGEST_SLEEP,
         };
         tokio::select! {

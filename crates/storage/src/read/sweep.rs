@@ -9,7 +9,7 @@ use crate::error::ReadError;
 use crate::sweep::{CoverageRow, SweepRow};
 
 /// Most hours in one answer: as long as they are kept.
-const MAX_HOURS: u64 = 90 * 24;
+const HOURS_KEPT: u64 = 90 * 24;
 
 impl Store {
     /// Where the sweeps of all endpoints stand; for the node itself.
@@ -54,7 +54,7 @@ impl Store {
             .filter(coverage::Column::EndpointId.eq(endpoint.as_raw()))
             .filter(coverage::Column::Hour.gte(hour))
             .order_by_desc(coverage::Column::Hour)
-            .limit(MAX_HOURS)
+            .limit(HOURS_KEPT)
             .all(&self.db)
             .await?;
         let row = |model: coverage::Model| CoverageRow {

@@ -16,7 +16,7 @@ use weir_orchestrator::snapshot::Snapshot;
 use weir_workflow_engine::{EndpointId, Timestamp, WorkspaceId};
 
 /// Hours of coverage in one answer: as many as are kept.
-const MAX_COVERAGE_HOURS: i32 = 90 * 24;
+const COVERAGE_HOURS: i32 = 90 * 24;
 
 /// An ingest URL with its verification.
 #[derive(Debug, Clone)]
@@ -163,7 +163,7 @@ impl Endpoint {
     ) -> ApiResult<Option<Coverage>> {
         let caller = Caller::of(ctx);
         let (store, workspace) = caller.read(Permission::RunRead)?;
-        let back_ms = i64::from(hours.clamp(1, MAX_COVERAGE_HOURS)) * 3_600_000;
+        let back_ms = i64::from(hours.clamp(1, COVERAGE_HOURS)) * 3_600_000;
         let since = Timestamp::from_unix_ms(caller.any().now().as_unix_ms() - back_ms);
         let failed = |error| ApiError::internal("reading the coverage of an endpoint", &error);
         let row = store.sweep_load(workspace, self.0.id()).await.map_err(failed)?;
