@@ -424,13 +424,6 @@ fn check_intake(connector: &Connector, webhook: &Webhook, document: &EndpointDoc
             "a sweep asks the provider, and for that the endpoint needs a `connection`",
             Some("add `connection: NAME`".to_owned()),
         );
-    } else if document.intake.sweeps_only && document.intake.sweep == SweepRule::Never {
-        reader.problem(
-            "/sweep",
-            "bad_value",
-            "with `receive: never` and `sweep: never` events come in by no way by themselves",
-            Some("leave one of them out".to_owned()),
-        );
     }
 }
 
