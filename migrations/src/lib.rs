@@ -12,6 +12,7 @@ mod m20261101_000004_flow;
 mod m20261101_000005_schedules;
 mod m20261101_000006_retention;
 mod m20261101_000007_operating;
+mod m20261101_000008_audit;
 mod m20261101_000009_recovery;
 mod m20261101_000010_endpoint_context;
 
@@ -34,6 +35,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261101_000005_schedules::Migration),
             Box::new(m20261101_000006_retention::Migration),
             Box::new(m20261101_000007_operating::Migration),
+            Box::new(m20261101_000008_audit::Migration),
             Box::new(m20261101_000009_recovery::Migration),
             Box::new(m20261101_000010_endpoint_context::Migration),
         ]

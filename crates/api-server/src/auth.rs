@@ -28,13 +28,15 @@ pub(crate) enum Permission {
     PayloadRead,
     /// List, create and revoke API tokens.
     TokenAdmin,
+    /// Read the audit trail: who changed what, and when.
+    AuditRead,
     /// Read `/metrics` from another machine.
     MetricsRead,
 }
 
 impl Permission {
     /// Every permission: what the admin token has.
-    pub(crate) const ALL: [Permission; 9] = [
+    pub(crate) const ALL: [Permission; 10] = [
         Permission::ConfigRead,
         Permission::ConfigWrite,
         Permission::SecretWrite,
@@ -43,6 +45,7 @@ impl Permission {
         Permission::RunApprove,
         Permission::PayloadRead,
         Permission::TokenAdmin,
+        Permission::AuditRead,
         Permission::MetricsRead,
     ];
 
@@ -57,6 +60,7 @@ impl Permission {
             Permission::RunApprove => "RUN_APPROVE",
             Permission::PayloadRead => "PAYLOAD_READ",
             Permission::TokenAdmin => "TOKEN_ADMIN",
+            Permission::AuditRead => "AUDIT_READ",
             Permission::MetricsRead => "METRICS_READ",
         }
     }

@@ -97,7 +97,7 @@ async fn deliver(
             .peer_addr()
             .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip()),
     };
-    let admission = orchestrator.admit(&delivery, declared_bytes)?;
+    let admission = orchestrator.admit(&delivery, declared_bytes).await?;
     let bytes = match body::read(payload, declared_bytes, admission.max_body_bytes()).await {
         Ok(bytes) => bytes,
         Err(BodyFailure::TooLarge { .. }) => return Err(orchestrator.too_large(&admission, &delivery).into()),

@@ -4,11 +4,17 @@
     reason = "these comments are the help texts of the command line"
 )]
 
+mod audit;
 mod bulk;
+mod event;
 mod run;
+mod workflow;
 
+pub(crate) use audit::AuditArguments;
 pub(crate) use bulk::{BulkCommand, BulkReplayArguments, BulkRequestArguments};
+pub(crate) use event::EventCommand;
 pub(crate) use run::{ReplayArguments, ResolveArguments, RunCommand, RunState};
+pub(crate) use workflow::WorkflowCommand;
 
 use crate::config::SettingsSource;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -72,6 +78,9 @@ Example:
     Export(ServerArguments),
     /// List the events received, newest first.
     Events(EventsArguments),
+    /// Start a workflow with an event that came before it was published.
+    #[command(subcommand)]
+    Event(EventCommand),
     /// List the runs, newest first.
     #[command(after_help = "Examples:
   weir runs --status failed
@@ -114,6 +123,12 @@ Example:
     /// Sweep an endpoint: find what its provider lists and never delivered.
     #[command(subcommand)]
     Endpoint(EndpointCommand),
+    /// List who changed what, newest first: the audit trail.
+    #[command(after_help = "Examples:
+  weir audit --action run.cancel --since 2026-11-25T08:00:00Z
+  weir audit --actor ci --action workflow
+  weir audit --subject run_0abc… --json")]
+    Audit(AuditArguments),
     /// Work with connector manifests.
     #[command(subcommand)]
     Connector(ConnectorCommand),
@@ -435,65 +450,6 @@ impl DeadLetterState {
     }
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum WorkflowCommand {
-    /// List the versions, newest first.
-    Versions {
-        #[command(flatten)]
-        server: ServerArguments,
-        /// Name of the workflow.
-        #[arg(value_name = "NAME")]
-        name: String,
-    },
-    /// Show what differs between two versions, step by step.
-    #[command(
-        after_help = "Without versions: what is live and the draft, or else the version before and what is live."
-    )]
-    Diff {
-        #[command(flatten)]
-        server: ServerArguments,
-        /// Name of the workflow.
-        #[arg(value_name = "NAME")]
-        name: String,
-        /// Number of the older version.
-        #[arg(value_name = "A")]
-        from: Option<u32>,
-        /// Number of the newer version.
-        #[arg(value_name = "B")]
-        to: Option<u32>,
-        /// As a unified diff of the documents.
-        #[arg(long)]
-        text: bool,
-    },
-    /// Publish the draft.
-    Publish {
-        #[command(flatten)]
-        server: ServerArguments,
-        /// Name of the workflow.
-        #[arg(value_name = "NAME")]
-        name: String,
-    },
-    /// Publish an older version again, as a new version with its content.
-    RollBack {
-        #[command(flatten)]
-        server: ServerArguments,
-        /// Name of the workflow.
-        #[arg(value_name = "NAME")]
-        name: String,
-        /// Number of the version.
-        #[arg(value_name = "VERSION")]
-        version: u32,
-    },
-    /// Throw the draft away.
-    DiscardDraft {
-        #[command(flatten)]
-        server: ServerArguments,
-        /// Name of the workflow.
-        #[arg(value_name = "NAME")]
-        name: String,
-    },
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct RefusedArguments {
     #[command(flatten)]
@@ -542,7 +498,7 @@ pub(crate) enum TokenCommand {
         #[arg(long, value_name = "NAME")]
         name: String,
         /// What it may do: config-read, config-write, secret-write, run-read, run-operate, run-approve, payload-read,
-        /// token-admin, metrics-read. May be given several times; default: everything its maker may do.
+        /// token-admin, audit-read, metrics-read. May be given several times; default: everything its maker may do.
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<String>,
         /// Days until it stops working. Default: it does not.

@@ -127,12 +127,15 @@ impl Caller {
     /// Of the first of these runs that answers, if any does.
     pub(crate) fn of(core: &Core, started: &[ActiveRun]) -> Option<Self> {
         let mut driven = started.iter().filter(|run| run.refused.is_none());
-        let (head, within) = driven.find_map(|run| Some((run.state.head(), run.version.plan.responds_within()?)))?;
+        let (run, within) = driven.find_map(|run| Some((run, run.version.plan.responds_within()?)))?;
+        let head = run.state.head();
+        // Nobody knows when a paused workflow is resumed.
+        let is_held = run.turn.as_ref().is_some_and(|turn| turn.is_held());
         Some(Self {
             run: head.id,
             workspace: head.workspace,
             within,
-            receiver: core.callers.wait(head.id),
+            receiver: if is_held { None } else { core.callers.wait(head.id) },
         })
     }
 

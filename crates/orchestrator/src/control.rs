@@ -32,6 +32,14 @@ pub enum ControlError {
         /// Why.
         why: String,
     },
+    /// It was replayed before.
+    #[error("{by} repeated it already and is {}", .status.as_str())]
+    AlreadyReplayed {
+        /// The last run that repeated it.
+        by: RunId,
+        /// Where that stands.
+        status: RunStatus,
+    },
     /// Nothing can be said about this effect.
     #[error("the effect cannot be resolved: {why}")]
     NotResolvable {

@@ -359,7 +359,9 @@ impl Driver {
         let succeeded = update.is_some_and(|update| update.status == RunStatus::Succeeded);
         // What a `run` step starts passes no gates.
         let repairs = succeeded && head.replay_of.is_some() && state.event().source != EventSource::Workflow;
-        (repairs || plan.has_gates()).then(|| Leaves {
+        // A run that waits for its turn may do so for another reason than what its workflow says: that is paused.
+        let waits = self.run.first == First::Queued;
+        (repairs || waits || plan.has_gates()).then(|| Leaves {
             workflow: head.workflow,
             repairs: repairs.then_some(head.root_id),
         })

@@ -27,6 +27,7 @@ pub mod perform;
 mod recovery;
 pub mod registry;
 pub mod repair;
+mod resume;
 pub mod retention;
 mod route;
 mod runner;

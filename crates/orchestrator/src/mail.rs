@@ -33,6 +33,9 @@ pub(crate) enum Asked {
     Resume {
         by: String,
     },
+    Hurry {
+        by: String,
+    },
     Decision {
         step: String,
         approved: bool,
@@ -81,6 +84,7 @@ impl Letter {
             Self::Asked(Asked::Cancel { by, reason }) => Mail::Cancel { by, reason },
             Self::Asked(Asked::Pause { by, reason }) => Mail::Pause { by, reason },
             Self::Asked(Asked::Resume { by }) => Mail::Resume { by },
+            Self::Asked(Asked::Hurry { by }) => Mail::Hurry { by },
             Self::Asked(Asked::Decision {
                 step,
                 approved,

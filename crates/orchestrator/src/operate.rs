@@ -5,9 +5,10 @@
 
 use serde_json::Value;
 use weir_storage::{ApprovalRow, AuditEntry, Fact, FactOutcome, ReadError, Request, RequestOutcome, RunStatus};
-use weir_workflow_engine::{RunId, WorkspaceId};
+use weir_workflow_engine::{RunId, StoryStep, WorkspaceId};
 
 use crate::configure::Actor;
+use crate::control::ControlError;
 use crate::mail::Asked;
 use crate::service::Orchestrator;
 
@@ -33,6 +34,12 @@ pub enum AskError {
         "the step does not ask for a decision: there is no such step, somebody decided already, or it waits no longer"
     )]
     NotAsked,
+    /// Nothing waits for its next try.
+    #[error("nothing in it waits for its next try: {why}")]
+    NothingWaits {
+        /// What it is at instead.
+        why: String,
+    },
     /// The decision is for others.
     #[error("only {} may decide this", by.join(", "))]
     NotYours {
@@ -129,6 +136,38 @@ impl Orchestrator {
     pub async fn run_resume(&self, workspace: WorkspaceId, actor: &Actor, run: RunId) -> Result<(), AskError> {
         let asked = Asked::Resume { by: actor.label() };
         self.ask(workspace, actor, run, "run.resume", asked, None).await
+    }
+
+    /// Has the calls of a run that wait for their next tries make them now, or as early as they may: a look for an effect
+    /// that may be under way waits until that is sure to be over. A `sleep` goes on.
+    ///
+    /// # Errors
+    /// [`AskError::NothingWaits`]; otherwise as [`Orchestrator::run_cancel`].
+    pub async fn run_wake(&self, workspace: WorkspaceId, actor: &Actor, run: RunId) -> Result<(), AskError> {
+        let unavailable = |error: ControlError| AskError::Unavailable(error.to_string());
+        let story = self.run_story(workspace, run).await.map_err(unavailable)?;
+        let story = story.ok_or(AskError::NotFound)?;
+        let status = story.run.status;
+        if !status.is_open() {
+            return Err(AskError::NotOpen { status });
+        }
+        let waits = |step: &StoryStep| {
+            step.status == "waiting" && step.attempts.last().is_some_and(|last| last.next_at.is_some())
+        };
+        if !story.steps.iter().any(waits) {
+            let sleeps = story
+                .steps
+                .iter()
+                .any(|step| step.kind == "sleep" && step.status == "waiting");
+            let why = match status {
+                RunStatus::Queued => "it waits for its turn to begin".to_owned(),
+                RunStatus::Waiting if sleeps => "it sleeps, and a `sleep` is a promise of the workflow".to_owned(),
+                _ => format!("it is {}", status.as_str()),
+            };
+            return Err(AskError::NothingWaits { why });
+        }
+        let asked = Asked::Hurry { by: actor.label() };
+        self.ask(workspace, actor, run, "run.wake", asked, None).await
     }
 
     /// Decides for or against what an `approve` asks. The first decision counts.

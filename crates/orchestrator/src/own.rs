@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use weir_storage::{AcceptOutcome, Dedupe, Fact, FactOutcome, Outgoing, Pending, ReadError, WriteError};
+use weir_storage::{AcceptOutcome, Dedupe, Fact, FactOutcome, Outgoing, Pending, ReadError, WorkflowState, WriteError};
 use weir_workflow_engine::{
     CallCommand, CallFailure, CallOutcome, CallResult, Document, EffectKey, Event, EventId, EventSource, Origin,
     OutgoingId, Retry, RunHead, RunId, Sent, WorkspaceId,
@@ -109,7 +109,7 @@ async fn start_by(
         let message = format!("there is no published workflow `{name}`");
         return Err(refused("unknown_workflow", message));
     };
-    if workflow.row.paused {
+    if workflow.row.state == WorkflowState::Paused {
         let message = format!("the workflow `{name}` is paused");
         return Err(retryable("workflow_paused", message, Some(PAUSED_RETRY)));
     }

@@ -107,6 +107,7 @@ pub(crate) fn spawn_loops(core: &Arc<Core>) {
     if core.settings.roles.has(Role::Worker) {
         core.loops.spawn(crate::free::listen(Arc::clone(core)));
         core.loops.spawn(crate::free::claim(Arc::clone(core)));
+        core.loops.spawn(crate::resume::run(Arc::clone(core)));
         core.loops.spawn(bulk::work(Arc::clone(core), Lot::Replays));
         core.loops.spawn(bulk::work(Arc::clone(core), Lot::Requests));
     }

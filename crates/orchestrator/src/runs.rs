@@ -102,6 +102,12 @@ impl Runs {
         self.backlog_len.load(Ordering::Relaxed) + self.free.load(Ordering::Relaxed) >= self.max_backlog
     }
 
+    /// Whether runs that waited until their workflow is resumed may join: those that arrive must find room beside them.
+    pub(crate) fn has_room_for_held(&self) -> bool {
+        let waiting = self.backlog_len.load(Ordering::Relaxed) + self.free.load(Ordering::Relaxed);
+        waiting < self.max_backlog / 2
+    }
+
     /// Notes what the heartbeat saw: runs that belong to nobody, and how many other nodes there are.
     pub(crate) fn note_others(&self, free: u32, others: u32) {
         self.free

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use weir_connector_sdk::Identified;
-use weir_storage::{AcceptOutcome, Accepted, Dedupe, Fact, FactOutcome, Pending, WriteError};
+use weir_storage::{AcceptOutcome, Accepted, Dedupe, Fact, FactOutcome, Pending, WorkflowState, WriteError};
 use weir_workflow_engine::{Document, EventSource, Problem, Schedule, Timestamp, Trigger, WorkflowId};
 
 /// The name that stands for the connector in events of schedules.
@@ -381,7 +381,7 @@ pub(crate) fn upcoming(core: &Core, workflow: &Workflow, count: usize) -> Vec<Ti
 fn schedule_of(workflow: &Workflow) -> Option<&Schedule> {
     let version: &Version = workflow.published.as_ref()?;
     match version.plan.trigger() {
-        Trigger::Schedule(schedule) if !workflow.row.paused => Some(schedule),
+        Trigger::Schedule(schedule) if workflow.row.state != WorkflowState::Paused => Some(schedule),
         Trigger::Schedule(_) | Trigger::Event { .. } | Trigger::Manual { .. } => None,
     }
 }

@@ -113,8 +113,12 @@ pub(crate) struct Core {
     pub(crate) lease: Arc<Lease>,
     /// Bounds how often bad signatures make us look for a newer configuration.
     pub(crate) looks: Looks,
+    /// The same for addresses of endpoints that are not known.
+    pub(crate) strangers_looks: Looks,
     /// Reads of the changed configuration.
     pub(crate) reloading: Reloading,
+    /// The configuration is another one now: a workflow may have been resumed.
+    pub(crate) resumed: tokio::sync::Notify,
     /// One replay is started at a time.
     pub(crate) replaying: tokio::sync::Mutex<()>,
     /// Asks for a look at operations on many runs.
@@ -267,7 +271,9 @@ impl Orchestrator {
                 intake: IntakeLoad::default(),
                 lease,
                 looks: Looks::default(),
+                strangers_looks: Looks::default(),
                 reloading: Reloading::default(),
+                resumed: tokio::sync::Notify::new(),
                 replaying: tokio::sync::Mutex::new(()),
                 bulk: tokio::sync::Notify::new(),
                 bulk_requests: tokio::sync::Notify::new(),

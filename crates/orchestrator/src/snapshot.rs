@@ -24,7 +24,7 @@ use std::time::Duration;
 use weir_connector_sdk::{Connector, Level, Registration, Verifier};
 use weir_storage::{
     ApiTokenRow, ConfigRows, ConnectionRow, EndpointRow, ReadError, ScheduleRow, SecretBox, Store, WaitKey,
-    WorkflowRow, WorkflowVersionRow,
+    WorkflowRow, WorkflowState, WorkflowVersionRow,
 };
 use weir_workflow_engine::{
     ConnectionId, Correlator, Definition, EffectClass, EndpointId, Environment, Event, Plan, Resolution, Timestamp,
@@ -371,7 +371,8 @@ impl Snapshot {
             let Some(tenant) = tenants.get_mut(&workflow.row.workspace) else {
                 continue;
             };
-            if let (Some(version), false) = (&workflow.published, workflow.row.paused)
+            // A paused one takes its events too: their runs wait.
+            if let Some(version) = &workflow.published
                 && let Trigger::Event { event, .. } = version.plan.trigger()
                 && let Some((connector, kind)) = event.split_once('.')
             {
@@ -550,6 +551,12 @@ impl Snapshot {
             let version = workflow.published.as_ref()?;
             matches!(version.plan.trigger(), Trigger::Schedule(_)).then_some((workflow, version))
         })
+    }
+
+    /// Workflows that were resumed, and whose runs that waited are let through.
+    pub(crate) fn resuming(&self) -> impl Iterator<Item = &Arc<Workflow>> {
+        let all = self.tenants.values().flat_map(|tenant| tenant.workflows.values());
+        all.filter(|workflow| workflow.row.state == WorkflowState::Resuming)
     }
 
     /// Where the schedule of a workflow stood when the configuration was read.

@@ -13,7 +13,7 @@ use crate::settings::Role;
 use crate::snapshot::{Snapshot, SnapshotError, Version};
 use std::sync::Arc;
 use std::time::Duration;
-use weir_storage::{Fact, HeldLane, RunRow, TurnAsk, TurnEvent, WriteError};
+use weir_storage::{Fact, HeldLane, RunRow, TurnAsk, TurnEvent, WorkflowRow, WorkflowState, WriteError};
 use weir_workflow_engine::{Event, EventId, EventSource, RunId, Timestamp, Turn, WorkspaceId};
 
 /// When it is tried again to say that a time has come, after the full queue refused it.
@@ -39,6 +39,22 @@ pub(crate) fn of(
     });
     turn.map(|turn| turn.map(Box::new))
         .map_err(|error| Refused::by_gate(&error))
+}
+
+/// The same while its workflow is paused, or let through what waited meanwhile: everything else comes after that. A
+/// replay is not held, since a person asked for it; what a `run` step starts never waits.
+pub(crate) fn held(turn: Option<Box<Turn>>, workflow: &WorkflowRow, event: &Event) -> Option<Box<Turn>> {
+    let open = match workflow.state {
+        WorkflowState::Active => return turn,
+        WorkflowState::Paused => false,
+        WorkflowState::Resuming => true,
+    };
+    if event.source == EventSource::Workflow {
+        return turn;
+    }
+    let mut turn = turn.unwrap_or_default();
+    turn.hold(workflow.id, open);
+    Some(turn)
 }
 
 /// The same for a replay on `version`. A limit that the live version has too is the live one's: how many may be under

@@ -3,7 +3,7 @@
 
 use weir_workflow_engine::EventSource;
 
-use crate::config::VersionState;
+use crate::config::{VersionState, WorkflowState};
 use crate::error::ReadError;
 use crate::fact::RunStatus;
 use crate::mail::{MailKind, WaitKind};
@@ -109,6 +109,24 @@ pub(crate) fn event_source(code: i16, row: impl FnOnce() -> String) -> Result<Ev
         5 => Ok(EventSource::Api),
         6 => Ok(EventSource::Workflow),
         other => Err(unknown("source", other, row())),
+    }
+}
+
+/// They stand in the column `paused`.
+pub(crate) fn workflow_state_code(state: WorkflowState) -> i16 {
+    match state {
+        WorkflowState::Active => 0,
+        WorkflowState::Paused => 1,
+        WorkflowState::Resuming => 2,
+    }
+}
+
+pub(crate) fn workflow_state(code: i16, row: impl FnOnce() -> String) -> Result<WorkflowState, ReadError> {
+    match code {
+        0 => Ok(WorkflowState::Active),
+        1 => Ok(WorkflowState::Paused),
+        2 => Ok(WorkflowState::Resuming),
+        other => Err(unknown("paused", other, row())),
     }
 }
 

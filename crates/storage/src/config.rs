@@ -71,6 +71,18 @@ pub struct EndpointRow {
     pub updated_at: Timestamp,
 }
 
+/// Whether the runs of a workflow begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WorkflowState {
+    /// They do.
+    #[default]
+    Active,
+    /// They are accepted and wait until it is resumed.
+    Paused,
+    /// It was resumed, and those that waited are let through; whoever comes waits behind them.
+    Resuming,
+}
+
 /// A workflow over all its versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkflowRow {
@@ -80,8 +92,8 @@ pub struct WorkflowRow {
     pub workspace: WorkspaceId,
     /// Its name, unique in the workspace.
     pub name: String,
-    /// Whether it takes no new events.
-    pub paused: bool,
+    /// Whether its runs begin.
+    pub state: WorkflowState,
     /// The version that takes events.
     pub published_version: Option<VersionId>,
     /// The version being worked on.

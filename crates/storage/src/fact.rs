@@ -218,6 +218,8 @@ pub enum TurnEvent {
     Due,
     /// A person lets the lane go on that it keeps, having failed.
     Release,
+    /// Its workflow is resumed: it may begin, and so may some of those that waited with it, in the order of acceptance.
+    Resume,
 }
 
 /// Where a run stands, as the lists show it.

@@ -15,6 +15,7 @@ pub(crate) fn gate_kind_code(kind: GateKind) -> i16 {
         GateKind::Throttle => 2,
         GateKind::Debounce => 3,
         GateKind::Batch => 4,
+        GateKind::Pause => 5,
     }
 }
 
@@ -25,6 +26,7 @@ pub(crate) fn gate_kind(code: i64) -> Option<GateKind> {
         2 => Some(GateKind::Throttle),
         3 => Some(GateKind::Debounce),
         4 => Some(GateKind::Batch),
+        5 => Some(GateKind::Pause),
         _ => None,
     }
 }
@@ -48,12 +50,14 @@ fn numbers(rules: &Rules) -> (u8, i64, i64) {
             None => (0, *quiet_ms, 0),
         },
         Rules::Batch { size, within_ms } => (0, i64::from(*size), *within_ms),
+        Rules::Pause { open } => (0, i64::from(*open), 0),
     }
 }
 
 fn rules(kind: GateKind, flags: u8, first: i64, second: i64) -> Option<Rules> {
     let count = u32::try_from(first);
     Some(match kind {
+        GateKind::Pause => Rules::Pause { open: first != 0 },
         GateKind::Lane => Rules::Lane {
             merge: flags & MERGE != 0,
             max_waiting: count.ok()?,
@@ -145,6 +149,8 @@ mod tests {
             ask("deal/é", lane(true, false)),
             ask("", lane(false, true)),
             ask("x", Rules::Concurrency { limit: 1000 }),
+            ask("", Rules::Pause { open: false }),
+            ask("", Rules::Pause { open: true }),
             ask(
                 "",
                 Rules::Throttle {

@@ -32,7 +32,7 @@ mod writer;
 pub use config::{
     ApiTokenRow, AuditEntry, ConfigChange, ConfigRowChange, ConfigRows, ConfigSubject, ConnectionRow,
     ConnectorManifestRow, CorrelationRow, EndpointRow, ExpectedRevision, ScheduleRow, VersionState, WorkflowRow,
-    WorkflowVersionRow, WorkspaceRow, token_hash,
+    WorkflowState, WorkflowVersionRow, WorkspaceRow, token_hash,
 };
 pub use database::{Database, DatabaseKind, DatabaseOptions};
 pub use error::{OpenError, ReadError};
@@ -45,15 +45,15 @@ pub use master_key::{MasterKey, MasterKeyError};
 pub use node::{LEASE, NodeIdentity};
 pub use operation::{
     BulkChange, BulkItemState, BulkRow, BulkStatus, CauseKey, CauseNote, CauseState, CopiedEvent, ExpectedFamily,
-    Operation,
+    Operation, RunOfEvent,
 };
 pub use outcome::{AcceptOutcome, ConfigOutcome, Constraint, FactOutcome, Full, HeartbeatReply, Removed, WriteError};
 pub use outgoing::{Outgoing, OutgoingRow};
 pub use page::{MAX_PAGE, Page};
 pub use read::{
-    BulkCounts, BulkItemRow, CauseMark, CauseRow, Count, EventFilter, EventSummary, FreeRuns, HeldLane, MAX_CAUSES,
-    MergedRow, OldEvent, RefusedCount, RefusedFilter, RefusedRow, RunCounts, RunFilter, RunRow, RunSelection,
-    SelectedRuns, Store, StoredEvent, StoredRun, WaitingFor,
+    AuditFilter, BulkCounts, BulkItemRow, CauseMark, CauseRow, Count, EventFilter, EventSummary, FreeRuns, HeldLane,
+    HeldRuns, MAX_CAUSES, MergedRow, OldEvent, RefusedCount, RefusedFilter, RefusedRow, RunCounts, RunFilter, RunRow,
+    RunSelection, SelectedRuns, Store, StoredEvent, StoredRun, WaitingFor,
 };
 pub use secret_box::{KeyError, RowIdentity, SecretBox};
 #[cfg(feature = "simulation")]

@@ -4,7 +4,7 @@
 //! It happens seldom, so it has a transaction of its own and plain statements; the ways of events and runs are not
 //! touched by it.
 
-use weir_workflow_engine::{BulkId, RunId, Timestamp, WorkflowId, WorkspaceId};
+use weir_workflow_engine::{BulkId, EventId, RunId, Timestamp, WorkflowId, WorkspaceId};
 
 use crate::config::AuditEntry;
 use crate::fact::{Dedupe, EventRow, NewRun, RunCommit};
@@ -17,6 +17,8 @@ pub struct Operation {
     pub family: Option<ExpectedFamily>,
     /// A copy of an event with another body, for the runs that are started.
     pub event: Option<Box<CopiedEvent>>,
+    /// The run that is started is one of a stored event from now on, and not a replay.
+    pub of_event: Option<RunOfEvent>,
     /// Replays. A run that is replayed is no dead letter any more, nor are the others of its family.
     pub starts: Vec<NewRun>,
     /// Journal rows: of the runs started, or behind the end of others. A place that is taken makes the fact fail as
@@ -40,6 +42,18 @@ pub struct ExpectedFamily {
     pub root: RunId,
     /// How many replays there were.
     pub replays: u64,
+}
+
+/// A run that a person starts on a stored event, for a workflow that did not take the event when it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunOfEvent {
+    /// The tenant.
+    pub workspace: WorkspaceId,
+    /// The event. A copy that was made for a replay has no runs of its own.
+    pub event: EventId,
+    /// The runs of the event that were seen, replays not among them. When it has others, the fact fails as
+    /// [`Stale`](crate::WriteError::Stale): so no workflow is started on it twice.
+    pub before: Vec<RunId>,
 }
 
 /// An event that a person made from another one. It passes no dedupe: its runs are of the family of the other.

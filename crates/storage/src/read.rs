@@ -3,6 +3,7 @@
 //! Whatever belongs to a tenant takes the workspace first. The few readers without one serve the node itself
 //! (recovery, timers, configuration) and say so.
 
+mod audit;
 mod bulk;
 mod config;
 mod dead_letter;
@@ -24,11 +25,12 @@ use std::sync::Arc;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 use weir_workflow_engine::{IdGenerator, Timestamp};
 
+pub use audit::AuditFilter;
 pub use bulk::{BulkCounts, BulkItemRow, RunSelection, SelectedRuns};
 pub use dead_letter::{CauseMark, CauseRow, MAX_CAUSES};
 pub use event::{EventFilter, EventSummary, StoredEvent};
 pub use free::FreeRuns;
-pub use gates::{HeldLane, MergedRow, WaitingFor};
+pub use gates::{HeldLane, HeldRuns, MergedRow, WaitingFor};
 pub use history::OldEvent;
 pub use recovery::StoredRun;
 pub use refused::{RefusedCount, RefusedFilter, RefusedRow};

@@ -158,13 +158,26 @@ ids! {
     OutgoingId = "out_";
     /// An operation on many runs.
     BulkId = "bulk_";
+    /// An entry of the audit trail.
+    AuditId = "aud_";
 }
 
 impl RunId {
     /// When it was made, by the clock of the node that made it.
     pub const fn made_at(self) -> Timestamp {
-        Timestamp::from_unix_ms(self.0 / TICK + EPOCH_MS)
+        made_at(self.0)
     }
+}
+
+impl EndpointId {
+    /// When it was made, by the clock of the node that made it.
+    pub const fn made_at(self) -> Timestamp {
+        made_at(self.0)
+    }
+}
+
+const fn made_at(raw: i64) -> Timestamp {
+    Timestamp::from_unix_ms(raw / TICK + EPOCH_MS)
 }
 
 /// Makes raw ids: 41 bits of milliseconds since 2024, 10 bits of node slot, 12 bits of counter.

@@ -114,6 +114,7 @@ pub fn journal(entries: &[Entry]) -> Vec<Violation> {
             | Entry::Compensated(_)
             | Entry::Paused(_)
             | Entry::Resumed(_)
+            | Entry::Hurried(_)
             | Entry::StepFailed(_)
             | Entry::CancelAsked(_)
             | Entry::TimedOut(_)

@@ -19,7 +19,7 @@ pub use self::held::Held;
 pub use self::limited::{Limited, RanOver};
 pub use self::row::{JournalError, VERSION, decode, encode};
 pub use self::undoing::{Compensated, Compensating};
-pub use self::waiting::{Arrived, Awaited, Awaits, PassedOver, Paused, Resumed};
+pub use self::waiting::{Arrived, Awaited, Awaits, Hurried, HurriedCall, PassedOver, Paused, Resumed};
 
 use crate::command::{CallId, SendMode};
 use crate::document::Document;
@@ -93,6 +93,8 @@ pub enum Entry {
     Paused(Paused),
     /// Somebody had the run go on.
     Resumed(Resumed),
+    /// Somebody had calls that wait for their next tries go on earlier.
+    Hurried(Hurried),
     /// Somebody asked for the run to end.
     CancelAsked(CancelAsked),
     /// The run's own time limit was over.

@@ -272,6 +272,7 @@ impl Ledger {
             | Entry::Compensated(_)
             | Entry::Paused(_)
             | Entry::Resumed(_)
+            | Entry::Hurried(_)
             | Entry::StepFailed(_)
             | Entry::CancelAsked(_)
             | Entry::TimedOut(_)

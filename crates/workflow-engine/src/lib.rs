@@ -52,15 +52,15 @@ pub use expression::{
     Expression, ExpressionError, FUEL_PER_EVALUATION, MAX_EXPRESSION_BYTES, MAX_OUTPUT_BYTES, MAX_READ_BYTES,
 };
 pub use id::{
-    BulkId, ConnectionId, EndpointId, EventId, IdError, IdGenerator, NODE_SLOTS, OutgoingId, RefusalId, RunId, TokenId,
-    VersionId, WorkflowId, WorkspaceId,
+    AuditId, BulkId, ConnectionId, EndpointId, EventId, IdError, IdGenerator, NODE_SLOTS, OutgoingId, RefusalId, RunId,
+    TokenId, VersionId, WorkflowId, WorkspaceId,
 };
 pub use journal::{
     Abandoned, Answered, Arrived, Attempt, AttemptOutcome, Awaited, Awaits, BranchSide, BranchTaken, CancelAsked,
     Caught, Compensated, Compensating, Decided, EffectEnd, Ending, Entry, Exchanges, FailureTaken, Finished, Forked,
-    Held, Intent, Issued, Item, ItemsTaken, JournalError, Limited, Outgrown, PassedOver, Paused, Postponed, RanOver,
-    ReadSkipped, Resumed, SetDone, Skipped, Slept, StepFailed, StopStatus, Stopped, Target, TimedOut, UnknownEffect,
-    VERSION as JOURNAL_VERSION, Verdict, Woke, decode, encode,
+    Held, Hurried, HurriedCall, Intent, Issued, Item, ItemsTaken, JournalError, Limited, Outgrown, PassedOver, Paused,
+    Postponed, RanOver, ReadSkipped, Resumed, SetDone, Skipped, Slept, StepFailed, StopStatus, Stopped, Target,
+    TimedOut, UnknownEffect, VERSION as JOURNAL_VERSION, Verdict, Woke, decode, encode,
 };
 pub use ledger::{EffectRecord, EffectState, Ledger};
 pub use plan::{CallSite, OWN, Plan, TriggerScope};
@@ -82,6 +82,6 @@ pub use schedule::{
 pub use story::{StoryAttempt, StoryEffect, StoryHold, StoryStep, story, tell_family};
 pub use time::{Timestamp, TimestampError};
 pub use turn::{
-    Arrival, Ask, Board, Gate, GateChange, GateKey, GateKind, Moves, Outcome, Rules, RunEnd, Stage, Standing, Turn,
-    TurnChange,
+    Arrival, Ask, Board, Gate, GateChange, GateKey, GateKind, MAX_RESUMED, Moves, Outcome, Rules, RunEnd, Stage,
+    Standing, Turn, TurnChange,
 };

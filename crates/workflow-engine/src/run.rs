@@ -9,6 +9,7 @@ mod failure;
 mod fold;
 mod fork;
 mod guard;
+mod hurry;
 mod limit;
 mod parts;
 mod restart;

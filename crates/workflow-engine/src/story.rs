@@ -367,6 +367,14 @@ impl<'a> Teller<'a> {
                     effect.decide(decided);
                 }
             }
+            Entry::Hurried(hurried) => {
+                for call in &hurried.calls {
+                    let last = self.step(&call.of, "call", at).attempts.last_mut();
+                    if let Some(next_at) = last.and_then(|last| last.next_at.as_mut()) {
+                        *next_at = call.until;
+                    }
+                }
+            }
             Entry::FailureTaken(_)
             | Entry::Paused(_)
             | Entry::Resumed(_)

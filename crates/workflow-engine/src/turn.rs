@@ -1,7 +1,7 @@
 //! Flow control: what a run has to pass before it may start.
 //!
 //! A run passes its gates in the order of [`GateKind`]: first it is known which events it stands for, then comes its
-//! lane, then the limits on runs in progress and on starts. It waits in front of one gate at a time and keeps its place in
+//! lane, then the limits on runs in progress and on starts. A paused workflow has a gate before all of them. It waits in front of one gate at a time and keeps its place in
 //! those behind it, so no two runs can wait for each other. Which gates these are follows from the event alone; what
 //! happens at them is decided by a [`Board`].
 
@@ -9,6 +9,7 @@ mod board;
 mod gate;
 mod gather;
 mod moves;
+mod pause;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 pub use self::board::Board;
 pub use self::gate::Gate;
 pub use self::moves::{Arrival, GateChange, Moves, Outcome, RunEnd, Stage, Standing, TurnChange};
+pub use self::pause::MAX_RESUMED;
 use crate::correlation;
 use crate::definition::{FlowControl, MAX_PRIORITY, OnBlock, Priority};
 use crate::event::Event;
@@ -32,6 +34,8 @@ const SHOWN_CHARACTERS: usize = 200;
 /// What kind of gate it is. A run passes them in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GateKind {
+    /// The workflow is paused.
+    Pause,
     /// Only the last event of a burst.
     Debounce,
     /// One run for several events.
@@ -45,9 +49,10 @@ pub enum GateKind {
 }
 
 impl GateKind {
-    /// The word of the workflow document.
+    /// The word of the workflow document; `pause` is none.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Pause => "pause",
             Self::Debounce => "debounce",
             Self::Batch => "batch",
             Self::Lane => "lane",
@@ -60,7 +65,7 @@ impl GateKind {
     pub(crate) const fn is_kept(self) -> bool {
         match self {
             Self::Lane | Self::Concurrency => true,
-            Self::Debounce | Self::Batch | Self::Throttle => false,
+            Self::Pause | Self::Debounce | Self::Batch | Self::Throttle => false,
         }
     }
 }
@@ -96,6 +101,11 @@ impl GateKey {
 /// What a gate asks of those who pass it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rules {
+    /// Nobody, until the workflow is resumed; then one after the other, in the order of acceptance.
+    Pause {
+        /// It is resumed, and whoever comes waits behind those that are not let through yet.
+        open: bool,
+    },
     /// One run for a burst of events, the last of them, when it has been quiet for a while.
     Debounce {
         /// How long, in milliseconds.
@@ -137,6 +147,7 @@ impl Rules {
     /// The kind of gate.
     pub const fn kind(&self) -> GateKind {
         match self {
+            Self::Pause { .. } => GateKind::Pause,
             Self::Debounce { .. } => GateKind::Debounce,
             Self::Batch { .. } => GateKind::Batch,
             Self::Lane { .. } => GateKind::Lane,
@@ -148,6 +159,8 @@ impl Rules {
     /// How many may be inside at a time, or pass in a period, or are gathered.
     pub const fn limit(&self) -> u32 {
         match self {
+            Self::Pause { open: true } => 1,
+            Self::Pause { open: false } => 0,
             Self::Debounce { .. } | Self::Lane { .. } => 1,
             Self::Concurrency { limit } | Self::Throttle { limit, .. } => *limit,
             Self::Batch { size, .. } => *size,
@@ -158,7 +171,11 @@ impl Rules {
     pub const fn per_ms(&self) -> i64 {
         match self {
             Self::Throttle { per_ms, .. } => *per_ms,
-            Self::Debounce { .. } | Self::Batch { .. } | Self::Lane { .. } | Self::Concurrency { .. } => 0,
+            Self::Pause { .. }
+            | Self::Debounce { .. }
+            | Self::Batch { .. }
+            | Self::Lane { .. }
+            | Self::Concurrency { .. } => 0,
         }
     }
 }
@@ -184,6 +201,21 @@ pub struct Turn {
 }
 
 impl Turn {
+    /// Has it wait first until the workflow is resumed, or, when it is `open` again, behind those that still wait.
+    pub fn hold(&mut self, workflow: WorkflowId, open: bool) {
+        let ask = Ask {
+            key: GateKey::new(workflow, GateKind::Pause, ""),
+            name: String::new(),
+            rules: Rules::Pause { open },
+        };
+        self.gates.insert(0, ask);
+    }
+
+    /// Whether it waits until the workflow is resumed.
+    pub fn is_held(&self) -> bool {
+        self.gates.iter().any(|ask| ask.rules == Rules::Pause { open: false })
+    }
+
     /// Takes the limits that `other` has at the same gates over, for runs and for starts.
     pub fn take_limits(&mut self, other: &Self) {
         for ask in &mut self.gates {

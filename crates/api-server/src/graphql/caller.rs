@@ -85,6 +85,12 @@ impl Caller {
         Ok((self.orchestrator.store(), workspace))
     }
 
+    /// The database, for a number about what the caller has been shown already.
+    pub(crate) fn counting(&self) -> ApiResult<(&Store, WorkspaceId)> {
+        self.spend(1)?;
+        Ok((self.orchestrator.store(), self.principal.workspace))
+    }
+
     /// The orchestrator, for one call of it.
     pub(crate) fn orchestrator(&self, permission: Permission) -> ApiResult<(&Orchestrator, WorkspaceId)> {
         let workspace = self.may(permission)?;

@@ -5,6 +5,7 @@
 
 use super::errors::{ApiError, ApiResult};
 use super::types::approval::Approval;
+use super::types::audit::AuditEntry;
 use super::types::bulk::BulkOperation;
 use super::types::event::Event;
 use super::types::lane::HeldLane;
@@ -43,6 +44,7 @@ pub(crate) struct PageInfo {
 #[graphql(concrete(name = "ApprovalConnection", params(Approval)))]
 #[graphql(concrete(name = "HeldLaneConnection", params(HeldLane)))]
 #[graphql(concrete(name = "OutgoingEventConnection", params(OutgoingEvent)))]
+#[graphql(concrete(name = "AuditEntryConnection", params(AuditEntry)))]
 pub(crate) struct Page<T: OutputType> {
     /// The things on this page.
     nodes: Vec<T>,

@@ -1,10 +1,15 @@
 //! The root of everything that can be read.
 
+mod filter;
+
+use filter::{EventFilter, RunFilter};
+
 use super::caller::Caller;
 use super::errors::{ApiError, ApiResult};
 use super::paging::{Listing, Page};
-use super::scalars::{DateTime, Json};
+use super::scalars::Json;
 use super::types::approval::Approval;
+use super::types::audit::{AuditEntry, AuditFilter};
 use super::types::bulk::{self, BulkFilterInput, BulkOperation, BulkReplayPreview};
 use super::types::bulk_request::{BulkRequest, BulkRequestPreview, OpenRunFilterInput};
 use super::types::connection::Connection;
@@ -17,20 +22,19 @@ use super::types::node::{self, Node, parse_id};
 use super::types::outgoing::OutgoingEvent;
 use super::types::refused_request::RefusedRequest;
 use super::types::replay_preview::{ReplayOptionsInput, ReplayPreview};
-use super::types::run::{self, Run, RunStatus};
+use super::types::run::{self, Run};
 use super::types::token::ApiToken;
 use super::types::viewer::{ServerInfo, Viewer, Workspace};
 use super::types::workflow::Workflow;
 use super::user_error::UserError;
 use crate::auth::Permission;
 use crate::problem::Code;
-use async_graphql::{Context, ID, InputObject, Object};
+use async_graphql::{Context, ID, Object};
 use weir_orchestrator::control::ControlError;
 use weir_orchestrator::operate::Approval as Asked;
 use weir_orchestrator::repair::ReplayOptions;
 use weir_storage::{
-    EventFilter as StoredEventFilter, Page as StoredPage, RefusedFilter, RunFilter as StoredRunFilter, RunRow,
-    RunStatus as StoredStatus,
+    Page as StoredPage, RefusedFilter, RunFilter as StoredRunFilter, RunRow, RunStatus as StoredStatus,
 };
 use weir_workflow_engine::{BulkId, ConnectionId, EndpointId, EventId, OutgoingId, RefusalId, RunId, WorkflowId};
 
@@ -289,6 +293,25 @@ impl Query {
         Ok(listing.page(rows, OutgoingId::as_raw, OutgoingEvent))
     }
 
+    /// The audit trail, newest first: who changed what, and when. Needs `AUDIT_READ`.
+    async fn audit(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many, 1 to 100; 25 when left out.")] first: Option<i32>,
+        #[graphql(desc = "`pageInfo.endCursor` of the page before, with the same filter.")] after: Option<String>,
+        #[graphql(desc = "Which entries; all conditions must hold.")] filter: Option<AuditFilter>,
+    ) -> ApiResult<Page<AuditEntry>> {
+        let listing = Listing::new("audit", &format!("{filter:?}"));
+        let filter = filter.unwrap_or_default().parse(ctx)?;
+        let (limit, before) = (Listing::limit(first)?, listing.after(after.as_deref())?);
+        let (store, workspace) = Caller::of(ctx).read(Permission::AuditRead)?;
+        let rows = store
+            .audit_page(workspace, &filter, before, limit)
+            .await
+            .map_err(|error| ApiError::internal("reading the audit trail", &error))?;
+        Ok(listing.page(rows, |id| id, AuditEntry))
+    }
+
     /// Webhook requests that were turned away, newest first. They are kept for a day. Needs `PAYLOAD_READ`.
     async fn refused_requests(
         &self,
@@ -505,80 +528,5 @@ fn which(id: Option<ID>, name: Option<String>) -> ApiResult<Which> {
         (Some(id), None) => Ok(Which::Id(id)),
         (None, Some(name)) => Ok(Which::Name(name)),
         _ => Err(ApiError::new(Code::BadRequest, "give either id or name")),
-    }
-}
-
-/// Which events. All conditions must hold; what is left out does not matter.
-#[derive(Debug, Default, InputObject)]
-pub(crate) struct EventFilter {
-    /// Exactly this type at the provider.
-    #[graphql(name = "type")]
-    kind: Option<String>,
-    /// Of this connector.
-    connector: Option<String>,
-    /// That came in by this endpoint.
-    endpoint_id: Option<ID>,
-    /// About the object with this id at the provider.
-    reference_id: Option<String>,
-    /// With this id at the provider.
-    external_id: Option<String>,
-    /// Received at this time or later.
-    since: Option<DateTime>,
-    /// Received before this time.
-    until: Option<DateTime>,
-}
-
-impl EventFilter {
-    fn parse(self) -> ApiResult<StoredEventFilter> {
-        Ok(StoredEventFilter {
-            kind: self.kind,
-            connector: self.connector,
-            endpoint: self.endpoint_id.as_ref().map(parse_id).transpose()?,
-            ref_id: self.reference_id,
-            external_id: self.external_id,
-            since: self.since.map(|time| time.0),
-            until: self.until.map(|time| time.0),
-        })
-    }
-}
-
-/// Which runs. All conditions must hold; what is left out does not matter.
-#[derive(Debug, Default, InputObject)]
-pub(crate) struct RunFilter {
-    /// With this status.
-    status: Option<RunStatus>,
-    /// Of the workflow with this id.
-    workflow_id: Option<ID>,
-    /// Of the workflow with this name.
-    workflow: Option<String>,
-    /// Of this event.
-    event_id: Option<ID>,
-    /// True: only those with effects of which nobody knows whether they took place.
-    unknown_effects: Option<bool>,
-    /// Started at this time or later.
-    since: Option<DateTime>,
-    /// Started before this time.
-    until: Option<DateTime>,
-}
-
-impl RunFilter {
-    /// `None`: no run can match, since the workflow named does not exist.
-    fn parse(self, workflow_named: impl FnOnce(&str) -> Option<WorkflowId>) -> ApiResult<Option<StoredRunFilter>> {
-        let by_id: Option<WorkflowId> = self.workflow_id.as_ref().map(parse_id).transpose()?;
-        let by_name = match self.workflow.as_deref().map(workflow_named) {
-            None => None,
-            Some(Some(id)) => Some(id),
-            Some(None) => return Ok(None),
-        };
-        if by_id.is_some() && by_name.is_some() {
-            return Err(ApiError::new(Code::BadRequest, "give either workflowId or workflow"));
-        }
-        Ok(Some(StoredRunFilter {
-            status: self.status.map(Into::into),
-            workflow: by_id.or(by_name),
-            unknown: self.unknown_effects.unwrap_or(false),
-            since: self.since.map(|time| time.0),
-            until: self.until.map(|time| time.0),
-        }))
     }
 }

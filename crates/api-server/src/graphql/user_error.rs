@@ -100,10 +100,20 @@ pub(crate) enum UserErrorCode {
     TooMany,
     /// This run cannot be replayed.
     NotReplayable,
+    /// The run was replayed before.
+    AlreadyReplayed,
+    /// The workflow cannot take this event.
+    NotStartable,
+    /// A run of the workflow worked on the event already.
+    AlreadyRan,
     /// The run is over.
     NotOpen,
+    /// The thing has runs that are not over.
+    OpenRuns,
     /// The step does not ask for a decision (any more).
     NotAsked,
+    /// Nothing in the run waits for its next try.
+    NothingWaits,
     /// The decision is for others.
     NotYours,
     /// Nothing can be said about this effect.
@@ -243,6 +253,15 @@ pub(crate) fn of_apply(error: ApplyError, field: &str, place: &Place<'_>) -> Api
                 path,
                 current_revision: current_revision.map(long_to_int),
             })]
+        }
+        error @ ApplyError::OpenRuns { .. } => {
+            let message = format!("{error}; set `cancelOpenRuns` to have them asked to end");
+            vec![UserError::precondition(
+                UserErrorCode::OpenRuns,
+                "cancelOpenRuns",
+                message,
+                Vec::new(),
+            )]
         }
         ApplyError::InUse { by } => {
             let message = format!("it is used by {}", by.join(", "));

@@ -147,7 +147,7 @@ async fn people_note_what_became_of_a_cause() {
     let audit = server
         .orchestrator
         .store()
-        .audit_page(workspace, None, 10)
+        .audit_page(workspace, &weir_storage::AuditFilter::default(), None, 10)
         .await
         .unwrap();
     let marks = audit

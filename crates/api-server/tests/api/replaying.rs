@@ -60,7 +60,8 @@ fn counts(preview: &Value) -> [usize; 4] {
 /// Replays as shown, and gives the new run when it is over.
 async fn replay(server: &TestServer, run: &Value, options: Value) -> Value {
     let shown = preview(server, run, options.clone()).await;
-    let input = json!({ "input": { "runId": run["id"], "confirm": shown["confirm"], "options": options } });
+    let input =
+        json!({ "input": { "runId": run["id"], "confirm": shown["confirm"], "options": options, "again": true } });
     let replayed = server.query(REPLAY, input).await["runReplay"].clone();
     assert_eq!(replayed["userErrors"], json!([]), "{replayed:#}");
     server.finished(replayed["runId"].as_str().unwrap()).await

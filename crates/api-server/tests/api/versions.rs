@@ -159,7 +159,7 @@ async fn drafts_are_thrown_away() {
     let audit = server
         .orchestrator
         .store()
-        .audit_page(workspace, None, 3)
+        .audit_page(workspace, &weir_storage::AuditFilter::default(), None, 3)
         .await
         .unwrap();
     let actions: Vec<&str> = audit.rows.iter().map(|entry| entry.action.as_str()).collect();

@@ -96,6 +96,19 @@ pub(crate) enum RunCommand {
         #[arg(value_name = "RUN")]
         id: String,
     },
+    /// Have steps that wait for their next tries make them now, such as after the other side is back; a `sleep` goes on.
+    #[command(
+        after_help = "A look for an effect that may be under way waits until that is sure to be over.
+Example:
+  weir run wake run_0abc…"
+    )]
+    Wake {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// The run that waits.
+        #[arg(value_name = "RUN")]
+        id: String,
+    },
     /// Let the lane go on that a failed run keeps (`on_block: hold`); the run stays as it is.
     Release {
         #[command(flatten)]
@@ -153,6 +166,9 @@ pub(crate) struct ReplayArguments {
     /// A file with what stands in the place of the event's body, JSON; - for standard input.
     #[arg(long, value_name = "FILE|-")]
     pub(crate) body: Option<PathBuf>,
+    /// Also when the run was replayed before; the preview says by which run, and how that came out.
+    #[arg(long)]
+    pub(crate) again: bool,
     /// Do not ask.
     #[arg(long)]
     pub(crate) yes: bool,

@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 mod approvals;
+mod audit;
 mod backup;
 mod bulk;
 mod bulk_request;
@@ -12,6 +13,7 @@ mod coverage;
 mod dead_letters;
 pub(crate) mod doctor;
 pub(crate) mod documents;
+mod event;
 mod events;
 mod export;
 mod healthcheck;
@@ -30,6 +32,7 @@ pub(crate) mod story;
 mod token;
 mod user_errors;
 mod workflow;
+mod workflow_state;
 mod workflows;
 
 use crate::arguments::{
@@ -44,6 +47,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Apply(arguments) => apply::run(arguments).await,
         Command::Export(server) => export::run(&server).await,
         Command::Events(arguments) => events::run(&arguments).await,
+        Command::Event(command) => event::run(command).await,
         Command::Runs(arguments) => runs::run(&arguments).await,
         Command::Workflows(arguments) => workflows::run(&arguments).await,
         Command::Run(RunCommand::Show {
@@ -72,6 +76,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
             operate::run(&server, operate::Ask::Pause, &id, reason).await
         }
         Command::Run(RunCommand::Resume { server, id }) => operate::run(&server, operate::Ask::Resume, &id, None).await,
+        Command::Run(RunCommand::Wake { server, id }) => operate::run(&server, operate::Ask::Wake, &id, None).await,
         Command::Run(RunCommand::Release { server, id }) => {
             operate::run(&server, operate::Ask::Release, &id, None).await
         }
@@ -100,6 +105,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Coverage(arguments) => coverage::run(&arguments).await,
         Command::Endpoint(EndpointCommand::Sweep { server, endpoint }) => coverage::sweep(&server, &endpoint).await,
+        Command::Audit(arguments) => audit::run(&arguments).await,
         Command::Connector(ConnectorCommand::Check { path }) => connector::check(&path),
         Command::Connector(ConnectorCommand::Test { folder }) => connector_test::test(&folder),
         Command::Backup(arguments) => Box::pin(backup::run(*arguments)).await,

@@ -1,4 +1,4 @@
-//! `weir run cancel|pause|resume|release`, `weir approve`, `weir reject`: asks something of an open run.
+//! `weir run cancel|pause|resume|wake|release`, `weir approve`, `weir reject`: asks something of an open run.
 
 use crate::arguments::ServerArguments;
 use crate::client::Client;
@@ -15,6 +15,7 @@ pub(crate) enum Ask {
     Cancel,
     Pause,
     Resume,
+    Wake,
     Release,
 }
 
@@ -35,6 +36,7 @@ pub(crate) async fn run(
         Ask::Cancel => ("runCancel", "RunCancelInput", "the run was not canceled"),
         Ask::Pause => ("runPause", "RunPauseInput", "the run was not paused"),
         Ask::Resume => ("runResume", "RunResumeInput", "the run was not resumed"),
+        Ask::Wake => ("runWake", "RunWakeInput", "nothing was woken"),
         Ask::Release => ("laneRelease", "LaneReleaseInput", "the lane was not released"),
     };
     let mut arguments = json!({ "runId": id });

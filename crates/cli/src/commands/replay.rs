@@ -36,11 +36,19 @@ struct Preview {
     from: Option<String>,
     version_number: u32,
     kept: Vec<String>,
+    replaced_by: Option<ReplacedBy>,
     reads: Vec<Call>,
     answered: Vec<Call>,
     new: Vec<Call>,
     unknown: Vec<Call>,
     note: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReplacedBy {
+    run_id: String,
+    status: String,
 }
 
 #[derive(Deserialize)]
@@ -78,7 +86,7 @@ pub(crate) async fn run(
     let client = Client::find(server)?;
     let query = format!(
         "query Preview($id: ID!, $options: ReplayOptionsInput) {{ replayPreview(runId: $id, options: $options) {{ \
-         confirm from versionNumber kept note reads {CALL} answered {CALL} new {CALL} unknown {CALL} }} }}"
+         confirm from versionNumber kept note replacedBy {{ runId status }} reads {CALL} answered {CALL} new {CALL} unknown {CALL} }} }}"
     );
     let found = client
         .query::<PreviewData>(&query, json!({ "id": id, "options": options }))
@@ -90,6 +98,14 @@ pub(crate) async fn run(
             .into());
     };
     print(id, &preview);
+    if let (Some(by), false) = (&preview.replaced_by, arguments.again) {
+        let status = by.status.to_lowercase();
+        return Err(
+            Failure::usage(format!("{} repeated this run already and is {status}", by.run_id))
+                .fix(format!("replay {} instead, or give --again", by.run_id))
+                .into(),
+        );
+    }
     if !arguments.yes && !confirmed("Replay it?")? {
         output::remark("not replayed");
         return Ok(ExitCode::from(EXIT_FAILURE));
@@ -98,7 +114,8 @@ pub(crate) async fn run(
         "mutation Replay($input: RunReplayInput!) {{ runReplay(input: $input) {{ runId {} }} }}",
         user_errors::FIELDS
     );
-    let variables = json!({ "input": { "runId": id, "confirm": preview.confirm, "options": options } });
+    let variables =
+        json!({ "input": { "runId": id, "confirm": preview.confirm, "options": options, "again": arguments.again } });
     let Payload { run_id, user_errors } = client.query::<ReplayData>(&query, variables).await?.run_replay;
     user_errors::refuse("the run was not replayed", &user_errors)?;
     let Some(run_id) = run_id else {
@@ -122,6 +139,10 @@ fn print(id: &str, preview: &Preview) {
         None => "at the start".to_owned(),
     };
     output::line(format!("  begins {begins}, on version {}", preview.version_number));
+    if let Some(by) = &preview.replaced_by {
+        let status = by.status.to_lowercase();
+        output::line(style.yellow(format!("  note: {} repeated this run already: {status}", by.run_id)));
+    }
     for step in &preview.kept {
         output::line(format!("  {}  {step}", style.dim("kept    ")));
     }

@@ -59,17 +59,21 @@ fn row(run: &Run) -> Vec<String> {
         .finished_at
         .map(|finished| story::length_ms((finished - run.started_at).num_milliseconds()));
     let note = match (&run.error, run.due_at) {
-        (Some(error), _) => match &error.step {
-            Some(step) => format!("{} in {step}", error.code),
-            None => error.code.clone(),
-        },
+        (Some(error), _) => {
+            let error = match &error.step {
+                Some(step) => format!("{} in {step}", error.code),
+                None => error.code.clone(),
+            };
+            run.replaced()
+                .map_or_else(|| error.clone(), |replaced| format!("{error}; {replaced}"))
+        }
         (None, Some(due)) if !run.is_finished() => format!("goes on at {}", story::when(due, run.started_at)),
-        (None, _) => run.not_begun().unwrap_or_default(),
+        (None, _) => run.not_begun().or_else(|| run.replaced()).unwrap_or_default(),
     };
     vec![
         run.id.clone(),
         run.status.to_lowercase(),
-        run.workflow_name().to_owned(),
+        run.workflow_name(),
         run.event
             .as_ref()
             .map_or_else(String::new, |event| event.external_id.clone()),

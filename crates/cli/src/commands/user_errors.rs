@@ -9,6 +9,7 @@ pub(crate) const FIELDS: &str = "userErrors { __typename code message path ... o
 /// One mistake in the input of a mutation.
 #[derive(Debug, Deserialize)]
 pub(crate) struct UserError {
+    pub(crate) code: String,
     pub(crate) message: String,
     pub(crate) path: Vec<String>,
     #[serde(default)]
@@ -18,6 +19,11 @@ pub(crate) struct UserError {
 }
 
 impl UserError {
+    /// Whether runs that are not over stand in the way.
+    pub(crate) fn is_about_open_runs(&self) -> bool {
+        self.code == "OPEN_RUNS"
+    }
+
     /// The message with its suggestion.
     pub(crate) fn text(&self) -> String {
         match &self.suggestion {

@@ -1,9 +1,9 @@
-//! `weir workflow`: versions and what differs between them, publish, roll back, throw a draft away.
+//! `weir workflow`: versions and what differs between them, publish, roll back, throw a draft away; the rest is in `workflow_state`.
 
 use crate::arguments::{ServerArguments, WorkflowCommand};
 use crate::client::Client;
-use crate::commands::story;
 use crate::commands::user_errors::{self, UserError};
+use crate::commands::{story, workflow_state};
 use crate::failure::Failure;
 use crate::output::{self, Style};
 use chrono::{DateTime, Utc};
@@ -20,8 +20,8 @@ struct Found<T> {
 }
 
 #[derive(Deserialize)]
-struct Id {
-    id: String,
+pub(super) struct Id {
+    pub(super) id: String,
 }
 
 #[derive(Deserialize)]
@@ -100,13 +100,25 @@ pub(crate) async fn run(command: WorkflowCommand) -> anyhow::Result<ExitCode> {
         WorkflowCommand::RollBack { server, name, version } => {
             change(&server, &name, "workflowRollBack", json!({ "version": version })).await
         }
+        WorkflowCommand::Pause { server, name, reason } => {
+            workflow_state::set(&server, workflow_state::Set::Pause, &name, reason).await
+        }
+        WorkflowCommand::Resume { server, name } => {
+            workflow_state::set(&server, workflow_state::Set::Resume, &name, None).await
+        }
+        WorkflowCommand::Delete {
+            server,
+            name,
+            cancel_open_runs,
+            yes,
+        } => workflow_state::delete(&server, &name, cancel_open_runs, yes).await,
         WorkflowCommand::DiscardDraft { server, name } => {
             change(&server, &name, "workflowDiscardDraft", json!({})).await
         }
     }
 }
 
-async fn find<T: serde::de::DeserializeOwned>(
+pub(super) async fn find<T: serde::de::DeserializeOwned>(
     client: &Client,
     name: &str,
     fields: &str,

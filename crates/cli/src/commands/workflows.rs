@@ -21,6 +21,8 @@ struct Data {
 #[serde(rename_all = "camelCase")]
 struct Workflow {
     name: String,
+    state: String,
+    held_runs: u32,
     published: Option<Version>,
     trigger: Option<Trigger>,
     next_runs: Vec<DateTime<Utc>>,
@@ -52,7 +54,7 @@ struct Schedule {
 pub(crate) async fn run(arguments: &WorkflowsArguments) -> anyhow::Result<ExitCode> {
     let client = Client::find(&arguments.server)?;
     let query = format!(
-        "{{ workflows {{ name published {{ number }} trigger {{ kind event connection schedule {{ cron timezone everySeconds catchUp }} }} \
+        "{{ workflows {{ name state heldRuns published {{ number }} trigger {{ kind event connection schedule {{ cron timezone everySeconds catchUp }} }} \
          nextRuns(first: {NEXT_RUNS}) lastScheduledFor }} }}"
     );
     let workflows = client.query::<Data>(&query, json!({})).await?.workflows;
@@ -65,7 +67,10 @@ pub(crate) async fn run(arguments: &WorkflowsArguments) -> anyhow::Result<ExitCo
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<Vec<String>> = workflows.iter().map(row).collect();
-    output::table(&["WORKFLOW", "VERSION", "STARTED BY", "NEXT", "LAST PLANNED"], &rows);
+    output::table(
+        &["WORKFLOW", "VERSION", "STATE", "STARTED BY", "NEXT", "LAST PLANNED"],
+        &rows,
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -75,6 +80,10 @@ fn row(workflow: &Workflow) -> Vec<String> {
     vec![
         workflow.name.clone(),
         version.unwrap_or_else(|| "draft".to_owned()),
+        match workflow.held_runs {
+            0 => workflow.state.to_lowercase(),
+            held => format!("{}, {held} waiting", workflow.state.to_lowercase()),
+        },
         workflow.trigger.as_ref().map(started_by).unwrap_or_default(),
         moment(workflow.next_runs.first()),
         moment(workflow.last_scheduled_for.as_ref()),

@@ -1,6 +1,8 @@
 //! The product as its users meet it: the real executable, real HTTP on loopback, real crashes.
 
 #[cfg(test)]
+mod administering;
+#[cfg(test)]
 mod backup;
 #[cfg(test)]
 mod bad_input;

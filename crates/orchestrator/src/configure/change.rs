@@ -169,7 +169,7 @@ fn current(snapshot: &Snapshot, workspace: WorkspaceId, kind: Kind, name: &str) 
     }
 }
 
-fn meets(expect: Expect, kind: Kind, name: &str, revision: Option<i64>) -> Result<(), ApplyError> {
+pub(super) fn meets(expect: Expect, kind: Kind, name: &str, revision: Option<i64>) -> Result<(), ApplyError> {
     let met = match expect {
         Expect::Any => true,
         Expect::Absent => revision.is_none(),

@@ -1,5 +1,5 @@
-//! Bounds how often and by how many the stored configuration is asked for before a signature is refused: a flood of bad
-//! signatures must become neither a flood of statements nor a crowd that waits.
+//! Bounds how often and by how many the stored configuration is asked for before a signature is refused or an endpoint is
+//! said to be unknown: a flood of bad requests must become neither a flood of statements nor a crowd that waits.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -7,6 +7,7 @@ pub(crate) mod catalogue;
 mod change;
 mod document;
 mod looks;
+mod pause;
 mod reload;
 mod render;
 mod secret;
@@ -23,11 +24,12 @@ pub use sweep::{Intake, SweepRule};
 pub use version::VersionDiff;
 pub(crate) use write::ensure_workspace;
 
+use crate::control::ControlError;
 use crate::service::Orchestrator;
 use change::Planned;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use weir_workflow_engine::{TokenId, WorkspaceId};
+use weir_workflow_engine::{BulkId, TokenId, WorkspaceId};
 
 /// Who asks for a change; stands in the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +124,14 @@ pub enum ApplyError {
         name: String,
         /// The revision it has; `None` when it is not there.
         current_revision: Option<i64>,
+    },
+    /// It has runs that are not over.
+    #[error("{count}{} run(s) of it are not over", if *.more { " or more" } else { "" })]
+    OpenRuns {
+        /// How many.
+        count: u32,
+        /// Whether there are more.
+        more: bool,
     },
     /// Other things need it.
     #[error("in use by {}", by.join(", "))]
@@ -227,7 +237,7 @@ impl Orchestrator {
             .ok_or(ApplyError::NotFound)
     }
 
-    /// Deletes a connection, endpoint or workflow. Runs of a deleted workflow that are under way come to their end.
+    /// Deletes a connection or endpoint. For a workflow see [`Orchestrator::workflow_delete`].
     ///
     /// # Errors
     /// [`ApplyError::InUse`] for a connection that an endpoint or a published workflow names.
@@ -242,6 +252,48 @@ impl Orchestrator {
         let _one_at_a_time = self.core.configuring.lock().await;
         let planned = change::plan_delete(&self.snapshot(), workspace, kind, name, expected_revision)?;
         self.write(workspace, actor, vec![planned]).await.map(drop)
+    }
+
+    /// Deletes a workflow: it takes no more events. Its versions and its name stay with the runs that it had. With
+    /// `cancel_open_runs` those that are not over are asked to end; the operations that do so are given back.
+    ///
+    /// A run of an event that another server accepts at the same moment comes to its end.
+    ///
+    /// # Errors
+    /// [`ApplyError::OpenRuns`] without `cancel_open_runs`.
+    pub async fn workflow_delete(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        name: &str,
+        expected_revision: Option<i64>,
+        cancel_open_runs: bool,
+    ) -> Result<Vec<BulkId>, ApplyError> {
+        let unavailable = |error: ControlError| ApplyError::Unavailable(error.to_string());
+        let id = {
+            let _one_at_a_time = self.core.configuring.lock().await;
+            let snapshot = self.snapshot();
+            let planned = change::plan_delete(&snapshot, workspace, Kind::Workflow, name, expected_revision)?;
+            let id = snapshot.workflow(workspace, name).ok_or(ApplyError::NotFound)?.row.id;
+            if !cancel_open_runs {
+                let (count, more) = self.count_open(workspace, id).await.map_err(unavailable)?;
+                if count > 0 {
+                    return Err(ApplyError::OpenRuns { count, more });
+                }
+            }
+            self.write(workspace, actor, vec![planned]).await?;
+            id
+        };
+        if !cancel_open_runs {
+            return Ok(Vec::new());
+        }
+        let reason = format!("its workflow `{name}` was deleted");
+        let asked = self.cancel_all_of(workspace, actor, (id, name), &reason).await;
+        asked.map_err(|error| {
+            ApplyError::Unavailable(format!(
+                "the workflow is deleted, but its open runs could not be asked to end: {error}"
+            ))
+        })
     }
 
     /// The workspace's configuration as documents, in an order in which they can be applied. Secrets are left out, so that

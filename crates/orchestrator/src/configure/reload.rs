@@ -1,12 +1,14 @@
 //! Keeping up with changes that other nodes make to the configuration.
 //!
-//! The heartbeat tells of them within a second. Two things cannot wait for it: a signature that would be refused, and an
-//! event whose commit found a newer revision than the one it was routed by.
+//! The heartbeat tells of them within a second. Three things cannot wait for it: a signature that would be refused, an
+//! endpoint that is not known here and may be new, and an event whose commit found a newer revision than the one it was
+//! routed by.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::looks::LOOK_EVERY;
+use super::looks::{LOOK_EVERY, Looks};
+use crate::recovery::HEARTBEAT;
 use crate::service::Orchestrator;
 use crate::snapshot::{Snapshot, SnapshotError};
 
@@ -34,17 +36,27 @@ impl Orchestrator {
     /// The configuration as it was stored at some moment after this call. `None`: too many ask, or the database does not
     /// answer. Those who ask at the same time share one look.
     pub(crate) async fn latest(&self) -> Option<Arc<Snapshot>> {
+        self.look_again(&self.core.looks, LOOK_EVERY).await
+    }
+
+    /// The same before somebody hears that an endpoint is not there: one look per heartbeat at most, so that strangers
+    /// who try addresses cost no more than an idle node does.
+    pub(crate) async fn latest_for_strangers(&self) -> Option<Arc<Snapshot>> {
+        self.look_again(&self.core.strangers_looks, HEARTBEAT).await
+    }
+
+    async fn look_again(&self, looks: &Looks, every: Duration) -> Option<Arc<Snapshot>> {
         let clock = self.clock();
         let asked_at_ms = clock.monotonic_ms();
-        let _place = self.core.looks.enter()?;
-        let mut looked_at_ms = self.core.looks.looked_at_ms.lock().await;
+        let _place = looks.enter()?;
+        let mut looked_at_ms = looks.looked_at_ms.lock().await;
         if *looked_at_ms > asked_at_ms {
             return Some(self.snapshot());
         }
         let since_ms = clock.monotonic_ms().saturating_sub(*looked_at_ms);
         if let Some(rest) = u64::try_from(since_ms)
             .ok()
-            .and_then(|since_ms| LOOK_EVERY.checked_sub(Duration::from_millis(since_ms)))
+            .and_then(|since_ms| every.checked_sub(Duration::from_millis(since_ms)))
         {
             tokio::time::sleep(rest).await;
         }
@@ -53,7 +65,7 @@ impl Orchestrator {
     }
 
     /// Reads the configuration again if it has changed; whether the database answered.
-    async fn reload_if_changed(&self) -> bool {
+    pub(super) async fn reload_if_changed(&self) -> bool {
         // Connections of the database belong to the runtime that the process was started on; webhooks are taken on others.
         let this = self.clone();
         let looked = self.core.runtime.spawn(async move {
@@ -110,6 +122,7 @@ impl Orchestrator {
                 core.snapshot.store(Arc::clone(&fresh));
                 core.schedules.changed.notify_one();
                 core.sweeps.changed.notify_one();
+                core.resumed.notify_one();
                 Ok(fresh)
             }
             Err(error) => {

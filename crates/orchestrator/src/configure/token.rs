@@ -25,7 +25,7 @@ impl Orchestrator {
     ) -> Result<TokenId, ApplyError> {
         let now = self.now();
         let id = TokenId::from_raw(self.core.new_id(now));
-        let audit = self.token_audit(workspace, actor, "token.create", name, &scopes);
+        let audit = self.token_audit(workspace, actor, "token.create", (id, name), &scopes);
         let row = ApiTokenRow {
             id,
             workspace,
@@ -50,7 +50,7 @@ impl Orchestrator {
             .find(|row| row.id == id)
             .map(|row| row.name.clone())
             .ok_or(ApplyError::NotFound)?;
-        let audit = self.token_audit(workspace, actor, "token.revoke", &name, "[]");
+        let audit = self.token_audit(workspace, actor, "token.revoke", (id, &name), "[]");
         self.change_tokens(
             ConfigRowChange::Delete {
                 workspace,
@@ -61,7 +61,14 @@ impl Orchestrator {
         .await
     }
 
-    fn token_audit(&self, workspace: WorkspaceId, actor: &Actor, action: &str, name: &str, scopes: &str) -> AuditEntry {
+    fn token_audit(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        action: &str,
+        (id, name): (TokenId, &str),
+        scopes: &str,
+    ) -> AuditEntry {
         let now = self.now();
         AuditEntry {
             id: self.core.new_id(now),
@@ -72,7 +79,7 @@ impl Orchestrator {
             subject: name.to_owned(),
             client_ip: None,
             request_id: None,
-            detail: json!({ "scopes": scopes }).to_string(),
+            detail: json!({ "token": id, "scopes": scopes }).to_string(),
         }
     }
 

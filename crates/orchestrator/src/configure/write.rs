@@ -411,7 +411,7 @@ impl Rows<'_> {
             id: workflow,
             workspace,
             name: name.to_owned(),
-            paused: stored.is_some_and(|workflow| workflow.row.paused),
+            state: stored.map(|workflow| workflow.row.state).unwrap_or_default(),
             published_version: if state == VersionState::Published {
                 Some(id)
             } else {

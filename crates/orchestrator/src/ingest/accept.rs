@@ -392,7 +392,8 @@ pub(crate) fn start_runs(
             };
             let turn = match &found.failure {
                 Some(error) => Err(Refused::by_filter(error)),
-                None => turns::of(snapshot, workspace, &found.version, event, now),
+                None => turns::of(snapshot, workspace, &found.version, event, now)
+                    .map(|turn| turns::held(turn, &found.workflow.row, event)),
             };
             let (turn, refused) = match turn {
                 Ok(turn) => (turn, None),

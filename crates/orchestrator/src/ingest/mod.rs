@@ -20,14 +20,19 @@ pub(crate) use refusals::MAX_REFUSED_PER_MINUTE;
 use crate::clock::Stopwatch;
 use crate::configure::ROUTING_TRIES;
 use crate::service::Orchestrator;
-use crate::snapshot::Endpoint;
+use crate::snapshot::{Endpoint, Snapshot};
 use accept::{Progress, Taken, not_kept};
 use bytes::Bytes;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::Instrument as _;
 use weir_connector_sdk::{InboundRequest, Refusal, RefusalReason};
-use weir_workflow_engine::EndpointId;
+use weir_workflow_engine::{EndpointId, Timestamp};
+
+/// How far the time in the id of an unknown endpoint may be from now for it to be taken for a new one: many heartbeats,
+/// and clocks that differ.
+const NEW_ENDPOINT: Duration = Duration::from_secs(60);
 
 /// Which endpoint a URL names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,11 +152,33 @@ impl Admission {
 }
 
 impl Orchestrator {
-    /// Decides from the request's head alone whether its body is worth reading.
+    /// Decides from the request's head alone whether its body is worth reading. An endpoint that is not known and may
+    /// have been made on another node a moment ago is looked for once more, at most once per heartbeat.
     ///
     /// # Errors
     /// Unknown endpoint, address not allowed, declared body too large, backlog full, shutting down.
-    pub fn admit(&self, delivery: &Delivery<'_>, content_length: Option<u64>) -> Result<Admission, IngestProblem> {
+    pub async fn admit(
+        &self,
+        delivery: &Delivery<'_>,
+        content_length: Option<u64>,
+    ) -> Result<Admission, IngestProblem> {
+        let snapshot = self.snapshot();
+        if self.is_stopping() || snapshot.endpoint(&delivery.endpoint).is_some() {
+            return self.admit_by(&snapshot, delivery, content_length);
+        }
+        let fresh = match may_be_new(&snapshot, &delivery.endpoint, self.clock().now()) {
+            true => self.latest_for_strangers().await,
+            false => None,
+        };
+        self.admit_by(&fresh.unwrap_or(snapshot), delivery, content_length)
+    }
+
+    fn admit_by(
+        &self,
+        snapshot: &Snapshot,
+        delivery: &Delivery<'_>,
+        content_length: Option<u64>,
+    ) -> Result<Admission, IngestProblem> {
         if self.is_stopping() {
             return Err(IngestProblem::busy(
                 IngestCode::ShuttingDown,
@@ -159,7 +186,6 @@ impl Orchestrator {
                 2,
             ));
         }
-        let snapshot = self.snapshot();
         let found = snapshot.endpoint(&delivery.endpoint);
         let Some(endpoint) = found.filter(|endpoint| endpoint.receives()) else {
             return Err(unknown_endpoint());
@@ -374,6 +400,18 @@ fn tells_load(answer: &Result<Reply, IngestProblem>) -> bool {
         | IngestCode::QueueFull
         | IngestCode::DatabaseUnavailable
         | IngestCode::ShuttingDown => true,
+    }
+}
+
+/// Whether an endpoint that this node does not know could have been made since it read the configuration. An id says when
+/// it was made; a name says nothing, but its workspace must be there.
+fn may_be_new(snapshot: &Snapshot, endpoint: &EndpointRef<'_>, now: Timestamp) -> bool {
+    match endpoint {
+        EndpointRef::Id(id) => {
+            let age_ms = now.as_unix_ms().saturating_sub(id.made_at().as_unix_ms());
+            u128::from(age_ms.unsigned_abs()) <= NEW_ENDPOINT.as_millis()
+        }
+        EndpointRef::Name { workspace, .. } => snapshot.workspace(workspace).is_some(),
     }
 }
 

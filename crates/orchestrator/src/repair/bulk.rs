@@ -450,6 +450,7 @@ fn parse_options(stored: &Value) -> Option<ReplayOptions> {
             _ => return None,
         },
         body: stored.get("body").filter(|body| !body.is_null()).cloned(),
+        again: false,
     })
 }
 
@@ -463,7 +464,12 @@ mod tests {
         let body = Some(json!({ "to": "bob" }));
         let all = [
             ReplayOptions::default(),
-            ReplayOptions { from, version, body },
+            ReplayOptions {
+                from,
+                version,
+                body,
+                again: false,
+            },
             ReplayOptions {
                 from: ReplayFrom::FailedStep,
                 ..ReplayOptions::default()

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use weir_storage::{
     BulkChange, BulkItemRow, BulkRow, Operation, Request, RunRow, RunSelection, RunStatus, SelectedRuns,
 };
-use weir_workflow_engine::{BulkId, RunId, Timestamp, WorkspaceId};
+use weir_workflow_engine::{BulkId, RunId, Timestamp, WorkflowId, WorkspaceId};
 
 use super::bulk::{Lot, MAX_BULK_RUNS};
 use super::bulk_operation::{Beginning, Turn, actor_of, bracketed, plural};
@@ -127,6 +127,22 @@ pub struct OpenEffects {
     pub unknown: u64,
 }
 
+/// Every open run of a workflow.
+fn open_of(workflow: WorkflowId, since: Option<Timestamp>) -> RunSelection {
+    RunSelection {
+        runs: SelectedRuns::Open {
+            statuses: BulkRequest::Cancel.statuses().to_vec(),
+            up_to: None,
+        },
+        workflow: Some(workflow),
+        error_code: None,
+        error_step: None,
+        cause: None,
+        since,
+        until: None,
+    }
+}
+
 impl Orchestrator {
     /// Says which open runs fit and what they are at. Writes nothing.
     ///
@@ -208,16 +224,75 @@ impl Orchestrator {
         {
             return Err(RequestError::Changed);
         }
-        let options = json!({ "request": request.as_str(), "reason": crate::runner::storable(reason) });
+        let runs = runs.into_iter().map(|run| run.id).collect();
+        Ok(self
+            .begin_asking(workspace, actor, (runs, filter_json(filter)), (request, reason))
+            .await?)
+    }
+
+    /// How many runs of a workflow are not over, counted up to the size of one operation, and whether there are more.
+    pub(crate) async fn count_open(
+        &self,
+        workspace: WorkspaceId,
+        workflow: WorkflowId,
+    ) -> Result<(u32, bool), ControlError> {
+        let selection = open_of(workflow, None);
+        let runs = self
+            .core
+            .store
+            .run_select(workspace, &selection, MAX_BULK_RUNS + 1)
+            .await?;
+        let count = u32::try_from(runs.len()).unwrap_or(u32::MAX);
+        Ok((count.min(MAX_BULK_RUNS), count > MAX_BULK_RUNS))
+    }
+
+    /// Asks every run of a workflow that is not over to end, whether the workflow is still there or not.
+    pub(crate) async fn cancel_all_of(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        (workflow, name): (WorkflowId, &str),
+        reason: &str,
+    ) -> Result<Vec<BulkId>, ControlError> {
+        let mut operations = Vec::new();
+        let mut last: Option<RunId> = None;
+        loop {
+            let selection = open_of(workflow, last.map(RunId::made_at));
+            let store = &self.core.store;
+            let found = store.run_select(workspace, &selection, 2 * MAX_BULK_RUNS).await?;
+            let runs = found
+                .iter()
+                .map(|run| run.id)
+                .filter(|run| last.is_none_or(|last| *run > last));
+            let runs: Vec<RunId> = runs
+                .take(usize::try_from(MAX_BULK_RUNS).unwrap_or(usize::MAX))
+                .collect();
+            let Some(newest) = runs.last().copied() else {
+                return Ok(operations);
+            };
+            last = Some(newest);
+            let filter = json!({ "workflow": name });
+            let ask = (BulkRequest::Cancel, reason);
+            operations.push(self.begin_asking(workspace, actor, (runs, filter), ask).await?);
+        }
+    }
+
+    async fn begin_asking(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        (runs, filter): (Vec<RunId>, Value),
+        (request, reason): (BulkRequest, &str),
+    ) -> Result<BulkId, ControlError> {
         let beginning = Beginning {
             action: format!("bulk.{}", request.as_str()),
-            filter: filter_json(filter),
-            options,
+            filter,
+            options: json!({ "request": request.as_str(), "reason": crate::runner::storable(reason) }),
             shown: plural(runs.len() as u64, "run"),
-            items: runs.into_iter().map(|run| (run.id, String::new())).collect(),
+            items: runs.into_iter().map(|run| (run, String::new())).collect(),
             lot: Lot::Requests,
         };
-        Ok(self.begin_bulk(workspace, actor, beginning).await?)
+        self.begin_bulk(workspace, actor, beginning).await
     }
 
     async fn open_runs(

@@ -7,12 +7,14 @@ pub(crate) mod bulk;
 mod bulk_operation;
 mod bulk_request;
 mod dead_letter;
+mod event_start;
 mod replay;
 mod resolve;
 
 pub use bulk::{BULK_IN_FLIGHT, BulkEffects, BulkFilter, BulkPreview, MAX_BULK_RUNS};
 pub use bulk_request::{BulkAction, BulkRequest, OpenEffects, OpenFilter, RequestError, RequestPreview};
 pub(crate) use dead_letter::dead_letter;
+pub use event_start::EventStartError;
 pub use replay::{MAX_FAMILY, PreparedReplay, ReplayFrom, ReplayOptions, ReplayVersion};
 pub use resolve::{MAX_NOTE_CHARACTERS, MAX_STATED_OUTPUT_BYTES, Resolution, Resolved};
 

@@ -65,6 +65,8 @@ pub struct ReplayOptions {
     pub version: ReplayVersion,
     /// What stands in the place of the event's body; the event's id, type, object and account stay as they are.
     pub body: Option<Value>,
+    /// Also when another run has repeated it already.
+    pub again: bool,
 }
 
 /// What a replay would do, and the word that starts it.
@@ -78,6 +80,8 @@ pub struct PreparedReplay {
     pub kept: Vec<String>,
     /// Number of the version that it would run on.
     pub version: u32,
+    /// The last run that repeated it, or another run of its family after it, and where that stands.
+    pub replaced_by: Option<(RunId, RunStatus)>,
     /// To be handed to [`Orchestrator::replay`].
     pub confirm: String,
 }
@@ -113,7 +117,8 @@ impl Orchestrator {
     /// Replays a run. `confirm` comes from the preview with the same options.
     ///
     /// # Errors
-    /// [`ControlError::PreviewChanged`] with the new preview when it would now do something else than was shown.
+    /// [`ControlError::PreviewChanged`] with the new preview when it would now do something else than was shown;
+    /// [`ControlError::AlreadyReplayed`] when it was replayed before, and `again` is not set.
     pub async fn replay(
         &self,
         workspace: WorkspaceId,
@@ -127,6 +132,9 @@ impl Orchestrator {
         let ready = self.prepare(workspace, run, options).await?;
         if ready.prepared.confirm != confirm {
             return Err(ControlError::PreviewChanged(Box::new(ready.prepared)));
+        }
+        if let Some((by, status)) = ready.prepared.replaced_by.filter(|_| !options.again) {
+            return Err(ControlError::AlreadyReplayed { by, status });
         }
         self.start_replay(workspace, actor, run, ready, Operation::default())
             .await
@@ -286,6 +294,8 @@ impl Orchestrator {
                 leaves: None,
             }],
         };
+        let later = family.runs.iter().rev().find(|member| member.row.id > run);
+        let replaced_by = later.map(|member| (member.row.id, member.row.status));
         let number = version.number;
         let active = ActiveRun {
             turn,
@@ -311,6 +321,7 @@ impl Orchestrator {
                 from,
                 kept: taken.steps,
                 version: number,
+                replaced_by,
                 confirm,
             },
             active,

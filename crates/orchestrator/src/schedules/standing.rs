@@ -3,7 +3,7 @@
 use crate::snapshot::{Version, Workflow};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use weir_storage::ScheduleRow;
+use weir_storage::{ScheduleRow, WorkflowState};
 use weir_workflow_engine::{Due, Schedule, Timestamp, Trigger, WorkspaceId};
 
 /// One schedule of a published workflow.
@@ -82,7 +82,7 @@ impl Standing {
     }
 
     fn plan_next(&mut self) {
-        let paused = self.workflow.row.paused;
+        let paused = self.workflow.row.state == WorkflowState::Paused;
         self.next = self
             .schedule()
             .filter(|_| !paused)

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use weir_storage::{
-    ConfigRows, ConnectionRow, CorrelationRow, MasterKey, SecretBox, VersionState, WorkflowRow, WorkflowVersionRow,
-    WorkspaceRow,
+    ConfigRows, ConnectionRow, CorrelationRow, MasterKey, SecretBox, VersionState, WorkflowRow, WorkflowState,
+    WorkflowVersionRow, WorkspaceRow,
 };
 use weir_workflow_engine::{ConnectionId, Definition, Plan, VersionId, WorkflowId, check};
 
@@ -76,7 +76,7 @@ pub(super) fn snapshot(workflows: &[Written]) -> Result<Snapshot, String> {
             id,
             workspace: WORKSPACE,
             name: workflow.name.clone(),
-            paused: false,
+            state: WorkflowState::Active,
             published_version: Some(version),
             draft_version: None,
             revision: 1,

@@ -11,7 +11,7 @@ use weir_orchestrator::clock::{Clock as _, ManualClock};
 use weir_orchestrator::configure::{Actor, ApplyOptions, Expect, SourceDocument};
 use weir_orchestrator::registry::Registry;
 use weir_orchestrator::{Options, Orchestrator, Settings};
-use weir_storage::{Database, DatabaseOptions, EventFilter, MasterKey, RunStatus, SecretBox};
+use weir_storage::{Database, DatabaseOptions, EventFilter, MasterKey, RunStatus, SecretBox, WorkflowState};
 use weir_workflow_engine::{RunId, Timestamp};
 
 /// How long a condition may take that normally takes a moment.
@@ -174,7 +174,7 @@ impl Bed {
         eventually("the node has heard of it", async || {
             let snapshot = node.0.snapshot();
             let found = snapshot.workflow(node.0.default_workspace(), workflow)?;
-            (found.row.paused == paused).then_some(())
+            ((found.row.state == WorkflowState::Paused) == paused).then_some(())
         })
         .await;
     }

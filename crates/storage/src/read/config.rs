@@ -1,4 +1,4 @@
-//! The configuration as a whole, versions of workflows, and the audit trail.
+//! The configuration as a whole, and versions of workflows.
 
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use weir_workflow_engine::{ConnectionId, EndpointId, TokenId, VersionId, WorkflowId, WorkspaceId};
@@ -6,11 +6,11 @@ use weir_workflow_engine::{ConnectionId, EndpointId, TokenId, VersionId, Workflo
 use super::{LIST_VALUES, Store, optional_time, page_limit, time};
 use crate::codes;
 use crate::config::{
-    ApiTokenRow, AuditEntry, ConfigRows, ConnectionRow, ConnectorManifestRow, CorrelationRow, EndpointRow, ScheduleRow,
+    ApiTokenRow, ConfigRows, ConnectionRow, ConnectorManifestRow, CorrelationRow, EndpointRow, ScheduleRow,
     WorkflowRow, WorkflowVersionRow, WorkspaceRow,
 };
 use crate::entity::{
-    api_token, audit, config_state, connection, connector_manifest, correlation, endpoint, schedule, workflow,
+    api_token, config_state, connection, connector_manifest, correlation, endpoint, schedule, workflow,
     workflow_version, workspace,
 };
 use crate::error::ReadError;
@@ -58,7 +58,7 @@ impl Store {
             .await?
             .into_iter()
             .map(workflow_row)
-            .collect();
+            .collect::<Result<_, _>>()?;
         let mut versions = Vec::new();
         let current: Vec<i64> = workflows
             .iter()
@@ -187,30 +187,6 @@ impl Store {
         let next = rows.last().filter(|_| full).map(|row| row.number);
         Ok(Page { rows, next })
     }
-
-    /// A page of the audit trail, newest first; goes on before a raw id.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn audit_page(
-        &self,
-        workspace: WorkspaceId,
-        before: Option<i64>,
-        limit: u32,
-    ) -> Result<Page<AuditEntry, i64>, ReadError> {
-        let limit = page_limit(limit);
-        let found = audit::Entity::find()
-            .filter(audit::Column::WorkspaceId.eq(workspace.as_raw()))
-            .filter(audit::Column::Id.lt(before.unwrap_or(i64::MAX)))
-            .order_by_desc(audit::Column::Id)
-            .limit(limit)
-            .all(&self.db)
-            .await?;
-        let rows: Vec<AuditEntry> = found.into_iter().map(audit_row).collect();
-        let full = u64::try_from(rows.len()).unwrap_or(u64::MAX) >= limit;
-        let next = rows.last().filter(|_| full).map(|row| row.id);
-        Ok(Page { rows, next })
-    }
 }
 
 fn workspace_row(model: workspace::Model) -> WorkspaceRow {
@@ -253,18 +229,19 @@ fn endpoint_row(model: endpoint::Model) -> EndpointRow {
     }
 }
 
-fn workflow_row(model: workflow::Model) -> WorkflowRow {
-    WorkflowRow {
-        id: WorkflowId::from_raw(model.id),
+fn workflow_row(model: workflow::Model) -> Result<WorkflowRow, ReadError> {
+    let id = WorkflowId::from_raw(model.id);
+    Ok(WorkflowRow {
+        id,
         workspace: WorkspaceId::from_raw(model.workspace_id),
         name: model.name,
-        paused: model.paused != 0,
+        state: codes::workflow_state(model.paused, || format!("workflow {id}"))?,
         published_version: model.published_version_id.map(VersionId::from_raw),
         draft_version: model.draft_version_id.map(VersionId::from_raw),
         revision: model.revision,
         created_at: time(model.created_at),
         updated_at: time(model.updated_at),
-    }
+    })
 }
 
 fn schedule_row(model: schedule::Model) -> ScheduleRow {
@@ -318,18 +295,4 @@ fn token_row(model: api_token::Model) -> Result<ApiTokenRow, ReadError> {
         created_at: time(model.created_at),
         expires_at: optional_time(model.expires_at),
     })
-}
-
-fn audit_row(model: audit::Model) -> AuditEntry {
-    AuditEntry {
-        id: model.id,
-        workspace: WorkspaceId::from_raw(model.workspace_id),
-        at: time(model.at),
-        actor: model.actor,
-        action: model.action,
-        subject: model.subject,
-        client_ip: model.client_ip,
-        request_id: model.request_id,
-        detail: model.detail,
-    }
 }

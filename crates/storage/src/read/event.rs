@@ -20,8 +20,10 @@ pub struct StoredEvent {
     pub row: EventRow,
     /// What it was deduplicated by (`anchored_at` is not stored): part of the keys of its runs' effects.
     pub dedupe: Dedupe,
-    /// The runs it started when it came; replays are not among them.
+    /// The runs it started when it came, and those that were started on it later; replays are not among them.
     pub runs: Vec<RunId>,
+    /// Whether it is a copy that a person edited for a replay.
+    pub is_copy: bool,
 }
 
 /// What a list shows of an event.
@@ -257,6 +259,7 @@ pub(crate) fn stored(model: event::Model, apart: Option<payload::Model>) -> Resu
     };
     Ok(StoredEvent {
         dedupe,
+        is_copy: model.run_ids.as_ref().is_some_and(Vec::is_empty),
         runs: run_ids(model.run_ids.as_deref()),
         row,
     })

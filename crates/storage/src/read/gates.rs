@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement, Value};
-use weir_workflow_engine::{EventId, GateKind, MAX_BATCH, RunId, Timestamp, WorkflowId, WorkspaceId};
+use weir_workflow_engine::{EventId, GateKey, GateKind, MAX_BATCH, RunId, Timestamp, WorkflowId, WorkspaceId};
 
 use super::{Store, page_limit, time};
 use crate::entity::{event, gate, merged, run, turn};
@@ -64,7 +64,43 @@ pub struct HeldLane {
     pub waiting: u32,
 }
 
+/// Runs that wait until their workflow is resumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldRuns {
+    /// The one that was accepted first.
+    pub first: RunId,
+    /// How many.
+    pub count: u32,
+}
+
 impl Store {
+    /// The runs that wait until a workflow is resumed; `None` when there are none.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn held_runs(&self, workspace: WorkspaceId, workflow: WorkflowId) -> Result<Option<HeldRuns>, ReadError> {
+        let id = GateKey::new(workflow, GateKind::Pause, "").bytes().to_vec();
+        let found = gate::Entity::find_by_id(id.clone()).filter(gate::Column::WorkspaceId.eq(workspace.as_raw()));
+        let Some(found) = found.one(&self.db).await? else {
+            return Ok(None);
+        };
+        let first = turn::Entity::find()
+            .select_only()
+            .column(turn::Column::RunId)
+            .filter(turn::Column::GateId.eq(id))
+            .filter(Expr::cust("gate_id IS NOT NULL"))
+            .order_by_asc(turn::Column::Place)
+            .order_by_asc(turn::Column::RunId)
+            .limit(1)
+            .into_tuple::<i64>()
+            .one(&self.db)
+            .await?;
+        Ok(first.map(|first| HeldRuns {
+            first: RunId::from_raw(first),
+            count: u32::try_from(found.waiting).unwrap_or_default(),
+        }))
+    }
+
     /// What a run waits for before it starts; `None` when it does not.
     ///
     /// # Errors

@@ -196,6 +196,23 @@ impl Store {
         self.families(workspace, &[root]).await
     }
 
+    /// The newest run of a family that came after one of its runs; `None` when it is the last.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn run_replaced_by(&self, workspace: WorkspaceId, run: &RunRow) -> Result<Option<RunRow>, ReadError> {
+        let found = run::Entity::find()
+            .filter(run::Column::WorkspaceId.eq(workspace.as_raw()))
+            .filter(run::Column::RootId.eq(run.root_id.as_raw()))
+            .filter(run::Column::ReplayOf.is_not_null())
+            .filter(run::Column::Id.gt(run.id.as_raw()))
+            .order_by_desc(run::Column::Id)
+            .limit(1)
+            .one(&self.db)
+            .await?;
+        found.map(row).transpose()
+    }
+
     /// The runs with these ids and all replays of them, oldest first.
     pub(super) async fn families(&self, workspace: WorkspaceId, roots: &[RunId]) -> Result<Vec<RunRow>, ReadError> {
         let roots: Vec<i64> = roots.iter().map(|id| id.as_raw()).collect();

@@ -7,7 +7,7 @@ use weir_workflow_engine::{Timestamp, WorkspaceId};
 
 use super::connection::{Connection, Value};
 use super::failure::Failure;
-use crate::codes::version_state_code;
+use crate::codes::{version_state_code, workflow_state_code};
 use crate::config::{AuditEntry, ConfigChange, ConfigRowChange, ConfigSubject, ExpectedRevision};
 use crate::outcome::ConfigOutcome;
 
@@ -140,7 +140,7 @@ async fn write(connection: &mut Connection, change: &ConfigRowChange) -> Result<
                 row.id.as_raw().into(),
                 row.workspace.as_raw().into(),
                 text(&row.name),
-                i64::from(row.paused).into(),
+                i64::from(workflow_state_code(row.state)).into(),
                 Value::Int(row.published_version.map(|id| id.as_raw())),
                 Value::Int(row.draft_version.map(|id| id.as_raw())),
                 time(row.created_at),

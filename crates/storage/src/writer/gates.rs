@@ -169,6 +169,12 @@ impl<'r> GateWork<'r> {
         roots.collect()
     }
 
+    /// Whether runs are let through that waited until their workflow is resumed.
+    pub(crate) fn resumes(&self) -> bool {
+        let resumes = |step: &Step<'_>| matches!(step, Step::Ask(ask) if ask.event == TurnEvent::Resume);
+        self.steps.iter().any(resumes)
+    }
+
     pub(crate) fn arriving(&self) -> impl Iterator<Item = &'r Turn> {
         self.steps.iter().filter_map(|step| match step {
             Step::Arrive(_, turn) => Some(*turn),
@@ -213,6 +219,7 @@ impl<'r> GateWork<'r> {
                     match ask.event {
                         TurnEvent::Due => board.due(ask.run, ask.at),
                         TurnEvent::Release => board.release(ask.run, ask.at),
+                        TurnEvent::Resume => board.resume(ask.run, ask.at),
                     }
                 }
             }

@@ -16,7 +16,7 @@ use crate::config::AuditEntry;
 use crate::fact::{Accepted, NewRun, RunCommit, RunOwner};
 use crate::mail::{Request, RequestOutcome};
 use crate::node::{NOBODY, NodeIdentity};
-use crate::operation::{BulkChange, BulkItemState, CauseNote, CopiedEvent, ExpectedFamily, Operation};
+use crate::operation::{BulkChange, BulkItemState, CauseNote, CopiedEvent, ExpectedFamily, Operation, RunOfEvent};
 use crate::outcome::FactOutcome;
 
 /// The state of a dead letter whose family was replayed.
@@ -27,6 +27,7 @@ const RETRIED: i16 = 1;
 pub(crate) struct PreparedOperation {
     family: Option<ExpectedFamily>,
     event: Option<Box<AcceptRow>>,
+    of_event: Option<RunOfEvent>,
     starts: Vec<NewRun>,
     journal: Vec<JournalRow>,
     requests: Vec<Request>,
@@ -57,6 +58,7 @@ impl PreparedOperation {
         Self {
             family: operation.family,
             event,
+            of_event: operation.of_event,
             starts: operation.starts,
             journal: operation.journal.into_iter().map(JournalRow::new).collect(),
             requests: operation.requests,
@@ -97,6 +99,9 @@ pub(crate) async fn apply(
     }
     if let Some(row) = &operation.event {
         event(connection, row).await?;
+    }
+    if let (Some(of), Some(start)) = (&operation.of_event, operation.starts.first()) {
+        run_of_event(connection, of, start.id).await?;
     }
     for start in &operation.starts {
         run(connection, node, start).await?;
@@ -147,6 +152,30 @@ async fn family(connection: &mut Connection, expected: ExpectedFamily) -> Result
         Ok(())
     } else {
         Err(Failure::Fact(Offence::Journal))
+    }
+}
+
+/// Notes a run among those of its event, if these are the ones that were seen.
+async fn run_of_event(connection: &mut Connection, of: &RunOfEvent, run: RunId) -> Result<(), Failure> {
+    let packed = |runs: &[RunId]| -> Vec<u8> { runs.iter().flat_map(|run| run.as_raw().to_be_bytes()).collect() };
+    let mut all = of.before.clone();
+    all.push(run);
+    let mut values = vec![
+        packed(&all).as_slice().into(),
+        of.event.as_raw().into(),
+        of.workspace.as_raw().into(),
+    ];
+    let seen = match of.before.as_slice() {
+        [] => "IS NULL",
+        before => {
+            values.push(packed(before).as_slice().into());
+            "= $4"
+        }
+    };
+    let text = format!("UPDATE event SET run_ids = $1 WHERE id = $2 AND workspace_id = $3 AND run_ids {seen}");
+    match connection.run(&text, values).await? {
+        0 => Err(Failure::Fact(Offence::Journal)),
+        _ => Ok(()),
     }
 }
 

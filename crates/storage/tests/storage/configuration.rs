@@ -2,12 +2,12 @@
 
 use secrecy::ExposeSecret;
 use weir_storage::{
-    ApiTokenRow, AuditEntry, ConfigChange, ConfigOutcome, ConfigRowChange, ConfigSubject, ConnectionRow,
+    ApiTokenRow, AuditEntry, AuditFilter, ConfigChange, ConfigOutcome, ConfigRowChange, ConfigSubject, ConnectionRow,
     ConnectorManifestRow, Constraint, EndpointRow, ExpectedRevision, Fact, FactOutcome, Heartbeat, KeyError, MasterKey,
-    OpenError, RowIdentity, SecretBox, VersionState, WorkflowRow, WorkflowVersionRow, WorkspaceRow, WriteError,
-    token_hash,
+    OpenError, RowIdentity, SecretBox, VersionState, WorkflowRow, WorkflowState, WorkflowVersionRow, WorkspaceRow,
+    WriteError, token_hash,
 };
-use weir_workflow_engine::{ConnectionId, EndpointId, TokenId, VersionId, WorkflowId, WorkspaceId};
+use weir_workflow_engine::{ConnectionId, EndpointId, IdGenerator, TokenId, VersionId, WorkflowId, WorkspaceId};
 
 use crate::support::{Bed, Node, WORKSPACE, at, both_databases};
 
@@ -16,6 +16,7 @@ both_databases!(
     revisions_guard_changes,
     a_change_is_all_or_nothing,
     published_versions_stay,
+    the_audit_trail_is_read_by_filter,
     the_master_key_is_proved
 );
 
@@ -101,7 +102,7 @@ async fn a_configuration_comes_back(bed: &Bed) {
         id: WorkflowId::from_raw(21),
         workspace: WORKSPACE,
         name: "w".to_owned(),
-        paused: true,
+        state: WorkflowState::Paused,
         published_version: Some(VersionId::from_raw(31)),
         draft_version: Some(VersionId::from_raw(32)),
         revision: 0,
@@ -179,7 +180,14 @@ async fn a_configuration_comes_back(bed: &Bed) {
         }]
     );
     assert_eq!(rows.tokens, [token]);
-    assert_eq!(node.store.audit_page(WORKSPACE, None, 10).await.unwrap().rows, [entry]);
+    assert_eq!(
+        node.store
+            .audit_page(WORKSPACE, &AuditFilter::default(), None, 10)
+            .await
+            .unwrap()
+            .rows,
+        [entry]
+    );
     let numbers =
         |page: weir_storage::Page<WorkflowVersionRow, u32>| page.rows.iter().map(|row| row.number).collect::<Vec<_>>();
     assert_eq!(
@@ -267,7 +275,15 @@ async fn revisions_guard_changes(bed: &Bed) {
         2,
         "a conflict changes nothing"
     );
-    assert_eq!(node.store.audit_page(WORKSPACE, None, 10).await.unwrap().rows.len(), 2);
+    assert_eq!(
+        node.store
+            .audit_page(WORKSPACE, &AuditFilter::default(), None, 10)
+            .await
+            .unwrap()
+            .rows
+            .len(),
+        2
+    );
     let everything = |revision| ConfigChange {
         expected: vec![ExpectedRevision {
             workspace: WORKSPACE,
@@ -285,6 +301,70 @@ async fn revisions_guard_changes(bed: &Bed) {
         current: Some(3),
     };
     assert_eq!(apply(&node, everything(2)).await, Ok(conflict));
+}
+
+async fn the_audit_trail_is_read_by_filter(bed: &Bed) {
+    let node = bed.node("a").await;
+    let entry = |at_ms: i64, actor: &str, action: &str, subject: &str| AuditEntry {
+        // Entries carry their time in their ids.
+        id: IdGenerator::new(1, 0).next_raw(at(at_ms)),
+        at: at(at_ms),
+        actor: actor.to_owned(),
+        subject: subject.to_owned(),
+        ..audit(bed, action)
+    };
+    let entries = [
+        entry(1_000, "admin", "run.cancel", "run_1"),
+        entry(2_000, "token:tok_1", "run.pause", "run_2"),
+        entry(3_000, "token:tok_2", "running.late", "run_1"),
+        entry(4_000, "admin", "workflow.update", "orders"),
+        AuditEntry {
+            workspace: WorkspaceId::from_raw(77),
+            ..entry(5_000, "admin", "run.cancel", "run_1")
+        },
+    ];
+    let change = ConfigChange {
+        audit: entries.to_vec(),
+        ..ConfigChange::default()
+    };
+    assert!(matches!(apply(&node, change).await, Ok(ConfigOutcome::Applied { .. })));
+    let read = async |filter: AuditFilter, before: Option<i64>, limit: u32| {
+        let page = node.store.audit_page(WORKSPACE, &filter, before, limit).await.unwrap();
+        let places: Vec<usize> = page
+            .rows
+            .iter()
+            .map(|row| entries.iter().position(|entry| entry == row).unwrap())
+            .collect();
+        (places, page.next)
+    };
+    let all = AuditFilter::default;
+    assert_eq!(read(all(), None, 10).await, (vec![3, 2, 1, 0], None));
+    let (first, next) = read(all(), None, 3).await;
+    assert_eq!((first, next), (vec![3, 2, 1], Some(entries[1].id)));
+    assert_eq!(read(all(), next, 3).await, (vec![0], None));
+    let since = AuditFilter {
+        since: Some(at(2_000)),
+        until: Some(at(4_000)),
+        ..all()
+    };
+    assert_eq!(read(since, None, 10).await.0, [2, 1]);
+    let actors = AuditFilter {
+        actors: Some(vec!["admin".to_owned(), "token:tok_1".to_owned()]),
+        ..all()
+    };
+    assert_eq!(read(actors, None, 10).await, (vec![3, 1, 0], None));
+    let action = |action: &str| AuditFilter {
+        action: Some(action.to_owned()),
+        ..all()
+    };
+    assert_eq!(read(action("run"), None, 10).await.0, [1, 0]);
+    assert_eq!(read(action("run.pause"), None, 10).await.0, [1]);
+    let subject = AuditFilter {
+        subject: Some("run_1".to_owned()),
+        action: Some("run".to_owned()),
+        ..all()
+    };
+    assert_eq!(read(subject, None, 10).await.0, [0]);
 }
 
 async fn a_change_is_all_or_nothing(bed: &Bed) {

@@ -1,5 +1,6 @@
 //! Lanes and limits in the database: who may start, what is handed over, and that it survives nodes that die.
 
+mod pause;
 mod random;
 
 use std::collections::BTreeSet;
@@ -11,6 +12,7 @@ use weir_storage::{
 };
 use weir_workflow_engine::{Ask, GateKey, GateKind, Rules, RunId, Turn};
 
+use self::pause::runs_of_a_paused_workflow_wait_and_begin_in_order;
 use self::random::random_histories_come_to_an_end;
 use crate::proxy::Proxy;
 use crate::support::{Bed, Node, WORKFLOW, WORKSPACE, at, both_databases};
@@ -24,6 +26,7 @@ both_databases!(
     duplicates_and_conflicts_take_no_part,
     limits_hold_and_queues_are_ordered_by_priority,
     what_has_a_time_is_woken,
+    runs_of_a_paused_workflow_wait_and_begin_in_order,
     random_histories_come_to_an_end,
 );
 

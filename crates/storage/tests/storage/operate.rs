@@ -1,7 +1,8 @@
 //! What people do to runs that are over: all of it or nothing, and only if the family is as it was seen.
 
 use weir_storage::{
-    AuditEntry, CopiedEvent, ExpectedFamily, Fact, FactOutcome, NewRun, Operation, RunCommit, WriteError,
+    Accepted, AuditEntry, CopiedEvent, ExpectedFamily, Fact, FactOutcome, NewRun, Operation, RunCommit, RunOfEvent,
+    WriteError,
 };
 use weir_workflow_engine::{EventId, RunId};
 
@@ -11,6 +12,7 @@ use weir_storage::RunStatus;
 both_databases!(
     an_operation_is_written_whole,
     an_operation_on_a_grown_family_writes_nothing,
+    a_stored_event_gets_another_run_once,
     a_fenced_writer_starts_no_replay
 );
 
@@ -141,4 +143,67 @@ async fn a_fenced_writer_starts_no_replay(bed: &Bed) {
     assert_eq!(written, Err(WriteError::Fenced));
     assert_eq!(node.store.run_family(WORKSPACE, new.id).await.unwrap().len(), 1);
     assert_eq!(bed.number("SELECT count(*) FROM audit").await, 0);
+}
+
+async fn a_stored_event_gets_another_run_once(bed: &Bed) {
+    let node = bed.node("a").await;
+    let none = Accepted {
+        runs: Vec::new(),
+        ..bed.accepted("1")
+    };
+    let event = none.event.id;
+    node.write(Fact::Accept(none)).await.unwrap();
+    let attempt = |before: Vec<RunId>| {
+        let start = bed.accepted("later").runs.remove(0);
+        let start = NewRun {
+            event_id: event,
+            ..start
+        };
+        let fact = Fact::Operate(Box::new(Operation {
+            of_event: Some(RunOfEvent {
+                workspace: WORKSPACE,
+                event,
+                before,
+            }),
+            starts: vec![start.clone()],
+            audit: vec![audit(bed)],
+            ..Operation::default()
+        }));
+        (start.id, fact)
+    };
+    let (first, fact) = attempt(Vec::new());
+    assert_eq!(node.write(fact).await, Ok(FactOutcome::Started { held: Vec::new() }));
+    // Decided on what was true before the first.
+    let (_, fact) = attempt(Vec::new());
+    assert_eq!(node.write(fact).await, Err(WriteError::Stale));
+    let (second, fact) = attempt(vec![first]);
+    assert_eq!(node.write(fact).await, Ok(FactOutcome::Started { held: Vec::new() }));
+    let stored = node.store.event_load(WORKSPACE, event).await.unwrap().unwrap();
+    assert_eq!((stored.runs, stored.is_copy), (vec![first, second], false));
+    // Its replays are found as those of any other run, and which one came last.
+    let runs = node.store.event_runs(WORKSPACE, event).await.unwrap();
+    assert_eq!(runs.iter().map(|run| run.id).collect::<Vec<_>>(), [first, second]);
+    assert_eq!(bed.number("SELECT count(*) FROM audit").await, 2);
+    node.write(commit(first, 0, "end", Some(RunStatus::Failed)))
+        .await
+        .unwrap();
+    let failed = node.store.run_load(WORKSPACE, first).await.unwrap().unwrap();
+    assert_eq!(node.store.run_replaced_by(WORKSPACE, &failed).await.unwrap(), None);
+    let mut again = bed.accepted("again").runs.remove(0);
+    again.event_id = event;
+    again.root_id = first;
+    again.replay_of = Some(first);
+    let operation = Operation {
+        family: Some(ExpectedFamily {
+            root: first,
+            replays: 0,
+        }),
+        starts: vec![again.clone()],
+        ..Operation::default()
+    };
+    node.write(Fact::Operate(Box::new(operation))).await.unwrap();
+    let by = node.store.run_replaced_by(WORKSPACE, &failed).await.unwrap();
+    assert_eq!(by.map(|run| run.id), Some(again.id));
+    let last = node.store.run_load(WORKSPACE, again.id).await.unwrap().unwrap();
+    assert_eq!(node.store.run_replaced_by(WORKSPACE, &last).await.unwrap(), None);
 }

@@ -55,7 +55,7 @@ struct RowVersion {
 /// One journal row: the entries of one commit, decided up to `at`.
 pub fn encode(entries: &[Entry], at: Timestamp) -> Vec<u8> {
     let needs = |entry: &Entry| match entry {
-        Entry::Held(_) => VERSION,
+        Entry::Held(_) | Entry::Hurried(_) => VERSION,
         Entry::Limited(_) | Entry::RanOver(_) => 4,
         _ => PLAIN_VERSION,
     };

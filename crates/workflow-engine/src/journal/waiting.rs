@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::Target;
+use crate::command::CallId;
 use crate::document::Document;
 use crate::id::{EventId, RunId};
 use crate::time::Timestamp;
@@ -98,4 +100,28 @@ pub struct Resumed {
     /// When.
     #[serde(with = "crate::time::unix_ms")]
     pub at: Timestamp,
+}
+
+/// Somebody had calls that wait for their next tries go on earlier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hurried {
+    /// Who.
+    pub by: Arc<str>,
+    /// When.
+    #[serde(with = "crate::time::unix_ms")]
+    pub at: Timestamp,
+    /// Which calls.
+    pub calls: Vec<HurriedCall>,
+}
+
+/// A call that goes on earlier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HurriedCall {
+    /// The call.
+    pub call: CallId,
+    /// What it belongs to.
+    pub of: Target,
+    /// When it goes on now.
+    #[serde(with = "crate::time::unix_ms")]
+    pub until: Timestamp,
 }

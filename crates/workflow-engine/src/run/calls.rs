@@ -36,6 +36,14 @@ impl Walk<'_> {
         self.program.nodes.get(place.node)?.task.call()
     }
 
+    /// How long one try of a call may take.
+    pub(super) fn timeout(&self, open: &OpenCall) -> Duration {
+        match &open.owner {
+            Owner::Step(place) => self.task(place).map_or(DEFAULT_CALL_TIMEOUT, |task| task.timeout),
+            Owner::Read(_) => DEFAULT_CALL_TIMEOUT,
+        }
+    }
+
     /// Begins the call of a step, or answers it from the ledger. `again`: the number of the call that goes on, when
     /// a call that had no effect so far turns out to have one.
     pub(super) fn start_call(&mut self, place: &Place, path: &Arc<str>, task: &CallTask, again: Option<CallId>) {
@@ -442,10 +450,7 @@ impl Walk<'_> {
                 }
                 continue;
             };
-            let timeout = match &open.owner {
-                Owner::Step(place) => self.task(place).map_or(DEFAULT_CALL_TIMEOUT, |task| task.timeout),
-                Owner::Read(_) => DEFAULT_CALL_TIMEOUT,
-            };
+            let timeout = self.timeout(&open);
             // Bytes of the lost process left before now, and the provider may work on them for as long as a try takes.
             let reason = "until a request of the lost process is sure to be over";
             match intent.class {

@@ -35,6 +35,7 @@ impl RunState {
             Entry::Postponed(postponed) => {
                 if let Some(call) = self.calls.get_mut(&postponed.call) {
                     call.maybe_sent = true;
+                    call.failed_at = None;
                     call.phase = Phase::Wait {
                         until: postponed.until,
                         mode: Some(postponed.mode),
@@ -143,6 +144,17 @@ impl RunState {
                     let stood = resumed.at.since(since);
                     self.paused_for = self.paused_for.saturating_add(stood);
                     self.put_limits_off(stood);
+                }
+            }
+            Entry::Hurried(hurried) => {
+                for hurried in &hurried.calls {
+                    if let Some(OpenCall {
+                        phase: Phase::Wait { until, .. },
+                        ..
+                    }) = self.calls.get_mut(&hurried.call)
+                    {
+                        *until = hurried.until;
+                    }
                 }
             }
             Entry::StepFailed(failed) if failed.continued => {
@@ -260,6 +272,7 @@ impl RunState {
                 not_found: 0,
                 throttled: 0,
                 holds: 0,
+                failed_at: None,
             },
         );
     }
@@ -283,6 +296,7 @@ impl RunState {
                 not_found: 0,
                 throttled: 0,
                 holds: 0,
+                failed_at: None,
                 intent: Some(Arc::new(intent.clone())),
             },
         );
@@ -293,6 +307,7 @@ impl RunState {
             AttemptOutcome::Retry { failure, next_at, mode } => {
                 if let Some(call) = self.calls.get_mut(&attempt.call) {
                     call.learn(failure);
+                    call.failed_at = Some(attempt.at);
                     call.phase = Phase::Wait {
                         until: *next_at,
                         mode: *mode,

@@ -186,6 +186,7 @@ fn subject<'e>(entry: &'e Entry, calls: &mut BTreeMap<CallId, Target>) -> Option
         Entry::FailureTaken(_)
         | Entry::Paused(_)
         | Entry::Resumed(_)
+        | Entry::Hurried(_)
         | Entry::Stopped(_)
         | Entry::CancelAsked(_)
         | Entry::TimedOut(_)

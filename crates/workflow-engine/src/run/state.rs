@@ -328,6 +328,8 @@ pub(super) struct OpenCall {
     pub(super) throttled: u32,
     /// How often it was not made because its connection may not send.
     pub(super) holds: u32,
+    /// When its last try failed; `None` when nobody knows when that was over, or whether.
+    pub(super) failed_at: Option<Timestamp>,
 }
 
 /// Whether an open call is on its way.

@@ -65,6 +65,11 @@ pub enum Mail<'a> {
         /// Who wants it.
         by: &'a str,
     },
+    /// Calls that wait for their next tries should go on as early as they may.
+    Hurry {
+        /// Who wants it.
+        by: &'a str,
+    },
 }
 
 /// A step that waits for something from outside.
@@ -262,7 +267,8 @@ impl Walk<'_> {
                 by: Arc::from(*by),
                 at: self.now,
             })),
-            Mail::Cancel { .. } | Mail::Pause { .. } | Mail::Resume { .. } => {}
+            Mail::Hurry { by } if self.run.ending.is_none() => self.hurry(by),
+            Mail::Cancel { .. } | Mail::Pause { .. } | Mail::Resume { .. } | Mail::Hurry { .. } => {}
         }
     }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::gate::Gate;
 use super::moves::{Arrival, Moves, Outcome, RunEnd, Stage, Standing};
+use super::pause::MAX_RESUMED;
 use super::{GateKey, GateKind, Rules, Turn};
 use crate::definition::MAX_MAX_WAITING;
 use crate::id::{RunId, WorkflowId};
@@ -22,14 +23,16 @@ const PRIORITY_STEP_US: i64 = 60_000_000;
 pub struct Board {
     pub(super) gates: BTreeMap<GateKey, Gate>,
     pub(super) turns: BTreeMap<RunId, Standing>,
-    queues: BTreeMap<GateKey, BTreeSet<(i64, RunId)>>,
+    pub(super) queues: BTreeMap<GateKey, BTreeSet<(i64, RunId)>>,
     /// The last position given out, per workflow.
     tails: BTreeMap<WorkflowId, i64>,
+    /// Gates of paused workflows that let runs through.
+    pub(super) resumed: BTreeSet<GateKey>,
     touched: BTreeSet<(GateKind, GateKey)>,
     changed_gates: BTreeSet<GateKey>,
     pub(super) changed_turns: BTreeSet<RunId>,
     pub(super) outcomes: BTreeMap<RunId, Outcome>,
-    positions: BTreeMap<RunId, i64>,
+    pub(super) positions: BTreeMap<RunId, i64>,
     pub(super) now: Timestamp,
 }
 
@@ -40,6 +43,7 @@ impl Default for Board {
             turns: BTreeMap::new(),
             queues: BTreeMap::new(),
             tails: BTreeMap::new(),
+            resumed: BTreeSet::new(),
             touched: BTreeSet::new(),
             changed_gates: BTreeSet::new(),
             changed_turns: BTreeSet::new(),
@@ -99,15 +103,20 @@ impl Board {
                 .into_iter()
                 .flat_map(|standing| &standing.turn.gates)
             {
-                *wanted.entry(ask.key).or_default() += 1;
+                let depth = wanted.entry(ask.key).or_default();
+                *depth = match ask.rules {
+                    Rules::Pause { .. } => MAX_RESUMED,
+                    _ => *depth + 1,
+                };
             }
         }
         for ask in arriving.into_iter().flat_map(|turn| &turn.gates) {
             let merges = matches!(ask.rules, Rules::Lane { merge: true, .. });
-            let opens = self
-                .gates
-                .get(&ask.key)
-                .is_some_and(|gate| gate.limit < ask.rules.limit());
+            let opens = ask.rules.kind() != GateKind::Pause
+                && self
+                    .gates
+                    .get(&ask.key)
+                    .is_some_and(|gate| gate.limit < ask.rules.limit());
             if merges || opens {
                 let all = if merges { MAX_MAX_WAITING } else { ask.rules.limit() };
                 let depth = wanted.entry(ask.key).or_default();
@@ -127,17 +136,16 @@ impl Board {
     /// A run was accepted: it starts, waits, or is over. Runs come in the order of acceptance.
     pub fn arrive(&mut self, arrival: Arrival, now: Timestamp) {
         self.now = now;
-        let tail = self.tails.entry(arrival.workflow).or_default();
-        *tail = now.as_unix_ms().saturating_mul(1000).max(tail.saturating_add(1));
+        let position = self.next_position(arrival.workflow);
         let standing = Standing {
             workspace: arrival.workspace,
             workflow: arrival.workflow,
             root: arrival.root,
             replay: arrival.replay,
             turn: arrival.turn,
-            position: *tail,
+            position,
             stage: Stage::At(0),
-            rank: *tail,
+            rank: position,
         };
         self.positions.insert(arrival.run, standing.position);
         // A replay may come with the rules of an older version, which must not be those of everybody.
@@ -157,6 +165,13 @@ impl Board {
         }
         self.pass(arrival.run, standing, 0);
         self.settle();
+    }
+
+    /// The next place in the order of acceptance.
+    pub(super) fn next_position(&mut self, workflow: WorkflowId) -> i64 {
+        let tail = self.tails.entry(workflow).or_default();
+        *tail = self.now.as_unix_ms().saturating_mul(1000).max(tail.saturating_add(1));
+        *tail
     }
 
     /// A run is over: what it kept is free, but for the lane of a failed run that keeps it. Success also lets go of what
@@ -287,7 +302,7 @@ impl Board {
                 self.outcomes.insert(run, Outcome::Waits { due: None });
                 self.touched.insert((GateKind::Throttle, ask.key));
             }
-            Rules::Lane { .. } | Rules::Concurrency { .. } => {}
+            Rules::Pause { .. } | Rules::Lane { .. } | Rules::Concurrency { .. } => {}
         }
         self.settle();
     }
@@ -333,7 +348,7 @@ impl Board {
                     }
                     continue;
                 }
-                Rules::Lane { .. } | Rules::Concurrency { .. } | Rules::Throttle { .. } => {}
+                Rules::Pause { .. } | Rules::Lane { .. } | Rules::Concurrency { .. } | Rules::Throttle { .. } => {}
             }
             let open = gate.opens().is_some_and(|at| at <= self.now.as_unix_ms());
             if open && gate.waiting == 0 {
@@ -355,7 +370,9 @@ impl Board {
             }
             standing.stage = Stage::At(number);
             standing.rank = match ask.rules {
-                Rules::Debounce { .. } | Rules::Batch { .. } | Rules::Lane { .. } => standing.position,
+                Rules::Pause { .. } | Rules::Debounce { .. } | Rules::Batch { .. } | Rules::Lane { .. } => {
+                    standing.position
+                }
                 Rules::Concurrency { .. } | Rules::Throttle { .. } => {
                     let head_start = i64::from(standing.turn.priority) * PRIORITY_STEP_US;
                     standing.position.saturating_sub(head_start)
@@ -370,7 +387,16 @@ impl Board {
             return;
         }
         standing.stage = Stage::Inside;
-        self.turns.insert(run, standing);
+        match standing
+            .turn
+            .gates
+            .iter()
+            .all(|ask| ask.rules.kind() == GateKind::Pause)
+        {
+            // It has nothing to do with gates any more.
+            true => self.turns.remove(&run),
+            false => self.turns.insert(run, standing),
+        };
         self.outcomes.insert(run, Outcome::Starts);
     }
 
@@ -462,7 +488,7 @@ impl Board {
     }
 
     /// Lets in whoever there is room for, at every gate where something changed.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         while let Some((kind, key)) = self.touched.pop_first() {
             while let Some(run) = self.next(key) {
                 let Some(standing) = self.turns.get(&run).cloned() else {

@@ -66,6 +66,8 @@ impl Gate {
                 let last = before.and_then(|number| self.starts.get(number));
                 Some(last.map_or(i64::MIN, |start| start.saturating_add(self.per_ms)))
             }
+            // Those that wait are let through by the one who resumes the workflow.
+            GateKind::Pause => (room && self.waiting == 0).then_some(i64::MIN),
             GateKind::Debounce | GateKind::Batch => None,
         }
     }

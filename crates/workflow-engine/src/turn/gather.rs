@@ -40,7 +40,9 @@ impl Board {
                     self.outcomes.insert(earlier, Outcome::Merged { into: run });
                 }
             }
-            Rules::Lane { .. } | Rules::Concurrency { .. } | Rules::Throttle { .. } => return false,
+            Rules::Pause { .. } | Rules::Lane { .. } | Rules::Concurrency { .. } | Rules::Throttle { .. } => {
+                return false;
+            }
         }
         if let Some(gate) = self.gates.get_mut(&ask.key) {
             gate.holder = Some(run);
@@ -66,7 +68,9 @@ impl Board {
                 max_ms.map_or(quiet, |max_ms| quiet.min(since.saturating_add(max_ms)))
             }
             Rules::Batch { within_ms, .. } => since.saturating_add(within_ms),
-            Rules::Lane { .. } | Rules::Concurrency { .. } | Rules::Throttle { .. } => return None,
+            Rules::Pause { .. } | Rules::Lane { .. } | Rules::Concurrency { .. } | Rules::Throttle { .. } => {
+                return None;
+            }
         };
         Some(Timestamp::from_unix_ms(until))
     }

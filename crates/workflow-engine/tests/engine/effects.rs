@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use weir_workflow_engine::{
-    CallFailure, CallResult, Command, EffectClass, EffectCommand, EffectState, Entry, Ledger, Origin, Retry, RunId,
-    SendMode, Sent, Status,
+    CallFailure, CallResult, Command, EffectClass, EffectCommand, EffectState, Entry, Input, Ledger, Mail, Origin,
+    Retry, RunId, SendMode, Sent, Status,
 };
 
 use crate::support::{Driver, KEYED, START, done, failed, failure, plan, seconds};
@@ -45,6 +45,43 @@ fn a_look_waits_until_the_request_of_the_last_try_is_over() {
     let mut lagging = pay(LAGGING);
     lagging.fail(lost());
     assert_eq!(lagging.last.due, Some(START.plus(over).plus(seconds(15))));
+}
+
+#[test]
+fn nobody_hurries_a_look_for_a_request_that_may_be_under_way() {
+    let steps = "  - { id: pay, call: stripe.refunds.create, retry: { tries: 3, first: 30m }, with: { charge: \"{{ event.data.id }}\" } }";
+    let lost = || failure("connection_lost", None, Sent::Maybe, true);
+    let never = || failure("connect", None, Sent::Never, true);
+    let over = seconds(30);
+    let cases = [
+        (FIND_BY, lost(), Some(over)),
+        (LAGGING, lost(), Some(over + seconds(15))),
+        // Sure not to have been sent, or harmless to send again.
+        (LAGGING, never(), None),
+        (EffectClass::Blind, never(), None),
+        (KEYED, lost(), None),
+        (EffectClass::Repeatable, lost(), None),
+    ];
+    for (class, failure, later) in cases {
+        let mut driver = Driver::new(plan(steps), class, json!({ "id": "ch_1" }));
+        driver.start();
+        driver.fail(failure.clone());
+        assert!(
+            driver.last.due > Some(START.plus(seconds(900))),
+            "{class:?} {failure:?}"
+        );
+        driver.input(Input::Mail(Mail::Hurry { by: "me" }));
+        match later {
+            Some(later) => {
+                assert_eq!(driver.last.due, Some(START.plus(later)), "{class:?} {failure:?}");
+                assert!(driver.last.commands.is_empty(), "{class:?} {failure:?}");
+                // What was hurried is in the journal.
+                driver.crash();
+                assert_eq!(driver.last.due, Some(START.plus(later)));
+            }
+            None => assert_eq!(driver.last.commands.len(), 1, "{class:?} {failure:?}"),
+        }
+    }
 }
 
 fn effect(command: &Command) -> EffectCommand {

@@ -1,5 +1,6 @@
 //! Lanes and limits: what a document may say, who may start, and that nobody waits for ever.
 
+mod pause;
 mod random;
 mod world;
 

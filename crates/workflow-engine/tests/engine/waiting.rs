@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 use weir_workflow_engine::{
-    Correlation, Correlator, Document, Entry, Event, EventId, Input, Mail, Status, preview, story,
+    Correlation, Correlator, Document, Entry, Event, EventId, Input, Mail, Sent, Status, preview, story,
 };
 
-use crate::support::{Driver, KEYED, START, event, head, plan, refused_with, seconds};
+use crate::support::{Driver, KEYED, START, event, failure, head, plan, refused_with, seconds};
 
 const PAID: &str = r#"
   - id: paid
@@ -355,4 +355,44 @@ fn what_a_wait_needs_is_said() {
     };
     driver.input(Input::Mail(stray));
     assert_eq!(driver.last.entries, [], "nobody waits for it");
+}
+
+#[test]
+fn a_next_try_is_made_now_and_a_sleep_goes_on() {
+    let steps = r#"
+  - id: both
+    parallel:
+      call: [{ id: post, call: http.request, connection: crm, with: { method: POST, n: 1 } }]
+      nap: [{ id: nap, sleep: 1h }]
+"#;
+    let mut driver = Driver::new(plan(steps), KEYED, json!({}));
+    driver.start();
+    let began = driver.now;
+    driver.fail(failure("http_503", Some(503), Sent::Never, true));
+    let planned = driver.last.due.unwrap();
+    assert!(planned > began, "{planned}");
+    let hurry = Mail::Hurry { by: "me" };
+    driver.input(Input::Mail(hurry));
+    let hurried = |driver: &Driver| {
+        let entries = driver.entries();
+        entries
+            .iter()
+            .filter(|entry| matches!(entry, Entry::Hurried(_)))
+            .count()
+    };
+    assert_eq!(hurried(&driver), 1);
+    assert_eq!(driver.last.commands.len(), 1, "it is sent again at once");
+    // Nothing waits for a try any more, and the sleep is left alone.
+    driver.input(Input::Mail(hurry));
+    assert_eq!(hurried(&driver), 1);
+    driver.done(json!({}));
+    assert_eq!(
+        (&driver.last.status, driver.last.due),
+        (&Status::Waiting, Some(began.plus(seconds(3600))))
+    );
+    driver.input(Input::Mail(hurry));
+    assert_eq!(
+        (driver.last.entries.len(), driver.last.due),
+        (0, Some(began.plus(seconds(3600))))
+    );
 }

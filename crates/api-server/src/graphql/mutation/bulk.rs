@@ -62,7 +62,9 @@ impl BulkMutations {
                 })
             }
             Err(ControlError::Invalid(problems)) => Ok(BulkReplayPayload::refused(misfits("options", problems))),
-            Err(error @ ControlError::PreviewChanged(_)) => Err(ApiError::internal("replaying runs", &error)),
+            Err(error @ (ControlError::PreviewChanged(_) | ControlError::AlreadyReplayed { .. })) => {
+                Err(ApiError::internal("replaying runs", &error))
+            }
             Err(ControlError::Unavailable(cause)) => Err(unavailable("the runs are not replayed", &cause)),
         }
     }
@@ -153,7 +155,10 @@ impl BulkMutations {
             }
             Err(ControlError::Unavailable(cause)) => Err(unavailable("the operation was not stopped", &cause)),
             Err(
-                error @ (ControlError::Invalid(_) | ControlError::PreviewChanged(_) | ControlError::BulkChanged(_)),
+                error @ (ControlError::Invalid(_)
+                | ControlError::AlreadyReplayed { .. }
+                | ControlError::PreviewChanged(_)
+                | ControlError::BulkChanged(_)),
             ) => Err(ApiError::internal("stopping an operation", &error)),
         }
     }

@@ -74,7 +74,10 @@ impl EffectMutations {
             }
             Err(ControlError::Unavailable(cause)) => Err(unavailable("the effect was not resolved", &cause)),
             Err(
-                error @ (ControlError::Invalid(_) | ControlError::PreviewChanged(_) | ControlError::BulkChanged(_)),
+                error @ (ControlError::Invalid(_)
+                | ControlError::AlreadyReplayed { .. }
+                | ControlError::PreviewChanged(_)
+                | ControlError::BulkChanged(_)),
             ) => Err(ApiError::internal("resolving an effect", &error)),
         }
     }

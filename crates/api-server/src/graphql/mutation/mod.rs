@@ -9,10 +9,12 @@ mod dead_letter;
 mod documents;
 mod effect;
 mod endpoint;
+mod event;
 mod operate;
 mod run;
 mod token;
 mod workflow;
+mod workflow_state;
 
 use super::caller::Caller;
 use super::errors::{ApiError, ApiResult};
@@ -32,7 +34,9 @@ pub(crate) struct Mutation(
     connection::ConnectionMutations,
     endpoint::EndpointMutations,
     workflow::WorkflowMutations,
+    workflow_state::WorkflowStateMutations,
     run::RunMutations,
+    event::EventMutations,
     operate::OperateMutations,
     effect::EffectMutations,
     bulk::BulkMutations,

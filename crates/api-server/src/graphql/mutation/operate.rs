@@ -1,4 +1,4 @@
-//! Mutations of open runs: end them, hold them, let them go on, decide for them.
+//! Mutations of open runs: end them, hold them, let them go on, wake them, decide for them.
 
 use super::super::caller::Caller;
 use super::super::errors::{ApiError, ApiResult};
@@ -70,6 +70,23 @@ impl OperateMutations {
         payload(id, asked)
     }
 
+    /// Has the steps of a run that wait for their next tries make them now, such as after the other side is back. A look
+    /// for an effect that may be under way waits until that is sure to be over; a `sleep` goes on. Needs `RUN_OPERATE`.
+    async fn run_wake(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "What to wake.")] input: RunWakeInput,
+    ) -> ApiResult<RunOperatePayload> {
+        let caller = Caller::of(ctx);
+        let (orchestrator, workspace) = caller.orchestrator(Permission::RunOperate)?;
+        let id = match input_id::<RunId>(&input.run_id, "runId") {
+            Ok(id) => id,
+            Err(user_errors) => return Ok(RunOperatePayload::wrong(user_errors)),
+        };
+        let asked = orchestrator.run_wake(workspace, &caller.actor(), id).await;
+        payload(id, asked)
+    }
+
     /// Lets a lane go on that a failed run keeps (`on_block: hold`). The run stays as it is. Needs `RUN_OPERATE`.
     async fn lane_release(
         &self,
@@ -136,6 +153,9 @@ fn payload(run: RunId, asked: Result<(), AskError>) -> ApiResult<RunOperatePaylo
         Err(error @ AskError::NotAsked) => {
             UserError::precondition(UserErrorCode::NotAsked, "step", error.to_string(), Vec::new())
         }
+        Err(error @ AskError::NothingWaits { .. }) => {
+            UserError::precondition(UserErrorCode::NothingWaits, "runId", error.to_string(), Vec::new())
+        }
         Err(AskError::NotYours { by }) => {
             let message = format!("only {} may decide this", by.join(", "));
             UserError::precondition(UserErrorCode::NotYours, "step", message, by)
@@ -173,6 +193,13 @@ pub(crate) struct RunPauseInput {
 /// What may go on.
 #[derive(Debug, InputObject)]
 pub(crate) struct RunResumeInput {
+    /// The run.
+    run_id: ID,
+}
+
+/// What to wake.
+#[derive(Debug, InputObject)]
+pub(crate) struct RunWakeInput {
     /// The run.
     run_id: ID,
 }

@@ -11,6 +11,7 @@ use super::{input_id, unavailable};
 use crate::auth::Permission;
 use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 use weir_orchestrator::control::ControlError;
+use weir_orchestrator::repair::ReplayOptions;
 use weir_workflow_engine::{EventId, RunId};
 
 /// Longest idempotency key, bytes: a UUID with room to spare.
@@ -72,7 +73,9 @@ impl RunMutations {
             Err(ControlError::NotReplayable { why } | ControlError::NotResolvable { why }) => Ok(
                 RunStartPayload::refused(UserError::input(UserErrorCode::Invalid, "workflow", why)),
             ),
-            Err(ControlError::PreviewChanged(_) | ControlError::BulkChanged(_)) => Err(ApiError::internal_text(
+            Err(
+                ControlError::PreviewChanged(_) | ControlError::AlreadyReplayed { .. } | ControlError::BulkChanged(_),
+            ) => Err(ApiError::internal_text(
                 "starting a run",
                 "answered as if it were a replay",
             )),
@@ -99,7 +102,10 @@ impl RunMutations {
             }
         };
         let options = match input.options.unwrap_or_default().parse() {
-            Ok(options) => options,
+            Ok(options) => ReplayOptions {
+                again: input.again.unwrap_or(false),
+                ..options
+            },
             Err(user_errors) => {
                 return Ok(RunReplayPayload {
                     user_errors,
@@ -123,6 +129,15 @@ impl RunMutations {
                     "runId",
                     why,
                     Vec::new(),
+                )))
+            }
+            Err(error @ ControlError::AlreadyReplayed { by, .. }) => {
+                let message = format!("{error}; set `again` to replay this one nevertheless");
+                Ok(RunReplayPayload::refused(UserError::precondition(
+                    UserErrorCode::AlreadyReplayed,
+                    "again",
+                    message,
+                    vec![by.to_string()],
                 )))
             }
             Err(ControlError::PreviewChanged(prepared)) => {
@@ -220,6 +235,8 @@ pub(crate) struct RunReplayInput {
     confirm: String,
     /// The same as for the preview.
     options: Option<ReplayOptionsInput>,
+    /// True: also when the run was replayed before, as `replacedBy` of the preview says.
+    again: Option<bool>,
 }
 
 /// A run that was replayed.

@@ -6,7 +6,7 @@ use super::super::scalars::Json;
 use super::super::types::workflow::Workflow;
 use super::super::user_error::{UserError, UserErrorCode, in_field, of_apply};
 use super::documents::Change;
-use super::{DeleteInput, DeletePayload, delete, input_id};
+use super::input_id;
 use crate::auth::Permission;
 use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 use serde_json::Value;
@@ -144,18 +144,6 @@ impl WorkflowMutations {
                 Ok(WorkflowPayload::refused(vec![error]))
             }
             outcome => payload(ctx, outcome, "expectedRevision"),
-        }
-    }
-
-    /// Deletes a workflow: it takes no more events. Runs under way come to their end. Needs `CONFIG_WRITE`.
-    async fn workflow_delete(
-        &self,
-        ctx: &Context<'_>,
-        #[graphql(desc = "Which workflow.")] input: DeleteInput,
-    ) -> ApiResult<DeletePayload> {
-        match find(ctx, &input.id)? {
-            Ok(found) => delete(ctx, Kind::Workflow, &found.inner().row.name, input).await,
-            Err(errors) => Ok(DeletePayload::refused(errors)),
         }
     }
 }

@@ -5,6 +5,7 @@ use super::super::errors::{ApiError, ApiResult};
 use super::super::paging::{Listing, Page};
 use super::super::scalars::{DateTime, Long};
 use super::run::{self, Run};
+use super::workflow::WorkflowVersion;
 use crate::auth::Permission;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use weir_storage::{CauseKey, CauseRow, CauseState};
@@ -60,13 +61,19 @@ impl DeadLetterCause {
         self.0.state.into()
     }
 
-    /// Name of the workflow. Null: it was deleted.
-    async fn workflow_name(&self, ctx: &Context<'_>) -> Option<String> {
+    /// Name of the workflow, also of one that was deleted.
+    async fn workflow_name(&self, ctx: &Context<'_>) -> ApiResult<Option<String>> {
         let caller = Caller::of(ctx);
         let workspace = caller.principal().workspace;
         let snapshot = caller.any().snapshot();
-        let workflow = snapshot.workflow_by_id(workspace, self.0.key.workflow)?;
-        Some(workflow.row.name.clone())
+        if let Some(workflow) = snapshot.workflow_by_id(workspace, self.0.key.workflow) {
+            return Ok(Some(workflow.row.name.clone()));
+        }
+        let (store, workspace) = caller.read(Permission::RunRead)?;
+        let versions = store.version_page(workspace, self.0.key.workflow, None, 1).await;
+        let versions = versions.map_err(|error| ApiError::internal("reading a workflow version", &error))?;
+        let last = versions.rows.into_iter().next().map(WorkflowVersion::from);
+        Ok(last.and_then(|version| version.workflow_name()))
     }
 
     /// Path of the step at fault, without the keys of items. Null: the run as a whole.

@@ -64,6 +64,8 @@ impl From<Waiting> for WaitingFor {
 /// Why a run has not started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 pub(crate) enum WaitingReason {
+    /// Until its workflow is resumed.
+    Pause,
     /// Until it has been quiet for a while.
     Debounce,
     /// Until a batch is full or its time is over.
@@ -79,6 +81,7 @@ pub(crate) enum WaitingReason {
 impl From<GateKind> for WaitingReason {
     fn from(kind: GateKind) -> Self {
         match kind {
+            GateKind::Pause => WaitingReason::Pause,
             GateKind::Debounce => WaitingReason::Debounce,
             GateKind::Batch => WaitingReason::Batch,
             GateKind::Lane => WaitingReason::Lane,

@@ -1,6 +1,7 @@
 //! The objects of the schema, one file each. They show rows and configuration; they decide nothing.
 
 pub(crate) mod approval;
+pub(crate) mod audit;
 pub(crate) mod body;
 pub(crate) mod budget;
 pub(crate) mod bulk;

@@ -3,7 +3,8 @@
 use super::super::scalars::Json;
 use super::super::user_error::{UserError, UserErrorCode};
 use super::connector::EffectClass;
-use async_graphql::{Enum, InputObject, SimpleObject};
+use super::run::RunStatus;
+use async_graphql::{Enum, ID, InputObject, SimpleObject};
 use weir_orchestrator::repair::{PreparedReplay, ReplayFrom, ReplayOptions, ReplayVersion};
 use weir_workflow_engine::{PreviewEffect, PreviewRead};
 
@@ -16,6 +17,8 @@ pub(crate) struct ReplayPreview {
     version_number: u32,
     /// What it would take over as it was: paths of steps, `hydrate.<read>` for follow-up reads.
     kept: Vec<String>,
+    /// The last run that repeated it already, or another run of its family after it: then `runReplay` wants `again`.
+    replaced_by: Option<ReplacedBy>,
     /// Pass it to `runReplay`, with the same `options`. It stops being valid when the preview would no longer be the same.
     confirm: String,
     /// Calls that change nothing outside and would be made again.
@@ -37,13 +40,19 @@ impl From<PreparedReplay> for ReplayPreview {
             from,
             kept,
             version,
+            replaced_by,
             confirm,
         } = prepared;
+        let replaced_by = replaced_by.map(|(run, status)| ReplacedBy {
+            run_id: run.to_string().into(),
+            status: status.into(),
+        });
         let effects = |effects: Vec<PreviewEffect>| effects.into_iter().map(PreviewCall::from).collect();
         ReplayPreview {
             from,
             version_number: version,
             kept,
+            replaced_by,
             confirm,
             reads: preview.reads.into_iter().map(PreviewCall::from).collect(),
             answered: effects(preview.answered),
@@ -52,6 +61,15 @@ impl From<PreparedReplay> for ReplayPreview {
             note: preview.note,
         }
     }
+}
+
+/// A run that repeated another one.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct ReplacedBy {
+    /// Its id.
+    run_id: ID,
+    /// Where it stands.
+    status: RunStatus,
 }
 
 /// One call that a replay would make or answer from the record.
@@ -166,6 +184,7 @@ impl ReplayOptionsInput {
                 Some(ReplayOn::Live) => ReplayVersion::Live,
             },
             body: self.body.map(|body| body.0),
+            again: false,
         })
     }
 }

@@ -3,6 +3,7 @@
 use super::super::caller::Caller;
 use super::super::errors::{ApiError, ApiResult};
 use super::super::scalars::DateTime;
+use super::audit::AuditEntry;
 use super::event::{self, Event};
 use super::lane::WaitingFor;
 use super::long_to_int;
@@ -13,13 +14,15 @@ use crate::problem::Code;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use tokio::sync::OnceCell;
 use weir_orchestrator::control::RunStory;
-use weir_storage::{MergedRow, RunRow, RunStatus as Stored};
+use weir_storage::{AuditFilter, MergedRow, RunRow, RunStatus as Stored};
 use weir_workflow_engine::RunId;
 
 /// How many steps one answer shows: a run may have as many as its journal has entries.
 const MAX_STEPS_SHOWN: usize = 1000;
 /// How many merged runs one answer shows: a burst or a lane may have merged many more.
 const MAX_MERGED_SHOWN: u32 = 1000;
+/// How many entries of the audit trail one run shows.
+const MAX_HISTORY_SHOWN: u32 = 100;
 
 /// One run, with its story once somebody asks for it.
 #[derive(Debug)]
@@ -62,12 +65,24 @@ impl Run {
         Ok(Workflow::by_id(&snapshot, workspace, self.row.workflow_id))
     }
 
-    /// Name of its workflow. Null: that was deleted.
+    /// Name of its workflow, also of one that was deleted.
     async fn workflow_name(&self, ctx: &Context<'_>) -> ApiResult<Option<String>> {
         let caller = Caller::of(ctx);
         let workspace = caller.may(Permission::RunRead)?;
         let workflow = Workflow::by_id(&caller.any().snapshot(), workspace, self.row.workflow_id);
-        Ok(workflow.map(|workflow| workflow.0.row.name.clone()))
+        if let Some(workflow) = workflow {
+            return Ok(Some(workflow.0.row.name.clone()));
+        }
+        let version = load_version(ctx, Some(self.row.version_id), Permission::RunRead).await?;
+        Ok(version.and_then(|version| version.workflow_name()))
+    }
+
+    /// Whether its workflow was deleted.
+    async fn workflow_deleted(&self, ctx: &Context<'_>) -> ApiResult<bool> {
+        let caller = Caller::of(ctx);
+        let workspace = caller.may(Permission::RunRead)?;
+        let snapshot = caller.any().snapshot();
+        Ok(snapshot.workflow_by_id(workspace, self.row.workflow_id).is_none())
     }
 
     /// Number of the version it is pinned to.
@@ -199,6 +214,16 @@ impl Run {
         }
     }
 
+    /// The newest run that repeats it, or another run of its family after it; how that came out counts. Null: none does.
+    async fn replaced_by(&self, ctx: &Context<'_>) -> ApiResult<Option<Run>> {
+        let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
+        let found = store
+            .run_replaced_by(workspace, &self.row)
+            .await
+            .map_err(|error| ApiError::internal("reading the replays of a run", &error))?;
+        Ok(found.map(Run::from_row))
+    }
+
     /// What happened, step by step, in the order in which it happened; steps not reached yet come last. Null: the run is
     /// no longer kept.
     async fn steps(
@@ -219,6 +244,21 @@ impl Run {
         }
         let story = self.story(ctx).await?;
         Ok(story.map(|story| story.steps.iter().skip(skip).take(first).cloned().map(Step).collect()))
+    }
+
+    /// What people and programs did about it, oldest first: asked it to end, held it, let it go on, decided for it, said
+    /// what became of an effect, replayed it. The last 100.
+    async fn history(&self, ctx: &Context<'_>) -> ApiResult<Vec<AuditEntry>> {
+        let filter = AuditFilter {
+            subject: Some(self.row.id.to_string()),
+            ..AuditFilter::default()
+        };
+        let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
+        let page = store
+            .audit_page(workspace, &filter, None, MAX_HISTORY_SHOWN)
+            .await
+            .map_err(|error| ApiError::internal("reading the audit trail of a run", &error))?;
+        Ok(page.rows.into_iter().rev().map(AuditEntry).collect())
     }
 
     /// How many `steps` there are.

@@ -11,7 +11,7 @@ use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use std::sync::Arc;
 use weir_orchestrator::configure::{ApplyError, VersionDiff};
 use weir_orchestrator::snapshot::Snapshot;
-use weir_storage::{VersionState as StoredState, WorkflowVersionRow};
+use weir_storage::{VersionState as StoredState, WorkflowState as StoredWorkflowState, WorkflowVersionRow};
 use weir_workflow_engine::{Definition, Difference, DifferenceKind, VersionId, WorkflowId, WorkspaceId};
 
 /// How many planned times one answer shows.
@@ -54,6 +54,16 @@ impl Workflow {
     /// Its name, unique in the workspace.
     async fn name(&self) -> &str {
         &self.0.row.name
+    }
+
+    /// Whether its runs begin. No part of its document: `workflowPause` and `workflowResume` change it.
+    async fn state(&self) -> WorkflowState {
+        self.0.row.state.into()
+    }
+
+    /// How many accepted runs wait until it is resumed.
+    async fn held_runs(&self, ctx: &Context<'_>) -> ApiResult<u32> {
+        held_runs(ctx, &self.0).await
     }
 
     /// The version that takes events. Null: it has never been published.
@@ -136,6 +146,40 @@ impl Workflow {
     /// When it was last changed.
     async fn updated_at(&self) -> DateTime {
         DateTime(self.0.row.updated_at)
+    }
+}
+
+/// How many accepted runs wait until a workflow is resumed.
+pub(crate) async fn held_runs(ctx: &Context<'_>, workflow: &weir_orchestrator::snapshot::Workflow) -> ApiResult<u32> {
+    if workflow.row.state == StoredWorkflowState::Active {
+        return Ok(0);
+    }
+    let (store, workspace) = Caller::of(ctx).counting()?;
+    let held = store
+        .held_runs(workspace, workflow.row.id)
+        .await
+        .map_err(|error| ApiError::internal("counting runs that wait", &error))?;
+    Ok(held.map_or(0, |held| held.count))
+}
+
+/// Whether the runs of a workflow begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+pub(crate) enum WorkflowState {
+    /// They do.
+    Active,
+    /// Its events are accepted, and their runs wait until it is resumed; its schedule does not fire.
+    Paused,
+    /// It was resumed: the runs that waited begin in the order of acceptance, before those that come now.
+    Resuming,
+}
+
+impl From<StoredWorkflowState> for WorkflowState {
+    fn from(state: StoredWorkflowState) -> Self {
+        match state {
+            StoredWorkflowState::Active => WorkflowState::Active,
+            StoredWorkflowState::Paused => WorkflowState::Paused,
+            StoredWorkflowState::Resuming => WorkflowState::Resuming,
+        }
     }
 }
 
@@ -225,7 +269,19 @@ pub(crate) async fn load_version(
 #[derive(Debug)]
 pub(crate) struct WorkflowVersion(WorkflowVersionRow);
 
+impl From<WorkflowVersionRow> for WorkflowVersion {
+    fn from(row: WorkflowVersionRow) -> Self {
+        WorkflowVersion(row)
+    }
+}
+
 impl WorkflowVersion {
+    /// The name of its workflow, as its document says.
+    pub(crate) fn workflow_name(&self) -> Option<String> {
+        let document: serde_json::Value = serde_json::from_str(&self.0.definition).ok()?;
+        Some(document.get("name")?.as_str()?.to_owned())
+    }
+
     /// Its row.
     pub(crate) fn row(&self) -> &WorkflowVersionRow {
         &self.0

@@ -1,6 +1,7 @@
 //! What would change about a workflow: published, drafted, its draft discarded.
 
 use similar::TextDiff;
+use weir_storage::WorkflowState;
 use weir_workflow_engine::{Catalogue as _, Definition, Plan, Resolution, WorkspaceId};
 
 use super::{Planned, Write, current, difference, meets};
@@ -45,6 +46,11 @@ pub(super) fn plan_workflow(
         },
     );
     planned.change.notes.extend(unlisted);
+    let stored = snapshot.workflow(workspace, &planned.change.name);
+    if stored.is_some_and(|workflow| workflow.row.state == WorkflowState::Paused) {
+        let note = "it stays paused; `weir workflow resume` lets it go on";
+        planned.change.notes.push(note.to_owned());
+    }
     Some(planned)
 }
 

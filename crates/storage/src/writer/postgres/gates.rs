@@ -3,6 +3,8 @@
 //! The rows of the workflows concerned are locked first, in one order for all nodes; whoever comes second then sees what
 //! the first one committed. The number of statements does not depend on the number of runs.
 
+use std::collections::BTreeMap;
+
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Executor, Row as _};
 use weir_workflow_engine::{Board, GateKey, RunId, Timestamp, WorkflowId};
@@ -53,23 +55,16 @@ pub(crate) async fn settle(
     let keys = work.gates(&board);
     load_gates(connection, &mut board, keys).await?;
     let wanted = board.wanted(leaving.iter().copied(), work.arriving());
-    if !wanted.is_empty() {
-        let (keys, depths): (Vec<Vec<u8>>, Vec<i64>) = wanted
-            .into_iter()
-            .map(|(key, depth)| (key.bytes().to_vec(), i64::from(depth)))
-            .unzip();
-        let text = format!(
-            "SELECT {TURN} FROM UNNEST($1::bytea[], $2::bigint[]) AS w (gate_id, depth) CROSS JOIN LATERAL \
-             (SELECT * FROM turn WHERE turn.gate_id = w.gate_id ORDER BY place, run_id LIMIT w.depth) AS t"
-        );
-        let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(keys).bind(depths);
-        for row in all(connection, query).await? {
-            turn(&row).load(&mut board)?;
-        }
-    }
+    load_queues(connection, &mut board, wanted).await?;
     // Whoever moves may come to gates further on; so may a run that gathers events.
     let further = gates_of_all(&board);
     load_gates(connection, &mut board, further).await?;
+    if work.resumes() {
+        let behind = board.wanted_behind();
+        load_queues(connection, &mut board, behind).await?;
+        let further = gates_of_all(&board);
+        load_gates(connection, &mut board, further).await?;
+    }
     let changes = work.decide(board);
     write(connection, node, changes).await
 }
@@ -106,6 +101,30 @@ async fn load_repaired(connection: &mut PgConnection, board: &mut Board, roots: 
          UNION ALL SELECT id FROM run WHERE root_id = ANY($2::bigint[]) AND replay_of IS NOT NULL)"
     );
     let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(HOLDS).bind(ids);
+    for row in all(connection, query).await? {
+        turn(&row).load(board)?;
+    }
+    Ok(())
+}
+
+/// The first so many runs that wait at these gates.
+async fn load_queues(
+    connection: &mut PgConnection,
+    board: &mut Board,
+    wanted: BTreeMap<GateKey, u32>,
+) -> Result<(), Failure> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let (keys, depths): (Vec<Vec<u8>>, Vec<i64>) = wanted
+        .into_iter()
+        .map(|(key, depth)| (key.bytes().to_vec(), i64::from(depth)))
+        .unzip();
+    let text = format!(
+        "SELECT {TURN} FROM UNNEST($1::bytea[], $2::bigint[]) AS w (gate_id, depth) CROSS JOIN LATERAL \
+         (SELECT * FROM turn WHERE turn.gate_id = w.gate_id ORDER BY place, run_id LIMIT w.depth) AS t"
+    );
+    let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(keys).bind(depths);
     for row in all(connection, query).await? {
         turn(&row).load(board)?;
     }
@@ -226,7 +245,8 @@ async fn write(connection: &mut PgConnection, node: &NodeIdentity, changes: Gate
             "INSERT INTO turn (run_id, root_id, workspace_id, workflow_id, is_replay, priority, position, stage, gate_id, place, gates) \
              SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[]::smallint[], \
              $6::bigint[]::int[], $7::bigint[], $8::bigint[]::smallint[], $9::bytea[], $10::bigint[], $11::bytea[]) \
-             ON CONFLICT (run_id) DO UPDATE SET stage = excluded.stage, gate_id = excluded.gate_id, place = excluded.place",
+             ON CONFLICT (run_id) DO UPDATE SET position = excluded.position, stage = excluded.stage, \
+             gate_id = excluded.gate_id, place = excluded.place",
         );
         let rows = &changes.turns;
         let query = columns!(

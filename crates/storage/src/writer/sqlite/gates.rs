@@ -1,5 +1,7 @@
 //! Gates on SQLite. One transaction at a time, so the transaction is the lock.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, params};
 use weir_workflow_engine::{Board, GateKey, RunId, Timestamp, WorkflowId};
 
@@ -42,16 +44,30 @@ fn load(transaction: &Connection, work: &GateWork<'_>) -> Result<Board, Failure>
     for key in work.gates(&board) {
         gate(transaction, &mut board, &key)?;
     }
-    for (key, depth) in board.wanted(leaving.iter().copied(), work.arriving()) {
-        let text = format!("{TURN} WHERE gate_id = ?1 ORDER BY place, run_id LIMIT ?2");
-        for row in turns(transaction, &text, params![key.bytes(), depth])? {
-            row.load(&mut board)?;
-        }
-    }
+    let wanted = board.wanted(leaving.iter().copied(), work.arriving());
+    queues(transaction, &mut board, wanted)?;
     for key in gates_of_all(&board) {
         gate(transaction, &mut board, &key)?;
     }
+    if work.resumes() {
+        let behind = board.wanted_behind();
+        queues(transaction, &mut board, behind)?;
+        for key in gates_of_all(&board) {
+            gate(transaction, &mut board, &key)?;
+        }
+    }
     Ok(board)
+}
+
+/// The first so many runs that wait at these gates.
+fn queues(transaction: &Connection, board: &mut Board, wanted: BTreeMap<GateKey, u32>) -> Result<(), Failure> {
+    for (key, depth) in wanted {
+        let text = format!("{TURN} WHERE gate_id = ?1 ORDER BY place, run_id LIMIT ?2");
+        for row in turns(transaction, &text, params![key.bytes(), depth])? {
+            row.load(board)?;
+        }
+    }
+    Ok(())
 }
 
 fn tail(transaction: &Connection, workflow: i64) -> rusqlite::Result<i64> {

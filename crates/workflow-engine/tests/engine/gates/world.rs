@@ -46,6 +46,13 @@ pub(super) fn debounce(key: &str, quiet_ms: i64, max_ms: Option<i64>) -> Ask {
     }
 }
 
+/// These gates behind that of a workflow that is paused, or that was resumed.
+pub(super) fn held(open: bool, gates: Vec<Ask>) -> Vec<Ask> {
+    let mut turn = Turn { priority: 0, gates };
+    turn.hold(WORKFLOW, open);
+    turn.gates
+}
+
 pub(super) fn batch(size: u32, within_ms: i64) -> Ask {
     Ask {
         key: GateKey::new(WORKFLOW, GateKind::Batch, ""),
@@ -78,6 +85,7 @@ pub(super) enum Act {
     Leave(Vec<(RunId, RunEnd)>),
     Release(RunId),
     Due(RunId),
+    Resume(RunId),
 }
 
 impl World {
@@ -94,7 +102,7 @@ impl World {
                 arrivals.iter().map(|arrival| arrival.turn.clone()).collect(),
             ),
             Act::Leave(runs) => (runs.iter().map(|(run, _)| *run).collect(), Vec::new()),
-            Act::Release(run) | Act::Due(run) => (vec![*run], Vec::new()),
+            Act::Release(run) | Act::Due(run) | Act::Resume(run) => (vec![*run], Vec::new()),
         };
         let mut leaving = leaving;
         let ends: &[(RunId, RunEnd)] = if let Act::Leave(runs) = &act { runs } else { &[] };
@@ -119,25 +127,14 @@ impl World {
             }
         }
         self.load_gates(&mut board, &keys);
-        for (key, depth) in board.wanted(leaving.iter().copied(), arriving.iter()) {
-            let mut queue: Vec<(&RunId, &Standing)> = self
-                .turns
-                .iter()
-                .filter(|(_, standing)| standing.gate().is_some_and(|ask| ask.key == key))
-                .collect();
-            queue.sort_by_key(|(run, standing)| (standing.rank, **run));
-            for (run, standing) in queue.into_iter().take(usize::try_from(depth).unwrap()) {
-                if board.standing(*run).is_none() {
-                    board.load_turn(*run, standing.clone());
-                }
-            }
+        let wanted = board.wanted(leaving.iter().copied(), arriving.iter());
+        self.load_queues(&mut board, wanted);
+        self.load_further(&mut board);
+        if matches!(act, Act::Resume(_)) {
+            let behind = board.wanted_behind();
+            self.load_queues(&mut board, behind);
+            self.load_further(&mut board);
         }
-        let further: BTreeSet<GateKey> = board
-            .standings()
-            .flat_map(|(_, standing)| &standing.turn.gates)
-            .map(|ask| ask.key)
-            .collect();
-        self.load_gates(&mut board, &further);
         let now = self.now();
         match act {
             Act::Arrive(arrivals) => arrivals.into_iter().for_each(|arrival| board.arrive(arrival, now)),
@@ -147,6 +144,7 @@ impl World {
             }
             Act::Release(run) => board.release(run, now),
             Act::Due(run) => board.due(run, now),
+            Act::Resume(run) => board.resume(run, now),
         }
         let Moves {
             outcomes,
@@ -193,6 +191,40 @@ impl World {
         self.sound();
     }
 
+    fn load_queues(&self, board: &mut Board, wanted: BTreeMap<GateKey, u32>) {
+        for (key, depth) in wanted {
+            let mut queue: Vec<(&RunId, &Standing)> = self
+                .turns
+                .iter()
+                .filter(|(_, standing)| standing.gate().is_some_and(|ask| ask.key == key))
+                .collect();
+            queue.sort_by_key(|(run, standing)| (standing.rank, **run));
+            for (run, standing) in queue.into_iter().take(usize::try_from(depth).unwrap()) {
+                if board.standing(*run).is_none() {
+                    board.load_turn(*run, standing.clone());
+                }
+            }
+        }
+    }
+
+    fn load_further(&self, board: &mut Board) {
+        let further: BTreeSet<GateKey> = board
+            .standings()
+            .flat_map(|(_, standing)| &standing.turn.gates)
+            .map(|ask| ask.key)
+            .collect();
+        self.load_gates(board, &further);
+    }
+
+    /// The first run that waits until the workflow is resumed.
+    pub(super) fn first_held(&self) -> Option<RunId> {
+        let held = self.turns.iter().filter(|(_, standing)| {
+            let ask = standing.gate();
+            ask.is_some_and(|ask| ask.rules.kind() == GateKind::Pause)
+        });
+        held.min_by_key(|(_, standing)| standing.rank).map(|(run, _)| *run)
+    }
+
     pub(super) fn load_gates(&self, board: &mut Board, keys: &BTreeSet<GateKey>) {
         for key in keys {
             let Some(gate) = self.gates.get(key).filter(|_| board.gate(key).is_none()) else {
@@ -213,6 +245,9 @@ impl World {
                 .values()
                 .filter(|turn| turn.gate().is_some_and(|ask| ask.key == *key));
             assert_eq!(usize::try_from(gate.waiting).unwrap(), waiting.count());
+            if gate.kind == GateKind::Pause {
+                continue;
+            }
             if !matches!(gate.kind, GateKind::Lane | GateKind::Concurrency) {
                 let woken = match gate.kind {
                     GateKind::Throttle => gate.alarm,
