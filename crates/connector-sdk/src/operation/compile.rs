@@ -22,7 +22,7 @@ use crate::pointer::Pointer;
 use crate::problem::{Problems, nearest};
 use crate::template::{IsOptional, Piece, Template};
 
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 29] = [
     "get",
     "head",
     "post",

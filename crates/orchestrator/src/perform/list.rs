@@ -10,7 +10,8 @@ use weir_workflow_engine::{CallFailure, CallOutcome, CallResult, Document, Origi
 
 use super::failure::refused;
 use super::session::{Session, Watch, of_answer};
-use super::{Performer, TraceContext, unknown_operation};
+use super::{Performer, Purpose, unknown_operation};
+use crate::budget::Class;
 use crate::clock::Stopwatch;
 use crate::connection::Connection;
 
@@ -78,8 +79,11 @@ impl Performer {
             idempotency_key: None,
             page,
         };
-        let trace = TraceContext::default();
-        let mut session = Session::new(self, connection, &trace, Instant::now() + timeout);
+        let purpose = Purpose {
+            class: Class::Sweep,
+            ..Purpose::default()
+        };
+        let mut session = Session::new(self, connection, &purpose, Instant::now() + timeout);
         let response = session.ask(operation, &ctx, Watch::No).await?;
         let body = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
         match operation.response(&ctx, &response) {

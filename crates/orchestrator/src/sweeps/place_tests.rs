@@ -127,11 +127,7 @@ fn counts_and_positions_stop_at_unsettled_items() {
     let offsets = connector("cursor: offset, settle: 60s");
     let recover_offset = recover(&offsets);
     let mut place = begin(with_cursor("10"), 1_000);
-    let next = place.advance(
-        recover_offset,
-        &page(&[("a", 1), ("b", 2), ("c", 990)], None),
-        at(1_000),
-    );
+    let next = place.advance(recover_offset, &page(&[("a", 1), ("b", 2), ("c", 990)], None));
     assert_eq!((next, place.kept().cursor.as_deref()), (Next::More, Some("12")));
     assert_eq!(place.question(recover_offset).cursor.as_deref(), Some("13"));
     let next = place.advance(recover_offset, &page(&[], None));
@@ -140,11 +136,7 @@ fn counts_and_positions_stop_at_unsettled_items() {
     let recover_journal = recover(&journal);
     let mut place = begin(Kept::default(), 1_000);
     assert_eq!(place.question(recover_journal).cursor, None);
-    let next = place.advance(
-        recover_journal,
-        &page(&[("7", 1), ("9", 2), ("10", 999)], None),
-        at(1_000),
-    );
+    let next = place.advance(recover_journal, &page(&[("7", 1), ("9", 2), ("10", 999)], None));
     assert_eq!((next, place.kept().cursor.as_deref()), (Next::More, Some("9")));
     assert_eq!(place.question(recover_journal).cursor.as_deref(), Some("10"));
 }
