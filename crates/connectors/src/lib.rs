@@ -39,6 +39,11 @@ static BUILTIN: &[Builtin] = &[
         files: &[],
     },
     Builtin {
+        name: "aws-sns",
+        yaml: include_str!("../manifests/aws-sns.yaml"),
+        files: &[],
+    },
+    Builtin {
         name: "calendly",
         yaml: include_str!("../manifests/calendly.yaml"),
         files: &[(

@@ -127,7 +127,8 @@ fn generic_takes_the_endpoints_scheme() {
 }
 
 /// The providers of published request vectors, and the built-in connector that receives from each.
-const VECTORS_OF: [(&str, &str); 10] = [
+const VECTORS_OF: [(&str, &str); 11] = [
+    ("aws-sns", "aws-sns"),
     ("calendly", "calendly"),
     ("github", "github"),
     ("hubspot-v3", "hubspot"),
