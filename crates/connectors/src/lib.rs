@@ -65,6 +65,11 @@ static BUILTIN: &[Builtin] = &[
         )],
     },
     Builtin {
+        name: "google-pubsub",
+        yaml: include_str!("../manifests/google-pubsub.yaml"),
+        files: &[],
+    },
+    Builtin {
         name: "http",
         yaml: include_str!("../manifests/http.yaml"),
         files: &[],

@@ -127,10 +127,11 @@ fn generic_takes_the_endpoints_scheme() {
 }
 
 /// The providers of published request vectors, and the built-in connector that receives from each.
-const VECTORS_OF: [(&str, &str); 11] = [
+const VECTORS_OF: [(&str, &str); 12] = [
     ("aws-sns", "aws-sns"),
     ("calendly", "calendly"),
     ("github", "github"),
+    ("google-pubsub", "google-pubsub"),
     ("hubspot-v3", "hubspot"),
     ("intercom", "intercom"),
     ("pipedrive", "pipedrive"),
