@@ -52,6 +52,11 @@ static BUILTIN: &[Builtin] = &[
         )],
     },
     Builtin {
+        name: "cloudevents",
+        yaml: include_str!("../manifests/cloudevents.yaml"),
+        files: &[],
+    },
+    Builtin {
         name: "generic",
         yaml: include_str!("../manifests/generic.yaml"),
         files: &[],

@@ -127,9 +127,10 @@ fn generic_takes_the_endpoints_scheme() {
 }
 
 /// The providers of published request vectors, and the built-in connector that receives from each.
-const VECTORS_OF: [(&str, &str); 12] = [
+const VECTORS_OF: [(&str, &str); 13] = [
     ("aws-sns", "aws-sns"),
     ("calendly", "calendly"),
+    ("cloudevents", "cloudevents"),
     ("github", "github"),
     ("google-pubsub", "google-pubsub"),
     ("hubspot-v3", "hubspot"),
