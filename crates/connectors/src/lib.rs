@@ -108,6 +108,11 @@ static BUILTIN: &[Builtin] = &[
         files: &[],
     },
     Builtin {
+        name: "open-meteo",
+        yaml: include_str!("../manifests/open-meteo.yaml"),
+        files: &[],
+    },
+    Builtin {
         name: "paypal",
         yaml: include_str!("../manifests/paypal.yaml"),
         files: &[],
