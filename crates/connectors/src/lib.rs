@@ -126,6 +126,11 @@ static BUILTIN: &[Builtin] = &[
         )],
     },
     Builtin {
+        name: "prometheus-pushgateway",
+        yaml: include_str!("../manifests/prometheus-pushgateway.yaml"),
+        files: &[],
+    },
+    Builtin {
         name: "salesforce",
         yaml: include_str!("../manifests/salesforce.yaml"),
         files: &[],
