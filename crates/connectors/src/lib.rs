@@ -88,6 +88,11 @@ static BUILTIN: &[Builtin] = &[
         )],
     },
     Builtin {
+        name: "influxdb",
+        yaml: include_str!("../manifests/influxdb.yaml"),
+        files: &[],
+    },
+    Builtin {
         name: "intercom",
         yaml: include_str!("../manifests/intercom.yaml"),
         files: &[],
