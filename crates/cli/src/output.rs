@@ -21,6 +21,13 @@ pub(crate) fn remark(text: impl Display) {
     let _closed = writeln!(std::io::stderr().lock(), "{}", printable(&text.to_string()));
 }
 
+/// Tells what a command changed: the id alone on standard output, for programs; on standard error what became of it
+/// and the command that shows it.
+pub(crate) fn changed(id: &str, what: &str, look: &str) {
+    line(id);
+    remark(format!("{what}; `{look}` shows it"));
+}
+
 /// The colour codes of [`Style`], and the end of each.
 const COLOURS: [&str; 7] = ["0", "1", "2", "31", "32", "33", "36"];
 

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 use weir_storage::{ApprovalRow, AuditEntry, Fact, FactOutcome, ReadError, Request, RequestOutcome, RunStatus};
-use weir_workflow_engine::{RunId, StoryStep, WorkspaceId};
+use weir_workflow_engine::{Entry, RunId, StoryStep, WorkspaceId, decode};
 
 use crate::configure::Actor;
 use crate::control::ControlError;
@@ -27,6 +27,12 @@ pub enum AskError {
     #[error("the run has ended: {}", .status.as_str())]
     NotOpen {
         /// How.
+        status: RunStatus,
+    },
+    /// Nobody holds the run, so there is nothing to let go on.
+    #[error("the run is not paused: it is {}", .status.as_str())]
+    NotPaused {
+        /// Where it stands.
         status: RunStatus,
     },
     /// The step does not ask for a decision (any more).
@@ -129,11 +135,16 @@ impl Orchestrator {
         self.ask(workspace, actor, run, "run.pause", asked, None).await
     }
 
-    /// Lets a run go on that stands still. Harmless for one that does not.
+    /// Lets a run go on that stands still, or is about to.
     ///
     /// # Errors
-    /// As [`Orchestrator::run_cancel`].
+    /// [`AskError::NotPaused`] when nobody holds it, otherwise as [`Orchestrator::run_cancel`].
     pub async fn run_resume(&self, workspace: WorkspaceId, actor: &Actor, run: RunId) -> Result<(), AskError> {
+        let row = self.core.store.run_load(workspace, run).await?;
+        let status = row.ok_or(AskError::NotFound)?.status;
+        if status.is_open() && status != RunStatus::Paused && !self.is_held(workspace, run).await? {
+            return Err(AskError::NotPaused { status });
+        }
         let asked = Asked::Resume { by: actor.label() };
         self.ask(workspace, actor, run, "run.resume", asked, None).await
     }
@@ -211,6 +222,37 @@ impl Orchestrator {
         };
         self.ask(workspace, actor, run, action, decision, Some(step.to_owned()))
             .await
+    }
+
+    /// Whether somebody asked this open run to stand still, and nobody since to go on. Its row tells that only when it
+    /// stands: calls under way come back first, and one that waits for its turn keeps its state.
+    async fn is_held(&self, workspace: WorkspaceId, run: RunId) -> Result<bool, AskError> {
+        // The mail first: what is taken in between is in the journal then.
+        let inbox = self.core.store.mail_of(&[run]).await?;
+        let asked = inbox.get(&run).into_iter().flatten();
+        let asked = asked.filter_map(|mail| serde_json::from_str(mail.body.as_deref()?).ok());
+        let asked = asked.filter_map(|asked: Asked| match asked {
+            Asked::Pause { .. } => Some(true),
+            Asked::Resume { .. } => Some(false),
+            Asked::Cancel { .. } | Asked::Decision { .. } => None,
+        });
+        if let Some(held) = asked.last() {
+            return Ok(held);
+        }
+        let mut held = false;
+        for (seq, body) in self.core.store.journal_load(workspace, run).await? {
+            let (_, entries) = decode(&body).map_err(|error| {
+                AskError::Unavailable(format!("journal row {seq} of {run} cannot be read: {error}"))
+            })?;
+            for entry in entries {
+                match entry {
+                    Entry::Paused(_) => held = true,
+                    Entry::Resumed(_) => held = false,
+                    _ => {}
+                }
+            }
+        }
+        Ok(held)
     }
 
     async fn ask(

@@ -110,6 +110,8 @@ pub(crate) enum UserErrorCode {
     NotOpen,
     /// The thing has runs that are not over.
     OpenRuns,
+    /// Nobody holds the run, so there is nothing to let go on.
+    NotPaused,
     /// The step does not ask for a decision (any more).
     NotAsked,
     /// Nothing in the run waits for its next try.

@@ -101,6 +101,9 @@ pub(crate) async fn run(command: DeadLettersCommand) -> anyhow::Result<ExitCode>
             let payload = client.query::<MarkData>(&query, input).await?.dead_letter_mark;
             user_errors::refuse("nothing was noted", &payload.user_errors)?;
             output::line(format!("{id}: {}", mark.wire().to_lowercase()));
+            output::remark(format!(
+                "its dead letters are marked; `weir dead-letters show {id}` shows them"
+            ));
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -32,18 +32,43 @@ pub(crate) async fn run(
     id: &str,
     reason: Option<String>,
 ) -> anyhow::Result<ExitCode> {
-    let (mutation, input, failed) = match ask {
-        Ask::Cancel => ("runCancel", "RunCancelInput", "the run was not canceled"),
-        Ask::Pause => ("runPause", "RunPauseInput", "the run was not paused"),
-        Ask::Resume => ("runResume", "RunResumeInput", "the run was not resumed"),
-        Ask::Wake => ("runWake", "RunWakeInput", "nothing was woken"),
-        Ask::Release => ("laneRelease", "LaneReleaseInput", "the lane was not released"),
+    let (mutation, input, failed, done) = match ask {
+        Ask::Cancel => (
+            "runCancel",
+            "RunCancelInput",
+            "the run was not canceled",
+            "asked to end: it begins nothing new and waits for effects that are on their way",
+        ),
+        Ask::Pause => (
+            "runPause",
+            "RunPauseInput",
+            "the run was not paused",
+            "asked to stand still: it begins nothing new until `weir run resume`",
+        ),
+        Ask::Resume => (
+            "runResume",
+            "RunResumeInput",
+            "the run was not resumed",
+            "asked to go on",
+        ),
+        Ask::Wake => (
+            "runWake",
+            "RunWakeInput",
+            "nothing was woken",
+            "asked to make its next try now",
+        ),
+        Ask::Release => (
+            "laneRelease",
+            "LaneReleaseInput",
+            "the lane was not released",
+            "its lane goes on; the run stays as it is",
+        ),
     };
     let mut arguments = json!({ "runId": id });
     if let (Some(reason), Value::Object(arguments)) = (reason, &mut arguments) {
         arguments.insert("reason".to_owned(), Value::from(reason));
     }
-    send(server, (mutation, input), arguments, failed).await
+    send(server, (mutation, input), arguments, (failed, done)).await
 }
 
 pub(crate) async fn decide(
@@ -54,14 +79,18 @@ pub(crate) async fn decide(
 ) -> anyhow::Result<ExitCode> {
     let arguments = json!({ "runId": id, "step": step, "approve": approve, "note": note });
     let mutation = ("approvalDecide", "ApprovalDecideInput");
-    send(server, mutation, arguments, "nothing was decided").await
+    let done = match approve {
+        true => format!("decided for {step}: the run goes on"),
+        false => format!("decided against {step}: the step fails with `rejected`"),
+    };
+    send(server, mutation, arguments, ("nothing was decided", &done)).await
 }
 
 async fn send(
     server: &ServerArguments,
     (mutation, input): (&str, &str),
     arguments: Value,
-    failed: &str,
+    (failed, done): (&str, &str),
 ) -> anyhow::Result<ExitCode> {
     let client = Client::find(server)?;
     let query = format!(
@@ -74,6 +103,6 @@ async fn send(
     let Some(run_id) = run_id else {
         return Err(Failure::new("the server took the request and does not name the run").into());
     };
-    output::line(run_id);
+    output::changed(&run_id, done, &format!("weir run show {run_id}"));
     Ok(ExitCode::SUCCESS)
 }

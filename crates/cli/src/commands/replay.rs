@@ -121,7 +121,7 @@ pub(crate) async fn run(
     let Some(run_id) = run_id else {
         return Err(Failure::new("the server replayed the run and does not show it").into());
     };
-    output::line(run_id);
+    output::changed(&run_id, &format!("repeats {id}"), &format!("weir run show {run_id}"));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -47,9 +47,10 @@ pub(crate) async fn run(
     let Some(run_id) = run_id else {
         return Err(Failure::new("the server started a run and does not show it").into());
     };
-    if replayed {
-        output::remark("this key was used before: nothing new was started");
-    }
-    output::line(run_id);
+    let what = match replayed {
+        true => "this key was used before: nothing new was started".to_owned(),
+        false => format!("{workflow} started"),
+    };
+    output::changed(&run_id, &what, &format!("weir run show {run_id}"));
     Ok(ExitCode::SUCCESS)
 }

@@ -121,7 +121,16 @@ async fn people_decide_hold_and_end_runs() {
         stderr(&again)
     );
 
-    id(&server, &["run", "pause", &theirs, "--reason", "let me look"]);
+    let early = server.weir(&["run", "resume", &theirs]);
+    assert!(
+        !early.status.success() && stderr(&early).contains("the run is not paused: it is waiting"),
+        "{}",
+        stderr(&early)
+    );
+    let paused = server.weir(&["run", "pause", &theirs, "--reason", "let me look"]);
+    assert_eq!(stdout(&paused).trim(), theirs, "the id alone is for programs");
+    let look = format!("`weir run show {theirs}` shows it");
+    assert!(stderr(&paused).contains("asked to stand still") && stderr(&paused).contains(&look));
     runs_in(&server, "paused", 1).await;
     server.kill();
     server.start_again().await;

@@ -54,7 +54,7 @@ impl OperateMutations {
         payload(id, asked)
     }
 
-    /// Lets a run go on that stands still. Needs `RUN_OPERATE`.
+    /// Lets a run go on that stands still, or is about to; any other is refused, `NOT_PAUSED`. Needs `RUN_OPERATE`.
     async fn run_resume(
         &self,
         ctx: &Context<'_>,
@@ -149,6 +149,9 @@ fn payload(run: RunId, asked: Result<(), AskError>) -> ApiResult<RunOperatePaylo
         Err(AskError::NotFound) => UserError::not_found("runId"),
         Err(error @ AskError::NotOpen { .. }) => {
             UserError::precondition(UserErrorCode::NotOpen, "runId", error.to_string(), Vec::new())
+        }
+        Err(error @ AskError::NotPaused { .. }) => {
+            UserError::precondition(UserErrorCode::NotPaused, "runId", error.to_string(), Vec::new())
         }
         Err(error @ AskError::NotAsked) => {
             UserError::precondition(UserErrorCode::NotAsked, "step", error.to_string(), Vec::new())
