@@ -234,7 +234,7 @@ impl Orchestrator {
         let asked = asked.filter_map(|asked: Asked| match asked {
             Asked::Pause { .. } => Some(true),
             Asked::Resume { .. } => Some(false),
-            Asked::Cancel { .. } | Asked::Decision { .. } => None,
+            Asked::Cancel { .. } | Asked::Decision { .. } | Asked::Hurry { .. } => None,
         });
         if let Some(held) = asked.last() {
             return Ok(held);

@@ -55,11 +55,7 @@ impl Source {
     }
 
     /// The number that stands there, as a number or as text.
-    pub(crate) fn number<'v>(
-        &self,
-        response: &HttpResponse,
-        body: impl FnOnce() -> Option<&'v Value>,
-    ) -> Option<f64> {
+    pub(crate) fn number<'v>(&self, response: &HttpResponse, body: impl FnOnce() -> Option<&'v Value>) -> Option<f64> {
         match self.lookup(response, body)?.as_ref() {
             Value::Number(number) => number.as_f64(),
             Value::String(text) => text.trim().parse().ok(),

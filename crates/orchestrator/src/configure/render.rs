@@ -60,7 +60,15 @@ pub(super) fn endpoint_parts(
         Kind::Endpoint,
         name,
         rest,
-        &["connector", "connection", "verify", "context", "allow", "receive", "sweep"],
+        &[
+            "connector",
+            "connection",
+            "verify",
+            "context",
+            "allow",
+            "receive",
+            "sweep",
+        ],
     )
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
-use weir_connector_sdk::{Answer, AnswerBody, BuildError, CallContext, Page};
+use weir_connector_sdk::{Answer, AnswerBody, BuildError, CallContext, HttpResponse, Operation, Page};
 use weir_workflow_engine::{CallFailure, CallOutcome, CallResult, Document, Origin};
 
 use super::failure::refused;
@@ -64,7 +64,9 @@ impl Performer {
         let Some(operation) = connection.connector.operation(operation) else {
             return Err(match unknown_operation(connection, operation).outcome {
                 CallOutcome::Failed(failure) => failure,
-                CallOutcome::Done { .. } => refused("unknown_operation", "the connector has no such operation"),
+                CallOutcome::Done { .. } | CallOutcome::Held(_) => {
+                    refused("unknown_operation", "the connector has no such operation")
+                }
             });
         };
         let args = args.map_err(|error| {
@@ -84,21 +86,32 @@ impl Performer {
             ..Purpose::default()
         };
         let mut session = Session::new(self, connection, &purpose, Instant::now() + timeout);
-        let response = session.ask(operation, &ctx, Watch::No).await?;
-        let body = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
-        match operation.response(&ctx, &response) {
-            Answer::Done {
-                output: AnswerBody::Value(Value::Array(items)),
-                next,
-            } => Ok(ListPage { items, next, body }),
-            Answer::Done { .. } => Err(refused(
-                "no_list",
-                format!(
-                    "operation {} gives no list: say with `items` where it stands",
-                    operation.name()
-                ),
-            )),
-            failed @ Answer::Failed { .. } => Err(of_answer(failed).expect("the answer is a failure")),
-        }
+        let read = match session.ask(operation, &ctx, Watch::No).await {
+            Ok(response) => list_of(operation, &ctx, &response),
+            Err(failure) => Err(failure),
+        };
+        // What the provider says about its limits holds for every call of the connection.
+        read.map_err(|failure| match session.settle(CallOutcome::Failed(failure.clone())) {
+            CallOutcome::Failed(settled) => settled,
+            CallOutcome::Done { .. } | CallOutcome::Held(_) => failure,
+        })
+    }
+}
+
+fn list_of(operation: &Operation, ctx: &CallContext<'_>, response: &HttpResponse) -> Result<ListPage, CallFailure> {
+    let body = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
+    match operation.response(ctx, response) {
+        Answer::Done {
+            output: AnswerBody::Value(Value::Array(items)),
+            next,
+        } => Ok(ListPage { items, next, body }),
+        Answer::Done { .. } => Err(refused(
+            "no_list",
+            format!(
+                "operation {} gives no list: say with `items` where it stands",
+                operation.name()
+            ),
+        )),
+        failed @ Answer::Failed { .. } => Err(of_answer(failed).expect("the answer is a failure")),
     }
 }

@@ -46,7 +46,7 @@ pub(super) async fn runs_of_a_paused_workflow_wait_and_begin_in_order(bed: &Bed)
     assert_eq!(handed.take(), []);
 
     // Another node may let them through, and so may the next one after a crash.
-    drop(node.stop().await);
+    node.stop().await;
     let node: Node = bed.node("a").await;
     let handed = Handed::of(&node);
     node.write(resume(seen.first)).await.unwrap();
