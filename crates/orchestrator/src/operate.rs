@@ -231,12 +231,12 @@ impl Orchestrator {
         let inbox = self.core.store.mail_of(&[run]).await?;
         let asked = inbox.get(&run).into_iter().flatten();
         let asked = asked.filter_map(|mail| serde_json::from_str(mail.body.as_deref()?).ok());
-        let asked = asked.filter_map(|asked: Asked| match asked {
+        let mut asked = asked.filter_map(|asked: Asked| match asked {
             Asked::Pause { .. } => Some(true),
             Asked::Resume { .. } => Some(false),
             Asked::Cancel { .. } | Asked::Decision { .. } | Asked::Hurry { .. } => None,
         });
-        if let Some(held) = asked.last() {
+        if let Some(held) = asked.next_back() {
             return Ok(held);
         }
         let mut held = false;

@@ -84,7 +84,7 @@ pub(crate) async fn run(arguments: &CoverageArguments) -> anyhow::Result<ExitCod
             story::moment(until)
         )),
         (Some(every), None) => output::line(format!("swept every {every} s; not swept yet")),
-        (None, _) => output::line(format!("not swept by itself")),
+        (None, _) => output::line("not swept by itself".to_owned()),
     }
     if let Some(gap) = &coverage.oldest_gap {
         output::line(format!(

@@ -6,6 +6,7 @@ pub(crate) use shape::*;
 
 use crate::output::Style;
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use std::fmt::Write as _;
 
 /// Bodies longer than this are cut when printed.

@@ -5,7 +5,8 @@
 
 use crate::support::{SOON, Server, eventually, post, stderr, stdout};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use weir_simulator::{Direction, Fault, FaultRule, Simulator, SimulatorOptions};
 
 /// What the provider allows in a second.
@@ -36,6 +37,7 @@ steps:
 }
 
 /// How many flows, and whether somebody wants the figures.
+#[expect(clippy::disallowed_methods, reason = "a switch of the test, not of the product")]
 fn flows(of_every_day: u32) -> (u32, bool) {
     let asked = std::env::var("WEIR_BUDGET_FLOWS")
         .ok()

@@ -6,6 +6,7 @@ mod administering;
 mod backup;
 #[cfg(test)]
 mod bad_input;
+#[cfg(test)]
 mod budgets;
 #[cfg(test)]
 mod commands;

@@ -236,7 +236,7 @@ impl Place {
                 let before = self.offset;
                 self.offset = before.saturating_add(seen.count as u64);
                 let all = (settled == ordered.len()).then_some(self.offset);
-                let part = all.unwrap_or(before.saturating_add(settled as u64));
+                let part = all.unwrap_or_else(|| before.saturating_add(settled as u64));
                 (
                     (seen.count > 0).then(|| self.offset.to_string()),
                     (part > before).then(|| part.to_string()),

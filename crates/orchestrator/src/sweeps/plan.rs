@@ -196,14 +196,14 @@ impl Planner {
             true if due.cause != SweepCause::Demand => SweepCause::Schedule,
             _ => due.cause,
         };
-        standing.due = standing.due.or(wait.map(|wait| (now.plus(wait), cause)));
+        standing.due = standing.due.or_else(|| wait.map(|wait| (now.plus(wait), cause)));
     }
 
     /// The sweep could not begin: the database does not answer.
     pub(crate) fn postponed(&mut self, due: &Due, now: Timestamp) {
         if let Some(standing) = self.standings.get_mut(&due.endpoint) {
             standing.running = false;
-            standing.due = standing.due.or(Some((now.plus(BACK_OFF.0), due.cause)));
+            standing.due = standing.due.or_else(|| Some((now.plus(BACK_OFF.0), due.cause)));
         }
     }
 }
