@@ -1,5 +1,7 @@
 //! Budgets as manifests and connections state them, and what answers tell about them.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 use serde_json::{Value, json};
 use weir_connector_sdk::{Budget, Connector, HttpResponse, Told, own_budget};
 

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 use weir_connector_sdk::{
-    Connector, Context, MAX_CONTEXT_NAMES, MAX_CONTEXT_VALUE_BYTES, MAX_CONTEXT_VALUES, Problem, context_document,
+    Connector, MAX_CONTEXT_NAMES, MAX_CONTEXT_VALUE_BYTES, MAX_CONTEXT_VALUES, Problem, Registration, context_document,
     parse_context,
 };
 
@@ -32,7 +32,7 @@ fn words(problems: Vec<Problem>) -> Vec<String> {
     problems.into_iter().map(words).collect()
 }
 
-fn context(value: &Value) -> Context {
+fn context(value: &Value) -> Registration {
     parse_context(value, "/context").unwrap()
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use weir_connector_sdk::testing::{run_cases, run_vectors};
+use weir_connector_sdk::testing::{Selection, run_cases, run_vectors};
 use weir_connector_sdk::{Connector, InboundRequest, KeyDocuments, Registration, Verifier};
 use weir_connectors::{Builtin, builtin, find};
 
@@ -157,7 +157,7 @@ fn published_vectors_give_their_verdicts() {
             published.as_str()
         };
         let connector = connector(find(name).unwrap());
-        let outcomes = run_vectors(&connector, text, Some(provider)).unwrap();
+        let outcomes = run_vectors(&connector, text, Selection::Of(provider)).unwrap();
         assert!(!outcomes.is_empty(), "{provider}");
         let wrong: Vec<_> = outcomes.iter().filter(|outcome| outcome.failure.is_some()).collect();
         assert!(wrong.is_empty(), "{provider}: {wrong:#?}");

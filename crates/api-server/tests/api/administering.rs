@@ -143,7 +143,7 @@ async fn who_waits_for_the_answer_of_a_paused_workflow_is_told_where_it_is_going
     });
     server.apply(&[orders_endpoint(), answering]).await;
     server.query(PAUSE, json!({ "input": { "workflow": "answer" } })).await;
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let body = json!({ "id": "ord_1", "type": "order.placed" }).to_string();
     let answer = server.hook("/hooks/main/orders", ENDPOINT_SECRET, body).await;
     assert_eq!(answer.status(), 202);

@@ -1,6 +1,7 @@
 //! The budget of a connection, seen from its calls: what waits, what is held, what an answer closes.
 
 use std::time::Duration;
+use weir_orchestrator::Clock as _;
 
 use serde_json::json;
 use weir_orchestrator::budget::{BREAKER_FAILURES, Class};
