@@ -200,7 +200,7 @@ fn the_example_manifest_is_what_it_says() {
     );
     let config = serde_json::json!({ "region": "us" });
     let base_urls = |config| -> Vec<String> { connector.base_urls(&config).iter().map(Url::to_string).collect() };
-    assert_eq!(base_urls(config), ["https://us.api.acme-pay.test/v1"]);
+    assert_eq!(base_urls(config), ["https://us.api.acme-pay.test/"]);
     assert_eq!(
         base_urls(serde_json::json!({ "base_url": "http://127.0.0.1:9" })),
         ["http://127.0.0.1:9/"]

@@ -51,7 +51,7 @@ fn refused(server: &Server, arguments: &[&str]) -> String {
 
 async fn runs_in(server: &Server, state: &str, count: usize) -> Vec<Value> {
     eventually(&format!("{count} runs are {state}"), SOON, async || {
-        let runs = server.runs(&["--status", state, "--limit", "1000"]);
+        let runs = server.runs(&["--status", state]);
         (runs.len() == count).then_some(runs)
     })
     .await

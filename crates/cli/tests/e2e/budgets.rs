@@ -22,7 +22,7 @@ config: {{ base_url: "{base_url}", idempotency: {{ header: Idempotency-Key }}, b
 ---
 kind: Workflow
 name: flows
-on: {{ manual: {{ input: {{ id: {{ type: string, required: true }} }} }} }}
+on: {{ manual: {{ input: {{ type: object, required: [id], properties: {{ id: {{ type: string }} }} }} }} }}
 steps:
   - id: read
     call: http.request
@@ -116,7 +116,7 @@ async fn flows_finish_at_the_rate_of_their_provider_without_storms() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn live_events_overtake_replays_at_the_same_provider() {
-    let (count, shows) = flows(150);
+    let (count, shows) = flows(600);
     let count = count.min(1_000);
     let crm = Simulator::start(SimulatorOptions::default()).await.unwrap();
     crm.put_object("crm/things", "one", json!({ "id": "one", "size": 7 }));

@@ -34,7 +34,7 @@ kind: Connection
 name: stripe
 connector: stripe
 config: {{ base_url: \"{stripe}\" }}
-credential: {{ bearer: {{ token: sk_test }} }}
+credential: {{ bearer: {{ token: sk_test_simulator }} }}
 ---
 kind: Endpoint
 name: stripe
@@ -70,7 +70,7 @@ async fn swept(server: &Server, endpoint: &str, outcome: &str) -> Value {
 
 /// The provider's ids of all events, each once.
 fn ids(server: &Server) -> BTreeSet<String> {
-    let events = server.list(&["events", "--json", "--limit", "2000"]);
+    let events = server.list(&["events", "--json", "--limit", "1000"]);
     let ids: Vec<String> = events
         .iter()
         .map(|event| event["externalId"].as_str().unwrap().to_owned())
@@ -83,7 +83,7 @@ fn ids(server: &Server) -> BTreeSet<String> {
 async fn each_ran_once(server: &Server, expected: usize) {
     let runs = eventually("every event has its run", SOON, async || {
         let open = server.runs(&["--status", "running", "--status", "queued"]);
-        let runs = server.list(&["runs", "--json", "--limit", "2000"]);
+        let runs = server.list(&["runs", "--json", "--limit", "1000"]);
         (open.is_empty() && runs.len() >= expected).then_some(runs)
     })
     .await;
@@ -149,7 +149,7 @@ async fn a_sweep_that_is_killed_misses_and_doubles_nothing() {
     let answer = server.stripe_hook("stripe", SECRET, "{}").await;
     assert_eq!(answer.status, 404);
     eventually("the sweep is under way", SOON, async || {
-        let stored = server.list(&["events", "--json", "--limit", "2000"]).len();
+        let stored = server.list(&["events", "--json", "--limit", "1000"]).len();
         (stored > 0).then_some(())
     })
     .await;
@@ -183,7 +183,7 @@ kind: Connection
 name: small
 connector: small-pages
 config: {{ base_url: \"{}\" }}
-credential: {{ bearer: {{ token: sk_test }} }}
+credential: {{ bearer: {{ token: sk_test_simulator }} }}
 ---
 kind: Endpoint
 name: small
@@ -222,7 +222,7 @@ kind: Connection
 name: silent
 connector: stripe
 config: {{ base_url: \"http://{}\" }}
-credential: {{ bearer: {{ token: sk_test }} }}
+credential: {{ bearer: {{ token: sk_test_simulator }} }}
 ---
 kind: Endpoint
 name: silent
@@ -233,7 +233,7 @@ kind: Connection
 name: refusing
 connector: stripe
 config: {{ base_url: \"http://127.0.0.1:1\" }}
-credential: {{ bearer: {{ token: sk_test }} }}
+credential: {{ bearer: {{ token: sk_test_simulator }} }}
 ---
 kind: Endpoint
 name: refusing
