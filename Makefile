@@ -35,5 +35,5 @@ torture: ## 200 kills on SQLite, and three nodes on PostgreSQL in a storm of kil
 simulate: ## thousands of random worlds of engine and orchestrator (SEEDS=10000; SEED=37 plays one again with a trace)
 	@SEEDS="$(SEEDS)" SEED="$(SEED)" scripts/simulate.sh
 
-budget-test: ## 5,000 flows at a provider that allows 50 requests a second, and live events beside replays; prints figures
+budget-test: ## 5,000 flows at a provider that allows 50 requests a second; prints figures
 	@WEIR_BUDGET_FLOWS="$${WEIR_BUDGET_FLOWS:-5000}" cargo test --locked --package weir-cli --test e2e -- --nocapture budgets::

@@ -1,5 +1,4 @@
-//! Budgets of connections, on the real executable: a provider that allows so many requests, flows that all want it, and
-//! live events that come while old ones are replayed.
+//! Budgets of connections, on the real executable: a provider that allows so many requests, and flows that all want it.
 //!
 //! `WEIR_BUDGET_FLOWS` asks for more flows than the few of every day; `make budget-test` does, and prints the figures.
 
@@ -112,70 +111,6 @@ async fn flows_finish_at_the_rate_of_their_provider_without_storms() {
     assert_eq!(seen["health"], "HEALTHY");
     let told = stdout(&server.weir(&["connection", "show", "crm"]));
     assert!(told.contains("of 50 in 1 s"), "{told}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn live_events_overtake_replays_at_the_same_provider() {
-    let (count, shows) = flows(600);
-    let count = count.min(1_000);
-    let crm = Simulator::start(SimulatorOptions::default()).await.unwrap();
-    crm.put_object("crm/things", "one", json!({ "id": "one", "size": 7 }));
-    let server = Server::start().await;
-    server.apply(&documents(&crm.base_url(), "{ concurrency: 50 }"));
-    for flow in 0..count {
-        start(&server, &format!("old{flow}")).await;
-    }
-    eventually("the old flows are done", SOON * 3, async || {
-        let done = server.runs(&["--status", "succeeded"]).len();
-        (done >= usize::try_from(count).unwrap()).then_some(())
-    })
-    .await;
-    let rate = 20;
-    let limited = FaultRule::new(Direction::Api, "crm.*", Fault::RateLimited { retry_after_s: 1 });
-    crm.faults().add(limited.above(rate)).unwrap();
-    server.apply(&documents(&crm.base_url(), "{ window: 20/1s }"));
-    // The reads of replays are made again; their effects are answered from the record.
-    let replayed = server.weir(&[
-        "bulk",
-        "replay",
-        "--workflow",
-        "flows",
-        "--status",
-        "succeeded",
-        "--yes",
-    ]);
-    assert!(replayed.status.success(), "{}", stderr(&replayed));
-    eventually("replays wait for the budget", SOON, async || {
-        let seen = budget(&server).await;
-        let queues = seen["budget"]["queues"].as_array().unwrap();
-        let waits = queues
-            .iter()
-            .any(|queue| queue["class"] == "replay" && queue["waiting"] != 0 && queue["waiting"] != "0");
-        waits.then_some(())
-    })
-    .await;
-    let mut waits: Vec<Duration> = Vec::new();
-    for flow in 0..20 {
-        let began = Instant::now();
-        let id = format!("live{flow}");
-        start(&server, &id).await;
-        eventually("a live flow is done", SOON, async || crm.object("crm/deals", &id)).await;
-        waits.push(began.elapsed());
-    }
-    let seen = budget(&server).await;
-    let is_replaying = crm.ledger().summary().routes["crm.get"].requests < u64::from(count) * 2 + 20;
-    waits.sort_unstable();
-    let (p50, p99) = (waits[waits.len() / 2], waits[waits.len() - 1]);
-    if shows {
-        eprintln!("live flows beside {count} replays at {rate}/s: p50 {p50:?}, slowest of 20 {p99:?}; {seen}");
-    }
-    assert!(
-        is_replaying,
-        "the replays were over before the live flows: nothing is shown"
-    );
-    // A replay alone waits for seconds; the two requests of a live flow for the next free places.
-    assert!(p50 < Duration::from_millis(600), "p50 {p50:?}, slowest {p99:?}");
-    assert_eq!(server.runs(&["--status", "failed"]), Vec::<Value>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -135,7 +135,7 @@ async fn what_never_arrived_is_recovered_and_what_did_is_known() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sweep_that_is_killed_misses_and_doubles_nothing() {
-    const EVENTS: usize = 1_500;
+    const EVENTS: usize = 900;
     let provider = simulator().await;
     let mut server = Server::start().await;
     let stripe = provider.base_url_of(Provider::Stripe);
