@@ -2,7 +2,7 @@
 //!
 //! `WEIR_BUDGET_FLOWS` asks for more flows than the few of every day; `make budget-test` does, and prints the figures.
 
-use crate::support::{SOON, Server, eventually, post, stderr, stdout};
+use crate::support::{SOON, Server, eventually, post, stdout};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
