@@ -1,7 +1,7 @@
 //! Budgets of connections: how many requests may leave, in which order, and what happens when a provider says "too many"
 //! or nothing at all.
 //!
-//! The rules are pure and take the time ([`allowance`], [`limit`], [`queue`], [`breaker`]); [`gate`] waits. A request asks
+//! The rules are pure and take the time (`allowance`, `limit`, `queue`, `breaker`); `gate` waits. A request asks
 //! right before it leaves: after the commit of an effect's intent, so that a wait is safe, and before its own timeout
 //! begins. A short wait happens in memory; a long one is the engine's: the run sleeps on disk and no try is counted.
 
