@@ -1,6 +1,6 @@
 //! Proofs that rest on keys of the provider, and handshakes, on a running server over real HTTP.
 
-use crate::support::{Server, WEIR, now_unix_s, stderr, stdout};
+use crate::support::{SOON, Server, WEIR, eventually, now_unix_s, stderr, stdout};
 use crate::upstream::{Reply, Upstream};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
@@ -231,11 +231,13 @@ async fn a_secret_is_taken_once_and_survives_a_restart() {
     let attack = "attackerattackerattackerattacker";
     let second = server.hook("tasks", &[("x-hook-secret", attack)], "").await;
     second.problem(401, "SIGNATURE_REFUSED");
-    let refused = stdout(&server.weir(&["refused", "--json"]));
-    assert!(
-        refused.contains("unexpected_secret") && !refused.contains(attack),
-        "{refused}"
-    );
+    // What was refused is written behind the answer.
+    let refused = eventually("the second request is listed", SOON, async || {
+        let refused = stdout(&server.weir(&["refused", "--json"]));
+        refused.contains("unexpected_secret").then_some(refused)
+    })
+    .await;
+    assert!(!refused.contains(attack), "{refused}");
 
     server.kill();
     server.start_again().await;
