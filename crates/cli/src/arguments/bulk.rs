@@ -5,7 +5,10 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BulkCommand {
-    /// Replay every run that fits, after showing in sum what would happen. It goes on in the server, behind live events.
+    /// Run many runs that are over again, chosen by the options; failed ones when --status is not given.
+    ///
+    /// First it prints how many runs fit, which calls they would make and which effects they would send, and asks. Then
+    /// the server starts them one after the other, behind live events, also when this command ends.
     #[command(after_help = "Examples:
   weir bulk replay --workflow payment-to-crm --code http_503
   weir bulk replay --code http_422 --step mail --live --since 2026-11-25T00:00:00Z")]
@@ -15,15 +18,20 @@ pub(crate) enum BulkCommand {
         #[command(flatten)]
         arguments: BulkReplayArguments,
     },
-    /// Ask every open run that fits to end, after showing which they are and which effects are on their way. Nothing
-    /// new is begun; those effects are waited for.
+    /// Cancel many open runs, chosen by the options; all open runs when none is given.
+    ///
+    /// First it prints how many runs fit and how many of their effects are on their way, and asks. A canceled run begins
+    /// nothing new and ends when those effects have come back.
     #[command(after_help = "Examples:
   weir bulk cancel --workflow payment-to-crm --status waiting
   weir bulk cancel --since 2026-11-25T08:00:00Z --reason 'sent by mistake'")]
     Cancel(BulkRequestArguments),
-    /// Have every open run that fits stand still, and its time limits with it.
+    /// Pause many open runs, chosen by the options; all open runs when none is given.
+    ///
+    /// First it prints how many runs fit, and asks. A paused run begins nothing new, and its time limits stand still,
+    /// until `weir bulk resume` or `weir run resume`.
     Pause(BulkRequestArguments),
-    /// Let every paused run that fits go on.
+    /// Let many paused runs go on, chosen by the options; all paused runs when none is given.
     Resume(BulkRequestArguments),
     /// List operations on many runs.
     List {
@@ -108,10 +116,10 @@ pub(crate) struct BulkReplayArguments {
     /// Only runs that started before this time.
     #[arg(long, value_name = "TIME")]
     pub(crate) until: Option<String>,
-    /// From the start, not from the failed step.
+    /// Begin each run at its start. Default: at the step that failed.
     #[arg(long)]
     pub(crate) from_start: bool,
-    /// On the version that is published now, not on the one each run was pinned to.
+    /// Use the version of the workflow that is published now. Default: the version that each run began on.
     #[arg(long)]
     pub(crate) live: bool,
     /// Print the operation and do not wait for its end.

@@ -146,7 +146,8 @@ impl Standing {
         tracing::warn!(
             workflow.name = %name,
             missed,
-            "`{name}` missed {missed} planned times after {}, with `catch_up: {policy}` {runs} run(s) make up for it",
+            "planned times of `{name}` after {} passed while no run could be started: with `catch_up: {policy}` {runs} of \
+             them get a run now, {missed} never do",
             self.settled,
         );
     }
