@@ -84,6 +84,7 @@ Example:
     /// List the runs, newest first.
     #[command(after_help = "Examples:
   weir runs --status failed
+  weir runs --code http_503 --since 2026-11-25T08:00:00Z
   weir runs --workflow payment-to-crm --limit 5 --json")]
     Runs(RunsArguments),
     /// List the workflows, what starts them, and when those that the clock starts go next.
@@ -345,6 +346,15 @@ pub(crate) struct RunsArguments {
     /// Only runs of this workflow, by name.
     #[arg(long, value_name = "NAME")]
     pub(crate) workflow: Option<String>,
+    /// Only runs of this event, replays included: its id in Weir, as `weir events` lists it.
+    #[arg(long, value_name = "EVENT")]
+    pub(crate) event: Option<String>,
+    /// Only runs that failed with this code, such as http_503.
+    #[arg(long, value_name = "CODE")]
+    pub(crate) code: Option<String>,
+    /// Only runs that started at this time or later, such as 2026-11-25T08:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
 }
 
 #[derive(Debug, Args)]

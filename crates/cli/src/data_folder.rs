@@ -3,6 +3,7 @@
 //! Secrets in it are readable by their owner only. `weir.pid` and `weir.url` describe the process that runs now; they are
 //! hints for people and for the commands beside it, never a lock (the database has its own).
 
+use crate::output;
 use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::fs;
@@ -53,6 +54,22 @@ impl DataFolder {
     /// Makes the folder, for its owner only. Fine when it is there already.
     pub(crate) fn create(&self) -> anyhow::Result<()> {
         create_private(&self.path)
+    }
+
+    /// Takes back a folder that was made for nothing. One that holds more than the lock of its database stays and is
+    /// named.
+    pub(crate) fn give_up(&self) {
+        let locks = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let mut locks = locks.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "lock"));
+        let removed = locks
+            .try_for_each(|lock| fs::remove_file(lock.path()))
+            .and_then(|()| fs::remove_dir(&self.path));
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                output::remark(format!("the folder {} is left over: {error}", self.path.display()));
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
 
     /// Reads the administrator's token, or makes one.

@@ -23,6 +23,9 @@ const COMMIT_BEYOND_ENTRIES: usize = 1000;
 /// The same for the bytes that these entries hold.
 const COMMIT_BEYOND_BYTES: usize = 1 << 20;
 
+/// Code of a run that never began because the `where` of its trigger could not be evaluated.
+pub(crate) const WHERE_FAILED: &str = "where_failed";
+
 /// A run with all it needs to be driven.
 pub(crate) struct ActiveRun {
     pub(crate) state: RunState,
@@ -64,7 +67,7 @@ impl Refused {
     /// The trigger's `where` could not be evaluated.
     pub(crate) fn by_filter(error: &weir_workflow_engine::ExpressionError) -> Self {
         Refused {
-            code: "where_failed",
+            code: WHERE_FAILED,
             message: error.to_string(),
         }
     }

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::journal::{AttemptOutcome, Entry, Target};
+
 /// Longest text of a cause, in characters: enough to know it again.
 const MAX_TEXT_CHARACTERS: usize = 300;
 /// Words of hexadecimal digits from this length on are ids.
@@ -36,6 +38,22 @@ impl Cause {
         let id = digest.first_chunk::<8>().map_or(0, |first| i64::from_be_bytes(*first));
         Self { id, step, message }
     }
+}
+
+/// HTTP status of the answer that made a step fail for good: its last try that did not succeed. `step` as a [`Cause`]
+/// tells it. `None`: no answer came, or no call was at fault.
+pub fn status_at_fault(entries: &[Entry], step: &str) -> Option<u16> {
+    let is_it = |of: &Target| match of {
+        Target::Step(path) => without_keys(path) == step,
+        Target::Read(name) => step.strip_prefix("hydrate.") == Some(&**name),
+    };
+    let last = entries.iter().rev().find_map(|entry| match entry {
+        Entry::Attempt(attempt) if is_it(&attempt.of) && !matches!(attempt.outcome, AttemptOutcome::Done { .. }) => {
+            Some(attempt)
+        }
+        _ => None,
+    });
+    last?.exchanges.last()?.status
 }
 
 /// `each[42].pay` and `each[43].pay` are the same step: `each[].pay`.

@@ -34,7 +34,7 @@ mod time;
 mod turn;
 
 pub use catalogue::{Catalogue, EventTypeInfo, HydrateMode, OperationInfo, ReadInfo};
-pub use cause::{Cause, without_particulars};
+pub use cause::{Cause, status_at_fault, without_particulars};
 pub use check::{CallResolution, Resolution, check};
 pub use command::{CallCommand, CallId, Command, EffectCommand, ReadCommand, SendMode};
 pub use correlation::{Correlation, Correlator};

@@ -508,6 +508,10 @@ fn choose(
             && filter.workflow.is_none_or(|workflow| row.workflow_id == workflow)
             && filter.since.is_none_or(|since| row.started_at >= since)
             && filter.until.is_none_or(|until| row.started_at < until)
+            && filter
+                .error_code
+                .as_deref()
+                .is_none_or(|code| row.status == StoredStatus::Failed && row.error_code.as_deref() == Some(code))
             && (!filter.unknown
                 || (row.status == StoredStatus::Failed && row.error_code.as_deref() == Some("effect_unknown")))
     });

@@ -5,7 +5,7 @@ use crate::upstream::{Reply, Upstream};
 use serde_json::{Value, json};
 
 const CAUSES: &str = "query($workflow: String, $state: DeadLetterState) { deadLetterCauses(workflow: $workflow, state: $state) \
-    { more nodes { id state workflowName step code message count sample { id } mark { state note by } runs { nodes { id } } } } }";
+    { more nodes { id state workflowName step code httpStatus message count sample { id } mark { state note by } runs { nodes { id } } } } }";
 const MARK: &str = "mutation($input: DeadLetterMarkInput!) { deadLetterMark(input: $input) { cause { state mark { note } } userErrors { code path } } }";
 
 async fn causes(server: &TestServer, variables: Value) -> Vec<Value> {
@@ -68,6 +68,7 @@ async fn what_fails_stands_together_and_stops_nothing_else() {
         "{found:#?}"
     );
     let found = causes(&server, json!({ "workflow": "post" })).await;
+    assert_eq!(found[0]["httpStatus"], 422, "{found:#?}");
     // Three orders, three items, one cause.
     assert_eq!(
         (found.len(), &found[0]["step"], &found[0]["count"]),
@@ -99,6 +100,71 @@ async fn what_fails_stands_together_and_stops_nothing_else() {
             data["deadLetterCauses"]["nodes"] == json!([]) && retried == 3
         })
         .await;
+    server.stop().await;
+}
+
+/// `picky` with this condition, and a lane with this key.
+fn picky(condition: &str, key: &str) -> Value {
+    json!({
+        "kind": "Workflow", "name": "picky",
+        "on": { "event": "generic.order.placed", "where": condition },
+        "lane": { "key": key },
+        "steps": [{ "id": "seen", "set": { "order": "{{ event.data.id }}" } }],
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_failed_before_it_began_is_asked_again_whether_it_may_begin() {
+    let server = TestServer::start().await;
+    let amount = "{{ event.data.amount * 2 > 10 }}";
+    server
+        .apply(&[orders_endpoint(), picky(amount, "{{ event.data.id }}")])
+        .await;
+    order(&server, "ord_1", json!({ "not": "a number" })).await;
+    let failed = |data: &Value| data["runs"]["nodes"].as_array().unwrap().len() == 1;
+    let list = "{ runs(filter: { status: FAILED, errorCode: \"where_failed\" }) { nodes { id } } }";
+    let run = server.until(list, failed).await["runs"]["nodes"][0]["id"].clone();
+    let preview = async |options: Value| {
+        let query = "query($id: ID!, $options: ReplayOptionsInput) { replayPreview(runId: $id, options: $options) { confirm } }";
+        let variables = json!({ "id": run, "options": options });
+        server.raw_query(ADMIN, query, variables).await
+    };
+    let refused = async |options: Value, why: &str| {
+        let answer = preview(options).await;
+        let message = answer["errors"][0]["message"].as_str().unwrap_or_default();
+        assert!(message.contains(why), "{answer:#}");
+    };
+    // The same again would fail again, and is not promised to do anything.
+    refused(Value::Null, "the `where` of version 1 cannot be evaluated").await;
+    let body = |amount: u32| json!({ "type": "order.placed", "id": "ord_1", "amount": amount });
+    refused(json!({ "body": body(1) }), "is false for its event").await;
+    // The version to run is the one that is asked.
+    server
+        .apply(&[
+            orders_endpoint(),
+            picky("{{ event.data.id == 'ord_9' }}", "{{ event.data.id }}"),
+        ])
+        .await;
+    refused(json!({ "version": "LIVE" }), "the `where` of version 2 is false").await;
+    server
+        .apply(&[
+            orders_endpoint(),
+            picky("{{ event.data.id == 'ord_1' }}", "{{ event.data.none.at_all }}"),
+        ])
+        .await;
+    refused(json!({ "version": "LIVE" }), "the flow control of version 3 fails").await;
+    // Many at once leave it out and tell why.
+    let query = "query($filter: BulkFilterInput!) { bulkReplayPreview(filter: $filter) { runs leftOut { reason } } }";
+    let shown = server.query(query, json!({ "filter": { "workflow": "picky" } })).await["bulkReplayPreview"].clone();
+    assert_eq!(shown["runs"], 0, "{shown:#}");
+    assert!(
+        shown["leftOut"][0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("before it begins")
+    );
+    let fits = preview(json!({ "body": body(7) })).await;
+    assert!(fits["data"]["replayPreview"]["confirm"].is_string(), "{fits:#}");
     server.stop().await;
 }
 

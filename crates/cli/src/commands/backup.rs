@@ -67,7 +67,10 @@ async fn write(config: &Config, target: &Path, partial: &Path) -> anyhow::Result
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let cannot = || format!("could not write {}", partial.display());
+    let cannot = || {
+        Failure::new(format!("could not write {}", partial.display()))
+            .fix("give a path in a folder that is there, that you may write to, and that has room")
+    };
     let file = options.open(partial).with_context(cannot)?;
     let (file, summary) = take(config, BufWriter::with_capacity(BUFFER_BYTES, file)).await?;
     let file = file
@@ -83,11 +86,20 @@ async fn write(config: &Config, target: &Path, partial: &Path) -> anyhow::Result
     // Two backups may have been told the same name.
     fs::hard_link(partial, &path)
         .and_then(|()| fs::remove_file(partial))
-        .with_context(|| format!("could not give the backup its name {}", path.display()))?;
+        .with_context(|| {
+            Failure::new(format!("could not give the backup its name {}", path.display()))
+                .fix("give another name; a file that is there is not overwritten")
+        })?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or_else(|| Path::new(".")))
         .and_then(|folder| folder.sync_all())
-        .context("could not make the name of the backup durable")?;
+        .with_context(|| {
+            Failure::new(format!(
+                "could not make sure that {} outlasts a power cut",
+                path.display()
+            ))
+            .fix("the backup is whole; check the disk, and take another one")
+        })?;
     Ok((path, summary))
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::process::ExitCode;
 
 const FIELDS: &str =
-    "id state workflowName step code message count countIsLeast firstAt lastAt mark { state note by at }";
+    "id state workflowName step code httpStatus message count countIsLeast firstAt lastAt mark { state note by at }";
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -22,6 +22,7 @@ struct Cause {
     workflow_name: Option<String>,
     step: Option<String>,
     code: String,
+    http_status: Option<u16>,
     message: String,
     count: u64,
     count_is_least: bool,
@@ -126,7 +127,10 @@ async fn list(server: &ServerArguments, workflow: Option<&str>, state: &str, jso
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<Vec<String>> = causes.nodes.iter().map(row).collect();
-    output::table(&["CAUSE", "RUNS", "WORKFLOW", "STEP", "CODE", "LAST", "MESSAGE"], &rows);
+    output::table(
+        &["CAUSE", "RUNS", "WORKFLOW", "STEP", "CODE", "HTTP", "LAST", "MESSAGE"],
+        &rows,
+    );
     if causes.more {
         output::remark("there are more causes; choose a workflow with --workflow");
     }
@@ -140,6 +144,9 @@ fn row(cause: &Cause) -> Vec<String> {
         cause.workflow_name.clone().unwrap_or_else(|| "(deleted)".to_owned()),
         cause.step.clone().unwrap_or_default(),
         cause.code.clone(),
+        cause
+            .http_status
+            .map_or_else(|| "-".to_owned(), |status| status.to_string()),
         story::moment(cause.last_at),
         cause.message.clone(),
     ]
@@ -173,9 +180,13 @@ async fn show(server: &ServerArguments, id: &str, json: bool) -> anyhow::Result<
         .as_deref()
         .map(|step| format!(" in step {step}"))
         .unwrap_or_default();
+    let status = cause
+        .http_status
+        .map(|status| format!(" (HTTP {status})"))
+        .unwrap_or_default();
     let workflow = cause.workflow_name.as_deref().unwrap_or("(deleted)");
     output::line(format!(
-        "{}  {} of {workflow}: {}{step}",
+        "{}  {} of {workflow}: {}{status}{step}",
         cause.id,
         match count(&cause).as_str() {
             "1" => "1 run".to_owned(),

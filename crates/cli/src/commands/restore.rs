@@ -16,12 +16,17 @@ use weir_storage::backup::{self, ArchiveError, BackupSummary, RestoreError};
 pub(crate) async fn run(arguments: BackupArguments) -> anyhow::Result<ExitCode> {
     let config = config::load(arguments.serve.config.as_deref(), arguments.serve.settings)?;
     let archive = chosen(arguments.target)?;
+    let made = config.data_folder.as_ref().filter(|folder| !folder.path().exists());
     if let Some(folder) = &config.data_folder {
         folder.create()?;
     }
-    let summary = Box::pin(backup::restore(&config.database_url, &archive))
-        .await
-        .map_err(|error| explained(error, &archive, config.backend))?;
+    let restored = Box::pin(backup::restore(&config.database_url, &archive)).await;
+    if restored.is_err()
+        && let Some(folder) = made
+    {
+        folder.give_up();
+    }
+    let summary = restored.map_err(|error| explained(error, &archive, config.backend))?;
     output::line(format!(
         "restored {} (Weir {}, {}, {}): {}",
         archive.display(),

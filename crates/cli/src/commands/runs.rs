@@ -8,10 +8,19 @@ use crate::output;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
+/// What stands for a time that does not exist.
+const NEVER: &str = "-";
+
 pub(crate) async fn run(arguments: &RunsArguments) -> anyhow::Result<ExitCode> {
     let client = Client::find(&arguments.server)?;
     let states: Vec<&str> = arguments.status.iter().map(|state| state.wire()).collect();
-    let runs = read(&client, &states, arguments.workflow.as_deref(), arguments.list.limit).await?;
+    let choice = Choice {
+        workflow: arguments.workflow.as_deref(),
+        event: arguments.event.as_deref(),
+        code: arguments.code.as_deref(),
+        since: arguments.since.as_deref(),
+    };
+    let runs = read(&client, &states, choice, arguments.list.limit).await?;
     if arguments.list.json {
         lists::print_json(&runs)?;
         return Ok(ExitCode::SUCCESS);
@@ -25,13 +34,21 @@ pub(crate) async fn run(arguments: &RunsArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Which runs; `None` = any.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Choice<'a> {
+    /// Of the workflow with this name.
+    workflow: Option<&'a str>,
+    /// Of the event with this id.
+    event: Option<&'a str>,
+    /// That failed with this code.
+    code: Option<&'a str>,
+    /// That started at this time or later.
+    since: Option<&'a str>,
+}
+
 /// Reads runs, newest first; in any of these states, or in all.
-pub(crate) async fn read(
-    client: &Client,
-    states: &[&str],
-    workflow: Option<&str>,
-    limit: u32,
-) -> anyhow::Result<Vec<Run>> {
+pub(crate) async fn read(client: &Client, states: &[&str], choice: Choice<'_>, limit: u32) -> anyhow::Result<Vec<Run>> {
     let wanted: Vec<Value> = if states.is_empty() {
         vec![Value::Null]
     } else {
@@ -39,7 +56,10 @@ pub(crate) async fn read(
     };
     let mut runs: Vec<Run> = Vec::new();
     for status in wanted {
-        let filter = json!({ "status": status, "workflow": workflow });
+        let filter = json!({
+            "status": status, "workflow": choice.workflow, "eventId": choice.event, "errorCode": choice.code,
+            "since": choice.since,
+        });
         let list = List {
             field: "runs",
             argument: ("filter", "RunFilter"),
@@ -55,8 +75,10 @@ pub(crate) async fn read(
 }
 
 fn row(run: &Run) -> Vec<String> {
+    let began = run.has_begun().then(|| story::moment(run.started_at));
     let took = run
         .finished_at
+        .filter(|_| run.has_begun())
         .map(|finished| story::length_ms((finished - run.started_at).num_milliseconds()));
     let note = match (&run.error, run.due_at) {
         (Some(error), _) => {
@@ -77,8 +99,8 @@ fn row(run: &Run) -> Vec<String> {
         run.event
             .as_ref()
             .map_or_else(String::new, |event| event.external_id.clone()),
-        story::moment(run.started_at),
-        took.unwrap_or_default(),
+        began.unwrap_or_else(|| NEVER.to_owned()),
+        took.unwrap_or_else(|| NEVER.to_owned()),
         note,
     ]
 }

@@ -112,8 +112,8 @@ fn kept(folder: &DemoFolder) -> anyhow::Result<Books> {
 async fn add_up(providers: &Providers, client: &Client) -> anyhow::Result<Books> {
     // Promises are read before deeds: what is promised meanwhile must not count as lost.
     let deliveries: Deliveries = providers.get(&format!("deliveries?limit={DELIVERIES_MAX}")).await?;
-    let open = runs::read(client, &["RUNNING", "WAITING"], None, RUNS_MAX).await;
-    let failed = runs::read(client, &["FAILED"], None, RUNS_MAX).await;
+    let open = runs::read(client, &["RUNNING", "WAITING"], runs::Choice::default(), RUNS_MAX).await;
+    let failed = runs::read(client, &["FAILED"], runs::Choice::default(), RUNS_MAX).await;
     let messages: Vec<Value> = providers.get("state/slack/messages/").await?;
     let invoices: Vec<Value> = providers.get("state/stripe/invoices/").await?;
     let ledger: Value = providers.get("ledger?limit=1").await?;

@@ -41,8 +41,8 @@ pub(crate) struct Follower {
 impl Follower {
     /// Starts after everything that had finished when this process began; what was under way is followed.
     pub(crate) async fn start(client: &Client, began: DateTime<Utc>) -> anyhow::Result<Self> {
-        let recent = runs::read(client, &[], None, PAGE).await?;
-        let unfinished = runs::read(client, &["RUNNING", "WAITING"], None, OPEN_MAX).await?;
+        let recent = runs::read(client, &[], runs::Choice::default(), PAGE).await?;
+        let unfinished = runs::read(client, &["RUNNING", "WAITING"], runs::Choice::default(), OPEN_MAX).await?;
         let newest = recent.first().map(|run| run.id.clone());
         let since = recent
             .into_iter()
@@ -93,7 +93,11 @@ impl Follower {
     }
 
     async fn look(&mut self) -> anyhow::Result<()> {
-        for listed in runs::read(&self.client, &[], None, PAGE).await?.into_iter().rev() {
+        for listed in runs::read(&self.client, &[], runs::Choice::default(), PAGE)
+            .await?
+            .into_iter()
+            .rev()
+        {
             if self.newest.as_ref().is_none_or(|newest| listed.id > *newest) {
                 self.newest = Some(listed.id.clone());
                 self.open.insert(listed.id);
@@ -103,7 +107,7 @@ impl Follower {
             return Ok(());
         }
         // Read after the newest runs: what is followed and not among these has finished.
-        let unfinished = runs::read(&self.client, &["RUNNING", "WAITING"], None, OPEN_MAX).await?;
+        let unfinished = runs::read(&self.client, &["RUNNING", "WAITING"], runs::Choice::default(), OPEN_MAX).await?;
         let is_cut = u32::try_from(unfinished.len()).unwrap_or(u32::MAX) >= OPEN_MAX;
         let oldest = unfinished.last().map(|run| run.id.clone()).filter(|_| is_cut);
         let still: BTreeSet<&str> = unfinished.iter().map(|run| run.id.as_str()).collect();

@@ -192,5 +192,17 @@ fn a_damaged_backup_is_refused() {
         "{}",
         stderr(&refused)
     );
-    assert!(!restored.data().join("weir.db").exists());
+    assert!(!restored.data().exists(), "the folder was made for nothing");
+}
+
+#[test]
+fn a_backup_that_cannot_be_written_says_what_helps() {
+    let server = Server::not_started(&[], &[]);
+    let refused = server.beside(&["backup", "no-such-folder/weir.backup"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let text = stderr(&refused);
+    assert!(
+        text.contains("could not write") && text.contains("fix: give a path in a folder that is there"),
+        "{text}"
+    );
 }

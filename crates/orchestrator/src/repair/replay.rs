@@ -18,10 +18,11 @@ use weir_workflow_engine::{
 use super::{Family, Refused, audit, write};
 use crate::configure::Actor;
 use crate::control::ControlError;
-use crate::driver::{ActiveRun, First};
+use crate::driver::{ActiveRun, First, WHERE_FAILED};
 use crate::ingest::accept::new_run;
 use crate::recovery::restore_event;
 use crate::retention;
+use crate::route;
 use crate::runner;
 use crate::service::Orchestrator;
 use crate::snapshot::Version;
@@ -253,6 +254,32 @@ impl Orchestrator {
             let others = turns::batch_of(core, &snapshot, &stored, event.uid).await?;
             event = event.with_batch(&others);
         }
+        // Whether the event starts the workflow at all was never answered for this run.
+        if stored.error_code.as_deref() == Some(WHERE_FAILED) {
+            let mut asked = event.clone();
+            if copied.is_some() {
+                // An edited body changes nothing about how the event came.
+                let first = restore_event(&snapshot, &original.row).map_err(ControlError::Unavailable)?;
+                (asked.source, asked.endpoint) = (first.source, first.endpoint);
+            }
+            let wanted = route::filter(&snapshot, workspace, &version, &asked, now);
+            let number = version.number;
+            match wanted {
+                Ok(true) => {}
+                Ok(false) => return Err(not_replayable(not_wanted(number))),
+                Err(error) => {
+                    let what = format!("the `where` of version {number} cannot be evaluated: {error}");
+                    return Err(not_replayable(cannot_begin(&what)));
+                }
+            }
+        }
+        let turn = turns::of_replay(&snapshot, workspace, &version, &event, now).map_err(|refused| {
+            let what = format!(
+                "the flow control of version {} fails: {}",
+                version.number, refused.message
+            );
+            not_replayable(cannot_begin(&what))
+        })?;
         let event = Arc::new(event);
         let head = RunHead {
             id: RunId::from_raw(core.new_id(now)),
@@ -277,10 +304,6 @@ impl Orchestrator {
         let surroundings = snapshot.surroundings(workspace);
         let shown = preview(&version.plan, &head, &event, &ledger, past, &surroundings, now);
         let confirm = confirmation((&shown, &from, options), version.id.as_raw(), run, family.runs.len());
-        let (turn, refused) = match turns::of_replay(&snapshot, workspace, &version, &event, now) {
-            Ok(turn) => (turn, None),
-            Err(refused) => (None, Some(refused)),
-        };
         let mut state = RunState::new(head, event, &version.plan).with_ledger(ledger);
         taken.entries.iter().for_each(|entry| state.fold(entry));
         let journal: Vec<RunCommit> = match taken.entries.is_empty() {
@@ -304,7 +327,7 @@ impl Orchestrator {
             next_seq: i32::from(!taken.entries.is_empty()),
             first: First::Started,
             mail: Vec::new(),
-            refused,
+            refused: None,
             traceparent,
         };
         let owner = core.new_run_owner();
@@ -361,6 +384,22 @@ impl Orchestrator {
             dedupe: original.dedupe.clone(),
         })
     }
+}
+
+/// Why a replay would end before it begins, and what helps.
+fn cannot_begin(what: &str) -> String {
+    format!(
+        "it would fail before it begins, and nothing would be sent: {what}; mend the workflow and replay on the live \
+         version, or edit the event"
+    )
+}
+
+/// Why an event starts no run of this version.
+fn not_wanted(version: u32) -> String {
+    format!(
+        "the `where` of version {version} is false for its event, so there is nothing to do; mark the dead letter as \
+         ignored"
+    )
 }
 
 /// The step that a replay begins at, and what it takes over. No step: the start.

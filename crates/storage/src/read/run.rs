@@ -59,6 +59,8 @@ pub struct RunFilter {
     pub workflow: Option<WorkflowId>,
     /// Whether only failed runs with effects of unknown result are shown.
     pub unknown: bool,
+    /// That failed with this code.
+    pub error_code: Option<String>,
     /// That started at this time or later.
     pub since: Option<Timestamp>,
     /// That started before this time.
@@ -147,6 +149,12 @@ impl Store {
             matching = matching
                 .filter(has_status(RunStatus::Failed))
                 .filter(run::Column::ErrorCode.eq("effect_unknown"));
+            chosen = true;
+        }
+        if let Some(code) = &filter.error_code {
+            matching = matching
+                .filter(has_status(RunStatus::Failed))
+                .filter(run::Column::ErrorCode.eq(code.as_str()));
             chosen = true;
         }
         let mut floor = None;

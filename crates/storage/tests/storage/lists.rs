@@ -179,6 +179,14 @@ async fn runs_by_page_and_filter(bed: &Bed) {
         |n| n % 4 != 1,
     )
     .await;
+    check(
+        RunFilter {
+            error_code: Some("effect_unknown".to_owned()),
+            ..all.clone()
+        },
+        |n| n % 5 == 3,
+    )
+    .await;
     let mixed = RunFilter {
         workflow: Some(WorkflowId::from_raw(22)),
         status: Some(RunStatus::Waiting),

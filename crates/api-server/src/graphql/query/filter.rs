@@ -56,6 +56,8 @@ pub(crate) struct RunFilter {
     pub(super) event_id: Option<ID>,
     /// True: only those with effects of which nobody knows whether they took place.
     unknown_effects: Option<bool>,
+    /// That failed with this code, such as `http_503`.
+    error_code: Option<String>,
     /// Started at this time or later.
     since: Option<DateTime>,
     /// Started before this time.
@@ -81,6 +83,7 @@ impl RunFilter {
             status: self.status.map(Into::into),
             workflow: by_id.or(by_name),
             unknown: self.unknown_effects.unwrap_or(false),
+            error_code: self.error_code,
             since: self.since.map(|time| time.0),
             until: self.until.map(|time| time.0),
         }))

@@ -9,7 +9,7 @@ use super::workflow::WorkflowVersion;
 use crate::auth::Permission;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use weir_storage::{CauseKey, CauseRow, CauseState};
-use weir_workflow_engine::{RunId, WorkflowId};
+use weir_workflow_engine::{RunId, WorkflowId, decode, status_at_fault};
 
 /// What the ids of causes begin with.
 const PREFIX: &str = "cause_";
@@ -84,6 +84,20 @@ impl DeadLetterCause {
     /// Code of the failure.
     async fn code(&self) -> &str {
         &self.0.code
+    }
+
+    /// HTTP status of the answer that made the last of them fail. Null: no answer came, or no call was at fault.
+    async fn http_status(&self, ctx: &Context<'_>) -> ApiResult<Option<u16>> {
+        let Some(step) = self.0.step.as_deref() else {
+            return Ok(None);
+        };
+        let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
+        let rows = store.journal_load(workspace, self.0.sample).await;
+        let rows = rows.map_err(|error| ApiError::internal("reading dead letters", &error))?;
+        // What cannot be read tells no status; the run itself says why.
+        let read = rows.iter().filter_map(|(_, body)| decode(body).ok());
+        let entries: Vec<_> = read.flat_map(|(_, entries)| entries).collect();
+        Ok(status_at_fault(&entries, step))
     }
 
     /// Its message, without ids, numbers and quoted values.

@@ -246,6 +246,12 @@ impl Run {
         matches!(self.status.as_str(), "SUCCEEDED" | "FAILED" | "CANCELED" | "MERGED")
     }
 
+    /// Whether anything of it was ever begun, as far as its state tells.
+    pub(crate) fn has_begun(&self) -> bool {
+        let refused = |error: &RunError| matches!(error.code.as_str(), "where_failed" | "flow_control_failed");
+        !matches!(self.status.as_str(), "QUEUED" | "MERGED") && !self.error.as_ref().is_some_and(refused)
+    }
+
     /// Why it has not begun, and perhaps never will.
     pub(crate) fn not_begun(&self) -> Option<String> {
         let merged = self
