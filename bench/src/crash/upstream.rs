@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use weir_bench::documents::{amount, payment_intent_body};
+use weir_bench::documents::{NO_EVENTS, amount, payment_intent_body};
 
 use crate::book::Book;
 use crate::chance::Chance;
@@ -179,6 +179,9 @@ async fn answer(
         tokio::time::sleep(READ_DELAY).await;
         let amount = book.ids.flow_of(id).map_or(1, amount);
         return Some(("200 OK", payment_intent_body(id, amount)));
+    }
+    if path == "/v1/events" {
+        return Some(("200 OK", NO_EVENTS.into()));
     }
     Some(match (request.method.as_str(), path.strip_prefix("/crm/deals/")) {
         ("POST", Some(id)) => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix_web::web::{Bytes, Data, Path};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use anyhow::Context as _;
-use weir_bench::documents::{amount, payment_intent_body};
+use weir_bench::documents::{NO_EVENTS, amount, payment_intent_body};
 
 use crate::arguments::Arguments;
 use crate::record::Record;
@@ -35,6 +35,7 @@ pub(crate) fn start(listener: TcpListener, record: Arc<Record>, arguments: &Argu
                 App::new()
                     .app_data(upstream.clone())
                     .route("/v1/payment_intents/{id}", web::get().to(payment_intent))
+                    .route("/v1/events", web::get().to(events))
                     .route("/crm/deals/{id}", web::post().to(deal))
                     .default_service(web::to(unknown))
             })
@@ -64,6 +65,10 @@ async fn payment_intent(upstream: Data<Upstream>, id: Path<String>) -> HttpRespo
     upstream.record.held_us.fetch_add(held_us, Relaxed);
     upstream.record.held.fetch_add(1, Relaxed);
     HttpResponse::Ok().content_type("application/json").body(body)
+}
+
+async fn events() -> HttpResponse {
+    HttpResponse::Ok().content_type("application/json").body(NO_EVENTS)
 }
 
 async fn deal(upstream: Data<Upstream>, request: HttpRequest, id: Path<String>, body: Bytes) -> HttpResponse {

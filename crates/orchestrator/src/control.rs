@@ -1,16 +1,16 @@
 //! The doors for people: start a run, look at it. What they do with runs that are over is in [`crate::repair`].
 
 use crate::configure::{Actor, ROUTING_TRIES};
-use crate::repair::{BulkPreview, PreparedReplay};
+use crate::repair::{BulkPreview, PreparedReplay, audit};
 use crate::service::{Core, Orchestrator};
 use crate::snapshot::{Snapshot, SnapshotError, Workflow};
 use crate::start::Start;
 use crate::turns;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_storage::{
-    AcceptOutcome, Dedupe, EventRow, FactOutcome, ReadError, RunRow, RunStatus, WaitingFor, WriteError,
+    AcceptOutcome, Dedupe, EventRow, Fact, FactOutcome, ReadError, RunRow, RunStatus, WaitingFor, WriteError,
 };
 use weir_workflow_engine::{
     Ending, Entry, EventId, EventSource, Ledger, Problem, RunId, StoryStep, Timestamp, Trigger, WorkspaceId, decode,
@@ -176,11 +176,20 @@ impl Orchestrator {
             uid,
             now,
         };
-        let (fact, run) = start.prepare(&self.core, snapshot)?;
+        let (mut started, run) = start.prepare(&self.core, snapshot)?;
+        let detail = json!({ "event": uid.to_string(), "workflow": workflow.row.name });
+        let told = audit(
+            &self.core,
+            workspace,
+            actor,
+            now,
+            ("run.start", run.to_string(), detail),
+        );
+        started.audit = Some(Box::new(told));
         tracing::info!(actor = %actor.name, workflow.name = %workflow.row.name, "run of `{}` started by {}", workflow.row.name, actor.name);
         let pending = self
             .writer()
-            .submit(fact)
+            .submit(Fact::Accept(started))
             .map_err(|full| ControlError::Unavailable(full.to_string()))?;
         match pending.await {
             Ok(FactOutcome::Accepted(AcceptOutcome::New)) => Ok(Attempt::Started(StartedRun {

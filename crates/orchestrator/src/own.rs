@@ -140,7 +140,7 @@ async fn start_by(
         }
         Err(error) => return Err(retryable("unavailable", error.to_string(), None)),
     };
-    let run = match submitted(core, fact)?.await {
+    let run = match submitted(core, Fact::Accept(fact))?.await {
         Err(WriteError::Outdated { revision }) => return Ok(Started::Outdated { revision }),
         result => match written(core, result)? {
             FactOutcome::Accepted(AcceptOutcome::New) => run,

@@ -268,13 +268,10 @@ fn fact(core: &Arc<Core>, snapshot: &Snapshot, step: &Step, now: Timestamp) -> O
         now,
     );
     // No step waits for an event that a clock made.
-    match accept_fact(core, snapshot, row, dedupe, Vec::new(), started) {
-        Fact::Accept(accepted) => Some(Fact::Accept(Accepted {
-            fires: Some(step.workflow.row.id),
-            ..accepted
-        })),
-        other => Some(other),
-    }
+    Some(Fact::Accept(Accepted {
+        fires: Some(step.workflow.row.id),
+        ..accept_fact(core, snapshot, row, dedupe, Vec::new(), started)
+    }))
 }
 
 fn unit(workflow: &str, id: String, planned: Timestamp) -> Identified {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 use weir_connector_sdk::{Identified, InboundRequest, Registration};
-use weir_storage::{Dedupe, Fact};
+use weir_storage::{Accepted, Dedupe};
 use weir_workflow_engine::{Document, EventId, EventSource, Problem, RunId, Timestamp, Trigger, WorkspaceId};
 
 use crate::control::ControlError;
@@ -33,7 +33,7 @@ pub(crate) struct Start<'a> {
 
 impl Start<'_> {
     /// The fact that starts it, and the run, if it is new.
-    pub(crate) fn prepare(self, core: &Arc<Core>, snapshot: &Snapshot) -> Result<(Fact, RunId), ControlError> {
+    pub(crate) fn prepare(self, core: &Arc<Core>, snapshot: &Snapshot) -> Result<(Accepted, RunId), ControlError> {
         let Start {
             workspace,
             workflow,

@@ -7,13 +7,15 @@
 use crate::configure::Actor;
 use crate::control::ControlError;
 use crate::driver::Refused;
+use crate::repair::audit;
 use crate::route;
 use crate::service::{Core, Orchestrator};
 use crate::settings::Role;
 use crate::snapshot::{Snapshot, SnapshotError, Version};
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
-use weir_storage::{Fact, HeldLane, RunRow, TurnAsk, TurnEvent, WorkflowRow, WorkflowState, WriteError};
+use weir_storage::{Fact, HeldLane, Operation, RunRow, TurnAsk, TurnEvent, WorkflowRow, WorkflowState, WriteError};
 use weir_workflow_engine::{Event, EventId, EventSource, RunId, Timestamp, Turn, WorkspaceId};
 
 /// When it is tried again to say that a time has come, after the full queue refused it.
@@ -189,16 +191,29 @@ impl Orchestrator {
     ) -> Result<HeldLane, ControlError> {
         let held = self.core.store.held_lanes(workspace, Some(run), None, 1).await?;
         let lane = held.rows.into_iter().next().ok_or(ControlError::NotFound)?;
+        let now = self.now();
         let ask = TurnAsk {
             run,
             workflow: lane.workflow,
-            at: self.now(),
+            at: now,
             event: TurnEvent::Release,
+        };
+        let detail = json!({ "lane": lane.key });
+        let operation = Operation {
+            turn: Some(ask),
+            audit: vec![audit(
+                &self.core,
+                workspace,
+                actor,
+                now,
+                ("lane.release", run.to_string(), detail),
+            )],
+            ..Operation::default()
         };
         let pending = self
             .core
             .writer
-            .submit(Fact::Turn(ask))
+            .submit(Fact::Operate(Box::new(operation)))
             .map_err(|full| ControlError::Unavailable(full.to_string()))?;
         pending.await.map_err(|error| {
             if error == WriteError::Unknown {

@@ -306,6 +306,7 @@ fn event(id: EventId, run: RunId, number: u64, now: Timestamp) -> Accepted {
         keys: Vec::new(),
         fires: None,
         routed_by: None,
+        audit: None,
         after_commit: None,
     }
 }

@@ -156,6 +156,7 @@ fn event(ids: &IdGenerator, number: usize, now: Timestamp) -> Accepted {
         keys: Vec::new(),
         fires: None,
         routed_by: None,
+        audit: None,
         after_commit: None,
     }
 }

@@ -10,7 +10,7 @@ use weir_workflow_engine::{
     WorkspaceId,
 };
 
-use crate::config::ConfigChange;
+use crate::config::{AuditEntry, ConfigChange};
 use crate::mail::{MailChange, Request, WaitKey};
 use crate::operation::Operation;
 use crate::outcome::AcceptOutcome;
@@ -83,6 +83,8 @@ pub struct Accepted {
     /// The revision of the configuration that said which runs it starts and what waits for it. When another one is in
     /// force at the commit, the fact fails as [`Outdated`](crate::WriteError::Outdated). `None`: whichever is in force.
     pub routed_by: Option<i64>,
+    /// What the audit trail tells of it, written only if the event is new.
+    pub audit: Option<Box<AuditEntry>>,
     /// Called by the writer right after the commit and before the `Pending` resolves: the hand-off in memory.
     /// It must not block. It is not called when the commit failed or its result is unknown.
     pub after_commit: Option<AfterCommit>,

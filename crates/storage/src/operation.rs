@@ -7,7 +7,7 @@
 use weir_workflow_engine::{BulkId, EventId, RunId, Timestamp, WorkflowId, WorkspaceId};
 
 use crate::config::AuditEntry;
-use crate::fact::{Dedupe, EventRow, NewRun, RunCommit};
+use crate::fact::{Dedupe, EventRow, NewRun, RunCommit, TurnAsk};
 use crate::mail::Request;
 
 /// Something that a person did to runs, all or nothing.
@@ -26,6 +26,8 @@ pub struct Operation {
     pub journal: Vec<RunCommit>,
     /// What is asked of open runs. One that is over makes the fact fail as [`Stale`](crate::WriteError::Stale).
     pub requests: Vec<Request>,
+    /// What happens to a run that waits for its turn, or that keeps others waiting.
+    pub turn: Option<TurnAsk>,
     /// What changes about an operation on many runs.
     pub bulk: Option<BulkChange>,
     /// What is noted about dead letters.

@@ -53,6 +53,14 @@ async fn a_run_is_started_told_and_replayed_without_doing_it_twice() {
 
     let again = server.query(START, json!({ "input": input })).await["runStart"].clone();
     assert_eq!((&again["replayed"], &again["run"]["id"]), (&json!(true), &json!(id)));
+    let query = "query($id: String) { audit(first: 9, filter: { subject: $id }) { nodes { action detail } } }";
+    let told = server.query(query, json!({ "id": id })).await["audit"]["nodes"].clone();
+    assert_eq!(
+        (told.as_array().unwrap().len(), &told[0]["action"]),
+        (1, &json!("run.start")),
+        "{told}"
+    );
+    assert_eq!(told[0]["detail"]["workflow"], "post-order");
     let wrong = server
         .query(
             START,

@@ -232,6 +232,8 @@ async fn a_failed_order_holds_its_own_lane_until_a_person_lets_it_go() {
     done(&server, 2).await;
     assert_eq!(server.list(&["lanes", "--json"]).len(), 0);
     assert_eq!(notes(&upstream).len(), 2);
+    let told = server.list(&["audit", "--action", "lane.release", "--json"]);
+    assert_eq!((told.len(), told[0]["subject"].as_str()), (1, Some(holder)), "{told:?}");
 }
 
 async fn done_in(server: &Server, status: &str, count: usize) -> Vec<Value> {

@@ -230,7 +230,7 @@ impl Orchestrator {
         let keys = snapshot.wait_keys(workspace, &event);
         let caller = Caller::of(&self.core, &started);
         let fact = accept_fact(&self.core, &snapshot, row, dedupe, keys, started);
-        let pending = match self.writer().submit(fact) {
+        let pending = match self.writer().submit(Fact::Accept(fact)) {
             Ok(pending) => pending,
             Err(full) => {
                 if let Some(caller) = caller {
@@ -319,7 +319,7 @@ pub(crate) fn accept_fact(
     dedupe: Dedupe,
     keys: Vec<WaitKey>,
     started: Vec<ActiveRun>,
-) -> Fact {
+) -> Accepted {
     let owner = core.new_run_owner();
     let runs = started.iter().map(|run| new_run(run, owner)).collect();
     let core = Arc::clone(core);
@@ -330,15 +330,16 @@ pub(crate) fn accept_fact(
             }
         }
     });
-    Fact::Accept(Accepted {
+    Accepted {
         event,
         dedupe,
         runs,
         keys,
         fires: None,
         routed_by: Some(snapshot.revision()),
+        audit: None,
         after_commit: Some(after_commit),
-    })
+    }
 }
 
 /// The allow-listed headers; a header that came several times keeps its values, joined as HTTP allows.

@@ -103,7 +103,7 @@ impl Family {
 }
 
 /// An entry of the audit trail about a run.
-fn audit(
+pub(crate) fn audit(
     core: &Core,
     workspace: WorkspaceId,
     actor: &Actor,

@@ -176,6 +176,7 @@ impl World<'_> {
             keys,
             fires: None,
             routed_by: None,
+            audit: None,
             after_commit: None,
         });
         let answer = self.write_in_trouble(process, fact)?;

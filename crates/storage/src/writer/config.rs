@@ -267,9 +267,11 @@ async fn delete(connection: &mut Connection, workspace: WorkspaceId, subject: &C
         .map(drop)
 }
 
+/// SQLite numbers the parameters of a text as they appear.
+pub(super) const AUDIT: &str = "INSERT INTO audit (id, workspace_id, at, actor, action, subject, client_ip, request_id, \
+    detail) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+
 pub(super) async fn audit(connection: &mut Connection, entry: &AuditEntry) -> Result<(), Failure> {
-    let statement = "INSERT INTO audit (id, workspace_id, at, actor, action, subject, client_ip, request_id, detail) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     let values = vec![
         entry.id.into(),
         entry.workspace.as_raw().into(),
@@ -281,5 +283,5 @@ pub(super) async fn audit(connection: &mut Connection, entry: &AuditEntry) -> Re
         Value::Text(entry.request_id.clone()),
         text(&entry.detail),
     ];
-    connection.run(statement, values).await.map(drop)
+    connection.run(AUDIT, values).await.map(drop)
 }

@@ -128,11 +128,11 @@ impl<'r> GateWork<'r> {
         Self { steps }
     }
 
-    /// Runs that are started by themselves.
-    pub(crate) fn of_starts(runs: &'r [NewRun]) -> Self {
+    /// Runs that are started by themselves, and what is asked about another one.
+    pub(crate) fn of_operation(runs: &'r [NewRun], ask: Option<&'r TurnAsk>) -> Self {
         let arrive = |run: &'r NewRun| run.turn.as_deref().map(|turn| Step::Arrive(run, turn));
         Self {
-            steps: runs.iter().filter_map(arrive).collect(),
+            steps: runs.iter().filter_map(arrive).chain(ask.map(Step::Ask)).collect(),
         }
     }
 

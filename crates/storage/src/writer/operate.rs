@@ -13,7 +13,7 @@ use super::{config, control, mail};
 use super::{postgres, sqlite};
 use crate::codes::{bulk_item_state_code, bulk_status_code, cause_state_code, event_source_code};
 use crate::config::AuditEntry;
-use crate::fact::{Accepted, NewRun, RunCommit, RunOwner};
+use crate::fact::{Accepted, NewRun, RunCommit, RunOwner, TurnAsk};
 use crate::mail::{Request, RequestOutcome};
 use crate::node::{NOBODY, NodeIdentity};
 use crate::operation::{BulkChange, BulkItemState, CauseNote, CopiedEvent, ExpectedFamily, Operation, RunOfEvent};
@@ -31,6 +31,7 @@ pub(crate) struct PreparedOperation {
     starts: Vec<NewRun>,
     journal: Vec<JournalRow>,
     requests: Vec<Request>,
+    turn: Option<TurnAsk>,
     bulk: Option<BulkChange>,
     note: Option<CauseNote>,
     audit: Vec<AuditEntry>,
@@ -47,6 +48,7 @@ impl PreparedOperation {
                 keys: Vec::new(),
                 fires: None,
                 routed_by: None,
+                audit: None,
                 runs,
                 after_commit,
             };
@@ -62,6 +64,7 @@ impl PreparedOperation {
             starts: operation.starts,
             journal: operation.journal.into_iter().map(JournalRow::new).collect(),
             requests: operation.requests,
+            turn: operation.turn,
             bulk: operation.bulk,
             note: operation.note,
             audit: operation.audit,
@@ -88,7 +91,7 @@ pub(crate) async fn apply(
     operation: &PreparedOperation,
     moved: &mut Moved,
 ) -> Result<FactOutcome, Failure> {
-    let work = GateWork::of_starts(&operation.starts);
+    let work = GateWork::of_operation(&operation.starts, operation.turn.as_ref());
     // Locks come first and in one order: a run's row is not touched before them.
     let tails = match connection {
         Connection::Postgres(connection) => postgres::gates::lock(connection, &work).await?,

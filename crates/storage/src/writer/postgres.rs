@@ -17,11 +17,13 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Executor, Row as _};
 use weir_workflow_engine::{EventId, RunId};
 
+use super::config::AUDIT;
 use super::dedupe::KeyHash;
 use super::failure::Failure;
 use super::gates::{GateWork, Moved};
 use super::prepare::{AcceptRow, Row};
 use super::task::{Verdict, Written};
+use crate::config::AuditEntry;
 use crate::node::NodeIdentity;
 use crate::outcome::AcceptOutcome;
 use columns::{Answer, Columns};
@@ -42,7 +44,7 @@ pub(crate) async fn write(
     }
     let columns = Columns::collect(rows, &fresh, node);
     let mail = MailColumns::collect(rows, &fresh);
-    let waits = !GateWork::collect(rows, |_, _| true).is_empty();
+    let waits = !GateWork::collect(rows, |_, _| true).is_empty() || rows.iter().any(|row| audited(row).is_some());
     let Done { answer, mailed, moved } = if mail.is_none() && !waits {
         let answer = columns.write(connection, node, true).await?;
         Done {
@@ -124,6 +126,11 @@ async fn together(
             gates::settle(connection, node, &work, tails).await?
         };
         let mailed = mail.write(connection, node, &answer.new).await?;
+        for (id, entry) in rows.iter().filter_map(|row| audited(row)) {
+            if answer.new.contains(&id.as_raw()) {
+                audit(connection, entry).await?;
+            }
+        }
         Ok(Done { answer, mailed, moved })
     };
     match inside.await {
@@ -137,6 +144,29 @@ async fn together(
             Err(error) => Err(Failure::NotWritten(error.to_string())),
         },
     }
+}
+
+/// An event about which the audit trail is to tell something.
+fn audited(row: &Row) -> Option<(EventId, &AuditEntry)> {
+    match row {
+        Row::Accept(row) => Some((row.id(), row.audit.as_deref()?)),
+        Row::Start(_) | Row::Run(_) | Row::Refused(_) | Row::Turn(_) => None,
+    }
+}
+
+async fn audit(connection: &mut PgConnection, entry: &AuditEntry) -> Result<(), Failure> {
+    let statement = sqlx::query(AUDIT)
+        .bind(entry.id)
+        .bind(entry.workspace.as_raw())
+        .bind(entry.at.as_unix_ms())
+        .bind(&entry.actor)
+        .bind(&entry.action)
+        .bind(&entry.subject)
+        .bind(&entry.client_ip)
+        .bind(&entry.request_id)
+        .bind(&entry.detail);
+    let written = statement.execute(connection).await;
+    written.map(drop).map_err(|error| Failure::of_postgres(&error, false))
 }
 
 /// Keys that stand on another day than the one the insert will ask.

@@ -6,7 +6,7 @@ use weir_workflow_engine::{EventId, RunId, Timestamp, WorkflowId};
 use super::dedupe::DedupeKey;
 use super::operate::PreparedOperation;
 use crate::blob::Blob;
-use crate::config::ConfigChange;
+use crate::config::{AuditEntry, ConfigChange};
 use crate::fact::{
     Accepted, AfterCommit, EventRow, Fact, Heartbeat, Leaves, NewRun, Prune, RefusedRequest, RunUpdate, TurnAsk,
 };
@@ -74,6 +74,7 @@ pub(crate) struct AcceptRow {
     pub(crate) fires: Option<(WorkflowId, Timestamp)>,
     /// The revision of the configuration that routed it; the largest number when any will do.
     pub(crate) routed_by: i64,
+    pub(crate) audit: Option<Box<AuditEntry>>,
 }
 
 #[derive(Debug)]
@@ -154,6 +155,7 @@ impl AcceptRow {
             keys,
             fires,
             routed_by,
+            audit,
             after_commit,
         } = accepted;
         let fires = fires.zip(event.scheduled_for);
@@ -176,6 +178,7 @@ impl AcceptRow {
                 keys,
                 fires,
                 routed_by: routed_by.unwrap_or(i64::MAX),
+                audit,
             },
             after_commit,
         )

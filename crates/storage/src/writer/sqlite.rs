@@ -12,11 +12,13 @@ use std::collections::HashMap;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use weir_workflow_engine::{EventId, RunId, Timestamp};
 
+use super::config::AUDIT;
 use super::dedupe::{DedupeKey, KeyHash};
 use super::failure::{Failure, Offence};
 use super::gates::{GateWork, Moved};
 use super::prepare::{AcceptRow, JournalRow, RefusedRow, Row};
 use crate::codes::{event_source_code, run_status_code};
+use crate::config::AuditEntry;
 use crate::fact::{NewDeadLetter, NewRun};
 use crate::node::NodeIdentity;
 use crate::outcome::AcceptOutcome;
@@ -180,7 +182,31 @@ impl<'a> Batch<'a> {
             let mut statement = self.transaction.prepare_cached(text)?;
             statement.execute(params![at.as_unix_ms(), workflow.as_raw()])?;
         }
+        if let Some(entry) = &row.audit {
+            self.audit(entry)?;
+        }
         Ok(AcceptOutcome::New)
+    }
+
+    fn audit(&self, entry: &AuditEntry) -> rusqlite::Result<()> {
+        let mut statement = self.transaction.prepare_cached(AUDIT)?;
+        let AuditEntry {
+            id,
+            workspace,
+            at,
+            actor,
+            action,
+            subject,
+            client_ip,
+            request_id,
+            detail,
+        } = entry;
+        let (workspace, at) = (workspace.as_raw(), at.as_unix_ms());
+        statement
+            .execute(params![
+                id, workspace, at, actor, action, subject, client_ip, request_id, detail
+            ])
+            .map(drop)
     }
 
     fn seen_before(&mut self, key: &DedupeKey) -> rusqlite::Result<Option<EventId>> {

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use weir_storage::{
-    Accepted, Fact, FactOutcome, History, Leaves, NewRun, Prune, Removed, RunCommit, RunStatus, RunUpdate, TurnAsk,
-    TurnEvent, WriteError,
+    Accepted, Fact, FactOutcome, History, Leaves, NewRun, Operation, Prune, Removed, RunCommit, RunStatus, RunUpdate,
+    TurnAsk, TurnEvent, WriteError,
 };
 use weir_workflow_engine::{Ask, GateKey, GateKind, Rules, RunId, Turn};
 
@@ -205,12 +205,17 @@ async fn a_held_lane_waits_for_a_person(bed: &Bed) {
     node.write(end(replay.id, 0, RunStatus::Failed)).await.unwrap();
     assert_eq!(handed.take(), []);
     let release = |run| {
-        Fact::Turn(TurnAsk {
+        let ask = TurnAsk {
             run,
             workflow: WORKFLOW,
             at: at(2),
             event: TurnEvent::Release,
-        })
+        };
+        let turn = Some(ask);
+        Fact::Operate(Box::new(Operation {
+            turn,
+            ..Operation::default()
+        }))
     };
     node.write(release(first.id)).await.unwrap();
     assert_eq!(handed.take(), [], "it keeps the lane no longer");

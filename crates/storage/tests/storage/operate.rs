@@ -1,8 +1,8 @@
 //! What people do to runs that are over: all of it or nothing, and only if the family is as it was seen.
 
 use weir_storage::{
-    Accepted, AuditEntry, CopiedEvent, ExpectedFamily, Fact, FactOutcome, NewRun, Operation, RunCommit, RunOfEvent,
-    WriteError,
+    Accepted, AuditEntry, AuditFilter, CopiedEvent, ExpectedFamily, Fact, FactOutcome, NewRun, Operation, RunCommit,
+    RunOfEvent, WriteError,
 };
 use weir_workflow_engine::{EventId, RunId};
 
@@ -11,6 +11,7 @@ use weir_storage::RunStatus;
 
 both_databases!(
     an_operation_is_written_whole,
+    who_starts_an_event_is_told_once,
     an_operation_on_a_grown_family_writes_nothing,
     a_stored_event_gets_another_run_once,
     a_fenced_writer_starts_no_replay
@@ -32,6 +33,37 @@ fn replay(bed: &Bed, of: &NewRun) -> NewRun {
         replay_of: Some(of.id),
         ..of.clone()
     }
+}
+
+/// Also beside others in one batch.
+async fn who_starts_an_event_is_told_once(bed: &Bed) {
+    let node = bed.node("a").await;
+    let started = |key: &str| {
+        let mut accepted = bed.accepted(key);
+        accepted.audit = Some(Box::new(AuditEntry {
+            subject: key.to_owned(),
+            ..audit(bed)
+        }));
+        Fact::Accept(accepted)
+    };
+    let pending = [
+        started("1"),
+        Fact::Accept(bed.accepted("2")),
+        started("1"),
+        started("2"),
+        started("3"),
+    ]
+    .map(|fact| node.submit(fact));
+    for pending in pending {
+        pending.await.unwrap();
+    }
+    node.write(started("3")).await.unwrap();
+    let told = node
+        .store
+        .audit_page(WORKSPACE, &AuditFilter::default(), None, 10)
+        .await;
+    let subjects: Vec<String> = told.unwrap().rows.into_iter().map(|entry| entry.subject).collect();
+    assert_eq!(subjects, ["3", "1"]);
 }
 
 fn row(run: RunId, seq: i32, journal: Vec<u8>) -> RunCommit {

@@ -224,6 +224,7 @@ impl Bed {
             keys: Vec::new(),
             fires: None,
             routed_by: None,
+            audit: None,
             after_commit: None,
         }
     }
