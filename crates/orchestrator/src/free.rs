@@ -120,8 +120,5 @@ async fn claim_slice(core: &Core) -> Result<u32, WriteError> {
     for run in &runs {
         core.runs.leave_on_disk(*run);
     }
-    if !runs.is_empty() {
-        core.runs.wake.notify_one();
-    }
     Ok(u32::try_from(runs.len()).unwrap_or(u32::MAX))
 }

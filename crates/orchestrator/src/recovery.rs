@@ -96,9 +96,7 @@ async fn scan_open(core: &Arc<Core>) -> Result<(), weir_storage::ReadError> {
             }
         }
     }
-    load_due(core, core.clock.now().plus(TIMER_HORIZON)).await?;
-    core.runs.wake.notify_one();
-    Ok(())
+    load_due(core, core.clock.now().plus(TIMER_HORIZON)).await
 }
 
 /// Starts the loops; they end when the process stops.

@@ -1,7 +1,7 @@
 //! Which runs are in memory, which wait on disk, and which sleep.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -208,9 +208,7 @@ impl Runs {
         self.in_memory.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.left.notify_one();
-        if self.backlog_len.load(Ordering::Relaxed) > 0 && self.room() > 0 {
-            self.wake.notify_one();
-        }
+        self.wake_for_backlog();
     }
 
     /// Whether a task drives this run now.
@@ -220,23 +218,27 @@ impl Runs {
 
     /// There is mail for these runs of this node: whoever drives one is told, the others are loaded.
     pub(crate) fn mailed(&self, runs: &[RunId]) {
-        let mut load = false;
         for run in runs {
             let mailbox = lock(&self.active).get(run).map(|run| Arc::clone(&run.mailbox));
             match mailbox {
                 Some(mailbox) => mailbox.tell(),
-                None => {
-                    self.leave_on_disk(*run);
-                    load = true;
-                }
+                None => self.leave_on_disk(*run),
             }
         }
-        if load {
+    }
+
+    /// Wakes the loop that loads runs, if some are left on disk and there is room for them.
+    ///
+    /// Called after either of the two changed. The fence lets two callers at the same moment not both look past what the
+    /// other one changed: then nobody would wake the loop, and a run would stay on disk until some other run leaves.
+    fn wake_for_backlog(&self) {
+        fence(Ordering::SeqCst);
+        if self.backlog_len.load(Ordering::Relaxed) > 0 && self.room() > 0 {
             self.wake.notify_one();
         }
     }
 
-    /// Leaves a run on disk until there is room. Once is enough.
+    /// Leaves a run on disk until there is room, and has it loaded at once if there is. Once is enough.
     pub(crate) fn leave_on_disk(&self, run: RunId) {
         self.leave_on_disk_with(run, 0);
     }
@@ -249,6 +251,8 @@ impl Runs {
             backlog.queue.insert((place, run));
         }
         self.backlog_len.store(backlog.queue.len(), Ordering::Relaxed);
+        drop(backlog);
+        self.wake_for_backlog();
     }
 
     /// Runs left on disk whose turn it is, at most `limit`.
@@ -312,6 +316,26 @@ mod tests {
         assert!(runs.shares());
         runs.leave(RunId::from_raw(0), 1);
         assert!(!runs.shares());
+    }
+
+    #[test]
+    fn a_run_that_is_left_on_disk_while_there_is_room_is_loaded_at_once() {
+        let runs = Runs::new(4, 1_000, 10);
+        let is_woken = || futures::FutureExt::now_or_never(runs.wake.notified()).is_some();
+        let (one, at) = (RunId::from_raw(1), Timestamp::from_unix_ms(0));
+        // As its task does that has to read it again: nothing else is in memory that could leave later.
+        assert!(runs.enter(one, at, 1).is_some());
+        runs.leave(one, 1);
+        assert!(!is_woken(), "nothing is left on disk");
+        runs.leave_on_disk(one);
+        assert!(is_woken());
+        assert_eq!(runs.take_backlog(4), [one]);
+        // While memory is full, whoever makes room wakes.
+        (2..6).for_each(|id| assert!(runs.enter(RunId::from_raw(id), at, 1).is_some()));
+        runs.leave_on_disk(one);
+        assert!(!is_woken());
+        (2..5).for_each(|id| runs.leave(RunId::from_raw(id), 1));
+        assert!(is_woken());
     }
 
     #[test]

@@ -97,7 +97,6 @@ pub(crate) fn listen(core: &Arc<Core>) {
         for (run, due) in due {
             core.runs.set_timer(*due, *run);
         }
-        core.runs.wake.notify_one();
     });
 }
 

@@ -15,7 +15,7 @@ use weir_storage::{Database, DatabaseOptions, EventFilter, MasterKey, RunStatus,
 use weir_workflow_engine::{RunId, Timestamp};
 
 /// How long a condition may take that normally takes a moment.
-const SOON: Duration = Duration::from_secs(100);
+const SOON: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
