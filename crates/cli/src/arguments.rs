@@ -473,13 +473,22 @@ pub(crate) struct RefusedArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConnectorCommand {
-    /// Read a manifest (or every manifest of a folder) and print what is wrong with it.
-    #[command(after_help = "Example:
-  weir connector check connectors/acme.yaml")]
+    /// Read manifests (or every manifest of a folder) and print what is wrong with them.
+    #[command(
+        after_help = "Each problem is told with its file and line, its JSON pointer, the reason, and the valid word that was probably
+meant. The exit code is 1 when something is wrong. No server is asked.
+
+Examples:
+  weir connector check connectors/acme.yaml
+  weir connector check connectors/ --json"
+    )]
     Check {
-        /// A manifest, or a folder of manifests.
-        #[arg(value_name = "FILE|DIR")]
-        path: PathBuf,
+        /// Manifests, or folders of manifests.
+        #[arg(value_name = "FILE|DIR", required = true)]
+        paths: Vec<PathBuf>,
+        /// Print one JSON object per manifest.
+        #[arg(long)]
+        json: bool,
     },
     /// Run the request vectors of a folder against its manifests: one line per vector, with the reason of each refusal.
     #[command(

@@ -41,6 +41,18 @@ fn list(problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!("\n  {problem}")).collect()
 }
 
+/// The text of a file that a manifest in `folder` names: one in that folder or below it, not elsewhere on the machine.
+#[must_use]
+pub fn read_beside(folder: &Path, name: &str) -> Option<String> {
+    let is_inside = Path::new(name)
+        .components()
+        .all(|part| matches!(part, std::path::Component::Normal(_)));
+    if !is_inside {
+        return None;
+    }
+    std::fs::read_to_string(folder.join(name)).ok()
+}
+
 impl Registry {
     /// Adds one manifest. `load` gives the texts of the files that it names.
     ///
@@ -51,7 +63,7 @@ impl Registry {
         origin: &str,
         yaml: &str,
         load: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Arc<Connector>, RegistryError> {
         let connector = Connector::parse(yaml, load).map_err(|problems| RegistryError::Invalid {
             origin: origin.to_owned(),
             problems,
@@ -84,8 +96,23 @@ impl Registry {
                 problems,
             });
         }
-        self.connectors.insert(connector.name().to_owned(), Arc::new(connector));
-        Ok(())
+        let connector = Arc::new(connector);
+        self.connectors
+            .insert(connector.name().to_owned(), Arc::clone(&connector));
+        Ok(connector)
+    }
+
+    /// Adds the manifest in a file; the files that it names stand in the same folder or below it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the manifest is wrong.
+    pub fn add_file(&mut self, path: &Path) -> Result<Arc<Connector>, RegistryError> {
+        let yaml = std::fs::read_to_string(path).map_err(|source| RegistryError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        let folder = path.parent().unwrap_or_else(|| Path::new("."));
+        self.add(&path.display().to_string(), &yaml, &|name| read_beside(folder, name))
     }
 
     /// Adds every `*.yaml` of a directory, in order of the file names. Files that manifests name are looked for in it.
@@ -109,22 +136,7 @@ impl Registry {
         }
         files.sort();
         for path in &files {
-            let yaml = std::fs::read_to_string(path).map_err(|source| RegistryError::Unreadable {
-                path: path.clone(),
-                source,
-            })?;
-            let load = |name: &str| {
-                // A manifest may name files beside it, not files elsewhere on the machine.
-                let inside = Path::new(name)
-                    .components()
-                    .all(|part| matches!(part, std::path::Component::Normal(_)));
-                if inside {
-                    std::fs::read_to_string(directory.join(name)).ok()
-                } else {
-                    None
-                }
-            };
-            self.add(&path.display().to_string(), &yaml, &load)?;
+            self.add_file(path)?;
         }
         Ok(files.len())
     }

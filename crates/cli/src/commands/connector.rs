@@ -3,36 +3,48 @@
 use crate::failure::{EXIT_FAILURE, Failure};
 use crate::output;
 use anyhow::Context as _;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use weir_connector_sdk::Problem;
+use std::sync::Arc;
+use weir_connector_sdk::{Connector, Problem};
 use weir_orchestrator::registry::{Registry, RegistryError};
 
-/// Prints every problem of a manifest, or of each manifest in a folder.
-pub(crate) fn check(path: &Path) -> anyhow::Result<ExitCode> {
-    let paths = if path.is_dir() {
-        files_of(path, is_manifest)?
-    } else {
-        vec![path.to_owned()]
-    };
-    if paths.is_empty() {
+/// Prints every problem of manifests, and of each manifest in folders; with `as_json` an object in a line for each.
+pub(crate) fn check(paths: &[PathBuf], as_json: bool) -> anyhow::Result<ExitCode> {
+    let mut manifests = Vec::new();
+    for path in paths {
+        manifests.extend(manifests_of(path)?);
+    }
+    let mut broken = 0_usize;
+    for path in &manifests {
+        let checked = load(path)?;
+        broken += usize::from(checked.is_err());
+        if as_json {
+            output::document(as_object(path, &checked));
+        } else {
+            print(path, &checked);
+        }
+    }
+    if broken > 0 {
+        output::remark(format!("{broken} of {} manifests cannot be used", manifests.len()));
+        return Ok(ExitCode::from(EXIT_FAILURE));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The manifests that a path stands for: itself, or those of a folder.
+fn manifests_of(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let found = files_of(path, is_manifest)?;
+    if found.is_empty() {
         return Err(Failure::usage(format!("there is no manifest in {}", path.display()))
             .fix("manifests are files that end in .yaml")
             .into());
     }
-    let mut broken = 0_usize;
-    for path in &paths {
-        let problems = check_one(path)?;
-        for problem in &problems {
-            output::line(format!("{}{}", path.display(), describe(problem)));
-        }
-        broken += usize::from(!problems.is_empty());
-    }
-    if broken > 0 {
-        output::remark(format!("{broken} of {} manifests cannot be used", paths.len()));
-        return Ok(ExitCode::from(EXIT_FAILURE));
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(found)
 }
 
 /// Whether a file of this name is taken for a manifest.
@@ -55,45 +67,61 @@ pub(super) fn files_of(folder: &Path, fits: impl Fn(&str) -> bool) -> anyhow::Re
     Ok(paths)
 }
 
-/// Reads one manifest; says what it offers when it is right.
-fn check_one(path: &Path) -> anyhow::Result<Vec<Problem>> {
-    match load(path)? {
-        Ok(registry) => {
-            for connector in registry.iter() {
-                let (operations, events) = (connector.operations().count(), connector.events().count());
-                let (name, version) = (connector.name(), connector.version());
-                output::line(format!(
-                    "{}: ok: {name} {version}, {operations} operations, {events} event types",
-                    path.display()
-                ));
-            }
-            Ok(Vec::new())
+/// Reads one manifest with the files it names, or says what is wrong with it.
+pub(super) fn load(path: &Path) -> anyhow::Result<Result<Arc<Connector>, Vec<Problem>>> {
+    let mut registry = Registry::default();
+    match registry.add_file(path) {
+        Ok(connector) => Ok(Ok(connector)),
+        Err(RegistryError::Invalid { problems, .. }) => Ok(Err(problems)),
+        Err(RegistryError::Unreadable { path, source }) => {
+            let unreadable = Failure::usage(format!("could not read the manifest {}", path.display()));
+            Err(anyhow::Error::new(source).context(unreadable))
         }
-        Err(problems) => Ok(problems),
     }
 }
 
-/// Reads one manifest with the files it names, or says what is wrong with it.
-pub(super) fn load(path: &Path) -> anyhow::Result<Result<Registry, Vec<Problem>>> {
-    let unreadable = || Failure::usage(format!("could not read the manifest {}", path.display()));
-    let text = std::fs::read_to_string(path).with_context(unreadable)?;
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    let beside = |name: &str| {
-        // A manifest may name files below its own folder, not files elsewhere on the machine.
-        let inside = Path::new(name)
-            .components()
-            .all(|part| matches!(part, std::path::Component::Normal(_)));
-        if inside {
-            std::fs::read_to_string(folder.join(name)).ok()
-        } else {
-            None
+fn print(path: &Path, checked: &Result<Arc<Connector>, Vec<Problem>>) {
+    match checked {
+        Ok(connector) => {
+            let (operations, events) = (connector.operations().count(), connector.events().count());
+            let (name, version) = (connector.name(), connector.version());
+            output::line(format!(
+                "{}: ok: {name} {version}, {operations} operations, {events} event types",
+                path.display()
+            ));
         }
-    };
-    let mut registry = Registry::default();
-    match registry.add(&path.display().to_string(), &text, &beside) {
-        Ok(()) => Ok(Ok(registry)),
-        Err(RegistryError::Invalid { problems, .. }) => Ok(Err(problems)),
-        Err(error @ RegistryError::Unreadable { .. }) => Err(error.into()),
+        Err(problems) => {
+            for problem in problems {
+                output::line(format!("{}{}", path.display(), describe(problem)));
+            }
+        }
+    }
+}
+
+/// What programs read: the same facts as the lines for people.
+fn as_object(path: &Path, checked: &Result<Arc<Connector>, Vec<Problem>>) -> Value {
+    let file = path.display().to_string();
+    match checked {
+        Ok(connector) => json!({
+            "file": file,
+            "ok": true,
+            "connector": connector.name(),
+            "version": connector.version(),
+            "operations": connector.operations().count(),
+            "eventTypes": connector.events().count(),
+            "problems": [],
+        }),
+        Err(problems) => json!({
+            "file": file,
+            "ok": false,
+            "problems": problems.iter().map(|problem| json!({
+                "line": problem.line,
+                "pointer": problem.pointer,
+                "code": problem.code,
+                "message": problem.message,
+                "suggestion": problem.suggestion,
+            })).collect::<Vec<_>>(),
+        }),
     }
 }
 

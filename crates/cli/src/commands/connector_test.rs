@@ -7,9 +7,9 @@ use anyhow::Context as _;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
-use weir_connector_sdk::Problem;
+use std::sync::Arc;
 use weir_connector_sdk::testing::{Selection, run_vectors, vector_providers};
-use weir_orchestrator::registry::Registry;
+use weir_connector_sdk::{Connector, Problem};
 
 /// What became of all vectors.
 #[derive(Default)]
@@ -39,12 +39,11 @@ pub(crate) fn test(folder: &Path) -> anyhow::Result<ExitCode> {
             .into());
     }
     let mut count = Count::default();
-    let mut registries: BTreeMap<String, Registry> = BTreeMap::new();
+    let mut connectors: BTreeMap<String, Arc<Connector>> = BTreeMap::new();
     for path in &manifests {
         match load(path)? {
-            Ok(registry) => {
-                let names: Vec<String> = registry.iter().map(|connector| connector.name().to_owned()).collect();
-                registries.extend(names.into_iter().map(|name| (name, registry.clone())));
+            Ok(connector) => {
+                connectors.insert(connector.name().to_owned(), connector);
             }
             Err(problems) => count.report(path, &problems),
         }
@@ -52,7 +51,7 @@ pub(crate) fn test(folder: &Path) -> anyhow::Result<ExitCode> {
     for path in &vectors {
         let text = std::fs::read_to_string(path)
             .with_context(|| Failure::usage(format!("could not read {}", path.display())))?;
-        run_file(path, &text, &registries, &mut count);
+        run_file(path, &text, &connectors, &mut count);
     }
     let Count {
         ran,
@@ -79,13 +78,13 @@ pub(crate) fn test(folder: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_file(path: &Path, text: &str, registries: &BTreeMap<String, Registry>, count: &mut Count) {
+fn run_file(path: &Path, text: &str, connectors: &BTreeMap<String, Arc<Connector>>, count: &mut Count) {
     let providers = match vector_providers(text) {
         Ok(providers) => providers,
         Err(problems) => return count.report(path, &problems),
     };
-    let only = registries.first_key_value().filter(|_| registries.len() == 1);
-    let is_known = |name: &Option<String>| name.as_ref().is_some_and(|name| registries.contains_key(name));
+    let only = connectors.first_key_value().filter(|_| connectors.len() == 1);
+    let is_known = |name: &Option<String>| name.as_ref().is_some_and(|name| connectors.contains_key(name));
     let selections: Vec<Selection<'_>> = match only {
         Some(_) if !providers.iter().any(is_known) => vec![Selection::All],
         Some(_) | None => providers
@@ -95,10 +94,10 @@ fn run_file(path: &Path, text: &str, registries: &BTreeMap<String, Registry>, co
     };
     for selection in selections {
         let chosen = match selection {
-            Selection::Of(name) => registries.get_key_value(name),
+            Selection::Of(name) => connectors.get_key_value(name),
             Selection::All | Selection::Nameless => only,
         };
-        let Some(connector) = chosen.and_then(|(name, registry)| registry.get(name)) else {
+        let Some((_, connector)) = chosen else {
             match selection {
                 Selection::Of(name) => count.strangers.push(name.to_owned()),
                 Selection::All | Selection::Nameless => count.nameless.push(path.display().to_string()),

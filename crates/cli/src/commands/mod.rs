@@ -106,7 +106,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Coverage(arguments) => coverage::run(&arguments).await,
         Command::Endpoint(EndpointCommand::Sweep { server, endpoint }) => coverage::sweep(&server, &endpoint).await,
         Command::Audit(arguments) => audit::run(&arguments).await,
-        Command::Connector(ConnectorCommand::Check { path }) => connector::check(&path),
+        Command::Connector(ConnectorCommand::Check { paths, json }) => connector::check(&paths, json),
         Command::Connector(ConnectorCommand::Test { folder }) => connector_test::test(&folder),
         Command::Backup(arguments) => Box::pin(backup::run(*arguments)).await,
         Command::Restore(arguments) => Box::pin(restore::run(*arguments)).await,

@@ -11,6 +11,8 @@ mod budgets;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod connectors;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod demo;
