@@ -15,6 +15,7 @@ mod m20261101_000007_operating;
 mod m20261101_000008_audit;
 mod m20261101_000009_recovery;
 mod m20261101_000010_endpoint_context;
+mod m20261101_000011_connectors;
 
 pub use sea_orm_migration::IntoSchemaManagerConnection;
 pub use sea_orm_migration::prelude::MigratorTrait;
@@ -38,6 +39,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261101_000008_audit::Migration),
             Box::new(m20261101_000009_recovery::Migration),
             Box::new(m20261101_000010_endpoint_context::Migration),
+            Box::new(m20261101_000011_connectors::Migration),
         ]
     }
 }

@@ -490,6 +490,28 @@ Examples:
         #[arg(long)]
         json: bool,
     },
+    /// List the versions of connectors that were published, with what is pinned to each.
+    #[command(after_help = "Manifests are published by `weir apply -f FILE|DIR`.")]
+    List {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// Those of this connector alone.
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+        /// Print one JSON object per version.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete a published version that nothing is pinned to.
+    #[command(after_help = "Example:
+  weir connector delete acme@1.2.0")]
+    Delete {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// The connector and its version.
+        #[arg(value_name = "NAME@VERSION")]
+        reference: String,
+    },
     /// Run the request vectors of a folder against its manifests: one line per vector, with the reason of each refusal.
     #[command(
         after_help = "The folder holds manifests (*.yaml) and vector files (*vectors*.json). The vectors of a provider run

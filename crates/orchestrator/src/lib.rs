@@ -24,6 +24,7 @@ pub mod operate;
 pub mod own;
 mod panics;
 pub mod perform;
+pub mod published;
 mod recovery;
 pub mod registry;
 pub mod repair;

@@ -14,6 +14,7 @@ use crate::service::{Core, Orchestrator};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::Instrument as _;
@@ -129,6 +130,7 @@ async fn drive(core: &Arc<Core>, run: ActiveRun, place: &mut Place) -> Ended {
         workflow: Some(head.workflow),
     };
     let (workspace, workflow) = (run.state.head().workspace, run.state.head().workflow);
+    let version = Arc::clone(&run.version);
     let mut driver = Driver::new(run);
     place.grow_to(driver.gathered_bytes());
     let mut given: Option<Given> = None;
@@ -136,7 +138,7 @@ async fn drive(core: &Arc<Core>, run: ActiveRun, place: &mut Place) -> Ended {
         let now = core.clock.now();
         let step = {
             let snapshot = core.snapshot.load();
-            let surroundings = snapshot.surroundings(workspace);
+            let surroundings = snapshot.surroundings(workspace, &version.plan);
             match &given {
                 None => driver.begin(&surroundings, &core.ids, now),
                 Some(given) => driver.take(&surroundings, &core.ids, given, now),
@@ -260,13 +262,18 @@ fn perform(core: &Arc<Core>, run: &ActiveRun, command: Command, purpose: &Purpos
         Command::Call(call) => &call.connection,
         Command::Read(read) => &read.connection,
     };
-    let known = core.snapshot.load().connection(workspace, name).cloned();
+    let pins = &run.version.plan.resolution().pins;
+    let known = core.snapshot.load().connection_of(workspace, name, pins);
+    let pins = match &known {
+        Some(_) => BTreeMap::new(),
+        None => pins.clone(),
+    };
     let (core, id, name, purpose) = (Arc::clone(core), command.call(), name.clone(), purpose.clone());
     let accepted_at = run.state.event().received_at;
     Box::pin(async move {
         let connection = match known {
             Some(connection) => connection,
-            None => match made_elsewhere(&core, workspace, &name).await {
+            None => match made_elsewhere(&core, workspace, &name, &pins).await {
                 Some(connection) => connection,
                 None => return (id, connection_missing(&name)),
             },
@@ -280,12 +287,17 @@ fn perform(core: &Arc<Core>, run: &ActiveRun, command: Command, purpose: &Purpos
 }
 
 /// A connection that this node does not know yet: another one may have made it a moment ago.
-async fn made_elsewhere(core: &Arc<Core>, workspace: WorkspaceId, name: &str) -> Option<Arc<Connection>> {
+async fn made_elsewhere(
+    core: &Arc<Core>,
+    workspace: WorkspaceId,
+    name: &str,
+    pins: &BTreeMap<String, String>,
+) -> Option<Arc<Connection>> {
     let orchestrator = Orchestrator { core: Arc::clone(core) };
     if let Err(error) = orchestrator.reload().await {
         tracing::warn!("the configuration cannot be loaded to look for connection `{name}`: {error}");
     }
-    core.snapshot.load().connection(workspace, name).cloned()
+    core.snapshot.load().connection_of(workspace, name, pins)
 }
 
 fn connection_missing(name: &str) -> CallResult {

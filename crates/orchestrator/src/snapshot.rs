@@ -3,28 +3,26 @@
 //! A snapshot is made from the rows of one revision. What did not change is carried over from the one before, so
 //! that tokens and connection pools survive a change elsewhere.
 
+mod endpoint;
 mod open;
+
+pub use endpoint::Endpoint;
 
 pub(crate) use open::open_json;
 
 use crate::configure::catalogue::effect_class;
-use crate::configure::{Intake, SweepRule};
 use crate::connection::Connection;
 use crate::ingest::EndpointRef;
 use crate::mail::event_key;
+use crate::published::{Connectors, name_and_version};
 use crate::registry::Registry;
-use ipnet::IpNet;
 use open::{open_connection, open_endpoint, open_workflow};
-use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use weir_connector_sdk::{Connector, Level, Registration, Verifier};
 use weir_storage::{
-    ApiTokenRow, ConfigRows, ConnectionRow, EndpointRow, ReadError, ScheduleRow, SecretBox, Store, WaitKey,
-    WorkflowRow, WorkflowState, WorkflowVersionRow,
+    ApiTokenRow, ConfigRows, ConnectionRow, ReadError, ScheduleRow, SecretBox, Store, WaitKey, WorkflowRow,
+    WorkflowState, WorkflowVersionRow,
 };
 use weir_workflow_engine::{
     ConnectionId, Correlator, Definition, EffectClass, EndpointId, Environment, Event, Plan, Resolution, Timestamp,
@@ -62,144 +60,6 @@ pub enum SnapshotError {
         /// Why.
         reason: String,
     },
-}
-
-/// An ingest URL, ready to verify with.
-pub struct Endpoint {
-    row: EndpointRow,
-    connector: Arc<Connector>,
-    connection: Option<(ConnectionId, String)>,
-    verify: Option<Value>,
-    own_verifier: Option<Verifier>,
-    secrets: Vec<SecretString>,
-    allow: Vec<IpNet>,
-    intake: Intake,
-    context: Registration,
-}
-
-impl std::fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endpoint")
-            .field("id", &self.row.id)
-            .field("name", &self.row.name)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Endpoint {
-    /// Its id.
-    #[must_use]
-    pub fn id(&self) -> EndpointId {
-        self.row.id
-    }
-    /// The tenant.
-    #[must_use]
-    pub fn workspace(&self) -> WorkspaceId {
-        self.row.workspace
-    }
-    /// Its name, unique in the workspace.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.row.name
-    }
-    /// The connector whose webhooks arrive here.
-    #[must_use]
-    pub fn connector(&self) -> &Arc<Connector> {
-        &self.connector
-    }
-    /// The fixed connection of its events.
-    #[must_use]
-    pub fn connection(&self) -> Option<(ConnectionId, &str)> {
-        self.connection.as_ref().map(|(id, name)| (*id, name.as_str()))
-    }
-    /// The verification that replaces the connector's, as it was written.
-    #[must_use]
-    pub fn verify_override(&self) -> Option<&Value> {
-        self.verify.as_ref()
-    }
-    /// How many secrets are active.
-    #[must_use]
-    pub fn secret_count(&self) -> usize {
-        self.secrets.len()
-    }
-    /// The networks that may send; empty: all.
-    #[must_use]
-    pub fn allow(&self) -> &[IpNet] {
-        &self.allow
-    }
-    /// What it says about sweeps and webhooks.
-    #[must_use]
-    pub fn intake(&self) -> &Intake {
-        &self.intake
-    }
-    /// Whether it takes webhooks.
-    #[must_use]
-    pub fn receives(&self) -> bool {
-        !self.intake.sweeps_only
-    }
-    /// How often it is swept. `None`: on demand alone, or not at all.
-    #[must_use]
-    pub fn swept_every(&self) -> Option<Duration> {
-        let recover = self.connector.webhook()?.recover()?;
-        if recover.level == Level::PushOnly || self.connection.is_none() {
-            return None;
-        }
-        match &self.intake.sweep {
-            SweepRule::Connector => Some(Duration::from_secs(recover.every_s)),
-            SweepRule::Never => None,
-            SweepRule::Every(_, every) => Some(*every),
-        }
-    }
-    /// Counted by each change, from 1.
-    #[must_use]
-    pub fn revision(&self) -> i64 {
-        self.row.revision
-    }
-    /// When it was made.
-    #[must_use]
-    pub fn created_at(&self) -> Timestamp {
-        self.row.created_at
-    }
-    /// When it was last changed.
-    #[must_use]
-    pub fn updated_at(&self) -> Timestamp {
-        self.row.updated_at
-    }
-    /// Whether exactly these secrets are active.
-    pub(crate) fn has_secrets(&self, texts: &[String]) -> bool {
-        self.secrets.len() == texts.len()
-            && self
-                .secrets
-                .iter()
-                .zip(texts)
-                .all(|(secret, text)| secret.expose_secret() == text)
-    }
-    pub(crate) fn row(&self) -> &EndpointRow {
-        &self.row
-    }
-    pub(crate) fn sealed_secrets(&self) -> Option<Vec<u8>> {
-        self.row.secrets.clone()
-    }
-    pub(crate) fn secrets(&self) -> &[SecretString] {
-        &self.secrets
-    }
-    /// What it knows of its registration at the provider.
-    #[must_use]
-    pub fn context(&self) -> &Registration {
-        &self.context
-    }
-    /// The verification that replaces the connector's.
-    pub(crate) fn own_verifier(&self) -> Option<&Verifier> {
-        self.own_verifier.as_ref()
-    }
-    /// What decides whether a request is authentic. `None` refuses everything: there is no default.
-    pub(crate) fn verifier(&self) -> Option<&Verifier> {
-        self.own_verifier()
-            .or_else(|| self.connector.webhook().and_then(|webhook| webhook.verifier()))
-    }
-    pub(crate) fn allows(&self, client: IpAddr) -> bool {
-        self.allow.is_empty() || self.allow.iter().any(|network| network.contains(&client))
-    }
 }
 
 /// One version of a workflow, compiled.
@@ -274,7 +134,10 @@ pub struct Snapshot {
     tenants: HashMap<WorkspaceId, Tenant>,
     schedules: HashMap<WorkflowId, ScheduleRow>,
     tokens: HashMap<[u8; 32], ApiTokenRow>,
-    registry: Registry,
+    /// For workspaces that are not known.
+    of_process: Connectors,
+    /// Connections as runs see them that are pinned to another version of their connector.
+    siblings: Mutex<Siblings>,
     /// Versions that open runs are pinned to though a newer one is published.
     pinned: Mutex<HashMap<VersionId, Arc<Version>>>,
 }
@@ -283,6 +146,9 @@ pub struct Snapshot {
 const ANY_TYPE: &str = "*";
 /// Most compiled old versions kept for runs that are pinned to them.
 const MAX_PINNED_VERSIONS: usize = 256;
+
+/// By connection, its revision, and the version of the connector.
+type Siblings = HashMap<(ConnectionId, i64, String), Arc<Connection>>;
 
 /// A workflow that takes an event, with its published version.
 type Listener = (Arc<Workflow>, Arc<Version>);
@@ -294,8 +160,18 @@ struct Tenant {
     workflows: BTreeMap<String, Arc<Workflow>>,
     /// By connector and event type.
     listeners: HashMap<String, HashMap<String, Vec<Listener>>>,
+    connectors: Connectors,
     /// What is computed of arriving events, by connector and event type.
     correlations: HashMap<String, HashMap<String, Vec<(String, Correlator)>>>,
+}
+
+impl Tenant {
+    fn of(process: &Registry) -> Self {
+        Tenant {
+            connectors: Connectors::of_process(process),
+            ..Tenant::default()
+        }
+    }
 }
 
 impl Snapshot {
@@ -320,12 +196,28 @@ impl Snapshot {
         registry: &Registry,
         before: Option<&Snapshot>,
     ) -> Result<Snapshot, SnapshotError> {
-        let mut tenants: HashMap<WorkspaceId, Tenant> =
-            rows.workspaces.iter().map(|row| (row.id, Tenant::default())).collect();
+        let mut tenants: HashMap<WorkspaceId, Tenant> = rows
+            .workspaces
+            .iter()
+            .map(|row| (row.id, Tenant::of(registry)))
+            .collect();
+        for row in &rows.manifests {
+            if let Some(tenant) = tenants.get_mut(&row.workspace) {
+                tenant
+                    .connectors
+                    .load(row, before.map(|before| before.connectors(row.workspace)));
+            }
+        }
+        let of_process = Connectors::of_process(registry);
         let mut connection_names: HashMap<ConnectionId, String> = HashMap::new();
+        let mut pins: HashMap<ConnectionId, String> = HashMap::new();
         for row in rows.connections {
             connection_names.insert(row.id, row.name.clone());
-            let Some(connector) = registry.get(&row.connector) else {
+            pins.insert(row.id, row.connector.clone());
+            let connectors = tenants
+                .get(&row.workspace)
+                .map_or(&of_process, |tenant| &tenant.connectors);
+            let Some(connector) = connectors.get(&row.connector).cloned() else {
                 tracing::warn!(connection.name = %row.name, "connection `{}` is not usable: there is no connector `{}`", row.name, row.connector);
                 continue;
             };
@@ -334,7 +226,7 @@ impl Snapshot {
                 .filter(|(_, old)| old.id == row.id && old.revision == row.revision);
             let connection = match kept {
                 Some((connection, _)) => Arc::clone(connection),
-                None => Arc::new(open_connection(&row, connector, secrets)?),
+                None => Arc::new(open_connection(&row, &connector, secrets)?),
             };
             if let Some(tenant) = tenants.get_mut(&row.workspace) {
                 tenant.connections.insert(row.name.clone(), (connection, row));
@@ -342,11 +234,16 @@ impl Snapshot {
         }
         let mut endpoints = HashMap::new();
         for row in rows.endpoints {
-            let Some(connector) = registry.get(&row.connector) else {
+            let connectors = tenants
+                .get(&row.workspace)
+                .map_or(&of_process, |tenant| &tenant.connectors);
+            // What arrives for a connection is read as the connection's version says.
+            let followed = row.connection.and_then(|id| pins.get(&id)).unwrap_or(&row.connector);
+            let Some(connector) = connectors.get(followed).cloned() else {
                 tracing::warn!(endpoint.name = %row.name, "endpoint `{}` is not usable: there is no connector `{}`", row.name, row.connector);
                 continue;
             };
-            let endpoint = Arc::new(open_endpoint(row, connector, &connection_names, secrets)?);
+            let endpoint = Arc::new(open_endpoint(row, &connector, &connection_names, secrets)?);
             if let Some(tenant) = tenants.get_mut(&endpoint.workspace()) {
                 tenant
                     .endpoints
@@ -387,6 +284,13 @@ impl Snapshot {
         let pinned = before
             .map(|before| before.pinned.lock().unwrap_or_else(PoisonError::into_inner).clone())
             .unwrap_or_default();
+        let siblings = before.map(|before| before.siblings.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let mut siblings: Siblings = siblings.unwrap_or_default();
+        let is_current = |id: ConnectionId, revision: i64| {
+            let mut all = tenants.values().flat_map(|tenant| tenant.connections.values());
+            all.any(|(_, row)| (row.id, row.revision) == (id, revision))
+        };
+        siblings.retain(|(id, revision, _), _| is_current(*id, *revision));
         Ok(Snapshot {
             revision: rows.revision,
             workspaces: rows.workspaces.into_iter().map(|row| (row.name, row.id)).collect(),
@@ -394,8 +298,9 @@ impl Snapshot {
             tenants,
             schedules: rows.schedules.into_iter().map(|row| (row.workflow, row)).collect(),
             tokens: rows.tokens.into_iter().map(|row| (row.hash, row)).collect(),
-            registry: registry.clone(),
+            of_process,
             pinned: Mutex::new(pinned),
+            siblings: Mutex::new(siblings),
         })
     }
 
@@ -405,10 +310,12 @@ impl Snapshot {
         self.revision
     }
 
-    /// The connectors this process knows.
+    /// The connectors of a workspace: those that it published, and those of the process.
     #[must_use]
-    pub fn registry(&self) -> &Registry {
-        &self.registry
+    pub fn connectors(&self, workspace: WorkspaceId) -> &Connectors {
+        self.tenants
+            .get(&workspace)
+            .map_or(&self.of_process, |tenant| &tenant.connectors)
     }
 
     /// The workspace with this name.
@@ -473,6 +380,39 @@ impl Snapshot {
             .connections
             .get(name)
             .map(|(connection, row)| (connection, row))
+    }
+
+    /// A connection as runs of a version of a workflow see it: with the version of its connector that was in force when
+    /// the workflow was published. `None`: there is no such connection, or that version is gone.
+    pub(crate) fn connection_of(
+        &self,
+        workspace: WorkspaceId,
+        name: &str,
+        pins: &BTreeMap<String, String>,
+    ) -> Option<Arc<Connection>> {
+        let (connection, row) = self.connection_row(workspace, name)?;
+        let Some(pin) = pins.get(name).filter(|pin| **pin != row.connector) else {
+            return Some(Arc::clone(connection));
+        };
+        if name_and_version(pin).0 != connection.connector.name() {
+            // The connection was deleted, and another one has its name.
+            return Some(Arc::clone(connection));
+        }
+        let connector = self.connectors(workspace).get(pin)?;
+        let mut siblings = self.siblings.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (row.id, row.revision, pin.clone());
+        let sibling = siblings.entry(key).or_insert_with(|| {
+            Arc::new(Connection::new(
+                row.id,
+                workspace,
+                connection.name.clone(),
+                Arc::clone(connector),
+                connection.config.clone(),
+                connection.credential.clone(),
+                connection.account.clone(),
+            ))
+        });
+        Some(Arc::clone(sibling))
     }
 
     /// What expressions see of a connection: never its credential.
@@ -564,10 +504,12 @@ impl Snapshot {
         self.schedules.get(&workflow)
     }
 
-    pub(crate) fn surroundings(&self, workspace: WorkspaceId) -> Surroundings<'_> {
+    /// For runs of this plan.
+    pub(crate) fn surroundings<'a>(&'a self, workspace: WorkspaceId, plan: &'a Plan) -> Surroundings<'a> {
         Surroundings {
             snapshot: self,
             workspace,
+            pins: &plan.resolution().pins,
         }
     }
 
@@ -608,11 +550,12 @@ impl Snapshot {
 pub(crate) struct Surroundings<'a> {
     snapshot: &'a Snapshot,
     workspace: WorkspaceId,
+    pins: &'a BTreeMap<String, String>,
 }
 
 impl Environment for Surroundings<'_> {
     fn effect_class(&self, connection: &str, operation: &str, args: &Value) -> EffectClass {
-        match self.snapshot.connection(self.workspace, connection) {
+        match self.snapshot.connection_of(self.workspace, connection, self.pins) {
             Some(connection) => effect_class(&connection.connector, operation, &connection.config, args),
             // Nothing is known of it, so nothing may be taken for granted.
             None => EffectClass::Blind,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
-use weir_connector_sdk::{Identified, InboundRequest, Registration};
+use weir_connector_sdk::{Connector, Identified, InboundRequest, Registration};
 use weir_storage::{Accepted, Dedupe};
 use weir_workflow_engine::{Document, EventId, EventSource, Problem, RunId, Timestamp, Trigger, WorkspaceId};
 
@@ -60,7 +60,12 @@ impl Start<'_> {
             }
             Trigger::Event { event, connection, .. } => {
                 let (connector, kind) = event.split_once('.').unwrap_or((event, ""));
-                let unit = identify(snapshot, connector, kind, &document)?;
+                let named = connection
+                    .as_deref()
+                    .and_then(|name| snapshot.connection(workspace, name));
+                let known = named.map(|connection| &connection.connector);
+                let known = known.or_else(|| snapshot.connectors(workspace).get(connector));
+                let unit = identify(known, kind, &document)?;
                 (connector, connection.as_deref(), unit)
             }
         };
@@ -109,7 +114,7 @@ impl Start<'_> {
 
 /// A started workflow with an event trigger gets its input read as the provider would have sent it, so that the object
 /// it is about is known to the follow-up reads.
-fn identify(snapshot: &Snapshot, connector: &str, kind: &str, document: &Document) -> Result<Identified, ControlError> {
+fn identify(connector: Option<&Arc<Connector>>, kind: &str, document: &Document) -> Result<Identified, ControlError> {
     let invalid = |message: String| {
         ControlError::Invalid(vec![Problem {
             pointer: String::new(),
@@ -118,11 +123,8 @@ fn identify(snapshot: &Snapshot, connector: &str, kind: &str, document: &Documen
             suggestion: None,
         }])
     };
-    let webhook = snapshot
-        .registry()
-        .get(connector)
-        .and_then(|connector| connector.webhook())
-        .ok_or(ControlError::NotFound)?;
+    let connector = connector.ok_or(ControlError::NotFound)?;
+    let webhook = connector.webhook().ok_or(ControlError::NotFound)?;
     let registration = Registration::new();
     let request = InboundRequest {
         method: "POST",
@@ -132,9 +134,12 @@ fn identify(snapshot: &Snapshot, connector: &str, kind: &str, document: &Documen
         registration: &registration,
         client_ip: None,
     };
-    let units = webhook
-        .identify(&request, document.value())
-        .map_err(|error| invalid(format!("the input is not an event of connector `{connector}`: {error}")))?;
+    let units = webhook.identify(&request, document.value()).map_err(|error| {
+        invalid(format!(
+            "the input is not an event of connector `{}`: {error}",
+            connector.name()
+        ))
+    })?;
     let unit = units
         .into_iter()
         .next()

@@ -152,23 +152,19 @@ pub struct ScheduleRow {
     pub fired_for: Option<Timestamp>,
 }
 
-/// A connector that was added at run time.
+/// One version of a connector that a workspace published. It never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectorManifestRow {
     /// The tenant.
     pub workspace: WorkspaceId,
-    /// The connector's name, unique in the workspace.
+    /// The connector's name.
     pub name: String,
-    /// Its version.
+    /// Its version; unique together with the name.
     pub version: String,
-    /// The manifest as it was handed in.
-    pub yaml: String,
-    /// Counted by storage, from 1; ignored in a change.
-    pub revision: i64,
-    /// When it was made; kept when the row exists.
+    /// The document with the manifest and the files that it names, as JSON.
+    pub document: String,
+    /// When it was published.
     pub created_at: Timestamp,
-    /// When it was last changed.
-    pub updated_at: Timestamp,
 }
 
 /// A token of the API.
@@ -258,7 +254,7 @@ pub enum ConfigRowChange {
     PutVersion(WorkflowVersionRow),
     /// Begins the times of a workflow's schedule anew; what it fired before is forgotten.
     PutSchedule(ScheduleRow),
-    /// Makes or replaces a connector.
+    /// Makes a version of a connector. Refused when it is there.
     PutManifest(ConnectorManifestRow),
     /// Has an expression computed of arriving events from now on, if it is not already.
     AddCorrelation(CorrelationRow),
@@ -282,8 +278,13 @@ pub enum ConfigSubject {
     Endpoint(EndpointId),
     /// A workflow.
     Workflow(WorkflowId),
-    /// A connector added at run time, by name.
-    Manifest(String),
+    /// A published version of a connector; it has no revision.
+    Manifest {
+        /// The connector's name.
+        name: String,
+        /// Its version.
+        version: String,
+    },
     /// A token; it has no revision.
     Token(TokenId),
     /// A version that was never published; it has no revision.
@@ -333,7 +334,7 @@ pub struct ConfigRows {
     pub versions: Vec<WorkflowVersionRow>,
     /// Where the schedules stand.
     pub schedules: Vec<ScheduleRow>,
-    /// All connectors added at run time.
+    /// All published versions of connectors.
     pub manifests: Vec<ConnectorManifestRow>,
     /// All tokens.
     pub tokens: Vec<ApiTokenRow>,

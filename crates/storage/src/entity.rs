@@ -378,11 +378,10 @@ entity!(connector_manifest, "connector_manifest" {
     workspace_id: i64,
     #[sea_orm(primary_key, auto_increment = false)]
     name: String,
+    #[sea_orm(primary_key, auto_increment = false)]
     version: String,
-    yaml: String,
-    revision: i64,
+    document: String,
     created_at: i64,
-    updated_at: i64,
 });
 
 entity!(api_token, "api_token" {

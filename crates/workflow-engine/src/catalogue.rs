@@ -62,12 +62,16 @@ pub trait Catalogue {
     fn connections(&self) -> Vec<String>;
     /// The names of all connectors.
     fn connectors(&self) -> Vec<String>;
-    /// What is known of an operation.
-    fn operation(&self, connector: &str, operation: &str) -> Option<OperationInfo>;
+    /// The version of its connector that a connection is pinned to. `None`: it has no choice, or there is no such
+    /// connection.
+    fn pinned(&self, connection: &str) -> Option<String>;
+    /// What is known of an operation, as the connector of this connection has it. `connection` is `None` where any
+    /// connection of the connector may be meant.
+    fn operation(&self, connector: &str, connection: Option<&str>, operation: &str) -> Option<OperationInfo>;
     /// The names of all operations of a connector.
     fn operations(&self, connector: &str) -> Vec<String>;
-    /// What is known of an event type.
-    fn event_type(&self, connector: &str, event_type: &str) -> Option<EventTypeInfo>;
+    /// What is known of an event type; `connection` as for [`Catalogue::operation`].
+    fn event_type(&self, connector: &str, connection: Option<&str>, event_type: &str) -> Option<EventTypeInfo>;
     /// The names of all event types of a connector.
     fn event_types(&self, connector: &str) -> Vec<String>;
     /// The names of all workflows.

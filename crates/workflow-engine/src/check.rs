@@ -33,6 +33,10 @@ pub struct Resolution {
     pub reads: Vec<ReadInfo>,
     /// What each `call` step calls, by step id.
     pub calls: BTreeMap<String, CallResolution>,
+    /// The version of its connector that each connection was pinned to, for those that runs may call over and that
+    /// have a choice. Runs of this version keep to it, whatever the connection is pinned to since.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pins: BTreeMap<String, String>,
 }
 
 /// What a `call` step calls.
@@ -69,11 +73,30 @@ pub fn check(definition: &Definition, catalogue: &dyn Catalogue) -> Result<Resol
     let mut names = Names::new(definition, &resolution, catalogue, &mut problems);
     names.block(&definition.steps);
     names.on_failure(&definition.on_failure);
+    resolution.pins = pins(&resolution, catalogue);
     if problems.is_empty() {
         Ok(resolution)
     } else {
         Err(problems)
     }
+}
+
+/// Every connection that a run may call over, with its version: those that are named, and when a call or a read goes
+/// over the connection of the event, all of that connector.
+fn pins(resolution: &Resolution, catalogue: &dyn Catalogue) -> BTreeMap<String, String> {
+    let trigger = resolution.connector.as_deref();
+    let named = resolution.calls.values().filter_map(|call| call.connection.clone());
+    let mut used: BTreeSet<String> = named.chain(resolution.connection.clone()).collect();
+    let is_any = resolution.connection.is_none() && trigger.is_some();
+    let follows = resolution.calls.values().any(|call| call.connection.is_none()) || !resolution.reads.is_empty();
+    if is_any && follows {
+        let of_trigger = |name: &String| catalogue.connection(name).as_deref() == trigger;
+        used.extend(catalogue.connections().into_iter().filter(of_trigger));
+    }
+    let pinned = used
+        .into_iter()
+        .filter_map(|name| Some((catalogue.pinned(&name)?, name)));
+    pinned.map(|(version, name)| (name, version)).collect()
 }
 
 fn trigger(definition: &Definition, catalogue: &dyn Catalogue, problems: &mut Vec<Problem>) -> Resolution {
@@ -84,6 +107,7 @@ fn trigger(definition: &Definition, catalogue: &dyn Catalogue, problems: &mut Ve
         hydrate: HydrateMode::Never,
         reads: Vec::new(),
         calls: BTreeMap::new(),
+        pins: BTreeMap::new(),
     };
     let Trigger::Event {
         event,
@@ -110,7 +134,7 @@ fn trigger(definition: &Definition, catalogue: &dyn Catalogue, problems: &mut Ve
         problems.push(problem.did_you_mean(connector, connectors.iter().map(String::as_str)));
         return resolution;
     }
-    match catalogue.event_type(connector, kind) {
+    match catalogue.event_type(connector, connection.as_deref(), kind) {
         Some(info) => {
             resolution.hydrate = hydrate.unwrap_or(info.hydrate_default);
             resolution.reads = info.reads;

@@ -13,7 +13,7 @@ use super::types::audit::{AuditEntry, AuditFilter};
 use super::types::bulk::{self, BulkFilterInput, BulkOperation, BulkReplayPreview};
 use super::types::bulk_request::{BulkRequest, BulkRequestPreview, OpenRunFilterInput};
 use super::types::connection::Connection;
-use super::types::connector::Connector;
+use super::types::connector::{Connector, ConnectorVersion};
 use super::types::dead_letter::{self, DeadLetterCause, DeadLetterCauses, DeadLetterState, cause_key};
 use super::types::endpoint::Endpoint;
 use super::types::event::{self, Event};
@@ -78,20 +78,35 @@ impl Query {
         node::load(ctx, &id).await
     }
 
-    /// All connectors of this server, by name. Needs `CONFIG_READ`.
+    /// All connectors, by name: those of this server, and the newest version of those that the workspace published.
+    /// Needs `CONFIG_READ`.
     async fn connectors(&self, ctx: &Context<'_>) -> ApiResult<Vec<Connector>> {
-        let (snapshot, _) = Caller::of(ctx).config()?;
-        Ok(snapshot.registry().iter().cloned().map(Connector).collect())
+        let (snapshot, workspace) = Caller::of(ctx).config()?;
+        let connectors = snapshot.connectors(workspace);
+        Ok(connectors.iter().cloned().map(Connector).collect())
+    }
+
+    /// The versions of connectors that the workspace published, by name and version. Needs `CONFIG_READ`.
+    async fn connector_versions(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Those of this connector alone.")] name: Option<String>,
+    ) -> ApiResult<Vec<ConnectorVersion>> {
+        let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::ConfigRead)?;
+        let all = orchestrator.connector_versions(workspace).into_iter();
+        let wanted = all.filter(|version| name.as_ref().is_none_or(|name| version.name == *name));
+        Ok(wanted.map(ConnectorVersion::from).collect())
     }
 
     /// A connector. Needs `CONFIG_READ`.
     async fn connector(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its name.")] name: String,
+        #[graphql(desc = "Its name; of a published one the newest version, or `name@version`.")] name: String,
     ) -> ApiResult<Option<Connector>> {
-        let (snapshot, _) = Caller::of(ctx).config()?;
-        Ok(snapshot.registry().get(&name).cloned().map(Connector))
+        let (snapshot, workspace) = Caller::of(ctx).config()?;
+        let connectors = snapshot.connectors(workspace);
+        Ok(connectors.get(&name).cloned().map(Connector))
     }
 
     /// All connections, by name. Needs `CONFIG_READ`.

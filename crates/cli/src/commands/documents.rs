@@ -9,6 +9,7 @@ use serde_json::Value;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use weir_connector_sdk::{YamlDocument, parse_yaml};
+use weir_orchestrator::registry::with_files;
 
 /// Extensions of files that a folder contributes.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
@@ -79,7 +80,7 @@ pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
     }
     if documents.is_empty() {
         return Err(Failure::usage("there is no document in what was given")
-            .fix("a document begins with `kind: Connection`, `kind: Endpoint` or `kind: Workflow`")
+            .fix("a document begins with `kind: Connector`, `kind: Connection`, `kind: Endpoint` or `kind: Workflow`")
             .into());
     }
     Ok(documents)
@@ -134,11 +135,22 @@ fn read_text(text: &str, origin: &str, folder: &Path, documents: &mut Vec<Docume
                     .map(|(pointer, message)| format!("{}: {pointer}: {message}", place(origin, &text, pointer))),
             );
         }
+        if is_manifest(&value) {
+            value = with_files(value, folder);
+        }
         documents.push(Document {
             value,
             origin: origin.to_owned(),
             text,
         });
+    }
+}
+
+/// Whether a document is a connector's manifest: it says so, or it is one as `weir serve --connectors` reads it.
+fn is_manifest(document: &Value) -> bool {
+    match document.get("kind") {
+        Some(kind) => kind == "Connector",
+        None => ["connector", "version"].iter().all(|key| document.get(key).is_some()),
     }
 }
 

@@ -8,6 +8,7 @@ mod bulk;
 mod bulk_request;
 pub(crate) mod connection;
 mod connector;
+mod connector_published;
 mod connector_test;
 mod coverage;
 mod dead_letters;
@@ -107,6 +108,12 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Endpoint(EndpointCommand::Sweep { server, endpoint }) => coverage::sweep(&server, &endpoint).await,
         Command::Audit(arguments) => audit::run(&arguments).await,
         Command::Connector(ConnectorCommand::Check { paths, json }) => connector::check(&paths, json),
+        Command::Connector(ConnectorCommand::List { server, name, json }) => {
+            connector_published::list(&server, name.as_deref(), json).await
+        }
+        Command::Connector(ConnectorCommand::Delete { server, reference }) => {
+            connector_published::delete(&server, &reference).await
+        }
         Command::Connector(ConnectorCommand::Test { folder }) => connector_test::test(&folder),
         Command::Backup(arguments) => Box::pin(backup::run(*arguments)).await,
         Command::Restore(arguments) => Box::pin(restore::run(*arguments)).await,

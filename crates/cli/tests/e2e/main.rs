@@ -39,6 +39,8 @@ mod poison;
 #[cfg(test)]
 mod proofs;
 #[cfg(test)]
+mod published;
+#[cfg(test)]
 mod roles;
 #[cfg(test)]
 mod schedules;

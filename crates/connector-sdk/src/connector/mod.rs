@@ -72,14 +72,22 @@ impl Connector {
     /// # Errors
     /// As [`Connector::parse`].
     pub fn from_document(document: &YamlDocument, load: &dyn Fn(&str) -> Option<String>) -> Result<Self, Vec<Problem>> {
-        let mut problems = Problems::default();
-        let connector = Self::read(&document.value, load, &mut problems);
-        problems.finish(connector).map_err(|mut list| {
+        Self::from_value(&document.value, load).map_err(|mut list| {
             for problem in &mut list {
                 problem.line = document.line_of(&problem.pointer);
             }
             list
         })
+    }
+
+    /// Reads a manifest that did not come from a text: the problems have no lines.
+    ///
+    /// # Errors
+    /// As [`Connector::parse`].
+    pub fn from_value(value: &Value, load: &dyn Fn(&str) -> Option<String>) -> Result<Self, Vec<Problem>> {
+        let mut problems = Problems::default();
+        let connector = Self::read(value, load, &mut problems);
+        problems.finish(connector)
     }
 
     /// The name that workflows and connections use.

@@ -1,8 +1,9 @@
 //! Translates what connectors say into what the engine asks: two pure crates that do not know each other.
 
-use crate::registry::Registry;
+use crate::published::{Connectors, Version, name_and_version};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use weir_connector_sdk::{Connector, Effect, Hydrate};
 use weir_workflow_engine::EffectClass;
@@ -53,18 +54,40 @@ pub(crate) fn event_type_info(connector: &Connector, event_type: &str) -> Option
     })
 }
 
-/// The connectors of the process and the connections of one workspace, as they will be after the change at hand.
-pub(crate) struct Prospect<'a> {
-    pub(crate) registry: &'a Registry,
-    /// Connection name to connector name.
+/// The connectors and connections of one workspace, as they will be after the change at hand.
+pub(crate) struct Prospect {
+    pub(crate) connectors: Connectors,
+    /// Connection name to its connector, with the version where it has one.
     pub(crate) connections: BTreeMap<String, String>,
     /// The names of all workflows.
     pub(crate) workflows: BTreeSet<String>,
 }
 
-impl Catalogue for Prospect<'_> {
+impl Prospect {
+    /// The connector that a connection speaks with; where any may be meant, the newest version that one is pinned to.
+    fn connector_of(&self, connector: &str, connection: Option<&str>) -> Option<&Arc<Connector>> {
+        let is_of = |reference: &&String| name_and_version(reference).0 == connector;
+        let named = connection.and_then(|name| self.connections.get(name)).filter(is_of);
+        let newest = || {
+            let version = |reference: &&String| name_and_version(reference).1.and_then(Version::parse);
+            self.connections.values().filter(is_of).max_by_key(version)
+        };
+        let reference = named.or_else(newest).map_or(connector, String::as_str);
+        self.connectors.get(reference)
+    }
+}
+
+impl Catalogue for Prospect {
     fn connection(&self, name: &str) -> Option<String> {
-        self.connections.get(name).cloned()
+        let reference = self.connections.get(name)?;
+        Some(name_and_version(reference).0.to_owned())
+    }
+
+    fn pinned(&self, connection: &str) -> Option<String> {
+        self.connections
+            .get(connection)
+            .filter(|reference| reference.contains('@'))
+            .cloned()
     }
 
     fn connections(&self) -> Vec<String> {
@@ -72,14 +95,14 @@ impl Catalogue for Prospect<'_> {
     }
 
     fn connectors(&self) -> Vec<String> {
-        self.registry
+        self.connectors
             .iter()
             .map(|connector| connector.name().to_owned())
             .collect()
     }
 
-    fn operation(&self, connector: &str, operation: &str) -> Option<OperationInfo> {
-        let operation = self.registry.get(connector)?.operation(operation)?;
+    fn operation(&self, connector: &str, connection: Option<&str>, operation: &str) -> Option<OperationInfo> {
+        let operation = self.connector_of(connector, connection)?.operation(operation)?;
         Some(OperationInfo {
             required: operation.required_args().iter().map(ToString::to_string).collect(),
             known: operation
@@ -91,8 +114,7 @@ impl Catalogue for Prospect<'_> {
     }
 
     fn operations(&self, connector: &str) -> Vec<String> {
-        self.registry
-            .get(connector)
+        self.connector_of(connector, None)
             .map(|connector| {
                 connector
                     .operations()
@@ -102,13 +124,12 @@ impl Catalogue for Prospect<'_> {
             .unwrap_or_default()
     }
 
-    fn event_type(&self, connector: &str, event_type: &str) -> Option<EventTypeInfo> {
-        event_type_info(self.registry.get(connector)?, event_type)
+    fn event_type(&self, connector: &str, connection: Option<&str>, event_type: &str) -> Option<EventTypeInfo> {
+        event_type_info(self.connector_of(connector, connection)?, event_type)
     }
 
     fn event_types(&self, connector: &str) -> Vec<String> {
-        self.registry
-            .get(connector)
+        self.connector_of(connector, None)
             .map(|connector| connector.events().map(|(name, _)| name.to_owned()).collect())
             .unwrap_or_default()
     }

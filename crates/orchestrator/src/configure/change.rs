@@ -1,15 +1,22 @@
 //! What a set of documents would change: checked against itself and against what is stored. Writes nothing.
 
+mod connector;
+mod delete;
 mod workflow;
 
+use connector::{Moved, plan_connector, plan_moved, unknown_connector};
+pub(super) use connector::{plan_connector_delete, users_of_version};
+pub(super) use delete::plan_delete;
 use workflow::plan_workflow;
 pub(super) use workflow::{plan_discard, plan_draft};
 
 use super::catalogue::Prospect;
+use super::connector::ConnectorDocument;
 use super::document::{self, ConnectionDocument, EndpointDocument, Parsed, Reader, WorkflowDocument, nearest};
 use super::render::{connection_document, endpoint_document, endpoint_parts, pretty};
 use super::sweep::SweepRule;
 use super::{Action, ApplyError, Change, ConfigProblem, Expect, Kind, MAX_DOCUMENTS, SourceDocument};
+use crate::published::{MAX_PUBLISHED_VERSIONS, name_and_version};
 use crate::service::Core;
 use crate::snapshot::Snapshot;
 use serde_json::Value;
@@ -28,6 +35,7 @@ pub(super) struct Planned {
 /// What is to be written.
 pub(super) enum Write {
     Nothing,
+    Connector(ConnectorDocument),
     Connection(ConnectionDocument),
     Endpoint {
         document: EndpointDocument,
@@ -57,27 +65,46 @@ pub(super) fn plan(
     expect: Expect,
 ) -> Result<Vec<Planned>, ApplyError> {
     let parsed = read_all(sources)?;
-    let mut prospect = prospect(core, snapshot, workspace);
+    let mut prospect = prospect(snapshot, workspace);
+    let now = core.clock.now();
     for document in &parsed {
+        if let Parsed::Connector(connector) = document {
+            let (name, version) = (connector.name(), connector.version);
+            prospect.connectors.insert(name, version, connector.published(now));
+        }
+    }
+    let mut moved = Moved::default();
+    for (index, document) in parsed.iter().enumerate() {
         match document {
             Parsed::Connection(connection) => {
-                let (name, connector) = (connection.name.clone(), connection.connector.clone());
-                prospect.connections.insert(name, connector);
+                let stored = snapshot.connection_row(workspace, &connection.name);
+                let before = stored.map(|(_, row)| row.connector.clone());
+                let pinned = prospect.connectors.pin(&connection.connector, before.as_deref());
+                let after = pinned.unwrap_or_else(|| connection.connector.clone());
+                moved.note(index, &connection.name, before.as_deref(), &after);
+                prospect.connections.insert(connection.name.clone(), after);
             }
             Parsed::Workflow(workflow) => {
                 prospect.workflows.insert(workflow.name.clone());
             }
-            Parsed::Endpoint(_) => {}
+            Parsed::Connector(_) | Parsed::Endpoint(_) => {}
         }
     }
     let mut problems = Vec::new();
     let mut planned = Vec::with_capacity(parsed.len());
+    let names: BTreeSet<(Kind, String)> = parsed
+        .iter()
+        .map(|document| (document.kind(), document.name().to_owned()))
+        .collect();
     for (index, (document, source)) in parsed.into_iter().zip(sources).enumerate() {
         let mut reader = Reader::of(index, source, &document);
         let (id, revision) = current(snapshot, workspace, document.kind(), document.name());
         meets(expect, document.kind(), document.name(), revision)?;
         let one = match document {
-            Parsed::Connection(connection) => plan_connection(core, snapshot, workspace, connection, &mut reader),
+            Parsed::Connector(connector) => plan_connector(snapshot, workspace, connector, &mut reader),
+            Parsed::Connection(connection) => {
+                plan_connection(core, snapshot, workspace, connection, &prospect, &mut reader)
+            }
             Parsed::Endpoint(endpoint) => plan_endpoint(snapshot, workspace, endpoint, &prospect, &mut reader),
             Parsed::Workflow(workflow) => plan_workflow(snapshot, workspace, workflow, &prospect, &mut reader),
         };
@@ -87,6 +114,26 @@ pub(super) fn plan(
             one.change.revision = revision.unwrap_or(0);
             planned.push(one);
         }
+    }
+    let versions = planned
+        .iter()
+        .filter(|planned| matches!(planned.write, Write::Connector(_)));
+    let there = snapshot.connectors(workspace).published().count();
+    if there + versions.count() > MAX_PUBLISHED_VERSIONS
+        && let Some(index) = sources
+            .iter()
+            .position(|source| source.value["kind"] == Kind::Connector.as_str())
+    {
+        let mut reader = Reader::at(index, &sources[index], None);
+        let message = format!("a workspace has at most {MAX_PUBLISHED_VERSIONS} published versions of connectors");
+        let fix = "delete versions that nothing uses: weir connector delete NAME@VERSION";
+        reader.problem("", "too_many", message, Some(fix.to_owned()));
+        problems.append(&mut reader.problems);
+    }
+    if problems.is_empty() {
+        let (more, found) = plan_moved(snapshot, workspace, &moved, &names, &prospect, sources);
+        planned.extend(more);
+        problems = found;
     }
     if problems.is_empty() {
         Ok(planned)
@@ -137,14 +184,14 @@ fn read_all(sources: &[SourceDocument]) -> Result<Vec<Parsed>, ApplyError> {
     }
 }
 
-fn prospect<'a>(core: &'a Core, snapshot: &Snapshot, workspace: WorkspaceId) -> Prospect<'a> {
+fn prospect(snapshot: &Snapshot, workspace: WorkspaceId) -> Prospect {
     let connections = snapshot
         .connections(workspace)
         .map(|(connection, row)| (connection.name.clone(), row.connector.clone()))
         .collect();
     let workflows = snapshot.workflows(workspace);
     Prospect {
-        registry: &core.registry,
+        connectors: snapshot.connectors(workspace).clone(),
         connections,
         workflows: workflows.map(|workflow| workflow.row.name.clone()).collect(),
     }
@@ -153,6 +200,11 @@ fn prospect<'a>(core: &'a Core, snapshot: &Snapshot, workspace: WorkspaceId) -> 
 /// Public id and revision of what is stored now.
 fn current(snapshot: &Snapshot, workspace: WorkspaceId, kind: Kind, name: &str) -> (Option<String>, Option<i64>) {
     match kind {
+        Kind::Connector => snapshot
+            .connectors(workspace)
+            .get(name)
+            .map(|_| (name.to_owned(), 1))
+            .unzip(),
         Kind::Connection => snapshot
             .connection_row(workspace, name)
             .map(|(_, row)| (row.id.to_string(), row.revision))
@@ -190,13 +242,19 @@ fn plan_connection(
     core: &Core,
     snapshot: &Snapshot,
     workspace: WorkspaceId,
-    document: ConnectionDocument,
+    mut document: ConnectionDocument,
+    prospect: &Prospect,
     reader: &mut Reader<'_>,
 ) -> Option<Planned> {
-    let Some(connector) = core.registry.get(&document.connector) else {
-        unknown_connector(core, &document.connector, reader);
+    let pinned = prospect.connections.get(&document.name).cloned();
+    let pinned = pinned.unwrap_or_else(|| document.connector.clone());
+    let Some(connector) = prospect.connectors.get(&pinned) else {
+        unknown_connector(&prospect.connectors, &document.connector, reader);
         return None;
     };
+    let newest = prospect.connectors.pin(connector.name(), None);
+    let is_behind = !document.connector.contains('@') && newest.as_ref().is_some_and(|newest| *newest != pinned);
+    document.connector = pinned;
     for problem in connector.check_config(&document.config) {
         reader.problem(
             &format!("/config{}", problem.pointer),
@@ -223,12 +281,16 @@ fn plan_connection(
     }
     let stored = snapshot.connection_row(workspace, &document.name);
     if let Some((_, row)) = stored
-        && row.connector != document.connector
+        && name_and_version(&row.connector).0 != connector.name()
     {
         reader.problem(
             "/connector",
             "immutable",
-            format!("connection `{}` is of connector `{}`", document.name, row.connector),
+            format!(
+                "connection `{}` is of connector `{}`",
+                document.name,
+                name_and_version(&row.connector).0
+            ),
             Some("delete the connection first, or choose another name".to_owned()),
         );
     }
@@ -245,6 +307,7 @@ fn plan_connection(
     let has_credential = document.credential.is_some() || stored.is_some_and(|(_, row)| row.credential.is_some());
     let known: Vec<&str> = connector.auth().iter().map(|scheme| scheme.as_str()).collect();
     let lacks = !has_credential && !known.is_empty() && !known.contains(&"none");
+    let stays = document.connector.clone();
     let mut planned = difference(
         Kind::Connection,
         document.name.clone(),
@@ -259,6 +322,11 @@ fn plan_connection(
             known.join(", ")
         ));
     }
+    if let Some(newest) = newest.filter(|_| is_behind) {
+        planned.change.notes.push(format!(
+            "it stays at {stays}, with which `{newest}` is not compatible; write `connector: {newest}` to move it"
+        ));
+    }
     Some(planned)
 }
 
@@ -266,7 +334,7 @@ fn plan_endpoint(
     snapshot: &Snapshot,
     workspace: WorkspaceId,
     document: EndpointDocument,
-    prospect: &Prospect<'_>,
+    prospect: &Prospect,
     reader: &mut Reader<'_>,
 ) -> Option<Planned> {
     let implied = match &document.connection {
@@ -285,8 +353,12 @@ fn plan_endpoint(
             }
         },
     };
+    let differs = |implied: &str, named: &str| match name_and_version(named) {
+        (_, Some(_)) => implied != named,
+        (name, None) => name_and_version(implied).0 != name,
+    };
     if let (Some(implied), Some(named)) = (&implied, &document.connector)
-        && implied != named
+        && differs(implied, named)
     {
         reader.problem(
             "/connector",
@@ -295,17 +367,25 @@ fn plan_endpoint(
             Some("leave `connector` out".to_owned()),
         );
     }
-    let name = implied.or_else(|| document.connector.clone())?;
-    let Some(connector) = prospect.registry.get(&name) else {
-        let meant = nearest(&name, prospect.registry.iter().map(|connector| connector.name()));
-        reader.problem(
-            "/connector",
-            "unknown_connector",
-            format!("there is no connector `{name}`"),
-            meant,
-        );
+    let stored = snapshot
+        .endpoints(workspace)
+        .find(|endpoint| endpoint.name() == document.name);
+    // With a connection, its version counts; otherwise the endpoint has one of its own.
+    let (spoken, reference) = match (&implied, &document.connector) {
+        (Some(implied), _) => (implied.clone(), name_and_version(implied).0.to_owned()),
+        (None, Some(named)) => {
+            let before = stored.map(|endpoint| endpoint.connector_reference());
+            let pinned = prospect.connectors.pin(named, before);
+            let pinned = pinned.unwrap_or_else(|| named.clone());
+            (pinned.clone(), pinned)
+        }
+        (None, None) => return None,
+    };
+    let Some(connector) = prospect.connectors.get(&spoken) else {
+        unknown_connector(&prospect.connectors, &spoken, reader);
         return None;
     };
+    let name = connector.name().to_owned();
     let Some(webhook) = connector.webhook() else {
         reader.problem(
             "/connector",
@@ -319,9 +399,6 @@ fn plan_endpoint(
         .verify
         .as_ref()
         .and_then(|value| Verifier::compile(value, "/verify").ok());
-    let stored = snapshot
-        .endpoints(workspace)
-        .find(|endpoint| endpoint.name() == document.name);
     check_intake(connector, webhook, &document, reader);
     match own.as_ref().or_else(|| webhook.verifier()) {
         // Nothing arrives there, so nothing is to be verified.
@@ -375,7 +452,7 @@ fn plan_endpoint(
     let before = stored.map(|endpoint| endpoint_document(endpoint));
     let after = endpoint_parts(
         &document.name,
-        &name,
+        &reference,
         document.connection.as_deref(),
         document.verify.as_ref(),
         &document.context,
@@ -390,7 +467,7 @@ fn plan_endpoint(
         secret_changed.then_some("secrets"),
         Write::Endpoint {
             document,
-            connector: name,
+            connector: reference,
         },
     ))
 }
@@ -425,95 +502,6 @@ fn check_intake(connector: &Connector, webhook: &Webhook, document: &EndpointDoc
             Some("add `connection: NAME`".to_owned()),
         );
     }
-}
-
-/// Whether a thing can go, and what would be left hanging.
-pub(super) fn plan_delete(
-    snapshot: &Snapshot,
-    workspace: WorkspaceId,
-    kind: Kind,
-    name: &str,
-    expected: Option<i64>,
-) -> Result<Planned, ApplyError> {
-    let (id, revision) = current(snapshot, workspace, kind, name);
-    let (Some(id), Some(revision)) = (id, revision) else {
-        return Err(ApplyError::NotFound);
-    };
-    if let Some(expected) = expected {
-        meets(Expect::Revision(expected), kind, name, Some(revision))?;
-    }
-    let subject = match kind {
-        Kind::Connection => {
-            let by = users_of_connection(snapshot, workspace, name);
-            if !by.is_empty() {
-                return Err(ApplyError::InUse { by });
-            }
-            snapshot
-                .connection_row(workspace, name)
-                .map(|(_, row)| ConfigSubject::Connection(row.id))
-        }
-        Kind::Endpoint => snapshot
-            .endpoints(workspace)
-            .find(|endpoint| endpoint.name() == name)
-            .map(|endpoint| ConfigSubject::Endpoint(endpoint.id())),
-        Kind::Workflow => snapshot
-            .workflow(workspace, name)
-            .map(|workflow| ConfigSubject::Workflow(workflow.row.id)),
-    };
-    let subject = subject.ok_or(ApplyError::NotFound)?;
-    let change = Change {
-        kind,
-        name: name.to_owned(),
-        action: Action::Delete,
-        id,
-        revision,
-        diff: String::new(),
-        notes: Vec::new(),
-    };
-    Ok(Planned {
-        change,
-        write: Write::Delete(subject),
-    })
-}
-
-fn users_of_connection(snapshot: &Snapshot, workspace: WorkspaceId, name: &str) -> Vec<String> {
-    let endpoints = snapshot
-        .endpoints(workspace)
-        .filter(|endpoint| endpoint.connection().is_some_and(|(_, connection)| connection == name))
-        .map(|endpoint| format!("Endpoint `{}`", endpoint.name()));
-    let workflows = snapshot
-        .workflows(workspace)
-        .filter(|workflow| {
-            workflow.published.as_ref().is_some_and(|version| {
-                version
-                    .plan
-                    .call_sites()
-                    .iter()
-                    .any(|site| site.connection.as_deref() == Some(name))
-            })
-        })
-        .map(|workflow| format!("Workflow `{}`", workflow.row.name));
-    endpoints.chain(workflows).collect()
-}
-
-fn unknown_connector(core: &Core, name: &str, reader: &mut Reader<'_>) {
-    let meant = nearest(name, core.registry.iter().map(|connector| connector.name()));
-    let known = || {
-        format!(
-            "known connectors: {}",
-            core.registry
-                .iter()
-                .map(|connector| connector.name())
-                .collect::<Vec<_>>()
-                .join(", ")
-        )
-    };
-    reader.problem(
-        "/connector",
-        "unknown_connector",
-        format!("there is no connector `{name}`"),
-        meant.or_else(|| Some(known())),
-    );
 }
 
 fn difference(

@@ -3,6 +3,8 @@
 //! Reading never looks anything up; whether a named connector or connection exists is decided by the caller.
 //! Every problem is reported, not only the first, each with its JSON pointer.
 
+use super::connector::ConnectorDocument;
+use super::kind::Kind;
 use super::sweep::Intake;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -40,38 +42,6 @@ impl std::fmt::Debug for SourceDocument {
         f.debug_struct("SourceDocument")
             .field("origin", &self.origin)
             .finish_non_exhaustive()
-    }
-}
-
-/// The kinds of documents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// One account at a provider.
-    Connection,
-    /// One ingest URL.
-    Endpoint,
-    /// What to do when an event arrives.
-    Workflow,
-}
-
-impl Kind {
-    /// All kinds, in the order in which they depend on each other.
-    pub const ALL: [Kind; 3] = [Kind::Connection, Kind::Endpoint, Kind::Workflow];
-
-    /// The value of the document's `kind`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Kind::Connection => "Connection",
-            Kind::Endpoint => "Endpoint",
-            Kind::Workflow => "Workflow",
-        }
-    }
-}
-
-impl std::fmt::Display for Kind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -128,6 +98,7 @@ pub(crate) type EndpointSecrets = Vec<String>;
 /// What a document says, its shape checked.
 #[derive(Debug, Clone)]
 pub(crate) enum Parsed {
+    Connector(ConnectorDocument),
     Connection(ConnectionDocument),
     Endpoint(EndpointDocument),
     Workflow(WorkflowDocument),
@@ -184,6 +155,7 @@ pub(crate) struct WorkflowDocument {
 impl Parsed {
     pub(crate) fn kind(&self) -> Kind {
         match self {
+            Parsed::Connector(_) => Kind::Connector,
             Parsed::Connection(_) => Kind::Connection,
             Parsed::Endpoint(_) => Kind::Endpoint,
             Parsed::Workflow(_) => Kind::Workflow,
@@ -192,6 +164,7 @@ impl Parsed {
 
     pub(crate) fn name(&self) -> &str {
         match self {
+            Parsed::Connector(connector) => &connector.reference,
             Parsed::Connection(connection) => &connection.name,
             Parsed::Endpoint(endpoint) => &endpoint.name,
             Parsed::Workflow(workflow) => &workflow.name,
@@ -213,13 +186,7 @@ pub const MAX_ENDPOINT_SECRETS: usize = 8;
 /// # Errors
 /// All problems found.
 pub(crate) fn read(index: usize, source: &SourceDocument) -> Result<Parsed, Vec<ConfigProblem>> {
-    let mut reader = Reader {
-        index,
-        source,
-        kind: None,
-        name: None,
-        problems: Vec::new(),
-    };
+    let mut reader = Reader::at(index, source, None);
     let parsed = reader.read();
     match parsed {
         Some(parsed) if reader.problems.is_empty() => Ok(parsed),
@@ -229,20 +196,26 @@ pub(crate) fn read(index: usize, source: &SourceDocument) -> Result<Parsed, Vec<
 
 pub(crate) struct Reader<'a> {
     index: usize,
-    source: &'a SourceDocument,
+    pub(super) source: &'a SourceDocument,
     kind: Option<Kind>,
-    name: Option<String>,
+    pub(super) name: Option<String>,
     pub(crate) problems: Vec<ConfigProblem>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader that only collects problems of a document which was read before.
     pub(crate) fn of(index: usize, source: &'a SourceDocument, parsed: &Parsed) -> Self {
+        Self::at(index, source, Some((parsed.kind(), parsed.name().to_owned())))
+    }
+
+    /// The same for a document of this kind and name.
+    pub(crate) fn at(index: usize, source: &'a SourceDocument, named: Option<(Kind, String)>) -> Self {
+        let (kind, name) = named.unzip();
         Reader {
             index,
             source,
-            kind: Some(parsed.kind()),
-            name: Some(parsed.name().to_owned()),
+            kind,
+            name,
             problems: Vec::new(),
         }
     }
@@ -279,10 +252,14 @@ impl<'a> Reader<'a> {
         };
         let kind = self.read_kind(document)?;
         self.kind = Some(kind);
+        if kind == Kind::Connector {
+            return self.read_connector().map(Parsed::Connector);
+        }
         let name = self.read_name(document)?;
         self.name = Some(name.clone());
         self.refuse_references(&self.source.value, &mut String::new());
         match kind {
+            Kind::Connector => None,
             Kind::Connection => {
                 self.known_keys(document, &["kind", "name", "connector", "config", "credential"]);
                 let connector = self.required_text(document, "connector");
@@ -372,12 +349,7 @@ impl<'a> Reader<'a> {
 
     fn read_kind(&mut self, document: &Map<String, Value>) -> Option<Kind> {
         let Some(text) = document.get("kind").and_then(Value::as_str) else {
-            self.problem(
-                "/kind",
-                "missing",
-                "`kind` is missing",
-                Some("one of Connection, Endpoint, Workflow".to_owned()),
-            );
+            self.problem("/kind", "missing", "`kind` is missing", Some(Kind::listed()));
             return None;
         };
         let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == text);
@@ -387,7 +359,7 @@ impl<'a> Reader<'a> {
                 "/kind",
                 "unknown_kind",
                 format!("there is no kind `{text}`"),
-                meant.or_else(|| Some("one of Connection, Endpoint, Workflow".to_owned())),
+                meant.or_else(|| Some(Kind::listed())),
             );
         }
         kind

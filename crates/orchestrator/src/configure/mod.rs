@@ -5,7 +5,9 @@
 
 pub(crate) mod catalogue;
 mod change;
+mod connector;
 mod document;
+mod kind;
 mod looks;
 mod pause;
 mod reload;
@@ -16,8 +18,10 @@ mod token;
 mod version;
 mod write;
 
+pub use connector::PublishedVersion;
 pub(crate) use document::escape;
-pub use document::{ConfigProblem, Kind, Lines, MAX_ENDPOINT_SECRETS, MAX_NAME_CHARACTERS, SourceDocument};
+pub use document::{ConfigProblem, Lines, MAX_ENDPOINT_SECRETS, MAX_NAME_CHARACTERS, SourceDocument};
+pub use kind::Kind;
 pub(crate) use looks::Looks;
 pub(crate) use reload::{ROUTING_TRIES, Reloading};
 pub use sweep::{Intake, SweepRule};
@@ -71,7 +75,8 @@ pub struct ApplyOptions {
 /// What an application did, or would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApplyReport {
-    /// One entry per document, in the order given.
+    /// One entry per document, in the order given; behind them the workflows that are published again because a
+    /// connection of theirs speaks with another version of its connector.
     pub changes: Vec<Change>,
     /// Whether it was written. False for a dry run and when nothing changed.
     pub applied: bool,
@@ -301,9 +306,13 @@ impl Orchestrator {
     #[must_use]
     pub fn export(&self, workspace: WorkspaceId) -> Vec<Value> {
         let snapshot = self.snapshot();
-        let connections = snapshot.connections(workspace).map(|(connection, _)| {
-            render::connection_document(&connection.name, connection.connector.name(), &connection.config)
-        });
+        let connectors = snapshot
+            .connectors(workspace)
+            .published()
+            .map(|(_, _, published)| published.document());
+        let connections = snapshot
+            .connections(workspace)
+            .map(|(connection, row)| render::connection_document(&connection.name, &row.connector, &connection.config));
         let endpoints = snapshot
             .endpoints(workspace)
             .map(|endpoint| render::endpoint_document(endpoint));
@@ -311,7 +320,11 @@ impl Orchestrator {
             .workflows(workspace)
             .filter_map(|workflow| workflow.published.as_ref())
             .map(|version| render::workflow_document(&version.definition));
-        connections.chain(endpoints).chain(workflows).collect()
+        connectors
+            .chain(connections)
+            .chain(endpoints)
+            .chain(workflows)
+            .collect()
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) fn endpoint_document(endpoint: &Endpoint) -> Value {
     let allow: Vec<String> = endpoint.allow().iter().map(ToString::to_string).collect();
     endpoint_parts(
         endpoint.name(),
-        endpoint.connector().name(),
+        endpoint.connector_reference(),
         endpoint.connection().map(|(_, name)| name),
         endpoint.verify_override(),
         endpoint.context(),

@@ -2,18 +2,19 @@
 
 use super::change::{Planned, Write};
 use super::{Action, Actor, ApplyError, Change, Kind};
+use crate::published::name_and_version;
 use crate::service::{Core, Orchestrator, StartError};
 use crate::snapshot::{Snapshot, Workflow, open_json};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use weir_storage::{
-    AuditEntry, ConfigChange, ConfigOutcome, ConfigRowChange, ConfigSubject, ConnectionRow, CorrelationRow,
-    EndpointRow, ExpectedRevision, Fact, FactOutcome, RowIdentity, ScheduleRow, Store, VersionState, WorkflowRow,
-    WorkflowVersionRow, WorkspaceRow, Writer,
+    AuditEntry, ConfigChange, ConfigOutcome, ConfigRowChange, ConfigSubject, ConnectionRow, ConnectorManifestRow,
+    CorrelationRow, EndpointRow, ExpectedRevision, Fact, FactOutcome, RowIdentity, ScheduleRow, Store, VersionState,
+    WorkflowRow, WorkflowVersionRow, WorkspaceRow, Writer,
 };
 use weir_workflow_engine::{
-    ConnectionId, Correlation, Definition, EndpointId, IdGenerator, Timestamp, Trigger, VersionId, WorkflowId,
-    WorkspaceId,
+    ConnectionId, Correlation, Definition, EndpointId, IdGenerator, Resolution, Timestamp, Trigger, VersionId,
+    WorkflowId, WorkspaceId,
 };
 
 /// Makes the workspace on the first start.
@@ -118,6 +119,7 @@ impl Orchestrator {
         })?;
         for change in &mut changes {
             let revision = match change.kind {
+                Kind::Connector => None,
                 Kind::Connection => fresh
                     .connection_row(workspace, &change.name)
                     .map(|(_, row)| row.revision),
@@ -163,6 +165,10 @@ struct Rows<'a> {
 impl Rows<'_> {
     fn expect_unchanged(&mut self, change: &Change) {
         let subject = match change.kind {
+            Kind::Connector => {
+                self.expect_version(&change.name, change.action == Action::Create);
+                None
+            }
             Kind::Connection => self
                 .snapshot
                 .connection_row(self.workspace, &change.name)
@@ -183,6 +189,33 @@ impl Rows<'_> {
                 subject,
                 revision: Some(change.revision),
             });
+        }
+    }
+
+    /// That a published version is there, or not yet. Deletes go against the whole configuration: something may be
+    /// pinned to the version at this moment.
+    fn expect_version(&mut self, reference: &str, is_new: bool) {
+        let (name, Some(version)) = name_and_version(reference) else {
+            return;
+        };
+        let is_stored = self.snapshot.connectors(self.workspace).get(reference).is_some();
+        if is_stored == is_new {
+            // It is published by this very change.
+            return;
+        }
+        self.change.expected.push(ExpectedRevision {
+            workspace: self.workspace,
+            subject: ConfigSubject::Manifest {
+                name: name.to_owned(),
+                version: version.to_owned(),
+            },
+            revision: is_stored.then_some(1),
+        });
+    }
+
+    fn expect_pins(&mut self, resolution: &Resolution) {
+        for pin in resolution.pins.values() {
+            self.expect_version(pin, false);
         }
     }
 
@@ -211,7 +244,27 @@ impl Rows<'_> {
         let (workspace, now) = (self.workspace, self.now);
         match write {
             Write::Nothing => Ok(None),
+            Write::Connector(document) => {
+                let (name, version) = (document.name().to_owned(), document.version.to_string());
+                self.change
+                    .changes
+                    .push(ConfigRowChange::PutManifest(ConnectorManifestRow {
+                        workspace,
+                        name,
+                        version,
+                        document: document.document.to_string(),
+                        created_at: now,
+                    }));
+                Ok(Some(document.reference))
+            }
             Write::Delete(subject) => {
+                if let ConfigSubject::Manifest { .. } = &subject {
+                    self.change.expected.push(ExpectedRevision {
+                        workspace,
+                        subject: ConfigSubject::Everything,
+                        revision: Some(self.snapshot.revision()),
+                    });
+                }
                 self.change.changes.push(ConfigRowChange::Delete { workspace, subject });
                 Ok(None)
             }
@@ -226,6 +279,7 @@ impl Rows<'_> {
                     None => stored.and_then(|row| row.credential.clone()),
                 };
                 self.connections.push((document.name.clone(), id));
+                self.expect_version(&document.connector, false);
                 self.change.changes.push(ConfigRowChange::PutConnection(ConnectionRow {
                     id,
                     workspace,
@@ -249,6 +303,7 @@ impl Rows<'_> {
                     Some(list) => Some(self.core.seal(&RowIdentity::endpoint(workspace, id), &json!(list))?),
                     None => stored.and_then(|endpoint| endpoint.sealed_secrets()),
                 };
+                self.expect_version(&connector, false);
                 let connection = document.connection.as_ref().and_then(|name| {
                     let new = self
                         .connections
@@ -275,6 +330,7 @@ impl Rows<'_> {
                 Ok(Some(id.to_string()))
             }
             Write::Publish { document, resolution } => {
+                self.expect_pins(&resolution);
                 let resolution =
                     serde_json::to_string(&resolution).map_err(|error| ApplyError::Unavailable(error.to_string()))?;
                 Ok(Some(self.put_version(
@@ -286,6 +342,7 @@ impl Rows<'_> {
                 )))
             }
             Write::Restore { document, resolution } => {
+                self.expect_pins(&resolution);
                 let resolution =
                     serde_json::to_string(&resolution).map_err(|error| ApplyError::Unavailable(error.to_string()))?;
                 let id = self.put_version(

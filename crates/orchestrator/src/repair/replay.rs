@@ -301,7 +301,7 @@ impl Orchestrator {
             recorded: &member.entries,
             kept: &taken.entries,
         };
-        let surroundings = snapshot.surroundings(workspace);
+        let surroundings = snapshot.surroundings(workspace, &version.plan);
         let shown = preview(&version.plan, &head, &event, &ledger, past, &surroundings, now);
         let confirm = confirmation((&shown, &from, options), version.id.as_raw(), run, family.runs.len());
         let mut state = RunState::new(head, event, &version.plan).with_ledger(ledger);

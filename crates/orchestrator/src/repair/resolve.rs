@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weir_storage::{Operation, RunCommit};
+use weir_storage::{Operation, RunCommit, RunRow};
 use weir_workflow_engine::{
     CallCommand, CallId, CallOutcome, DEFAULT_CALL_TIMEOUT, Decided, Document, EffectClass, EffectCommand, EffectKey,
     Entry, Intent, RunId, SendMode, Timestamp, Verdict, WorkspaceId, encode, story,
@@ -84,7 +84,8 @@ impl Orchestrator {
                     .ledger()
                     .get(&key)
                     .map_or(intent.first_sent_at, |record| record.first_sent_at);
-                match self.look(workspace, intent, first_sent_at).await? {
+                let row = &family.member(run).ok_or(ControlError::NotFound)?.row;
+                match self.look(workspace, row, intent, first_sent_at).await? {
                     Found::This(output) => (Verdict::Happened { output }, true),
                     Found::Nothing(message) => {
                         let decided = None;
@@ -209,6 +210,7 @@ impl Orchestrator {
     async fn look(
         &self,
         workspace: WorkspaceId,
+        row: &RunRow,
         intent: &Intent,
         first_sent_at: Timestamp,
     ) -> Result<Found, ControlError> {
@@ -221,7 +223,12 @@ impl Orchestrator {
                 intent.class.as_str()
             )));
         };
-        let connection = self.snapshot().connection(workspace, &intent.connection).cloned();
+        let snapshot = self.snapshot();
+        let version = snapshot
+            .version(&self.core.store, workspace, row.workflow_id, row.version_id)
+            .await?;
+        let pins = &version.plan.resolution().pins;
+        let connection = snapshot.connection_of(workspace, &intent.connection, pins);
         let connection = connection
             .ok_or_else(|| not_resolvable(format!("there is no connection named `{}` any more", intent.connection)))?;
         let command = CallCommand {

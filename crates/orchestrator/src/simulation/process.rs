@@ -189,11 +189,12 @@ impl World<'_> {
 
     fn take(&mut self, place: Place, given: Option<&Given>) -> Lawful {
         let (snapshot, now) = (Arc::clone(&self.snapshot), self.now);
-        let surroundings = snapshot.surroundings(WORKSPACE);
         let Process { runs, ids, .. } = &mut self.processes[place.process];
         let Some(live) = runs.get_mut(&place.run) else {
             return Ok(());
         };
+        let version = Arc::clone(&live.driver.run().version);
+        let surroundings = snapshot.surroundings(WORKSPACE, &version.plan);
         if live.driver.run().first != First::Queued {
             self.order.begins(place.run);
         }

@@ -13,6 +13,7 @@ use super::definitions::Written;
 use super::provider::MANIFEST;
 use super::world::{BEGIN, WORKSPACE};
 use crate::configure::catalogue::Prospect;
+use crate::published::Connectors;
 use crate::registry::Registry;
 use crate::snapshot::Snapshot;
 
@@ -33,7 +34,7 @@ fn registry() -> &'static Registry {
 /// The configuration with these workflows published.
 pub(super) fn snapshot(workflows: &[Written]) -> Result<Snapshot, String> {
     let prospect = Prospect {
-        registry: registry(),
+        connectors: Connectors::of_process(registry()),
         connections: BTreeMap::from([("shop".to_owned(), "shop".to_owned())]),
         workflows: workflows.iter().map(|workflow| workflow.name.clone()).collect(),
     };

@@ -18,6 +18,8 @@ use crate::page::Page;
 
 /// How often the configuration is read again because it changed meanwhile.
 const LOAD_TRIES: u32 = 10;
+/// Versions that are looked at to name what stands in the way; more names would not be read.
+const MAX_NAMED: u64 = 100;
 
 impl Store {
     /// The revision of the configuration; for the node itself.
@@ -161,6 +163,30 @@ impl Store {
         found.map(version_row).transpose()
     }
 
+    /// Names of the workflows with a version, published now or before, whose resolution holds this text, each once. Runs
+    /// stay pinned to such a version, and may be replayed on it.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn workflows_resolved_with(&self, workspace: WorkspaceId, text: &str) -> Result<Vec<String>, ReadError> {
+        let found = workflow_version::Entity::find()
+            .select_only()
+            .column(workflow_version::Column::Definition)
+            .filter(workflow_version::Column::WorkspaceId.eq(workspace.as_raw()))
+            .filter(workflow_version::Column::Resolution.contains(text))
+            .order_by_desc(workflow_version::Column::Id)
+            .limit(MAX_NAMED)
+            .into_tuple::<String>()
+            .all(&self.db)
+            .await?;
+        let name = |definition: &String| {
+            let definition: serde_json::Value = serde_json::from_str(definition).ok()?;
+            Some(definition.get("name")?.as_str()?.to_owned())
+        };
+        let names: std::collections::BTreeSet<String> = found.iter().filter_map(name).collect();
+        Ok(names.into_iter().collect())
+    }
+
     /// A page of the versions of a workflow, the highest number first; goes on before a number.
     ///
     /// # Errors
@@ -273,10 +299,8 @@ fn manifest_row(model: connector_manifest::Model) -> ConnectorManifestRow {
         workspace: WorkspaceId::from_raw(model.workspace_id),
         name: model.name,
         version: model.version,
-        yaml: model.yaml,
-        revision: model.revision,
+        document: model.document,
         created_at: time(model.created_at),
-        updated_at: time(model.updated_at),
     }
 }
 

@@ -53,8 +53,15 @@ async fn revision_of(
     everything: i64,
 ) -> Result<Option<i64>, Failure> {
     let workspace = expected.workspace.as_raw().into();
+    if let ConfigSubject::Manifest { name, version } = &expected.subject {
+        // A published version never changes: it is there, or it is not.
+        let statement = "SELECT 1 FROM connector_manifest WHERE workspace_id = $1 AND name = $2 AND version = $3";
+        let values = vec![workspace, text(name), text(version)];
+        let rows = connection.numbers(statement, values, false).await?;
+        return Ok(rows.iter().flatten().copied().flatten().next());
+    }
     let (statement, key) = match &expected.subject {
-        ConfigSubject::Everything => return Ok(Some(everything)),
+        ConfigSubject::Everything | ConfigSubject::Manifest { .. } => return Ok(Some(everything)),
         ConfigSubject::Connection(id) => (
             "SELECT revision FROM connection WHERE workspace_id = $1 AND id = $2",
             id.as_raw().into(),
@@ -66,10 +73,6 @@ async fn revision_of(
         ConfigSubject::Workflow(id) => (
             "SELECT revision FROM workflow WHERE workspace_id = $1 AND id = $2",
             id.as_raw().into(),
-        ),
-        ConfigSubject::Manifest(name) => (
-            "SELECT revision FROM connector_manifest WHERE workspace_id = $1 AND name = $2",
-            text(name),
         ),
         ConfigSubject::Draft(id) => (
             "SELECT 1 FROM workflow_version WHERE workspace_id = $1 AND id = $2 AND state = 0",
@@ -175,16 +178,14 @@ async fn write(connection: &mut Connection, change: &ConfigRowChange) -> Result<
             ],
         ),
         ConfigRowChange::PutManifest(row) => (
-            "INSERT INTO connector_manifest (workspace_id, name, version, yaml, revision, created_at, updated_at) \
-             VALUES ($1, $2, $3, $4, 1, $5, $6) ON CONFLICT (workspace_id, name) DO UPDATE SET version = excluded.version, \
-             yaml = excluded.yaml, revision = connector_manifest.revision + 1, updated_at = excluded.updated_at",
+            "INSERT INTO connector_manifest (workspace_id, name, version, document, created_at) \
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (workspace_id, name, version) DO NOTHING",
             vec![
                 row.workspace.as_raw().into(),
                 text(&row.name),
                 text(&row.version),
-                text(&row.yaml),
+                text(&row.document),
                 time(row.created_at),
-                time(row.updated_at),
             ],
         ),
         ConfigRowChange::PutToken(row) => (
@@ -215,7 +216,7 @@ async fn write(connection: &mut Connection, change: &ConfigRowChange) -> Result<
     };
     let changed = connection.run(statement, values).await?;
     if changed == 0 {
-        // The id belongs to another workspace, or to a version that is published.
+        // The id belongs to another workspace, or to a version that is published, of a workflow or a connector.
         return Err(Failure::taken_id());
     }
     Ok(())
@@ -234,6 +235,11 @@ async fn delete(connection: &mut Connection, workspace: WorkspaceId, subject: &C
             connection.run(&statement, values).await?;
         }
     }
+    if let ConfigSubject::Manifest { name, version } = subject {
+        let values = vec![workspace.as_raw().into(), text(name), text(version)];
+        let statement = "DELETE FROM connector_manifest WHERE workspace_id = $1 AND name = $2 AND version = $3";
+        return connection.run(statement, values).await.map(drop);
+    }
     let (statement, key) = match subject {
         ConfigSubject::Connection(id) => (
             "DELETE FROM connection WHERE workspace_id = $1 AND id = $2",
@@ -247,10 +253,6 @@ async fn delete(connection: &mut Connection, workspace: WorkspaceId, subject: &C
             "DELETE FROM workflow WHERE workspace_id = $1 AND id = $2",
             id.as_raw().into(),
         ),
-        ConfigSubject::Manifest(name) => (
-            "DELETE FROM connector_manifest WHERE workspace_id = $1 AND name = $2",
-            text(name),
-        ),
         ConfigSubject::Token(id) => (
             "DELETE FROM api_token WHERE workspace_id = $1 AND id = $2",
             id.as_raw().into(),
@@ -259,7 +261,7 @@ async fn delete(connection: &mut Connection, workspace: WorkspaceId, subject: &C
             "DELETE FROM workflow_version WHERE workspace_id = $1 AND id = $2 AND state = 0",
             id.as_raw().into(),
         ),
-        ConfigSubject::Everything => return Err(Failure::not_deletable()),
+        ConfigSubject::Everything | ConfigSubject::Manifest { .. } => return Err(Failure::not_deletable()),
     };
     connection
         .run(statement, vec![workspace.as_raw().into(), key])

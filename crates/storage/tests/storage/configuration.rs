@@ -117,10 +117,12 @@ async fn a_configuration_comes_back(bed: &Bed) {
         workspace: WORKSPACE,
         name: "acme".to_owned(),
         version: "1.0.0".to_owned(),
-        yaml: "connector: acme".to_owned(),
-        revision: 0,
+        document: "{\"connector\":\"acme\"}".to_owned(),
         created_at: at(0),
-        updated_at: at(0),
+    };
+    let newer = ConnectorManifestRow {
+        version: "1.1.0".to_owned(),
+        ..manifest.clone()
     };
     let token = ApiTokenRow {
         id: TokenId::from_raw(51),
@@ -141,6 +143,7 @@ async fn a_configuration_comes_back(bed: &Bed) {
             ConfigRowChange::PutVersion(versions[0].clone()),
             ConfigRowChange::PutVersion(versions[1].clone()),
             ConfigRowChange::PutManifest(manifest.clone()),
+            ConfigRowChange::PutManifest(newer.clone()),
             ConfigRowChange::PutToken(token.clone()),
         ],
         expected: Vec::new(),
@@ -172,13 +175,7 @@ async fn a_configuration_comes_back(bed: &Bed) {
         }]
     );
     assert_eq!(rows.versions, versions);
-    assert_eq!(
-        rows.manifests,
-        [ConnectorManifestRow {
-            revision: 1,
-            ..manifest
-        }]
-    );
+    assert_eq!(rows.manifests, [manifest.clone(), newer]);
     assert_eq!(rows.tokens, [token]);
     assert_eq!(
         node.store
@@ -220,6 +217,25 @@ async fn a_configuration_comes_back(bed: &Bed) {
         "{beat:?}"
     );
 
+    let other_content = ConnectorManifestRow {
+        document: "{}".to_owned(),
+        ..manifest
+    };
+    let again = apply(&node, put(vec![ConfigRowChange::PutManifest(other_content)])).await;
+    assert!(again.is_err(), "a published version never changes: {again:?}");
+    let version_of = |version: &str| ConfigSubject::Manifest {
+        name: "acme".to_owned(),
+        version: version.to_owned(),
+    };
+    let mut expecting = put(Vec::new());
+    expecting.expected.push(ExpectedRevision {
+        workspace: WORKSPACE,
+        subject: version_of("1.0.0"),
+        revision: None,
+    });
+    let there = apply(&node, expecting).await;
+    assert!(matches!(there, Ok(ConfigOutcome::Conflict { .. })), "{there:?}");
+
     let delete = |subject| ConfigRowChange::Delete {
         workspace: WORKSPACE,
         subject,
@@ -228,7 +244,8 @@ async fn a_configuration_comes_back(bed: &Bed) {
         delete(ConfigSubject::Connection(ConnectionId::from_raw(1))),
         delete(ConfigSubject::Endpoint(EndpointId::from_raw(41))),
         delete(ConfigSubject::Workflow(WorkflowId::from_raw(21))),
-        delete(ConfigSubject::Manifest("acme".to_owned())),
+        delete(version_of("1.0.0")),
+        delete(version_of("1.1.0")),
         delete(ConfigSubject::Token(TokenId::from_raw(51))),
     ]);
     assert_eq!(apply(&node, change).await, Ok(ConfigOutcome::Applied { revision: 2 }));

@@ -43,7 +43,12 @@ fn resolve_call(
         problems.push(problem.did_you_mean(connector, connectors.iter().map(String::as_str)));
         return None;
     }
-    match catalogue.operation(connector, operation) {
+    let spoken = match (&call.connection, &resolution.connector) {
+        (Some(name), _) => Some(name.as_str()),
+        (None, Some(trigger)) if trigger == connector => resolution.connection.as_deref(),
+        (None, _) => None,
+    };
+    match catalogue.operation(connector, spoken, operation) {
         Some(info) => {
             arguments(step, call, &info.required, info.known.as_deref(), problems);
             if call.all_max.is_some() && !info.paged {

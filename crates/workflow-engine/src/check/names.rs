@@ -271,7 +271,10 @@ impl<'a> Names<'a> {
             Action::Set { names, .. } => Shape::Names(names.clone()),
             Action::Call(_) => {
                 let call = self.resolution.calls.get(&step.id);
-                let schema = call.and_then(|call| self.catalogue.operation(&call.connector, &call.operation));
+                let schema = call.and_then(|call| {
+                    self.catalogue
+                        .operation(&call.connector, call.connection.as_deref(), &call.operation)
+                });
                 schema
                     .and_then(|info| info.output_schema)
                     .map_or(Shape::Open, Shape::Schema)
@@ -413,7 +416,7 @@ impl<'a> Names<'a> {
         let connector = self.resolution.connector.as_deref().unwrap_or_default();
         let schema = self
             .catalogue
-            .operation(connector, &read.operation)
+            .operation(connector, self.resolution.connection.as_deref(), &read.operation)
             .and_then(|info| info.output_schema);
         match (root.as_str(), schema, read.all_max) {
             ("hydrated", Some(schema), None) => {

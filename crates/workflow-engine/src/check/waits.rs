@@ -53,7 +53,8 @@ fn wait_for(step: &Step, wait: &WaitFor, catalogue: &dyn Catalogue, problems: &m
         problems.push(problem.did_you_mean(&wait.connector, connectors.iter().map(String::as_str)));
         return;
     }
-    if catalogue.event_type(&wait.connector, &wait.kind).is_none() {
+    let info = catalogue.event_type(&wait.connector, wait.connection.as_deref(), &wait.kind);
+    if info.is_none() {
         let known = catalogue.event_types(&wait.connector);
         let message = format!("the connector `{}` has no event type `{}`", wait.connector, wait.kind);
         let problem = Problem::new(child(&place, "event"), "unknown_event_type", message);

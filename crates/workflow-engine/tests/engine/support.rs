@@ -76,7 +76,11 @@ impl Catalogue for Shop {
         ["stripe", "http", "hubspot"].map(str::to_owned).to_vec()
     }
 
-    fn operation(&self, connector: &str, operation: &str) -> Option<OperationInfo> {
+    fn pinned(&self, connection: &str) -> Option<String> {
+        (connection == "hubspot").then(|| "hubspot@2.0.0".to_owned())
+    }
+
+    fn operation(&self, connector: &str, _connection: Option<&str>, operation: &str) -> Option<OperationInfo> {
         if !self.operations(connector).iter().any(|known| known == operation) {
             return None;
         }
@@ -120,7 +124,7 @@ impl Catalogue for Shop {
         operations.iter().map(|name| (*name).to_owned()).collect()
     }
 
-    fn event_type(&self, connector: &str, event_type: &str) -> Option<EventTypeInfo> {
+    fn event_type(&self, connector: &str, _connection: Option<&str>, event_type: &str) -> Option<EventTypeInfo> {
         let known = self.event_types(connector).iter().any(|known| known == event_type);
         known.then(|| EventTypeInfo {
             hydrate_default: self.hydrate,

@@ -19,7 +19,7 @@ pub(crate) struct DocumentMutations;
 impl DocumentMutations {
     /// Applies configuration documents: what is new is created, what differs is changed, what is left out stays. All or
     /// nothing. Needs `CONFIG_WRITE`, and `SECRET_WRITE` when a document brings a credential or secrets, or gives a connection that
-    /// has a credential other settings.
+    /// has a credential other settings or another version of its connector.
     async fn apply_documents(
         &self,
         ctx: &Context<'_>,
@@ -31,8 +31,11 @@ impl DocumentMutations {
             Ok(read) => read,
             Err(user_errors) => return Ok(ApplyDocumentsPayload::refused(user_errors)),
         };
+        let brings_connectors = documents
+            .iter()
+            .any(|document| document.value["kind"] == Kind::Connector.as_str());
         for document in &documents {
-            may_apply(caller, &document.value)?;
+            may_apply(caller, &document.value, brings_connectors)?;
         }
         let options = ApplyOptions {
             dry_run: input.dry_run,
@@ -113,7 +116,8 @@ pub(crate) struct ApplyDocumentsInput {
 pub(crate) struct ApplyDocumentsPayload {
     /// Whether anything was written. False for a dry run and when nothing differed.
     applied: bool,
-    /// One entry per document, in the order given.
+    /// One entry per document, in the order given; behind them the workflows that are published again because a
+    /// connection of theirs speaks with another version of its connector.
     changes: Vec<Change>,
     /// What the documents did wrong.
     user_errors: Vec<UserError>,
@@ -152,6 +156,7 @@ impl From<weir_orchestrator::configure::Change> for Change {
     fn from(change: weir_orchestrator::configure::Change) -> Self {
         Change {
             kind: match change.kind {
+                Kind::Connector => DocumentKind::Connector,
                 Kind::Connection => DocumentKind::Connection,
                 Kind::Endpoint => DocumentKind::Endpoint,
                 Kind::Workflow => DocumentKind::Workflow,
@@ -174,6 +179,8 @@ impl From<weir_orchestrator::configure::Change> for Change {
 /// Kinds of configuration documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 pub(crate) enum DocumentKind {
+    /// One version of a connector.
+    Connector,
     /// One account at a provider.
     Connection,
     /// An ingest URL.

@@ -5,6 +5,7 @@
 
 mod bulk;
 mod connection;
+mod connector;
 mod dead_letter;
 mod documents;
 mod effect;
@@ -31,6 +32,7 @@ use weir_workflow_engine::{IdError, WorkspaceId};
 #[derive(MergedObject, Default)]
 pub(crate) struct Mutation(
     documents::DocumentMutations,
+    connector::ConnectorMutations,
     connection::ConnectionMutations,
     endpoint::EndpointMutations,
     workflow::WorkflowMutations,
@@ -101,9 +103,10 @@ fn carries_secrets(document: &Value) -> bool {
         .any(|key| document.get(key).is_some_and(|value| !value.is_null()))
 }
 
-/// Whether a document gives a connection other settings and leaves it its credential: these settings say where the
-/// credential is sent, so whoever changes them could have it sent to himself.
-fn redirects_credential(caller: &Caller, workspace: WorkspaceId, document: &Value) -> bool {
+/// Whether a document gives a connection other settings or another version of its connector, and leaves it its
+/// credential: these say where the credential is sent, so whoever changes them could have it sent to himself. A set
+/// that brings connectors may bring the version that the connection would move to.
+fn redirects_credential(caller: &Caller, workspace: WorkspaceId, document: &Value, brings_connectors: bool) -> bool {
     if document.get("kind").and_then(Value::as_str) != Some("Connection") {
         return false;
     }
@@ -117,13 +120,17 @@ fn redirects_credential(caller: &Caller, workspace: WorkspaceId, document: &Valu
         .get("config")
         .filter(|config| !config.is_null())
         .unwrap_or(&empty);
-    row.credential.is_some() && *config != connection.config
+    let connector = document.get("connector").and_then(Value::as_str).unwrap_or_default();
+    let pinned = snapshot.connectors(workspace).pin(connector, Some(&row.connector));
+    let may_move = pinned.is_some_and(|pinned| pinned != row.connector)
+        || (brings_connectors && row.connector.contains('@') && connector != row.connector);
+    row.credential.is_some() && (*config != connection.config || may_move)
 }
 
 /// Whether the caller may apply this document.
-fn may_apply(caller: &Caller, document: &Value) -> ApiResult<()> {
+fn may_apply(caller: &Caller, document: &Value, brings_connectors: bool) -> ApiResult<()> {
     let workspace = caller.may(Permission::ConfigWrite)?;
-    if carries_secrets(document) || redirects_credential(caller, workspace, document) {
+    if carries_secrets(document) || redirects_credential(caller, workspace, document, brings_connectors) {
         caller.may(Permission::SecretWrite)?;
     }
     Ok(())
@@ -138,7 +145,7 @@ async fn apply_one(
     place: &Place<'_>,
 ) -> ApiResult<Result<(), Vec<UserError>>> {
     let caller = Caller::of(ctx);
-    may_apply(caller, &document)?;
+    may_apply(caller, &document, false)?;
     let (orchestrator, workspace) = caller.orchestrator(Permission::ConfigWrite)?;
     let options = ApplyOptions { dry_run: false, expect };
     match orchestrator

@@ -9,6 +9,7 @@ use super::long_to_int;
 use crate::auth::Permission;
 use async_graphql::{Context, ID, Object};
 use std::sync::Arc;
+use weir_orchestrator::published::name_and_version;
 use weir_orchestrator::snapshot::Snapshot;
 use weir_storage::ConnectionRow;
 use weir_workflow_engine::{ConnectionId, WorkspaceId};
@@ -62,13 +63,19 @@ impl Connection {
 
     /// Name of its connector.
     async fn connector_name(&self) -> &str {
-        &self.0.connector
+        name_and_version(&self.0.connector).0
+    }
+
+    /// The published version of its connector that it is pinned to. Null: the connector is the server's own.
+    async fn connector_version(&self) -> Option<&str> {
+        name_and_version(&self.0.connector).1
     }
 
     /// Its connector. Null when this server does not have it any more.
     async fn connector(&self, ctx: &Context<'_>) -> ApiResult<Option<Connector>> {
-        let (snapshot, _) = Caller::of(ctx).config()?;
-        Ok(snapshot.registry().get(&self.0.connector).cloned().map(Connector))
+        let (snapshot, workspace) = Caller::of(ctx).config()?;
+        let connectors = snapshot.connectors(workspace);
+        Ok(connectors.get(&self.0.connector).cloned().map(Connector))
     }
 
     /// Its settings. They hold no secrets.

@@ -1,10 +1,11 @@
 //! Connectors with their operations and event types.
 
-use super::super::scalars::Json;
+use super::super::scalars::{DateTime, Json};
 use async_graphql::{Enum, Object, SimpleObject};
 use serde_json::json;
 use std::sync::Arc;
 use weir_connector_sdk::{Effect, EventType as Declared, Hydrate, Operation as DeclaredOperation};
+use weir_orchestrator::configure::PublishedVersion;
 
 /// A described provider.
 pub(crate) struct Connector(pub(crate) Arc<weir_connector_sdk::Connector>);
@@ -64,6 +65,30 @@ impl Connector {
     /// JSON Schema of a connection's `config`.
     async fn config_schema(&self) -> Json {
         Json(self.0.config_schema().clone())
+    }
+}
+
+/// One version of a connector that the workspace published. It never changes.
+#[derive(Debug, SimpleObject)]
+pub(crate) struct ConnectorVersion {
+    /// The connector's name.
+    name: String,
+    /// Its version.
+    version: String,
+    /// When it was published.
+    published_at: DateTime,
+    /// Kinds and names of the connections, endpoints and published workflows that are pinned to it.
+    used_by: Vec<String>,
+}
+
+impl From<PublishedVersion> for ConnectorVersion {
+    fn from(version: PublishedVersion) -> Self {
+        ConnectorVersion {
+            name: version.name,
+            version: version.version,
+            published_at: DateTime(version.created_at),
+            used_by: version.used_by,
+        }
     }
 }
 

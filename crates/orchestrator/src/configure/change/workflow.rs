@@ -15,7 +15,7 @@ pub(super) fn plan_workflow(
     snapshot: &Snapshot,
     workspace: WorkspaceId,
     document: WorkflowDocument,
-    prospect: &Prospect<'_>,
+    prospect: &Prospect,
     reader: &mut Reader<'_>,
 ) -> Option<Planned> {
     let mut note = |problems: Vec<weir_workflow_engine::Problem>| {
@@ -34,6 +34,7 @@ pub(super) fn plan_workflow(
         .and_then(|workflow| workflow.published.as_ref())
         .map(|version| workflow_document(&version.definition));
     let after = workflow_document(&document.definition);
+    let moved = published_again(snapshot, workspace, &document, &resolution);
     let mut planned = difference(
         Kind::Workflow,
         document.name.clone(),
@@ -46,6 +47,11 @@ pub(super) fn plan_workflow(
         },
     );
     planned.change.notes.extend(unlisted);
+    if let Some((write, note)) = moved.filter(|_| planned.change.action == Action::Unchanged) {
+        planned.change.action = Action::Update;
+        planned.change.notes.push(note);
+        planned.write = write;
+    }
     let stored = snapshot.workflow(workspace, &planned.change.name);
     if stored.is_some_and(|workflow| workflow.row.state == WorkflowState::Paused) {
         let note = "it stays paused; `weir workflow resume` lets it go on";
@@ -54,8 +60,43 @@ pub(super) fn plan_workflow(
     Some(planned)
 }
 
+/// The published content again, because connections speak with other versions of their connectors than when it was
+/// published. A draft is kept.
+fn published_again(
+    snapshot: &Snapshot,
+    workspace: WorkspaceId,
+    document: &WorkflowDocument,
+    resolution: &Resolution,
+) -> Option<(Write, String)> {
+    let stored = snapshot.workflow(workspace, &document.name)?;
+    let before = &stored.published.as_ref()?.plan.resolution().pins;
+    if *before == resolution.pins {
+        return None;
+    }
+    let new = resolution
+        .pins
+        .iter()
+        .filter(|(name, pin)| before.get(*name) != Some(pin));
+    let new: Vec<String> = new
+        .map(|(name, pin)| format!("connection `{name}` speaks with {pin}"))
+        .collect();
+    let note = format!(
+        "published again with the same content: {}; runs that have begun keep their version",
+        if new.is_empty() {
+            "a connection has no version any more".to_owned()
+        } else {
+            new.join(", ")
+        }
+    );
+    let write = Write::Restore {
+        document: document.clone(),
+        resolution: Box::new(resolution.clone()),
+    };
+    Some((write, note))
+}
+
 /// What to say about a trigger on an event type that only the connector's `*` covers.
-fn unlisted_event_type(resolution: &Resolution, prospect: &Prospect<'_>) -> Option<String> {
+fn unlisted_event_type(resolution: &Resolution, prospect: &Prospect) -> Option<String> {
     let (connector, event_type) = (resolution.connector.as_deref()?, resolution.event_type.as_deref()?);
     let listed = prospect.event_types(connector);
     if listed.iter().any(|known| known == event_type) {
