@@ -473,6 +473,23 @@ pub(crate) struct RefusedArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConnectorCommand {
+    /// Begin a connector: write a folder that works, to be changed line by line.
+    #[command(
+        after_help = "The folder holds a manifest, signed requests with their verdicts, an event, documents to try it with, and a
+README that says how. Nothing that is there is written over.
+
+Example:
+  weir connector new acme
+  weir connector check acme && weir connector test acme && weir apply -f acme"
+    )]
+    New {
+        /// The connector's name: lower-case words joined by hyphens.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Where to make the folder.
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+    },
     /// Read manifests (or every manifest of a folder) and print what is wrong with them.
     #[command(
         after_help = "Each problem is told with its file and line, its JSON pointer, the reason, and the valid word that was probably
@@ -514,7 +531,8 @@ Examples:
     },
     /// Run the request vectors of a folder against its manifests: one line per vector, with the reason of each refusal.
     #[command(
-        after_help = "The folder holds manifests (*.yaml) and vector files (*vectors*.json). The vectors of a provider run
+        after_help = "The folder holds manifests (*.yaml) and vector files (*vectors*.json), in itself or in its folder `cases`.
+The vectors of a provider run
 against the manifest of that name; when there is one manifest and no vector names it, all run against it, as do
 vectors without a provider. Nothing is sent or fetched. The exit code is 1 when a vector has another verdict than it
 states, or could not run.

@@ -27,7 +27,12 @@ struct Count {
 /// Prints one line per vector; the exit code says whether all have their verdict.
 pub(crate) fn test(folder: &Path) -> anyhow::Result<ExitCode> {
     let manifests = files_of(folder, is_manifest)?;
-    let vectors = files_of(folder, |name| name.contains("vectors") && name.ends_with(".json"))?;
+    let is_vectors = |name: &str| name.contains("vectors") && name.ends_with(".json");
+    let mut vectors = files_of(folder, is_vectors)?;
+    let cases = folder.join("cases");
+    if cases.is_dir() {
+        vectors.extend(files_of(&cases, is_vectors)?);
+    }
     if manifests.is_empty() || vectors.is_empty() {
         let what = if manifests.is_empty() {
             "manifest"

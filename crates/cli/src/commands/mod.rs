@@ -8,6 +8,7 @@ mod bulk;
 mod bulk_request;
 pub(crate) mod connection;
 mod connector;
+mod connector_new;
 mod connector_published;
 mod connector_test;
 mod coverage;
@@ -107,6 +108,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Coverage(arguments) => coverage::run(&arguments).await,
         Command::Endpoint(EndpointCommand::Sweep { server, endpoint }) => coverage::sweep(&server, &endpoint).await,
         Command::Audit(arguments) => audit::run(&arguments).await,
+        Command::Connector(ConnectorCommand::New { name, dir }) => connector_new::new(&name, &dir),
         Command::Connector(ConnectorCommand::Check { paths, json }) => connector::check(&paths, json),
         Command::Connector(ConnectorCommand::List { server, name, json }) => {
             connector_published::list(&server, name.as_deref(), json).await

@@ -1,7 +1,8 @@
 //! What partners do: check a manifest, publish it, begin a new one. Nobody touches the source of the server.
 
-use crate::support::{stderr, stdout, weir};
+use crate::support::{SOON, Server, eventually, stderr, stdout, weir};
 use serde_json::{Value, json};
+use std::process::Output;
 
 /// A manifest with one call, one kind of proof and one event type.
 pub(crate) const ACME: &str = r#"connector: acme
@@ -84,4 +85,75 @@ fn manifests_are_checked_with_line_pointer_and_the_nearest_word() {
         assert_eq!(code, Some(2), "{text}{remarks}");
         assert!(remarks.contains(nothing), "{remarks}");
     }
+}
+
+fn told(output: &Output) -> (Option<i32>, String) {
+    (output.status.code(), stdout(output) + &stderr(output))
+}
+
+/// What the README of a new connector says, done with the files as they are written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_connector_works_as_it_is_written() {
+    let server = Server::start().await;
+    let (code, text) = told(&server.weir(&["connector", "new", "acme-billing", "--dir", "partners"]));
+    assert_eq!(code, Some(0), "{text}");
+    let folder = server.folder.path().join("partners/acme-billing");
+    for file in [
+        "manifest.yaml",
+        "cases/order_paid.json",
+        "cases/vectors.json",
+        "try/try.yaml",
+        "README.md",
+    ] {
+        let text = std::fs::read_to_string(folder.join(file)).unwrap();
+        assert!(
+            !text.to_lowercase().contains("my-connector") && !text.contains("My Connector"),
+            "{file}: {text}"
+        );
+    }
+    assert!(
+        std::fs::read_to_string(folder.join("README.md"))
+            .unwrap()
+            .starts_with("# Acme Billing\n")
+    );
+    let (code, text) = told(&server.weir(&["connector", "check", "partners/acme-billing"]));
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = told(&server.weir(&["connector", "test", "partners/acme-billing"]));
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("4 vectors, 0 with another verdict"), "{text}");
+    for documents in ["partners/acme-billing", "partners/acme-billing/try"] {
+        let (code, text) = told(&server.weir(&["apply", "-f", documents]));
+        assert_eq!(code, Some(0), "{text}");
+    }
+
+    // The signed request of the vectors is what the service would send.
+    let vectors: Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("cases/vectors.json")).unwrap()).unwrap();
+    let header = &vectors["vectors"][0]["headers"][0];
+    let (name, signature) = (header[0].as_str().unwrap(), header[1].as_str().unwrap());
+    assert_eq!(name, "x-acme-billing-signature");
+    let body = std::fs::read(folder.join("cases/order_paid.json")).unwrap();
+    let forged = server.hook("acme-billing", &[(name, "00")], body.clone()).await;
+    forged.problem(401, "SIGNATURE_REFUSED");
+    let answer = server.hook("acme-billing", &[(name, signature)], body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let run = eventually("the run is over", SOON, async || {
+        server.runs(&[]).into_iter().find(|run| run["status"] == "SUCCEEDED")
+    })
+    .await;
+    let (_, story) = told(&server.weir(&["run", "show", run["id"].as_str().unwrap()]));
+    assert!(story.contains("about order o-1"), "{story}");
+
+    // Nothing is written over, and names that cannot be used are told before anything is written.
+    let again = told(&server.weir(&["connector", "new", "acme-billing", "--dir", "partners"]));
+    assert!(again.0 == Some(1) && again.1.contains("is there already"), "{again:?}");
+    for (name, reason) in [
+        ("stripe", "is a connector of every server"),
+        ("Acme", "is not a name"),
+        ("../up", "is not a name"),
+    ] {
+        let (code, text) = told(&server.weir(&["connector", "new", name]));
+        assert!(code == Some(2) && text.contains(reason), "{name}: {text}");
+    }
+    assert!(!server.folder.path().join("stripe").exists());
 }
