@@ -7,6 +7,8 @@ use crate::{answers, graphiql, graphql, health, hooks};
 use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::Value;
+use weir_connector_sdk::Connector;
 use weir_orchestrator::Role;
 use weir_workflow_engine::Definition;
 
@@ -24,6 +26,7 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
         .service(web::resource("/metrics").to(health::metrics))
         .service(web::resource("/errors/{code}").to(error_page))
         .service(web::resource("/schemas/workflow.json").to(workflow_schema))
+        .service(web::resource("/schemas/connector.json").to(connector_schema))
         .service(web::resource("/").to(health::landing))
         .default_service(web::to(unknown));
 }
@@ -62,12 +65,21 @@ async fn error_page(request: HttpRequest, shared: web::Data<Shared>) -> HttpResp
 
 /// JSON Schema of workflow documents, for editors. It says nothing about this installation.
 async fn workflow_schema(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
-    let answer = match reads_only(&request) {
+    schema(&request, &shared, Definition::json_schema)
+}
+
+/// JSON Schema of connectors' manifests, for editors. It says nothing about this installation.
+async fn connector_schema(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse {
+    schema(&request, &shared, Connector::json_schema)
+}
+
+fn schema(request: &HttpRequest, shared: &Shared, text: fn() -> Value) -> HttpResponse {
+    let answer = match reads_only(request) {
         Ok(()) => HttpResponse::Ok()
             .content_type("application/schema+json")
             .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
             .insert_header((CACHE_CONTROL, "public, max-age=3600"))
-            .body(Definition::json_schema().to_string()),
+            .body(text().to_string()),
         Err(problem) => problem.to_response(),
     };
     shared.answers.count(Route::Other, answer.status().as_u16());

@@ -31,6 +31,11 @@ async fn open_pages_answer_and_unknown_ones_do_not() {
     let schema: Value = schema.json().await.unwrap();
     assert_eq!(schema, weir_workflow_engine::Definition::json_schema());
 
+    let schema = get("/schemas/connector.json").send().await.unwrap();
+    assert_eq!(schema.headers()["content-type"], "application/schema+json");
+    let schema: Value = schema.json().await.unwrap();
+    assert_eq!(schema, weir_connector_sdk::Connector::json_schema());
+
     let unknown = get("/nothing/here").send().await.unwrap();
     assert_eq!(unknown.headers()["content-type"], "application/problem+json");
     let problem: Value = unknown.json().await.unwrap();
@@ -50,6 +55,7 @@ async fn open_pages_answer_and_unknown_ones_do_not() {
         "/graphiql",
         "/errors/NOT_FOUND",
         "/schemas/workflow.json",
+        "/schemas/connector.json",
     ] {
         let answer = server.http.post(server.url(path)).send().await.unwrap();
         assert_eq!(

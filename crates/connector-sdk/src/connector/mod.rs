@@ -90,6 +90,16 @@ impl Connector {
         problems.finish(connector)
     }
 
+    /// JSON Schema (draft 2020-12) of manifests, for editors. It takes every manifest that the parser takes and names the
+    /// same keys and words; what the parser says beyond that (names that lead somewhere, keys that exclude each other)
+    /// only `weir connector check` tells.
+    ///
+    /// # Panics
+    /// Never: the schema is part of this crate and a test reads it.
+    pub fn json_schema() -> Value {
+        serde_json::from_str(include_str!("schema.json")).expect("the schema of this crate is JSON")
+    }
+
     /// The name that workflows and connections use.
     pub fn name(&self) -> &str {
         &self.common.name
