@@ -3,6 +3,9 @@
 //! A call asks ([`Allowance::ask`]), is let go at once, gets a ticket for a short wait in memory, or is told when to come
 //! again. Who comes again late is given a time of its own, at the pace of the allowance, so that nobody stampedes.
 
+mod hold;
+mod pace;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
@@ -14,7 +17,7 @@ use super::breaker::Breaker;
 use super::class::Class;
 use super::figures::Calls;
 use super::limit::{Bucket, Day, Learned, Window, ms, whole_ms};
-use super::queue::{MAX_PASSED_OVER, Queues};
+use super::queue::Queues;
 use super::rules::Rules;
 
 /// Longest wait in memory before a request leaves.
@@ -33,12 +36,8 @@ pub const MAX_LIVE_WAITERS: usize = 1_000;
 ///
 /// Limit: calls of each other class that wait in memory for one connection | further runs sleep on disk | `the_queues_in_memory_are_bounded` | `weir_budget_held_total`
 pub const MAX_OTHER_WAITERS: usize = 250;
-/// Shortest time that a call is sent away for.
-const MIN_HOLD: Duration = Duration::from_secs(1);
 /// Longest time that a call is sent away for: allowances change, and who comes too early is sent away again.
 const MAX_HOLD: Duration = Duration::from_secs(3_600);
-/// Calls that come again after an outage, per millisecond, when nothing else says how fast.
-const RETURN_RATE: f64 = 0.1;
 /// Pauses after answers of "too many requests" without a time, the first and the longest.
 const BACK_OFF_MS: (i64, i64) = (1_000, 60_000);
 /// What is left of the pace after an answer of "too many requests".
@@ -47,14 +46,10 @@ const SLOWER: f64 = 0.9;
 const SLOWEST: f64 = 0.25;
 /// What is added to the pace for each quiet second.
 const FASTER: f64 = 0.01;
-/// Longest span whose requests are spread evenly once an allowance was used up.
-const MAX_SPREAD_MS: i64 = 60_000;
 /// A timer is late by so much without slowing things down.
 const TIMER_SLACK_MS: f64 = 20.0;
 /// Allowances of the provider that are remembered.
 const MAX_LEARNED: usize = 8;
-/// Calls that sleep on disk are counted up to here.
-const MAX_SLEEPERS_COUNTED: usize = 100_000;
 /// Hosts of one connection whose failures are remembered; a host that answers is forgotten.
 const MAX_HOSTS: usize = 1_000;
 
@@ -110,10 +105,15 @@ pub(super) struct Allowance {
     paced_at_ms: i64,
     spread_until_ms: i64,
     not_before_ms: f64,
+    /// The same for calls that are not live, at their own pace and at all times.
+    bulk_not_before_ms: f64,
     pub(super) queues: Queues,
     /// Tickets that may leave, with their costs.
     granted: HashMap<u64, f64>,
+    /// Who looks at the clock for all that wait.
     leader: Option<u64>,
+    /// When it looks at the latest, as far as it was told.
+    leader_looks_at_ms: i64,
     wakes: Vec<u64>,
     slots_ms: [f64; 4],
     sleepers: BinaryHeap<Reverse<i64>>,
@@ -144,9 +144,11 @@ impl Allowance {
             paced_at_ms: 0,
             spread_until_ms: 0,
             not_before_ms: 0.0,
+            bulk_not_before_ms: 0.0,
             queues: Queues::default(),
             granted: HashMap::new(),
             leader: None,
+            leader_looks_at_ms: i64::MAX,
             wakes: Vec::new(),
             slots_ms: [0.0; 4],
             sleepers: BinaryHeap::new(),
@@ -213,7 +215,8 @@ impl Allowance {
             return Asked::Hold(self.hold(now, request.class, until.as_unix_ms(), 1.0, HeldBy::Breaker));
         }
         let cost = self.cost_of(request);
-        if self.queues.is_empty() && self.blocked(now_ms, request.class, cost, false).is_none() {
+        let is_early = request.class.is_bulk() && ms(now_ms) < self.bulk_not_before_ms;
+        if self.queues.is_empty() && !is_early && self.blocked(now_ms, request.class, cost, false).is_none() {
             self.take(now_ms, request.class, cost);
             self.probe(now, request.host);
             return Asked::Go(cost);
@@ -427,10 +430,9 @@ impl Allowance {
         if now_ms < self.closed_until_ms {
             return Some(Blocked::Until(self.closed_until_ms));
         }
-        let share = match class {
-            Class::Live => 0.0,
-            Class::Sweep | Class::Backfill | Class::Replay if is_due => 0.0,
-            Class::Sweep | Class::Backfill | Class::Replay => self.rules.reserve,
+        let share = match class.is_bulk() && !is_due {
+            true => self.rules.reserve,
+            false => 0.0,
         };
         let kept = whole_ms((count(self.concurrency) * share).floor());
         let room = self.concurrency.saturating_sub(u64::try_from(kept).unwrap_or(0)).max(1);
@@ -463,6 +465,7 @@ impl Allowance {
         self.open_cost += cost;
         self.calls.sent += 1;
         self.seen.take(now_ms, 1.0);
+        self.pace_bulk(now_ms, cost);
         for window in self.windows.iter_mut().chain(&mut self.found) {
             window.take(now_ms, cost);
         }
@@ -481,8 +484,18 @@ impl Allowance {
     fn pump(&mut self, now_ms: i64) -> Option<i64> {
         let mut wake = None;
         while let Some(turn) = self.queues.next() {
+            // Whoever may use all there is finds out when it is used up.
+            let may_use_all = turn.is_due || !turn.class.is_bulk();
+            if !may_use_all && ms(now_ms) < self.bulk_not_before_ms {
+                wake = Some(whole_ms(self.bulk_not_before_ms));
+                break;
+            }
             let is_spread = now_ms < self.spread_until_ms;
             if is_spread && ms(now_ms) < self.not_before_ms {
+                if may_use_all {
+                    // As long as any wait for their time it is not over, or the last of them would leave in a burst.
+                    self.spread_until_ms = self.spread_until_ms.max(now_ms + self.spread_ms());
+                }
                 wake = Some(whole_ms(self.not_before_ms));
                 break;
             }
@@ -490,8 +503,11 @@ impl Allowance {
                 None => {}
                 Some(Blocked::Full) => break,
                 Some(Blocked::Until(at_ms)) => {
-                    // It is used up: from now on it is used evenly, so that late requests do not meet early ones.
-                    self.spread_until_ms = now_ms + self.spread_ms();
+                    if may_use_all {
+                        // It is used up: it is used evenly once there is room, so that late requests do not meet early
+                        // ones, and so that nobody waits for a whole window again.
+                        self.spread_until_ms = self.spread_until_ms.max(at_ms.max(now_ms) + self.spread_ms());
+                    }
                     wake = Some(at_ms);
                     break;
                 }
@@ -505,93 +521,16 @@ impl Allowance {
             self.granted.insert(turn.waiter.ticket, turn.waiter.cost);
             self.wakes.push(turn.waiter.ticket);
         }
-        // One of them looks at the clock for all.
+        // Who looks at the clock for all is to know when it may be earlier than it was: the first of them is due now, or
+        // there is more room.
         let first = self.queues.next().map(|turn| turn.waiter.ticket);
-        if self.leader != first {
+        let looks_at_ms = wake.unwrap_or(i64::MAX);
+        if self.leader != first || looks_at_ms < self.leader_looks_at_ms {
             self.leader = first;
             self.wakes.extend(first);
         }
+        self.leader_looks_at_ms = looks_at_ms;
         wake
-    }
-
-    /// How much may leave in one millisecond; `None` when nothing says.
-    fn rate(&self) -> Option<f64> {
-        let windows = self
-            .windows
-            .iter()
-            .chain(&self.found)
-            .map(|window| window.rate() * self.pace);
-        let rates = windows.chain(self.buckets.iter().map(|bucket| bucket.per_ms));
-        rates.min_by(f64::total_cmp).filter(|rate| *rate > 0.0)
-    }
-
-    fn spread_ms(&self) -> i64 {
-        let windows = self.windows.iter().chain(&self.found).map(|window| window.length_ms);
-        windows.max().unwrap_or(0).min(MAX_SPREAD_MS)
-    }
-
-    /// About when a newcomer of this class could leave: behind all that go before it, or with the share that its class
-    /// has even then.
-    fn estimate(&mut self, now_ms: i64, class: Class, cost: f64) -> i64 {
-        let ahead = self.queues.cost_ahead(class);
-        let in_turn = self.leaves_at(now_ms, (class, cost), false, ahead);
-        let own = self.queues.cost_of(class);
-        if ahead <= own {
-            // Nobody more urgent waits, so nobody passes it over.
-            return in_turn;
-        }
-        let own = (own + cost) * f64::from(MAX_PASSED_OVER + 1);
-        in_turn.min(self.leaves_at(now_ms, (class, cost), true, own))
-    }
-
-    fn leaves_at(&mut self, now_ms: i64, (class, cost): (Class, f64), is_due: bool, ahead: f64) -> i64 {
-        let by_calls = self.service_ms.max(1.0) / count(self.concurrency);
-        let (from_ms, per_cost) = match self.blocked(now_ms, class, cost, is_due) {
-            None => (now_ms, self.rate().map_or(by_calls, |rate| 1.0 / rate)),
-            Some(Blocked::Full) => (now_ms, self.rate().map_or(by_calls, |rate| by_calls.max(1.0 / rate))),
-            Some(Blocked::Until(at_ms)) => (at_ms, self.rate().map_or(0.0, |rate| 1.0 / rate)),
-        };
-        from_ms.saturating_add(whole_ms(ahead * per_cost))
-    }
-
-    /// A time of its own for a call that comes again.
-    fn slot(&mut self, class: Class, at_ms: i64, cost: f64) -> i64 {
-        let rate = self.rate().unwrap_or(RETURN_RATE);
-        let Some(slot) = self.slots_ms.get_mut(class.index()) else {
-            return at_ms;
-        };
-        let mine = slot.max(ms(at_ms));
-        *slot = mine + cost / rate;
-        whole_ms(mine).max(at_ms)
-    }
-
-    fn hold(&mut self, now: Timestamp, class: Class, at_ms: i64, cost: f64, by: HeldBy) -> Hold {
-        self.calls.held += 1;
-        let at_ms = at_ms.max(now.plus(MIN_HOLD).as_unix_ms());
-        let until = bounded(now.as_unix_ms(), self.slot(class, at_ms, cost));
-        self.sleepers(now);
-        if self.sleepers.len() < MAX_SLEEPERS_COUNTED {
-            self.sleepers.push(Reverse(until));
-        }
-        let until = Timestamp::from_unix_ms(until);
-        let name = &self.name;
-        let reason = match by {
-            HeldBy::Budget => format!("waits for the budget of connection `{name}` until {until}"),
-            HeldBy::Breaker => {
-                format!("the provider of connection `{name}` does not answer; it is asked again from {until} on")
-            }
-        };
-        Hold { until, by, reason }
-    }
-}
-
-/// A time to come again that is not too far off. Those beyond it are spread over the second half of the time.
-fn bounded(now_ms: i64, until_ms: i64) -> i64 {
-    let longest_ms = i64::try_from(MAX_HOLD.as_millis()).unwrap_or(i64::MAX);
-    let span_ms = until_ms.saturating_sub(now_ms);
-    match span_ms <= longest_ms {
-        true => until_ms,
-        false => now_ms + longest_ms / 2 + span_ms % (longest_ms / 2),
     }
 }
 

@@ -46,6 +46,14 @@ impl Class {
         }
     }
 
+    /// Whether nobody waits for it at this moment, and there may be many.
+    pub(super) const fn is_bulk(self) -> bool {
+        match self {
+            Class::Live => false,
+            Class::Sweep | Class::Backfill | Class::Replay => true,
+        }
+    }
+
     pub(super) const fn index(self) -> usize {
         match self {
             Class::Live => 0,

@@ -5,10 +5,15 @@
 
 use weir_connector_sdk::{Daily, Told};
 
-/// Parts that a window is counted in. What was sent in a part counts until the whole part is a window old: a window is
-/// counted two hundredths longer than it is, which covers requests that arrive faster than they left.
+/// Parts that a window is counted in. What arrives in a part counts until the whole part is a window old.
 const SLICES: usize = 50;
-const RING: usize = SLICES + 1;
+/// The parts of a window, the one that ends, and the one in which what is sent now arrives.
+const RING: usize = SLICES + 2;
+/// A request is counted as if it arrived so much later than it left: one that takes this long on its way does not meet a
+/// faster one that left a window later.
+const ON_ITS_WAY_MS: i64 = 20;
+/// Longest span whose requests are spread evenly.
+pub(super) const MAX_SPREAD_MS: i64 = 60_000;
 
 /// Requests of the last so many milliseconds, in bounded memory.
 #[derive(Debug, Clone)]
@@ -18,7 +23,7 @@ pub(super) struct Window {
     slice_ms: i64,
     ring: [f64; RING],
     used: f64,
-    /// The newest part that is counted.
+    /// The part of this moment.
     slice: i64,
 }
 
@@ -64,7 +69,7 @@ impl Window {
             self.used = 0.0;
         } else {
             for old in self.slice + 1..=slice {
-                if let Some(count) = self.ring.get_mut(Self::place(old)) {
+                if let Some(count) = self.ring.get_mut(Self::place(old + 1)) {
                     self.used -= *count;
                     *count = 0.0;
                 }
@@ -88,7 +93,7 @@ impl Window {
             return None;
         }
         let slices = i64::try_from(SLICES).unwrap_or(i64::MAX);
-        for slice in self.slice - slices..=self.slice {
+        for slice in self.slice - slices..=self.slice + 1 {
             over -= self.ring.get(Self::place(slice)).copied().unwrap_or(0.0);
             if over <= 1e-9 {
                 return Some((slice + slices + 1) * self.slice_ms);
@@ -99,10 +104,17 @@ impl Window {
 
     pub(super) fn take(&mut self, now_ms: i64, cost: f64) {
         self.advance(now_ms);
-        if let Some(count) = self.ring.get_mut(Self::place(self.slice)) {
+        let arrives = (now_ms + ON_ITS_WAY_MS).div_euclid(self.slice_ms);
+        let slice = arrives.clamp(self.slice, self.slice + 1);
+        if let Some(count) = self.ring.get_mut(Self::place(slice)) {
             *count += cost;
             self.used += cost;
         }
+    }
+
+    /// Whether what it allows is used evenly where that matters. Longer ones are there to be used when there is need.
+    pub(super) fn is_even(&self) -> bool {
+        self.length_ms <= MAX_SPREAD_MS
     }
 
     /// What one millisecond allows.

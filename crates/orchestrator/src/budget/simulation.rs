@@ -67,6 +67,8 @@ struct World {
     flying: BTreeMap<(i64, u64), (Call, f64)>,
     seen: [Seen; 4],
     held: u32,
+    /// For classes whose next call comes when one is done: after so many milliseconds.
+    follows_after_ms: [Option<i64>; 4],
 }
 
 const LATENCY_MS: i64 = 20;
@@ -91,6 +93,7 @@ impl World {
             flying: BTreeMap::new(),
             seen: Default::default(),
             held: 0,
+            follows_after_ms: [None; 4],
         }
     }
 
@@ -128,6 +131,9 @@ impl World {
             let seen = &mut self.seen[call.class.index()];
             seen.done += 1;
             seen.waits_ms.push(now_ms - call.born_ms);
+            if let Some(after_ms) = self.follows_after_ms[call.class.index()] {
+                self.comes(call.class, now_ms + after_ms);
+            }
         } else {
             self.allowance.throttled(now, Some(Duration::from_secs(1)));
             let again = self.allowance.come_again(now, call.class).as_unix_ms();
@@ -178,15 +184,7 @@ impl World {
         if let Some((_, ticket)) = self.wake.take_if(|(at, _)| *at <= now_ms) {
             self.looks(now_ms, ticket);
         }
-        loop {
-            let woken = self.allowance.take_wakes();
-            if woken.is_empty() {
-                break;
-            }
-            for ticket in woken {
-                self.looks(now_ms, ticket);
-            }
-        }
+        self.wakes(now_ms);
         let now = Timestamp::from_unix_ms(now_ms);
         let impatient: Vec<u64> = self
             .waiting
@@ -195,11 +193,28 @@ impl World {
             .map(|(ticket, _)| *ticket)
             .collect();
         for ticket in impatient {
-            let (_, call) = self.waiting.remove(&ticket).unwrap();
+            // One that gave up may have let it go.
+            let Some((_, call)) = self.waiting.remove(&ticket) else {
+                continue;
+            };
             self.held += 1;
             let hold = self.allowance.give_up(now, ticket, &request(call.class));
             let at = self.at(hold.until.as_unix_ms());
             self.coming.insert(at, call);
+            self.wakes(now_ms);
+        }
+    }
+
+    /// Those that are to look do so, until none is left.
+    fn wakes(&mut self, now_ms: i64) {
+        loop {
+            let woken = self.allowance.take_wakes();
+            if woken.is_empty() {
+                break;
+            }
+            for ticket in woken {
+                self.looks(now_ms, ticket);
+            }
         }
     }
 
@@ -266,6 +281,42 @@ fn live_calls_overtake_a_backfill_and_the_backfill_goes_on() {
     assert!(p50 <= 60 && p99 <= 500, "live p50 {p50} ms, p99 {p99} ms");
     let backfilled = world.seen[2].done;
     assert!(backfilled > 1_500, "{backfilled} in a minute beside live calls");
+}
+
+/// How long live calls take that come one after the other, beside replays of which sixteen are always under way; and
+/// how many replays went in the time.
+fn beside_replays(budget: &str, (limit, window_ms): (usize, i64), (gap_ms, span_ms): (i64, i64)) -> (i64, i64, u32) {
+    let mut world = World::new(&serde_json::json!({ "window": budget }), limit, window_ms);
+    world.follows_after_ms = [Some(gap_ms), None, None, Some(5)];
+    for replay in 0..16 {
+        world.comes(Class::Replay, START_MS + replay * 5);
+    }
+    world.comes(Class::Live, START_MS + 500);
+    world.run(START_MS, span_ms);
+    assert_eq!(world.provider.refused, 0, "{budget}");
+    let replays = world.seen[3].done;
+    let live = &mut world.seen[0];
+    let worst_ms = *live.waits_ms.iter().max().unwrap();
+    (live.quantile_ms(50), worst_ms, replays)
+}
+
+#[test]
+fn live_calls_one_after_the_other_wait_for_a_few_calls_beside_replays_and_never_for_a_window() {
+    const SPAN_MS: i64 = 180_000;
+    for (budget, provider, gap_ms) in [
+        ("20/1s", (20, 1_000), 30),
+        ("50/1s", (50, 1_000), 10),
+        ("100/10s", (100, 10_000), 150),
+        ("200/1m", (200, 60_000), 500),
+    ] {
+        let call_ms = provider.1 / i64::try_from(provider.0).unwrap();
+        let (p50, worst, replays) = beside_replays(budget, provider, (gap_ms, SPAN_MS));
+        let seen = format!("{budget}: live p50 {p50} ms, worst {worst} ms, {replays} replays");
+        assert!(p50 <= 2 * LATENCY_MS + call_ms, "{seen}");
+        assert!(worst <= 2 * LATENCY_MS + 3 * call_ms, "{seen}");
+        // A tenth of what there is goes to them whatever comes.
+        assert!(i64::from(replays) * 10 >= SPAN_MS / call_ms, "{seen}");
+    }
 }
 
 #[test]
