@@ -1,8 +1,10 @@
-//! Budgets of connections, on the real executable: a provider that allows so many requests, and flows that all want it.
+//! Budgets of connections, on the real executable: a provider that allows so many requests, flows that all want it, and
+//! live events that come while old ones are replayed.
 //!
 //! `WEIR_BUDGET_FLOWS` asks for more flows than the few of every day; `make budget-test` does, and prints the figures.
 
-use crate::support::{SOON, Server, eventually, post, stdout};
+use crate::support::{SOON, Server, eventually, post, stderr, stdout};
+use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -10,6 +12,9 @@ use weir_simulator::{Direction, Fault, FaultRule, Simulator, SimulatorOptions};
 
 /// What the provider allows in a second.
 const RATE: u32 = 50;
+/// Flows that begin beside replays, and the time between two: together they want half of what the provider allows.
+const LIVE_FLOWS: u32 = 25;
+const LIVE_EVERY: Duration = Duration::from_millis(200);
 
 fn documents(base_url: &str, budget: &str) -> String {
     format!(
@@ -69,6 +74,12 @@ async fn start(server: &Server, id: &str) {
     assert_eq!(started["runStart"]["userErrors"], json!([]), "{started}");
 }
 
+/// Starts flows a few at a time, so that they are there soon.
+async fn start_all(server: &Server, prefix: &str, count: u32) {
+    let starts = (0..count).map(async |flow| start(server, &format!("{prefix}{flow}")).await);
+    stream::iter(starts).buffer_unordered(8).collect::<()>().await;
+}
+
 fn throttled(crm: &Simulator) -> u64 {
     crm.faults().list().iter().map(|status| status.fired).sum()
 }
@@ -86,9 +97,7 @@ async fn flows_finish_at_the_rate_of_their_provider_without_storms() {
     let server = Server::start().await;
     server.apply(&documents(&crm.base_url(), "{ window: 50/1s }"));
     let began = Instant::now();
-    for flow in 0..count {
-        start(&server, &format!("f{flow}")).await;
-    }
+    start_all(&server, "f", count).await;
     // Two requests each.
     let patience = SOON + Duration::from_secs(u64::from(count) * 4 / u64::from(RATE));
     eventually("all flows are done", patience, async || {
@@ -111,6 +120,81 @@ async fn flows_finish_at_the_rate_of_their_provider_without_storms() {
     assert_eq!(seen["health"], "HEALTHY");
     let told = stdout(&server.weir(&["connection", "show", "crm"]));
     assert!(told.contains("of 50 in 1 s"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_events_overtake_replays_at_the_same_provider() {
+    let (count, shows) = flows(150);
+    // What more of them would do takes a while to be shown, and they wait behind each other all the same.
+    let count = count.min(600);
+    let crm = Simulator::start(SimulatorOptions::default()).await.unwrap();
+    crm.put_object("crm/things", "one", json!({ "id": "one", "size": 7 }));
+    let server = Server::start().await;
+    server.apply(&documents(&crm.base_url(), "{ concurrency: 50 }"));
+    start_all(&server, "old", count).await;
+    eventually("the old flows are done", SOON * 3, async || {
+        let done = server.runs(&["--status", "succeeded"]).len();
+        (done >= usize::try_from(count).unwrap()).then_some(())
+    })
+    .await;
+    let rate = 20;
+    let limited = FaultRule::new(Direction::Api, "crm.*", Fault::RateLimited { retry_after_s: 1 });
+    crm.faults().add(limited.above(rate)).unwrap();
+    server.apply(&documents(&crm.base_url(), "{ window: 20/1s }"));
+    // The reads of replays are made again; their effects are answered from the record.
+    let replayed = server.weir(&[
+        "bulk",
+        "replay",
+        "--workflow",
+        "flows",
+        "--status",
+        "succeeded",
+        "--yes",
+        "--detach",
+    ]);
+    assert!(replayed.status.success(), "{}", stderr(&replayed));
+    eventually("replays wait for the budget", SOON, async || {
+        let seen = budget(&server).await;
+        let queues = seen["budget"]["queues"].as_array().unwrap();
+        let waits = queues
+            .iter()
+            .any(|queue| queue["class"] == "replay" && queue["waiting"] != 0 && queue["waiting"] != "0");
+        waits.then_some(())
+    })
+    .await;
+    let mut waits: Vec<Duration> = Vec::new();
+    let mut ticks = tokio::time::interval(LIVE_EVERY);
+    for flow in 0..LIVE_FLOWS {
+        ticks.tick().await;
+        let id = format!("live{flow}");
+        // How long the command takes is not what is asked for.
+        start(&server, &id).await;
+        let began = Instant::now();
+        eventually("a live flow is done", SOON, async || crm.object("crm/deals", &id)).await;
+        waits.push(began.elapsed());
+    }
+    let seen = budget(&server).await;
+    let reads = crm.ledger().summary().routes["crm.get"].requests;
+    let is_replaying = reads < u64::from(count * 2 + LIVE_FLOWS);
+    waits.sort_unstable();
+    let (p50, p99) = (waits[waits.len() / 2], waits[waits.len() * 99 / 100]);
+    let refused = throttled(&crm);
+    if shows {
+        eprintln!(
+            "live flows beside {count} replays at {rate}/s: p50 {p50:?}, p99 {p99:?} of {LIVE_FLOWS}; {refused} answers 429; {seen}"
+        );
+    }
+    assert!(
+        is_replaying,
+        "the replays were over before the live flows: nothing is shown"
+    );
+    // Each of the two requests of a live flow waits for the next free place, a twentieth of a second away; a replay waits for
+    // all the others.
+    let place = Duration::from_secs(1) / rate;
+    assert!(p50 < place * 6 && p99 < place * 12, "p50 {p50:?}, p99 {p99:?}");
+    let sent = reads + crm.ledger().summary().effects - u64::from(count) * 2;
+    assert!(refused * 100 < sent, "{refused} of {sent} requests were refused");
+    assert_eq!(server.runs(&["--status", "failed"]), Vec::<Value>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
