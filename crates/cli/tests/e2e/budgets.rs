@@ -98,6 +98,7 @@ async fn flows_finish_at_the_rate_of_their_provider_without_storms() {
     server.apply(&documents(&crm.base_url(), "{ window: 50/1s }"));
     let began = Instant::now();
     start_all(&server, "f", count).await;
+    let started = began.elapsed();
     // Two requests each.
     let patience = SOON + Duration::from_secs(u64::from(count) * 4 / u64::from(RATE));
     eventually("all flows are done", patience, async || {
@@ -111,7 +112,7 @@ async fn flows_finish_at_the_rate_of_their_provider_without_storms() {
     if shows {
         let refused_share = 100.0 * f64::from(u32::try_from(refused).unwrap()) / f64::from(count * 2);
         eprintln!(
-            "{count} flows, {sent} requests at {RATE}/s: {took:?}, {refused} answers 429 ({refused_share:.2} %); {seen}"
+            "{count} flows, {sent} requests at {RATE}/s: started in {started:?}, done in {took:?}, {refused} answers 429 ({refused_share:.2} %); {seen}"
         );
     }
     assert!(refused * 100 < sent, "{refused} of {sent} requests were refused");
