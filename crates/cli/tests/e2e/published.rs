@@ -1,7 +1,7 @@
 //! Connectors that are published into a running server: versions side by side, and runs that keep the one they began with.
 
 use crate::nodes::node;
-use crate::support::{Database, SOON, Server, eventually, stderr, stdout};
+use crate::support::{Database, SOON, Server, eventually, http, stderr, stdout};
 use crate::upstream::Upstream;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
@@ -247,6 +247,58 @@ async fn a_manifest_is_published_used_moved_and_deleted() {
     assert!(
         noted("connector.create", "acme@1.1.0") && noted("connector.delete", "acme@2.0.0"),
         "{audit:#?}"
+    );
+}
+
+/// An endpoint without a connection has a version of its own, which only its own document moves.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_without_connection_is_pinned_too() {
+    let server = Server::start().await;
+    let endpoint =
+        |more: &str| format!("kind: Endpoint\nname: acme\nconnector: acme{more}\nsecrets: [acme-secret-0123]\n");
+    server.apply(&format!("{}---\n{}", endpoint(""), manifest("1.0.0", "v1")));
+    server.apply(&manifest("1.1.0", "v2"));
+    let pinned = || {
+        let versions = server.list(&["connector", "list", "--json"]);
+        let used = |version: &&Value| version["usedBy"] == json!(["Endpoint `acme`"]);
+        let found = versions.iter().find(used).unwrap_or_else(|| panic!("{versions:#?}"));
+        found["version"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(pinned(), "1.0.0");
+    server.apply(&endpoint(""));
+    assert_eq!(pinned(), "1.1.0");
+    server.apply(&endpoint("@1.0.0"));
+    assert_eq!(pinned(), "1.0.0");
+
+    // A change of something else over GraphQL leaves it where it is.
+    let ask = async |query: &str, variables: Value| {
+        let answer = http()
+            .post(format!("{}/graphql", server.url))
+            .bearer_auth(&server.token)
+            .json(&json!({ "query": query, "variables": variables }))
+            .send()
+            .await
+            .unwrap();
+        answer.json::<Value>().await.unwrap()["data"].clone()
+    };
+    let found = ask("{ endpoints { id revision } }", json!({})).await;
+    let (id, revision) = (&found["endpoints"][0]["id"], &found["endpoints"][0]["revision"]);
+    let changed = ask(
+        "mutation($input: EndpointUpdateInput!) { endpointUpdate(input: $input) { endpoint { allow } userErrors { message } } }",
+        json!({ "input": { "id": id, "expectedRevision": revision, "allow": ["127.0.0.0/8"] } }),
+    )
+    .await;
+    assert_eq!(
+        changed["endpointUpdate"]["endpoint"]["allow"],
+        json!(["127.0.0.0/8"]),
+        "{changed:#}"
+    );
+    assert_eq!(pinned(), "1.0.0");
+    let of_the_server = server.try_apply("kind: Connection\nname: s\nconnector: stripe@1.0.0\n", &[]);
+    assert!(
+        stderr(&of_the_server).contains("`stripe` is a connector of this server and has no versions"),
+        "{}",
+        stderr(&of_the_server)
     );
 }
 

@@ -20,6 +20,23 @@ fn wrong(steps: &str, expected: &str) {
     assert_eq!(problems(&format!("{HEAD}steps:\n{steps}")), [expected], "{steps}");
 }
 
+/// Runs keep to the versions that were in force when their workflow was published.
+#[test]
+fn publishing_freezes_the_versions_that_runs_may_call_over() {
+    let pins = |steps: &str| {
+        let text = format!("{HEAD}steps:\n{steps}");
+        let resolution = check(&Definition::parse(&yaml(&text)).unwrap(), &Shop::default()).unwrap();
+        serde_json::to_value(&resolution).unwrap()["pins"].clone()
+    };
+    let search = "  - { id: a, call: hubspot.contacts.search, connection: hubspot, with: { email: x } }";
+    assert_eq!(pins(search), json!({ "hubspot": "hubspot@2.0.0" }));
+    let inside = "  - { id: b, if: \"{{ event.id }}\", then: [{ id: a, call: hubspot.contacts.search, connection: hubspot, with: { email: x } }] }";
+    assert_eq!(pins(inside), json!({ "hubspot": "hubspot@2.0.0" }));
+    // Connectors of the server have no versions of choice, and what was stored before there were any reads as none.
+    let without = "  - { id: a, set: { b: 1 } }";
+    assert_eq!(pins(without), Value::Null);
+}
+
 #[test]
 fn the_document_itself() {
     let check = |text: &str, expected: &[&str]| assert_eq!(problems(text), expected, "{text}");

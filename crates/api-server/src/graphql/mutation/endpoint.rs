@@ -59,8 +59,13 @@ impl EndpointMutations {
         let now = found.inner();
         let mut said = now.intake().parts();
         let allowed: Vec<String> = now.allow().iter().map(ToString::to_string).collect();
+        // Without a connection it keeps its version of the connector, with one that of the connection counts.
+        let connector = match &input.connection {
+            MaybeUndefined::Value(_) => now.connector().name(),
+            MaybeUndefined::Undefined | MaybeUndefined::Null => now.connector_reference(),
+        };
         let fields = [
-            ("connector", Some(now.connector().name().into())),
+            ("connector", Some(connector.into())),
             (
                 "connection",
                 patched(input.connection.map_value(Value::from), || {
