@@ -96,9 +96,11 @@ async fn flows_finish_at_the_rate_of_their_provider_without_storms() {
     let crm = limited_crm(RATE).await;
     let server = Server::start().await;
     server.apply(&documents(&crm.base_url(), "{ window: 50/1s }"));
-    let began = Instant::now();
+    // They all come at once: a machine that is slow to start them would spare the provider.
+    assert!(server.weir(&["workflow", "pause", "flows"]).status.success());
     start_all(&server, "f", count).await;
-    let started = began.elapsed();
+    let began = Instant::now();
+    assert!(server.weir(&["workflow", "resume", "flows"]).status.success());
     // Two requests each.
     let patience = SOON + Duration::from_secs(u64::from(count) * 4 / u64::from(RATE));
     eventually("all flows are done", patience, async || {
@@ -112,7 +114,7 @@ async fn flows_finish_at_the_rate_of_their_provider_without_storms() {
     if shows {
         let refused_share = 100.0 * f64::from(u32::try_from(refused).unwrap()) / f64::from(count * 2);
         eprintln!(
-            "{count} flows, {sent} requests at {RATE}/s: started in {started:?}, done in {took:?}, {refused} answers 429 ({refused_share:.2} %); {seen}"
+            "{count} flows, {sent} requests at {RATE}/s: {took:?}, {refused} answers 429 ({refused_share:.2} %); {seen}"
         );
     }
     assert!(refused * 100 < sent, "{refused} of {sent} requests were refused");
