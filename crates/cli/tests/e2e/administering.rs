@@ -203,7 +203,7 @@ async fn a_run_between_tries_is_woken_after_a_crash_and_ended_with_its_workflow(
         (shown["status"] == "WAITING" && shown["steps"][0]["status"] == "SUCCEEDED").then_some(shown)
     })
     .await;
-    assert_eq!(asleep["history"][0]["action"], "run.wake");
+    assert_eq!(asleep["history"][1]["action"], "run.wake");
     let told = refused(&server, &["run", "wake", &run]);
     assert!(told.contains("a `sleep` is a promise of the workflow"), "{told}");
 
