@@ -15,6 +15,8 @@ use crate::ingest::Reply;
 use crate::service::{Core, Orchestrator};
 
 /// How many callers wait for an answer at once; the others get the address where it is going to be.
+///
+/// Limit: senders that wait for a `respond` at once | 202 with the address of the answer | `callers_beyond_the_bound_do_not_wait`
 const MAX_WAITING_CALLERS: usize = 1000;
 /// How soon a caller may ask again for an answer that is not there yet.
 const ASK_AGAIN_S: u32 = 1;
@@ -279,4 +281,25 @@ async fn recorded(core: &Core, run: &RunRow) -> Result<Answered, ControlError> {
         RunStatus::Canceled => Answered::Never { status: "canceled" },
         RunStatus::Merged => Answered::Never { status: "merged" },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_beyond_the_bound_do_not_wait() {
+        let callers = Callers::default();
+        let run = |number: usize| RunId::from_raw(i64::try_from(number).unwrap());
+        let waiting: Vec<_> = (0..MAX_WAITING_CALLERS)
+            .map(|number| callers.wait(run(number)))
+            .collect();
+        assert!(waiting.iter().all(Option::is_some));
+        assert!(callers.wait(run(MAX_WAITING_CALLERS)).is_none());
+        callers.lock().remove(&run(7));
+        assert!(
+            callers.wait(run(MAX_WAITING_CALLERS)).is_some(),
+            "one place is free again"
+        );
+    }
 }

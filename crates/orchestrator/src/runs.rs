@@ -319,6 +319,19 @@ mod tests {
     }
 
     #[test]
+    fn runs_beyond_the_bytes_wait_on_disk() {
+        let max_run_bytes_in_memory = crate::Settings::default().max_run_bytes_in_memory;
+        let runs = Runs::new(1_000, max_run_bytes_in_memory, 10);
+        let (run, at) = (RunId::from_raw, Timestamp::from_unix_ms(0));
+        assert!(runs.enter(run(1), at, max_run_bytes_in_memory - 10).is_some());
+        // The last one may be larger than what is left: else a large event would never find room.
+        assert!(runs.enter(run(2), at, 20).is_some());
+        assert!(runs.enter(run(3), at, 1).is_none());
+        runs.leave(run(2), 20);
+        assert!(runs.enter(run(3), at, 1).is_some());
+    }
+
+    #[test]
     fn a_run_that_is_left_on_disk_while_there_is_room_is_loaded_at_once() {
         let runs = Runs::new(4, 1_000, 10);
         let is_woken = || futures::FutureExt::now_or_never(runs.wake.notified()).is_some();

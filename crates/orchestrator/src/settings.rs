@@ -102,6 +102,8 @@ pub struct Settings {
     /// Limit: runs in memory | further runs wait on disk | `webhooks_wait_outside_when_the_backlog_is_full` | `weir_runs_in_memory`
     pub max_runs_in_memory: usize,
     /// Bytes of event bodies held in memory at once, for the same reason.
+    ///
+    /// Limit: bytes of events and outputs that runs in memory hold | further runs wait on disk | `runs_beyond_the_bytes_wait_on_disk`
     pub max_run_bytes_in_memory: usize,
     /// Accepted runs that wait on disk for their turn. Above it webhooks get 503 with `Retry-After`.
     ///

@@ -29,6 +29,8 @@ use crate::problem::Problem;
 
 /// Fuel of one evaluation: about one unit per instruction, per 64 bytes of text and per 4 bytes of text made from lists
 /// and objects. A useful expression needs tens; printing a document of [`MAX_OUTPUT_BYTES`] needs most of it.
+///
+/// Limit: work of one expression: about one per instruction, per 64 bytes of text, per 4 bytes of text made from lists and objects | the step fails, `expression_failed` | `bombs_run_out_of_fuel_or_room`
 pub const FUEL_PER_EVALUATION: u64 = 400_000;
 /// The longest expression or template text in bytes; longer ones are programs and belong elsewhere.
 ///

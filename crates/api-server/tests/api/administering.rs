@@ -347,7 +347,10 @@ async fn a_run_between_tries_is_woken_and_a_sleep_is_not() {
             data["run"]["status"] == "WAITING" && data["run"]["steps"][0]["status"] == "SUCCEEDED"
         })
         .await;
-    assert_eq!(data["run"]["history"], json!([{ "action": "run.start" }, { "action": "run.wake" }]));
+    assert_eq!(
+        data["run"]["history"],
+        json!([{ "action": "run.start" }, { "action": "run.wake" }])
+    );
     let asleep = wake(&run).await;
     assert_eq!(asleep["userErrors"][0]["code"], "NOTHING_WAITS", "{asleep:#}");
     assert!(asleep.to_string().contains("a `sleep` is a promise"), "{asleep:#}");

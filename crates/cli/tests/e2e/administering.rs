@@ -227,7 +227,7 @@ async fn a_run_between_tries_is_woken_after_a_crash_and_ended_with_its_workflow(
     assert!(shown.contains("its workflow `pay` was deleted"), "{shown}");
     assert_eq!(
         actions(&server, &["--subject", &run, "--action", "run"]),
-        ["run.cancel", "run.wake"]
+        ["run.cancel", "run.wake", "run.start"]
     );
     assert_eq!(actions(&server, &["--action", "workflow.delete"]), ["workflow.delete"]);
     let table = done(&server, &["audit", "--limit", "3"]);

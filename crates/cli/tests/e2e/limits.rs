@@ -19,7 +19,7 @@ const PARTS: [(&str, &str); 6] = [
 ];
 
 /// Bounds that nobody meets with an error, and why: they are not on the page.
-const UNSEEN: [(&str, &str); 62] = [
+const UNSEEN: [(&str, &str); 61] = [
     ("MAX_NAMED", "further versions that stand in the way are not named"),
     ("MAX_HISTORY_SHOWN", "older entries are in `audit` itself"),
     ("MAX_REMARK_CHARACTERS", "`--json` has the whole remark"),
@@ -51,10 +51,6 @@ const UNSEEN: [(&str, &str); 62] = [
         "a sender beyond it gets 503, and sends again",
     ),
     ("MAX_DOCUMENTS_PER_REQUEST", "no scheme wants so many"),
-    (
-        "MAX_WAITING_CALLERS",
-        "a sender beyond it gets 202 with the address of the answer",
-    ),
     (
         "MAX_QUERY_STRING_BYTES",
         "the HTTP server bounds the head of a request below it",
@@ -118,7 +114,8 @@ const UNSEEN: [(&str, &str); 62] = [
 #[derive(Debug)]
 struct Limit {
     of: String,
-    value: String,
+    /// Number and unit, as people read them.
+    value: (String, &'static str),
     at_the_bound: String,
     test: String,
     metric: String,
@@ -165,10 +162,10 @@ fn value(expression: &str) -> Option<(u64, bool)> {
     expression.replace('_', "").parse().ok().map(|number| (number, false))
 }
 
-/// A value as people read it.
-fn shown((number, is_span): (u64, bool), item: &str) -> String {
+/// A value as people read it, and its unit.
+fn shown((number, is_span): (u64, bool), item: &str) -> (String, &'static str) {
     let lower = item.to_lowercase();
-    let units: &[(u64, &str)] = if is_span {
+    let units: &[(u64, &'static str)] = if is_span {
         &[
             (86_400_000, "d"),
             (3_600_000, "h"),
@@ -183,10 +180,10 @@ fn shown((number, is_span): (u64, bool), item: &str) -> String {
     };
     for (unit, name) in units {
         if number % unit == 0 && number > 0 {
-            return format!("{} {name}", grouped(number / unit));
+            return (grouped(number / unit), name);
         }
     }
-    grouped(number)
+    (grouped(number), "")
 }
 
 fn grouped(number: u64) -> String {
@@ -265,27 +262,32 @@ fn page(limits: &BTreeMap<&str, Vec<Limit>>) -> String {
     let mut page = String::from(
         "# Limits\n\nEvery queue, body, page, retry and loop has a bound, and at the bound a clear answer.\n\
          This page is made from the code (`WEIR_UPDATE_LIMITS=1 cargo nextest run -p weir-cli limits`); each bound has a test that drives it there.\n\
-         What is kept how long: [Retention](operations.md#retention).\n",
+         What is kept how long: [Retention](operations.md#retention).\n\n\
+         A name that is a setting can be changed by it; the others are fixed.\n\n\
+         | part | name | what | default | unit | at the limit | metric | setting |\n|---|---|---|---|---|---|---|---|\n",
     );
     for (folder, title) in PARTS {
-        let Some(limits) = limits.get(folder).filter(|limits| !limits.is_empty()) else {
-            continue;
-        };
-        write!(
-            page,
-            "\n## {title}\n\n| what | limit | at the limit | metric | setting |\n|---|---|---|---|---|\n"
-        )
-        .unwrap();
-        for limit in limits {
+        for limit in limits.get(folder).into_iter().flatten() {
             let metric = if limit.metric.is_empty() {
                 String::new()
             } else {
                 format!("`{}`", limit.metric)
             };
-            let cells = [&limit.of, &limit.value, &limit.at_the_bound, &metric, &limit.set_by];
+            let name = format!("`{}`", limit.item.to_lowercase());
+            let (number, unit) = (&limit.value.0, limit.value.1);
+            let cells = [
+                title,
+                &name,
+                &limit.of,
+                number,
+                unit,
+                &limit.at_the_bound,
+                &metric,
+                &limit.set_by,
+            ];
             let cells: Vec<&str> = cells
                 .iter()
-                .map(|cell| if cell.is_empty() { "–" } else { cell.as_str() })
+                .map(|cell| if cell.is_empty() { "–" } else { cell })
                 .collect();
             writeln!(page, "| {} |", cells.join(" | ")).unwrap();
         }

@@ -201,7 +201,7 @@ fn faulty_expressions_are_refused_at_publish() {
 #[test]
 fn bombs_run_out_of_fuel_or_room() {
     let big: Vec<u32> = (0..2000).collect();
-    let fuel = "units of work";
+    let fuel = "400000 units of work";
     let doubling = format!(
         "{{{{ event.data.s{} }}}}",
         " | replace('a', 'aaaaaaaaaaaaaaaaaaaa')".repeat(12)
