@@ -1,9 +1,9 @@
 //! Lanes and limits in the database: who may start, what is handed over, and that it survives nodes that die.
 
+mod nodes;
 mod pause;
 mod random;
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use weir_storage::{
@@ -536,55 +536,6 @@ async fn what_has_a_time_is_woken(bed: &Bed) {
     node.write(due(fourth.id, 500)).await.unwrap();
     assert_eq!(handed.take(), [fourth.id]);
     node.write(end(fourth.id, 0, RunStatus::Succeeded)).await.unwrap();
-    empty(bed).await;
-}
-
-/// Two nodes write at the same time, each with the keys of the other in another order: nobody is turned away.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_nodes_at_once() {
-    Bed::postgres().await.run(two_nodes_at_once_on).await;
-}
-
-async fn two_nodes_at_once_on(bed: &Bed) {
-    let nodes = [bed.node("a").await, bed.node("b").await];
-    let mut pending = Vec::new();
-    let mut runs = BTreeSet::new();
-    for number in 0..200 {
-        for (which, node) in nodes.iter().enumerate() {
-            let key = if which == 0 { number % 10 } else { 9 - number % 10 };
-            let gates = vec![lane(&key.to_string(), false, 1000, false), limit(3)];
-            let (accepted, _) = accepted(bed, &format!("{which}/{number}"), 0, gates);
-            runs.insert(accepted.runs[0].id);
-            pending.push(node.submit(Fact::Accept(accepted)));
-        }
-    }
-    for pending in pending {
-        pending.await.unwrap();
-    }
-    let mut finished = BTreeSet::new();
-    while finished.len() < runs.len() {
-        let [a, b] = &nodes;
-        let both = async |node: &Node| {
-            let open = node.store.run_open_ids(&node.identity, None, 100).await.unwrap();
-            let pending: Vec<_> = open
-                .iter()
-                .map(|run| node.submit(end(*run, 0, RunStatus::Succeeded)))
-                .collect();
-            for pending in pending {
-                pending.await.unwrap();
-            }
-            open
-        };
-        let (one, other) = futures::join!(both(a), both(b));
-        assert!(
-            !one.is_empty() || !other.is_empty(),
-            "{} runs are stuck",
-            runs.len() - finished.len()
-        );
-        assert!(one.len() + other.len() <= 6, "at most three at a time, looked at twice");
-        finished.extend(one.into_iter().chain(other));
-    }
-    assert_eq!(finished, runs);
     empty(bed).await;
 }
 
