@@ -60,5 +60,6 @@ pub use secret_box::{KeyError, RowIdentity, SecretBox};
 pub use simulation::{Answer, SyncStore};
 pub use sweep::{CoverageCount, CoverageRow, SweepBegin, SweepChange, SweepEnd, SweepMove, SweepRow};
 pub use writer::{
-    DEDUPE_DAYS, Pending, Writer, WriterEnd, WriterHealth, WriterLimits, WriterSeed, WriterStatistics, WriterTask,
+    DEDUPE_DAYS, Pending, REMEMBERED_DAYS, Writer, WriterEnd, WriterHealth, WriterLimits, WriterSeed, WriterStatistics,
+    WriterTask,
 };

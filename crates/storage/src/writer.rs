@@ -35,7 +35,7 @@ use tokio::time::Instant;
 use weir_workflow_engine::{RunId, Timestamp};
 
 pub(crate) use connection::Dialect;
-pub use dedupe::DEDUPE_DAYS;
+pub use dedupe::{DEDUPE_DAYS, REMEMBERED_DAYS};
 pub use seed::WriterSeed;
 pub use task::{WriterEnd, WriterTask};
 

@@ -1,6 +1,7 @@
 //! A provider loses webhooks: sweeps find what it lists, each event is processed once, and the ledger says so.
 
-use crate::support::{SOON, Server, eventually, stderr, stdout};
+use crate::support::{SOON, Server, eventually, now_unix_s, stderr, stdout};
+use crate::upstream::Upstream;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use weir_simulator::{Provider, Scenario, Simulator, SimulatorOptions};
@@ -206,6 +207,60 @@ sweep: never
         (&json!(30), &Value::Null)
     );
     assert_eq!(ids(&server), expected);
+}
+
+/// A list that does not keep to the time asked for.
+const WHOLE_LIST: &str = r#"
+connector: whole-list
+version: 1.0.0
+hosts: ["https://lists.test"]
+auth: { none: {} }
+operations:
+  events.list: { get: /events, query: { since: "{{ since }}" }, input: { since: optional }, items: /data }
+webhook:
+  verify: endpoint
+  identify: { id: /id, type: /type, time: /created }
+  recover: { level: A, call: events.list, with: { since: "{{ since_s }}" }, cursor: time }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_older_than_the_memory_of_events_is_not_taken_for_new() {
+    let ago = |days: u64| now_unix_s() - days * 24 * 3600;
+    let list = json!({ "data": [
+        { "id": "evt_forgotten", "type": "paid", "created": ago(39) },
+        { "id": "evt_remembered", "type": "paid", "created": ago(37) },
+        { "id": "evt_new", "type": "paid", "created": ago(0) - 60 },
+    ] });
+    let provider = Upstream::answering(Box::leak(list.to_string().into_boxed_str())).await;
+    let server = Server::start().await;
+    std::fs::write(server.folder.path().join("whole-list.yaml"), WHOLE_LIST).unwrap();
+    let manifest = server.folder.path().join("whole-list.yaml");
+    let published = server.weir(&["apply", "-f", manifest.to_str().unwrap()]);
+    assert!(published.status.success(), "{}", stderr(&published));
+    server.apply(&format!(
+        "
+kind: Connection
+name: lists
+connector: whole-list
+config: {{ base_url: \"{}\" }}
+---
+kind: Endpoint
+name: lists
+connection: lists
+receive: never
+sweep: never
+",
+        provider.url
+    ));
+    let told = server.weir(&["endpoint", "sweep", "lists"]);
+    assert!(
+        stdout(&told).contains("2 recovered"),
+        "{} {}",
+        stdout(&told),
+        stderr(&told)
+    );
+    let expected = ["evt_new", "evt_remembered"].map(str::to_owned);
+    assert_eq!(ids(&server), expected.into());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -122,7 +122,27 @@ impl Writing<'_> {
     }
 
     fn step(&mut self, depth: u32, inside: Inside) -> Value {
-        let last = if depth >= MAX_DEPTH { 9 } else { 14 };
+        let mut step = self.plain(depth, inside);
+        if self.chance.percent(8) {
+            step["when"] = json!(self.condition());
+        }
+        step
+    }
+
+    /// Known before the run begins, or not.
+    fn condition(&mut self) -> &'static str {
+        let condition = *self
+            .chance
+            .pick(&["{{ event.data.items | length > 1 }}", "{{ true }}", "{{ false }}"]);
+        if self.kind == Kind::Part {
+            "{{ true }}"
+        } else {
+            condition
+        }
+    }
+
+    fn plain(&mut self, depth: u32, inside: Inside) -> Value {
+        let last = if depth >= MAX_DEPTH { 9 } else { 16 };
         match self.chance.below(last) {
             0..=3 => {
                 let operation = *self.chance.pick(CALLS);
@@ -146,15 +166,7 @@ impl Writing<'_> {
             }
             9 => {
                 let id = self.id();
-                let condition =
-                    *self
-                        .chance
-                        .pick(&["{{ event.data.items | length > 1 }}", "{{ true }}", "{{ false }}"]);
-                let condition = if self.kind == Kind::Part {
-                    "{{ true }}"
-                } else {
-                    condition
-                };
+                let condition = self.condition();
                 let (then, other) = (self.steps(depth + 1, inside), self.steps(depth + 1, inside));
                 json!({ "id": id, "if": condition, "then": then, "else": other })
             }
@@ -175,6 +187,22 @@ impl Writing<'_> {
                 let join = *self.chance.pick(&["all", "all", "any", "first"]);
                 let (left, right) = (self.steps(depth + 1, within), self.steps(depth + 1, within));
                 self.limited(json!({ "id": id, "parallel": { "left": left, "right": right }, "join": join }))
+            }
+            12 => {
+                let id = self.id();
+                let of = if self.kind == Kind::Part {
+                    "{{ 1 }}"
+                } else {
+                    "{{ event.data.items | length }}"
+                };
+                let (one, two) = (self.steps(depth + 1, inside), self.steps(depth + 1, inside));
+                let other = self.steps(depth + 1, inside);
+                json!({ "id": id, "switch": of, "cases": { "1": one, "2": two }, "default": other })
+            }
+            13 if depth > 0 => {
+                let id = self.id();
+                let status = *self.chance.pick(&["succeeded", "failed"]);
+                json!({ "id": id, "when": self.condition(), "stop": { "status": status, "reason": "enough" } })
             }
             _ => self.guarded(depth, inside),
         }
@@ -216,8 +244,17 @@ impl Writing<'_> {
             "with": { "ref": self.reference(&id, inside) },
             "timeout": timeout, "retry": { "tries": tries, "first": "1s", "max": "30s", "factor": 2 },
         });
-        if self.chance.percent(25) {
-            step["on_error"] = json!("continue");
+        match self.chance.below(100) {
+            0..25 => step["on_error"] = json!("continue"),
+            25..30 => {
+                let other = self.id();
+                let reference = self.reference(&other, inside);
+                step["on_error"] = json!([{
+                    "id": other, "call": "shop.put", "connection": "shop", "with": { "ref": reference },
+                    "timeout": timeout, "on_error": "continue",
+                }]);
+            }
+            _ => {}
         }
         step
     }

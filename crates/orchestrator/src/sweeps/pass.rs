@@ -4,7 +4,7 @@
 //! again, and the dedupe knows its events.
 
 use super::ledger::Came;
-use super::place::{Kept, Next, Place, Seen, SeenItem, earlier};
+use super::place::{Kept, Next, Place, REMEMBERED, Seen, SeenItem, earlier, floor};
 use super::plan::{Due, SweepCause, SweepOutcome, failures_after};
 use crate::connection::Connection;
 use crate::ingest::accept::{Arrival, Door};
@@ -57,6 +57,8 @@ struct Pass<'a> {
     core: &'a Arc<Core>,
     endpoint: Arc<Endpoint>,
     connection: Arc<Connection>,
+    /// Of older items nobody remembers whether they were received.
+    remembered_from: Timestamp,
     /// Younger items are left to their webhooks, which may be on their way, and to the next sweep.
     leaves_after: Option<Timestamp>,
     recovered: u64,
@@ -147,14 +149,12 @@ async fn run(
         Some(Err(_)) => Kept::default(),
     };
     let covered_until = row.covered_until.unwrap_or(began_at);
-    let floor = match recover.reach_s {
-        0 => Timestamp::from_unix_ms(0),
-        reach_s => earlier(began_at, Duration::from_secs(reach_s)),
-    };
+    let floor = floor(recover.reach_s, began_at);
     let mut pass = Pass {
         core,
         endpoint: Arc::clone(endpoint),
         connection: Arc::clone(connection),
+        remembered_from: earlier(began_at, REMEMBERED),
         leaves_after: leaves.then(|| earlier(began_at, Duration::from_secs(recover.settle_s))),
         recovered: 0,
         duplicates: 0,
@@ -162,7 +162,7 @@ async fn run(
     };
     let mut place = Place::new(kept, covered_until, floor, began_at);
     if covered_until < floor {
-        tracing::error!(endpoint.name = %endpoint.name(), "endpoint `{}` was not swept since {covered_until}, and the provider lists nothing before {floor}: events in between may be lost", endpoint.name());
+        tracing::error!(endpoint.name = %endpoint.name(), "endpoint `{}` was not swept since {covered_until}, and nothing before {floor} can be recovered: the provider does not list it, or what was received then is not remembered; events in between may be lost", endpoint.name());
         pass.note(&place, None, Some((covered_until, floor)), 0).await?;
     }
     let mut has_forgotten = false;
@@ -242,7 +242,9 @@ impl Pass<'_> {
                     let is_left = self
                         .leaves_after
                         .is_some_and(|after| time.is_some_and(|time| time > after));
-                    if !unit.ignored && !is_left {
+                    // Whether it was received already cannot be known any more.
+                    let is_forgotten = time.is_some_and(|time| time < self.remembered_from);
+                    if !unit.ignored && !is_left && !is_forgotten {
                         found.push((unit, item));
                     }
                 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use weir_connector_sdk::{ListOrder, Page, Recover, RecoverCursor};
+use weir_storage::REMEMBERED_DAYS;
 use weir_workflow_engine::Timestamp;
 
 /// What is stored between two sweeps.
@@ -323,6 +324,19 @@ impl Place {
         Next::End {
             covered_until: settled_before,
         }
+    }
+}
+
+/// How long an event that was received is remembered.
+pub(crate) const REMEMBERED: Duration = Duration::from_secs(REMEMBERED_DAYS as u64 * 24 * 3600);
+
+/// How far back a sweep looks: as far as the provider lists (`reach_s` in seconds, 0 without bound), but never to where
+/// an event that was received could be taken for a new one.
+pub(crate) fn floor(reach_s: u64, began_at: Timestamp) -> Timestamp {
+    let remembered = earlier(began_at, REMEMBERED);
+    match reach_s {
+        0 => remembered,
+        reach_s => earlier(began_at, Duration::from_secs(reach_s)).max(remembered),
     }
 }
 

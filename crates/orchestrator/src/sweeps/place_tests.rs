@@ -176,3 +176,13 @@ fn a_list_that_goes_in_a_circle_ends_with_an_error() {
     };
     assert!(why.contains("circle"), "{why}");
 }
+
+#[test]
+fn no_sweep_looks_back_beyond_what_is_remembered() {
+    let day = 24 * 3600;
+    assert_eq!(floor(0, at(0)), at(-38 * day));
+    assert_eq!(floor(90 * 24 * 3600, at(0)), at(-38 * day));
+    assert_eq!(floor(30 * 24 * 3600, at(0)), at(-30 * day));
+    // A key that is received now is looked for as long as the oldest event that a sweep may put through the door.
+    assert!(u64::from(weir_storage::DEDUPE_DAYS) * 24 * 3600 > REMEMBERED.as_secs());
+}

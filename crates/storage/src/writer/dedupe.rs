@@ -24,6 +24,9 @@ use crate::fact::Dedupe;
 pub const DEDUPE_DAYS: u32 = 45;
 /// How old an event's own time may be to name the day.
 const ANCHOR_DAYS: i64 = 7;
+/// How many days a key is remembered at least, counted from when it was received. Whoever reads lists of older events
+/// would take known ones for new.
+pub const REMEMBERED_DAYS: u32 = DEDUPE_DAYS - ANCHOR_DAYS.unsigned_abs() as u32;
 /// How close to midnight both days count: clocks and roundings differ by less.
 const MIDNIGHT_MARGIN_MS: i64 = 5 * 60_000;
 const DAY_MS: i64 = 24 * 60 * 60_000;

@@ -111,6 +111,22 @@ async fn connect_postgres(
     Ok(connection)
 }
 
+/// Which history of its data a PostgreSQL server goes by: its identity and its timeline, which a promotion changes.
+/// `None` on SQLite, on a server in recovery, and where the role may not ask.
+pub(crate) async fn lineage(connection: &mut Connection) -> Option<String> {
+    let Connection::Postgres(connection) = connection else {
+        return None;
+    };
+    let query = sqlx::query_scalar::<_, Option<String>>(
+        "SELECT CASE WHEN NOT pg_is_in_recovery() THEN system_identifier::text || '/' || \
+         left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END FROM pg_control_system()",
+    );
+    query.fetch_one(connection).await.unwrap_or_else(|error| {
+        tracing::warn!("a failover of the database cannot be noticed: {error}");
+        None
+    })
+}
+
 /// Ends what is left of this node's earlier session, and waits until it is gone: a commit that was in the wire when
 /// that was lost must not land after somebody has looked whether it did.
 async fn end_own_sessions(connection: &mut PgConnection, node: &NodeIdentity) -> Result<(), sqlx::Error> {
@@ -145,12 +161,18 @@ async fn name_session(connection: &mut PgConnection, node: &NodeIdentity) -> Res
 pub struct WriterSeed {
     target: Target,
     connection: Connection,
+    lineage: Option<String>,
 }
 
 impl WriterSeed {
     pub(crate) async fn new(target: Target) -> Result<Self, OpenError> {
-        let connection = target.connect(None).await?;
-        Ok(Self { target, connection })
+        let mut connection = target.connect(None).await?;
+        let lineage = lineage(&mut connection).await;
+        Ok(Self {
+            target,
+            connection,
+            lineage,
+        })
     }
 
     /// Whether anything in the database needs a master key to be read: then none may be invented.
@@ -238,7 +260,8 @@ impl WriterSeed {
     /// Makes the writer of a registered node. The caller spawns the task.
     pub fn start(self, node: NodeIdentity, limits: WriterLimits) -> (Writer, WriterTask) {
         let (writer, receiver) = Writer::new(limits);
-        let task = WriterTask::new(receiver, Arc::clone(&writer.shared), self.target, node, self.connection);
+        let shared = Arc::clone(&writer.shared);
+        let task = WriterTask::new(receiver, shared, (self.target, self.lineage), node, self.connection);
         (writer, task)
     }
 }

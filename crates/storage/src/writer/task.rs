@@ -19,7 +19,7 @@ use super::connection::Connection;
 use super::failure::{Failure, Offence};
 use super::gates::Moved;
 use super::prepare::{Control, Row, Work};
-use super::seed::Target;
+use super::seed::{self, Target};
 use super::{Queued, Shared, config, control, mail, operate, outgoing, postgres, retention, sqlite, sweep};
 use crate::fact::Prune;
 use crate::mail::RequestOutcome;
@@ -75,6 +75,8 @@ pub struct WriterTask {
     receiver: mpsc::UnboundedReceiver<Queued>,
     shared: Arc<Shared>,
     target: Target,
+    /// Which history of the data the node registered in.
+    lineage: Option<String>,
     node: NodeIdentity,
     connection: Option<Connection>,
     checkpoints: Option<Checkpoints>,
@@ -87,7 +89,7 @@ impl WriterTask {
     pub(super) fn new(
         receiver: mpsc::UnboundedReceiver<Queued>,
         shared: Arc<Shared>,
-        target: Target,
+        (target, lineage): (Target, Option<String>),
         node: NodeIdentity,
         connection: Connection,
     ) -> Self {
@@ -95,6 +97,7 @@ impl WriterTask {
             receiver,
             shared,
             target,
+            lineage,
             node,
             connection: Some(connection),
             checkpoints: None,
@@ -147,7 +150,10 @@ impl WriterTask {
                 biased;
                 received = self.receiver.recv_many(&mut items, most) => received,
                 () = connect => {
-                    self.connect().await;
+                    if let Err(failure) = self.connect().await {
+                        self.failed(failure);
+                        return self.fenced();
+                    }
                     continue;
                 }
                 () = self.shared.closing.notified() => {
@@ -410,7 +416,7 @@ impl WriterTask {
     /// Makes sure of a connection, unless the last attempt was just now.
     async fn connected(&mut self) -> Result<(), Failure> {
         if self.connection.is_none() && self.next_connect.is_none_or(|at| at <= Instant::now()) {
-            self.connect().await;
+            self.connect().await?;
         }
         match self.connection {
             Some(_) => Ok(()),
@@ -418,9 +424,22 @@ impl WriterTask {
         }
     }
 
-    async fn connect(&mut self) {
+    /// # Errors
+    /// [`Failure::Fenced`] when another history of the data answers: what this node knows may not be in it.
+    async fn connect(&mut self) -> Result<(), Failure> {
         match self.target.connect(Some(&self.node)).await {
-            Ok(connection) => {
+            Ok(mut connection) => {
+                let found = seed::lineage(&mut connection).await;
+                if let (Some(before), Some(now)) = (&self.lineage, &found)
+                    && before != now
+                {
+                    tracing::error!(
+                        "the database was replaced by a copy of itself (a failover, {before} is {now} now): commits that the \
+                         copy had not received are lost, and this node registers anew"
+                    );
+                    return Err(Failure::Fenced);
+                }
+                self.lineage = found.or(self.lineage.take());
                 self.connection = Some(connection);
                 self.failed_connects = 0;
                 self.next_connect = None;
@@ -434,13 +453,14 @@ impl WriterTask {
                 self.next_connect = Some(Instant::now() + pause);
             }
         }
+        Ok(())
     }
 
     /// Answers whatever is still queued and shuts the door.
     fn fenced(&mut self) -> WriterEnd {
         tracing::error!(
             node = self.node.name,
-            "another process took the place of node {}",
+            "node {} is not the one any more that the database knows",
             self.node.name
         );
         self.receiver.close();

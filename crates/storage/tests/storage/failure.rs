@@ -223,3 +223,41 @@ async fn synchronous(bed: &Bed) {
     assert_eq!(bed.number("SELECT count(*) FROM seen WHERE setting = 'on'").await, 2);
     assert_eq!(bed.number("SELECT count(*) FROM seen").await, 2);
 }
+
+/// A copy of the server that was promoted has the same rows, but perhaps not the newest: nobody goes on by memory there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_fences_who_registered_before_it() {
+    Bed::postgres().await.run(failover).await;
+}
+
+async fn failover(bed: &Bed) {
+    let node = bed.node("a").await;
+    assert_eq!(node.write(Fact::Accept(bed.accepted("1"))).await, Ok(NEW));
+    // The same server again: nothing happens.
+    end_sessions(bed).await;
+    until_written(bed, &node).await;
+    let (_, database) = bed.url.rsplit_once('/').unwrap();
+    bed.execute(&format!(
+        "CREATE SCHEMA other; CREATE FUNCTION other.pg_control_system(OUT system_identifier bigint) LANGUAGE sql AS 'SELECT 7'; \
+         ALTER DATABASE {database} SET search_path = other, public, pg_catalog"
+    ))
+    .await;
+    end_sessions(bed).await;
+    let refused = loop {
+        match node.writer.submit(Fact::Accept(bed.accepted("2"))) {
+            Ok(pending) => match pending.await {
+                Err(WriteError::Unavailable | WriteError::Unknown) => {}
+                other => break other,
+            },
+            Err(_full) => {}
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    };
+    assert_eq!(refused, Err(WriteError::Fenced));
+    assert_eq!(bed.number("SELECT count(*) FROM event WHERE dedupe_key = '2'").await, 0);
+    // Who registers anew goes on.
+    let (store, mut seed) = bed.open().await;
+    let again = seed.rejoin(&node.identity).await.unwrap();
+    assert!(again.is_some());
+    drop(store);
+}
