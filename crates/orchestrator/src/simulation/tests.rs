@@ -14,7 +14,7 @@ use super::world::{Broke, Lawful, Lived, live};
 /// Worlds of one run of the tests. `WEIR_SIMULATION_SEEDS` asks for more.
 const SEEDS: u64 = 1_000;
 /// Worlds in which a broken rule must be noticed.
-const SEEDS_UNTIL_NOTICED: u64 = 300;
+const SEEDS_UNTIL_NOTICED: u64 = 1000;
 
 struct Bed {
     _folder: tempfile::TempDir,

@@ -199,7 +199,7 @@ async fn addresses_that_are_not_understood_say_so_without_the_password() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commits_are_synchronous_whatever_the_server_says() {
+async fn commits_are_synchronous_and_bounded_whatever_the_server_says() {
     Bed::postgres().await.run(synchronous).await;
 }
 
@@ -209,9 +209,10 @@ async fn synchronous(bed: &Bed) {
     bed.execute(&format!("ALTER DATABASE {database} SET synchronous_commit = off"))
         .await;
     bed.execute(
-        "CREATE TABLE seen (setting text); \
+        "CREATE TABLE seen (setting text, lock_limit text, idle_limit text); \
          CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-         INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NEW; END $$; \
+         INSERT INTO seen VALUES (current_setting('synchronous_commit'), current_setting('lock_timeout'), \
+         current_setting('idle_in_transaction_session_timeout')); RETURN NEW; END $$; \
          CREATE TRIGGER see AFTER INSERT ON event FOR EACH ROW EXECUTE FUNCTION see()",
     )
     .await;
@@ -221,6 +222,9 @@ async fn synchronous(bed: &Bed) {
     // Also after the connection was lost.
     until_written(bed, &node).await;
     assert_eq!(bed.number("SELECT count(*) FROM seen WHERE setting = 'on'").await, 2);
+    // A writer that stands still keeps no other one waiting for its locks.
+    let bounded = "SELECT count(*) FROM seen WHERE lock_limit = '2s' AND idle_limit = '2s'";
+    assert_eq!(bed.number(bounded).await, 2);
     assert_eq!(bed.number("SELECT count(*) FROM seen").await, 2);
 }
 
