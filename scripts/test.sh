@@ -34,7 +34,7 @@ compiler_require
 # One test watches the system calls of the server: no 2xx before its row is on disk.
 command -v strace >/dev/null || packages_install strace
 # Another one types in the commands of the tutorial.
-command -v curl >/dev/null && command -v openssl >/dev/null || packages_install curl openssl
+if ! command -v curl >/dev/null || ! command -v openssl >/dev/null; then packages_install curl openssl; fi
 step "PostgreSQL" postgres_start
 step "localstripe" localstripe_install
 [ -n "${POSTGRES_URL:-}" ] || { steps_summary || exit 1; }

@@ -23,10 +23,10 @@ use crate::fact::Dedupe;
 /// sweep reaches back (30 days).
 pub const DEDUPE_DAYS: u32 = 45;
 /// How old an event's own time may be to name the day.
-const ANCHOR_DAYS: i64 = 7;
+const ANCHOR_DAYS: u32 = 7;
 /// How many days a key is remembered at least, counted from when it was received. Whoever reads lists of older events
 /// would take known ones for new.
-pub const REMEMBERED_DAYS: u32 = DEDUPE_DAYS - ANCHOR_DAYS.unsigned_abs() as u32;
+pub const REMEMBERED_DAYS: u32 = DEDUPE_DAYS - ANCHOR_DAYS;
 /// How close to midnight both days count: clocks and roundings differ by less.
 const MIDNIGHT_MARGIN_MS: i64 = 5 * 60_000;
 const DAY_MS: i64 = 24 * 60 * 60_000;
@@ -50,11 +50,12 @@ impl DedupeKey {
         let anchor = dedupe
             .anchored_at
             .map(Timestamp::as_unix_ms)
-            .filter(|anchor| (received - ANCHOR_DAYS * DAY_MS..=received + DAY_MS).contains(anchor));
+            .filter(|anchor| (received - i64::from(ANCHOR_DAYS) * DAY_MS..=received + DAY_MS).contains(anchor));
         let at = anchor.unwrap_or(received);
         let guards = day_of(at.saturating_sub(MIDNIGHT_MARGIN_MS))..=day_of(at.saturating_add(MIDNIGHT_MARGIN_MS));
         // An anchor close to the limit may have been beyond it in an earlier or later delivery: look everywhere.
-        let firm = anchor.is_some_and(|anchor| anchor <= received && received - anchor < (ANCHOR_DAYS - 1) * DAY_MS);
+        let firm =
+            anchor.is_some_and(|anchor| anchor <= received && received - anchor < i64::from(ANCHOR_DAYS - 1) * DAY_MS);
         let look_back_from = (!firm).then_some(*guards.end());
         Self {
             hash: hash(workspace, dedupe),

@@ -439,7 +439,7 @@ impl WriterTask {
                     );
                     return Err(Failure::Fenced);
                 }
-                self.lineage = found.or(self.lineage.take());
+                self.lineage = found.or_else(|| self.lineage.take());
                 self.connection = Some(connection);
                 self.failed_connects = 0;
                 self.next_connect = None;

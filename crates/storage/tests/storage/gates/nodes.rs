@@ -152,7 +152,7 @@ async fn each_gate_on(bed: &Bed) {
         quiet_ms: 500,
         max_ms: None,
     };
-    let debounce = || vec![ask(GateKind::Debounce, rules.clone())];
+    let debounce = || vec![ask(GateKind::Debounce, rules)];
     let (first, _) = arrive(bed, a, "d1", debounce()).await;
     let (second, _) = arrive(bed, b, "d2", debounce()).await;
     assert_eq!(status(b, first.id).await, RunStatus::Merged);
@@ -163,7 +163,7 @@ async fn each_gate_on(bed: &Bed) {
         size: 3,
         within_ms: 500,
     };
-    let batch = || vec![ask(GateKind::Batch, rules.clone())];
+    let batch = || vec![ask(GateKind::Batch, rules)];
     let mut members = Vec::new();
     for (node, key) in [(a, "b1"), (b, "b2"), (a, "b3")] {
         members.push(arrive(bed, node, key, batch()).await.0);
