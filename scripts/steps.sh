@@ -23,8 +23,11 @@ step() {
   say "" "==> $name"
   "$@" || result=FAILED
   step_record "$name" "$result" $((SECONDS - began))
-  say "    $name: $result, $((SECONDS - began)) s"
+  say "    $name: $result, $((SECONDS - began)) s, $(disk_free) free"
 }
+
+# Free space where the build lies: a full disk shows up as a linker's error, far from its cause.
+disk_free() { df -Ph . | awk 'NR == 2 { print $4 }'; }
 
 step_record() {
   STEP_NAMES+=("$1")
