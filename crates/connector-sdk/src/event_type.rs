@@ -60,6 +60,9 @@ pub struct Read {
     pub when: Option<String>,
     /// Read all pages, up to so many items.
     pub all_max: Option<u32>,
+    /// A condition, exactly one `{{ … }}`, that sees the answer by the name of the read: a false one says that the
+    /// answer is older than the event, and the read is made again.
+    pub fresh: Option<String>,
 }
 
 impl EventType {
@@ -128,7 +131,7 @@ impl EventType {
 
 impl Read {
     fn parse(value: &Value, place: &str, problems: &mut Problems) -> Option<Self> {
-        let fields = Fields::open(value, place, &["call", "with", "when", "all"], problems)?;
+        let fields = Fields::open(value, place, &["call", "with", "when", "all", "fresh"], problems)?;
         let call = fields.required_text("call", problems)?.to_owned();
         let with = fields
             .get("with")
@@ -142,6 +145,10 @@ impl Read {
         let when = fields.text("when", problems);
         if let Some(text) = when {
             read_condition(text, &fields.at("when"), problems);
+        }
+        let fresh = fields.text("fresh", problems);
+        if let Some(text) = fresh {
+            read_condition(text, &fields.at("fresh"), problems);
         }
         let all_max = match fields.get("all") {
             None => None,
@@ -163,6 +170,7 @@ impl Read {
             with,
             when: when.map(str::to_owned),
             all_max,
+            fresh: fresh.map(str::to_owned),
         })
     }
 }

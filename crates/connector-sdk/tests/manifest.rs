@@ -313,6 +313,35 @@ fn words_of_recover_are_checked() {
 }
 
 #[test]
+fn webhooks_and_listed_items_need_the_same_key() {
+    // VALID has `id: /id`, which stands in both.
+    for id in ["header:X-Delivery", "lit:event", "{{ headers['x-delivery'] }}"] {
+        check("id: /id", &format!("id: \"{id}\""), "/webhook/recover", "no_key");
+    }
+    for id in [
+        "{{ body.id }}",
+        "[\"lit:x\", /id]",
+        "{ first: [header:X-Delivery, /id] }",
+    ] {
+        let id = if id.starts_with("{{") {
+            format!("\"{id}\"")
+        } else {
+            id.to_owned()
+        };
+        let yaml = VALID.replacen("id: /id", &format!("id: {id}"), 1);
+        assert_ne!(yaml, VALID);
+        let problems = Connector::parse(&yaml, &|_| None).err().unwrap_or_default();
+        assert!(problems.iter().all(|problem| problem.code != "no_key"), "{problems:#?}");
+    }
+    check(
+        "call: items.list, reach: 30d",
+        "call: items.list, identify: { type: \"lit:item.made\", time: /changed }",
+        "/webhook/recover",
+        "no_key",
+    );
+}
+
+#[test]
 fn an_item_of_the_list_may_be_identified_in_its_own_way() {
     let yaml = VALID.replacen(
         "call: items.list, reach: 30d",

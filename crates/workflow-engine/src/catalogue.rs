@@ -52,6 +52,9 @@ pub struct ReadInfo {
     /// Present when all pages are wanted: the largest number of items.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub all_max: Option<u32>,
+    /// The answer is used only when this is true; it sees the answer by the name of the read, beside what `with` sees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh: Option<String>,
 }
 
 /// The connectors and connections of a workspace.

@@ -24,6 +24,8 @@ pub struct PlannedRead {
     pub(crate) info: ReadInfo,
     pub(crate) with: Template,
     pub(crate) when: Option<Expression>,
+    /// True of an answer that is not older than the event.
+    pub(crate) fresh: Option<Expression>,
     /// Positions of the reads whose outputs `with` uses.
     pub(crate) needs: Vec<usize>,
     /// Positions of all reads that have to be over before this one can be decided.
@@ -72,19 +74,16 @@ fn compile(reads: &[ReadInfo]) -> Result<Vec<PlannedRead>, Vec<Problem>> {
             problems.append(&mut found);
             Template::default()
         });
-        let when_pointer = child(&pointer, "when");
-        let when = match read
-            .when
-            .as_deref()
-            .map(|text| Expression::parse(text, &when_pointer))
-            .transpose()
-        {
-            Ok(when) => when,
-            Err(problem) => {
+        let mut condition = |text: Option<&str>, pointer: &str| {
+            let parsed = text.map(|text| Expression::parse(text, pointer)).transpose();
+            parsed.unwrap_or_else(|problem| {
                 problems.push(problem);
                 None
-            }
+            })
         };
+        let (when_pointer, fresh_pointer) = (child(&pointer, "when"), child(&pointer, "fresh"));
+        let when = condition(read.when.as_deref(), &when_pointer);
+        let fresh = condition(read.fresh.as_deref(), &fresh_pointer);
         let mut positions = |uses: &mut dyn Iterator<Item = &Use>, pointer: &str| -> BTreeSet<usize> {
             let mut found = BTreeSet::new();
             for used in uses.filter(|used| !ROOTS.contains(&used.root.as_str())) {
@@ -113,13 +112,18 @@ fn compile(reads: &[ReadInfo]) -> Result<Vec<PlannedRead>, Vec<Problem>> {
             &child(&pointer, "with"),
         );
         let asked = positions(&mut when.iter().flat_map(Expression::uses), &when_pointer);
-        let after = needs.union(&asked).copied().collect();
+        // A read knows its own answer by its name, and that alone is no reason to come after itself.
+        let others = fresh.iter().flat_map(Expression::uses);
+        let compared = positions(&mut others.filter(|used| used.root != read.name), &fresh_pointer);
+        let after = [&needs, &asked, &compared].into_iter().flatten().copied();
+        let after: BTreeSet<usize> = after.collect();
         planned.push(PlannedRead {
             info: read.clone(),
             with,
             when,
+            fresh,
             needs: needs.into_iter().collect(),
-            after,
+            after: after.into_iter().collect(),
             wanted: true,
         });
     }

@@ -160,6 +160,12 @@ impl Identify {
         })
     }
 
+    /// Whether an event has a key that does not depend on how it came.
+    pub(super) fn has_key(&self) -> bool {
+        let mut keys = self.id.iter().chain(&self.dedupe);
+        keys.any(Locator::tells_items_apart)
+    }
+
     pub(super) fn events(&self, request: &InboundRequest<'_>, body: &Value) -> Result<Vec<Identified>, IdentifyError> {
         let units = match &self.split {
             None => vec![(String::new(), body)],

@@ -82,6 +82,21 @@ impl Locator {
         }
     }
 
+    /// Whether what is found here can tell an item of a list from others: an item comes without headers, and a fixed
+    /// text is the same for all.
+    pub(super) fn tells_items_apart(&self) -> bool {
+        match self {
+            Self::Unit(_) | Self::Envelope(_) => true,
+            Self::Header(_) | Self::Literal(_) => false,
+            Self::Computed(template) => {
+                let mut sees_body = false;
+                template.visit(&mut |expression| sees_body |= expression.roots().contains(&"body"));
+                sees_body
+            }
+            Self::First(locators) | Self::Joined(locators) => locators.iter().any(Self::tells_items_apart),
+        }
+    }
+
     /// The value as text; `None` when it is absent, null, empty, or has no text form.
     pub(super) fn text(&self, seen: &Seen<'_>) -> Option<String> {
         match self {

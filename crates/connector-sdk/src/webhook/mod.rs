@@ -272,6 +272,12 @@ impl Webhook {
                 format!("`{name}` is not a header name"),
             );
         }
+        let recover = fields
+            .get("recover")
+            .and_then(|value| Recover::read(value, &fields.at("recover"), problems));
+        if let (Some(recover), Some(identify)) = (&recover, &identify) {
+            recover.check_keys(identify, &fields.at("recover"), problems);
+        }
         Some(Self {
             verifier: verifier?,
             handshakes,
@@ -279,9 +285,7 @@ impl Webhook {
             body: BodyForm::read(&fields, problems),
             context: ContextShape::read(&fields, problems),
             ack: read_ack(&fields, problems),
-            recover: fields
-                .get("recover")
-                .and_then(|value| Recover::read(value, &fields.at("recover"), problems)),
+            recover,
             event_headers: event_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
         })
     }

@@ -174,6 +174,21 @@ impl Recover {
         self.identify.is_some()
     }
 
+    /// Both doors must know an event by the same key: without one, what was delivered and is listed would run twice.
+    pub(super) fn check_keys(&self, webhooks: &Identify, place: &str, problems: &mut Problems) {
+        let listed = self.identify.as_ref().unwrap_or(webhooks);
+        if self.level == Level::PushOnly || webhooks.has_key() && listed.has_key() {
+            return;
+        }
+        problems.add_with_suggestion(
+            place,
+            "no_key",
+            "nothing says that a webhook and an item of the list are the same event",
+            "name what is the same in both by `identify.id` or `dedupe` of `webhook`, and of `recover` where its items \
+             look different; headers do not count, for items have none",
+        );
+    }
+
     pub(super) fn read(value: &Value, place: &str, problems: &mut Problems) -> Option<Self> {
         let known = [
             "level", "call", "with", "cursor", "order", "next", "more", "position", "overlap", "reach", "settle",

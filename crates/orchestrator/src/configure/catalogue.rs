@@ -49,6 +49,7 @@ pub(crate) fn event_type_info(connector: &Connector, event_type: &str) -> Option
                 with: read.with.clone(),
                 when: read.when.clone(),
                 all_max: read.all_max,
+                fresh: read.fresh.clone(),
             })
             .collect(),
     })

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::fold::EFFECT_UNKNOWN;
 use super::retry::{self, Next};
-use super::scope::ReadNames;
+use super::scope::{FreshNames, ReadNames};
 use super::state::{OpenCall, Owner, Phase, Place};
 use super::walk::{Fault, Walk};
 use crate::command::{CallCommand, CallId, Command, EffectCommand, ReadCommand, SendMode};
@@ -16,11 +16,11 @@ use crate::definition::{DEFAULT_CALL_TIMEOUT, RetryPolicy};
 use crate::document::Document;
 use crate::effect::{EffectClass, EffectKey, KeyParts, RequestDigest};
 use crate::journal::{
-    Answered, Attempt, AttemptOutcome, Entry, Held, Intent, Issued, Postponed, Target, UnknownEffect,
+    Answered, Attempt, AttemptOutcome, Entry, Exchanges, Held, Intent, Issued, Postponed, Target, UnknownEffect,
 };
 use crate::ledger::{EffectRecord, EffectState};
 use crate::plan::{By, CallTask, Task};
-use crate::result::{CallOutcome, CallResult, Sent};
+use crate::result::{CallFailure, CallOutcome, CallResult, Exchange, ResponseBody, Retry, Sent};
 
 /// How often an effect may be proven not done and begun anew; a person replays, so this is never reached.
 const MAX_GENERATIONS: u32 = 10_000;
@@ -299,7 +299,8 @@ impl Walk<'_> {
             return;
         };
         let open = open.clone();
-        let held_too_long;
+        let (held_too_long, unfit);
+        let mut exchanges: Exchanges = Arc::from(result.exchanges.as_slice());
         let outcome = match &result.outcome {
             CallOutcome::Held(hold) => {
                 // A block that was left begins nothing new.
@@ -318,7 +319,15 @@ impl Walk<'_> {
                 held_too_long = CallOutcome::Failed(hold.clone().into_failure(self.now));
                 &held_too_long
             }
-            outcome => outcome,
+            CallOutcome::Done { output } => match self.unfit(&open, output) {
+                Some(failure) => {
+                    exchanges = without_output(&exchanges);
+                    unfit = CallOutcome::Failed(failure);
+                    &unfit
+                }
+                None => &result.outcome,
+            },
+            failed @ CallOutcome::Failed(_) => failed,
         };
         let outcome = match outcome {
             CallOutcome::Held(_) => return,
@@ -371,8 +380,40 @@ impl Walk<'_> {
             attempt: open.attempt,
             at: self.now,
             outcome,
-            exchanges: Arc::from(result.exchanges.as_slice()),
+            exchanges,
         }));
+    }
+
+    /// Why the answer of a hydration read cannot be used: its `fresh` says that it is older than the event.
+    fn unfit(&self, open: &OpenCall, answer: &Document) -> Option<CallFailure> {
+        let Owner::Read(position) = &open.owner else {
+            return None;
+        };
+        let read = self.program.reads.get(*position)?;
+        let fresh = read.fresh.as_ref()?;
+        let scope = FreshNames {
+            run: &self.run,
+            name: read.name(),
+            answer,
+        };
+        let (code, message, retry) = match fresh.truth(&scope) {
+            Ok(true) => return None,
+            Ok(false) => {
+                let message = format!("the answer is older than the event: `{}` is not true", fresh.source());
+                (retry::STALE.to_owned(), message, Retry::Retryable { after: None })
+            }
+            Err(error) => {
+                let fault = Fault::from(error);
+                (fault.code.to_owned(), fault.message, Retry::Permanent)
+            }
+        };
+        Some(CallFailure {
+            code,
+            message,
+            http_status: None,
+            sent: Sent::Maybe,
+            retry,
+        })
     }
 
     /// Hands out again what waited until now.
@@ -488,4 +529,15 @@ impl OpenCall {
             Phase::Flight => self.attempt,
         }
     }
+}
+
+/// Exchanges of a try without an output: a body that would be kept there is kept nowhere.
+fn without_output(exchanges: &[Exchange]) -> Exchanges {
+    let mut exchanges = exchanges.to_vec();
+    for exchange in &mut exchanges {
+        if exchange.response_body == ResponseBody::Output {
+            exchange.response_body = ResponseBody::None;
+        }
+    }
+    Arc::from(exchanges)
 }

@@ -25,8 +25,11 @@ pub const MAX_THROTTLED_TRIES: u32 = 100;
 ///
 /// Limit: how often one call is held by budget or circuit breaker without counting as a try | further ones count as tries, `budget_exhausted` or `circuit_open` | `a_call_is_held_without_a_try_up_to_a_bound` | `weir_budget_held_total`
 pub const MAX_HOLDS: u32 = 10_000;
-/// When a hydration read did not find its object: providers tell of objects before their APIs show them.
-const NOT_FOUND_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(10)];
+/// The code of a hydration read whose answer is older than its event.
+pub(super) const STALE: &str = "stale";
+/// When a hydration read did not find its object, or found it older than its event: providers tell of objects before
+/// their APIs show them.
+const NOT_SHOWN_PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(10)];
 
 /// What follows a failed try.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -102,19 +105,26 @@ pub(super) fn next(open: &OpenCall, failure: &CallFailure, policy: &RetryPolicy,
         if is_read && is_not_found(failure) && !closing {
             let pause = usize::try_from(open.not_found)
                 .ok()
-                .and_then(|tries| NOT_FOUND_PAUSES.get(tries));
+                .and_then(|tries| NOT_SHOWN_PAUSES.get(tries));
             return pause.map_or(Next::Gone, |pause| Next::Retry {
                 at: now.plus(*pause),
                 mode: None,
             });
         }
-        return match retryable {
-            true if tries_left => Next::Retry { at, mode: None },
-            true => Next::Fail {
+        let soon = usize::try_from(tries.saturating_sub(1))
+            .ok()
+            .and_then(|tries| NOT_SHOWN_PAUSES.get(tries));
+        return match (retryable, soon) {
+            (true, Some(pause)) if tries_left && is_read && failure.code == STALE => Next::Retry {
+                at: now.plus(*pause),
+                mode: None,
+            },
+            (true, _) if tries_left => Next::Retry { at, mode: None },
+            (true, _) => Next::Fail {
                 code: exhausted,
                 effect: None,
             },
-            false => Next::Fail {
+            (false, _) => Next::Fail {
                 code: None,
                 effect: None,
             },

@@ -211,12 +211,34 @@ pub(super) struct ReadNames<'a> {
     pub(super) run: &'a RunState,
 }
 
-impl Scope for ReadNames<'_> {
-    fn find(&self, root: &str, path: &[PathPart]) -> Found<'_> {
+impl<'a> ReadNames<'a> {
+    fn find_in(&self, root: &str, path: &[PathPart]) -> Found<'a> {
         match root {
             "event" => in_event(&self.run.event, path),
             "ref" => in_reference(&self.run.event, path),
             name => in_read(self.run, name, path),
+        }
+    }
+}
+
+impl Scope for ReadNames<'_> {
+    fn find(&self, root: &str, path: &[PathPart]) -> Found<'_> {
+        self.find_in(root, path)
+    }
+}
+
+/// What a read's `fresh` sees: the answer at hand by the read's name, and what its `with` sees.
+pub(super) struct FreshNames<'a> {
+    pub(super) run: &'a RunState,
+    pub(super) name: &'a str,
+    pub(super) answer: &'a Document,
+}
+
+impl Scope for FreshNames<'_> {
+    fn find(&self, root: &str, path: &[PathPart]) -> Found<'_> {
+        match root == self.name {
+            true => in_document(self.answer, path),
+            false => ReadNames { run: self.run }.find_in(root, path),
         }
     }
 }

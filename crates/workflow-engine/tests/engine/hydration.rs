@@ -1,7 +1,9 @@
 //! Follow-up reads: their order, which of them run, and what happens when an object is not there.
 
 use serde_json::json;
-use weir_workflow_engine::{Command, Entry, HydrateMode, MAX_READS, Plan, ReadInfo, Sent, Status, read_order};
+use weir_workflow_engine::{
+    AttemptOutcome, Command, Entry, HydrateMode, MAX_READS, Plan, ReadInfo, Sent, Status, read_order,
+};
 
 use crate::support::{Driver, KEYED, START, Shop, failure, plan_in, read, seconds};
 
@@ -180,6 +182,69 @@ fn an_object_that_is_not_there_yet_gets_three_more_tries_and_is_then_gone() {
         panic!()
     };
     assert_eq!((code.as_str(), step.as_deref()), ("auth", Some("hydrate.p")));
+}
+
+#[test]
+fn an_answer_that_is_older_than_the_event_is_read_again_and_never_used() {
+    let guarded = ReadInfo {
+        fresh: Some("{{ p.amount >= event.data.amount }}".to_owned()),
+        ..read("p", "payment_intents.get", json!({ "id": "{{ ref.id }}" }))
+    };
+    let steps = "  - { id: x, set: { amount: \"{{ hydrated.p.amount }}\" } }";
+    let begin = || {
+        let plan = plan(vec![guarded.clone()], "always", steps);
+        let mut driver = Driver::new(plan, KEYED, json!({ "amount": 7 }));
+        driver.start();
+        driver
+    };
+    let mut driver = begin();
+    // A copy of the provider's data lags behind: the first tries are soon after, the later ones as of any other failure.
+    for pause in [1, 4, 10] {
+        driver.done(json!({ "amount": 6 }));
+        assert_eq!(driver.last.due, Some(driver.now.plus(seconds(pause))));
+        driver.due();
+    }
+    driver.done(json!({ "amount": 6 }));
+    assert!(
+        driver.last.due > Some(driver.now.plus(seconds(10))),
+        "{:?}",
+        driver.last
+    );
+    driver.due();
+    driver.done(json!({ "amount": 8 }));
+    assert_eq!(driver.last.status, Status::Succeeded);
+    assert!(
+        driver
+            .entries()
+            .iter()
+            .any(|entry| matches!(entry, Entry::Set(set) if set.output.value() == &json!({ "amount": 8 })))
+    );
+    let stale = driver.entries().into_iter().filter_map(|entry| match entry {
+        Entry::Attempt(attempt) => match attempt.outcome {
+            AttemptOutcome::Retry { failure, .. } => Some(failure.message),
+            _ => None,
+        },
+        _ => None,
+    });
+    assert_eq!(
+        stale.collect::<Vec<_>>(),
+        vec!["the answer is older than the event: `p.amount >= event.data.amount` is not true"; 4]
+    );
+
+    // An answer in which there is nothing to compare is a mistake of the manifest, told with its place.
+    let mut driver = begin();
+    driver.done(json!({ "id": "pi_1" }));
+    let Status::Failed { code, step, message } = driver.last.status.clone() else {
+        panic!("{:?}", driver.last)
+    };
+    assert_eq!(
+        (code.as_str(), step.as_deref()),
+        ("expression_failed", Some("hydrate.p"))
+    );
+    assert!(
+        message.contains("/p/fresh") && message.contains("p.amount"),
+        "{message}"
+    );
 }
 
 #[test]

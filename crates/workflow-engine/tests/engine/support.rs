@@ -48,6 +48,7 @@ pub(crate) fn read(name: &str, operation: &str, with: Value) -> ReadInfo {
         with,
         when: None,
         all_max: None,
+        fresh: None,
     }
 }
 
