@@ -21,6 +21,21 @@ connection: stripe
 secrets: [whsec_durability]
 ";
 
+/// No event holds a marker: it is put together by the step that answers.
+const ANSWERING: &str = "
+kind: Endpoint
+name: api
+connector: generic
+verify: { token: { at: 'header:X-Api-Token' } }
+secrets: [t]
+---
+kind: Workflow
+name: answering
+on: { event: generic.question }
+steps:
+  - { id: say, respond: { status: 201, body: 'evt_durable_{{ event.data.number }}_', within: 20s } }
+";
+
 /// One line of the trace that matters here; files by the number they were opened under.
 #[derive(Debug, PartialEq)]
 enum Call<'a> {
@@ -85,10 +100,9 @@ fn parse(trace: &str) -> Vec<(usize, Call<'_>)> {
     calls
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_2xx_leaves_before_its_row_is_on_disk() {
-    let trace_folder = tempfile::tempdir().unwrap();
-    let trace = trace_folder.path().join("trace");
+/// A server whose system calls are written to a file of this folder.
+async fn traced(folder: &std::path::Path) -> (Server, std::path::PathBuf) {
+    let trace = folder.join("trace");
     let trace_path = trace.to_str().unwrap();
     let works = std::process::Command::new("strace")
         .args(["-o", "/dev/null", "true"])
@@ -99,13 +113,44 @@ async fn no_2xx_leaves_before_its_row_is_on_disk() {
     );
     let calls = "trace=fdatasync,fsync,pwrite64,write,writev,sendto,sendmsg";
     let wrapper = ["strace", "-f", "-e", calls, "-s", "20000", "-o", trace_path];
-    let mut server = Server::start_under(&wrapper, &[("WEIR_EGRESS_ALLOW", "127.0.0.0/8")]).await;
+    let server = Server::start_under(&wrapper, &[("WEIR_EGRESS_ALLOW", "127.0.0.0/8")]).await;
+    (server, trace)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_2xx_leaves_before_its_row_is_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut server, trace) = traced(folder.path()).await;
     server.apply(DOCUMENTS);
     for number in 0..EVENTS {
         let answer = server
             .stripe_hook("stripe", SECRET, &payment_event(&marker(number), "pi_1"))
             .await;
         assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    server.kill();
+
+    let text = std::fs::read_to_string(&trace).unwrap();
+    assert_eq!(broken_promises(&text), Vec::<String>::new());
+}
+
+/// The answer is made by a step: what is written before it is the journal in which the step decided it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_of_a_workflow_leaves_before_its_journal_is_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut server, trace) = traced(folder.path()).await;
+    server.apply(ANSWERING);
+    let client = reqwest::Client::new();
+    for number in 0..EVENTS {
+        let answer = client
+            .post(format!("{}/hooks/main/api", server.url))
+            .header("x-api-token", "t")
+            .body(format!(r#"{{"type":"question","id":"q{number}","number":"{number:04}"}}"#))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 201);
+        assert_eq!(answer.text().await.unwrap(), marker(number), "made by the step");
     }
     server.kill();
 
