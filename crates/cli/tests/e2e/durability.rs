@@ -145,7 +145,9 @@ async fn no_answer_of_a_workflow_leaves_before_its_journal_is_on_disk() {
         let answer = client
             .post(format!("{}/hooks/main/api", server.url))
             .header("x-api-token", "t")
-            .body(format!(r#"{{"type":"question","id":"q{number}","number":"{number:04}"}}"#))
+            .body(format!(
+                r#"{{"type":"question","id":"q{number}","number":"{number:04}"}}"#
+            ))
             .send()
             .await
             .unwrap();

@@ -55,6 +55,8 @@ mod tracing;
 #[cfg(test)]
 mod turns;
 #[cfg(test)]
+mod unknown_commits;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod upstream;
