@@ -79,4 +79,6 @@ pub trait Catalogue {
     fn event_types(&self, connector: &str) -> Vec<String>;
     /// The names of all workflows.
     fn workflows(&self) -> Vec<String>;
+    /// The workflows of which every run of this one starts a run ([`crate::Definition::always_starts`]).
+    fn always_starts(&self, workflow: &str) -> Vec<String>;
 }

@@ -4,6 +4,7 @@
 //! [`Resolution`], so that a later change of connectors never changes a published version.
 
 mod calls;
+mod cycles;
 mod names;
 mod schema;
 mod waits;
@@ -70,6 +71,7 @@ pub fn check(definition: &Definition, catalogue: &dyn Catalogue) -> Result<Resol
         calls::resolve(steps, catalogue, &mut resolution, &mut problems);
         waits::check(steps, catalogue, &mut problems);
     }
+    cycles::check(definition, catalogue, &mut problems);
     let mut names = Names::new(definition, &resolution, catalogue, &mut problems);
     names.block(&definition.steps);
     names.on_failure(&definition.on_failure);

@@ -291,6 +291,11 @@ impl Plan {
         self.definition.name()
     }
 
+    /// What the workflow says.
+    pub fn definition(&self) -> &Definition {
+        &self.definition
+    }
+
     /// What starts it.
     pub fn trigger(&self) -> &Trigger {
         self.definition.trigger()

@@ -167,7 +167,7 @@ kind: Workflow
 name: forever
 on: { manual: {} }
 steps:
-  - { id: again, run: forever }
+  - { id: again, when: \"{{ event.data.times | default(1) > 0 }}\", run: forever }
 ";
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use crate::published::{Connectors, Version, name_and_version};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use weir_connector_sdk::{Connector, Effect, Hydrate};
@@ -60,8 +60,8 @@ pub(crate) struct Prospect {
     pub(crate) connectors: Connectors,
     /// Connection name to its connector, with the version where it has one.
     pub(crate) connections: BTreeMap<String, String>,
-    /// The names of all workflows.
-    pub(crate) workflows: BTreeSet<String>,
+    /// The names of all workflows, with those that each always starts.
+    pub(crate) workflows: BTreeMap<String, Vec<String>>,
 }
 
 impl Prospect {
@@ -136,6 +136,10 @@ impl Catalogue for Prospect {
     }
 
     fn workflows(&self) -> Vec<String> {
-        self.workflows.iter().cloned().collect()
+        self.workflows.keys().cloned().collect()
+    }
+
+    fn always_starts(&self, workflow: &str) -> Vec<String> {
+        self.workflows.get(workflow).cloned().unwrap_or_default()
     }
 }

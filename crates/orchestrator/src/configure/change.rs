@@ -18,13 +18,13 @@ use super::sweep::SweepRule;
 use super::{Action, ApplyError, Change, ConfigProblem, Expect, Kind, MAX_DOCUMENTS, SourceDocument};
 use crate::published::{MAX_PUBLISHED_VERSIONS, name_and_version};
 use crate::service::Core;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Workflow};
 use serde_json::Value;
 use similar::TextDiff;
 use std::collections::BTreeSet;
 use weir_connector_sdk::{Connector, Credential, Level, Verifier, Webhook};
 use weir_storage::ConfigSubject;
-use weir_workflow_engine::{Resolution, WorkspaceId};
+use weir_workflow_engine::{Definition, Resolution, WorkspaceId};
 
 /// One change, checked and ready to be written.
 pub(super) struct Planned {
@@ -85,7 +85,12 @@ pub(super) fn plan(
                 prospect.connections.insert(connection.name.clone(), after);
             }
             Parsed::Workflow(workflow) => {
-                prospect.workflows.insert(workflow.name.clone());
+                let definition = Definition::parse(&workflow.definition);
+                let starts = definition.map(|definition| definition.always_starts());
+                // What is wrong with it is told below.
+                prospect
+                    .workflows
+                    .insert(workflow.name.clone(), starts.unwrap_or_default());
             }
             Parsed::Connector(_) | Parsed::Endpoint(_) => {}
         }
@@ -189,11 +194,17 @@ fn prospect(snapshot: &Snapshot, workspace: WorkspaceId) -> Prospect {
         .connections(workspace)
         .map(|(connection, row)| (connection.name.clone(), row.connector.clone()))
         .collect();
+    let starts = |workflow: &Workflow| {
+        let published = workflow.published.as_ref();
+        published.map_or_else(Vec::new, |version| version.plan.definition().always_starts())
+    };
     let workflows = snapshot.workflows(workspace);
     Prospect {
         connectors: snapshot.connectors(workspace).clone(),
         connections,
-        workflows: workflows.map(|workflow| workflow.row.name.clone()).collect(),
+        workflows: workflows
+            .map(|workflow| (workflow.row.name.clone(), starts(workflow)))
+            .collect(),
     }
 }
 

@@ -36,7 +36,10 @@ pub(super) fn snapshot(workflows: &[Written]) -> Result<Snapshot, String> {
     let prospect = Prospect {
         connectors: Connectors::of_process(registry()),
         connections: BTreeMap::from([("shop".to_owned(), "shop".to_owned())]),
-        workflows: workflows.iter().map(|workflow| workflow.name.clone()).collect(),
+        workflows: workflows
+            .iter()
+            .map(|workflow| (workflow.name.clone(), Vec::new()))
+            .collect(),
     };
     let mut rows = ConfigRows {
         revision: 1,

@@ -6,7 +6,9 @@ use weir_workflow_engine::{
     story,
 };
 
-use crate::support::{Driver, KEYED, START, event, failure, head, plan, refused_with, seconds};
+use crate::support::{
+    Driver, KEYED, START, Shop, event, failure, head, plan, plan_in, problems, refused_with, seconds,
+};
 
 const CHILD: &str = r#"
   - { id: bill, run: invoice, with: { order: "{{ event.data.id }}" }, timeout: 1d }
@@ -276,4 +278,41 @@ fn what_weir_refuses_itself_fails_the_step() {
             "there is no step `y`",
         ),
     ]);
+}
+
+#[test]
+fn workflows_that_start_each_other_without_an_end_are_refused() {
+    for steps in [
+        "[{ id: a, run: w }]",
+        "[{ id: a, run: w, detach: true }]",
+        "[{ id: a, set: { x: 1 } }, { id: b, run: w }]",
+        "[{ id: a, try: [{ id: b, run: w }], catch: [{ id: c, set: { x: 1 } }] }]",
+        "[{ id: a, parallel: { one: [{ id: b, run: w }], two: [{ id: c, set: { x: 1 } }] } }]",
+    ] {
+        let found = problems(&format!("steps: {steps}"));
+        let cycle = found.iter().find(|problem| problem.contains("without an end"));
+        assert!(
+            cycle.is_some_and(|cycle| cycle.contains("w → w")),
+            "{steps}: {found:#?}"
+        );
+    }
+    let found = problems("steps: [{ id: a, run: again }]");
+    assert!(
+        found[0].contains("/steps/0/run") && found[0].contains("w → again → w"),
+        "{found:#?}"
+    );
+    // Whoever can come to an end is somebody who works piece by piece.
+    for steps in [
+        "[{ id: a, run: w, when: \"{{ event.data.object.amount > 0 }}\" }]",
+        "[{ id: a, if: \"{{ event.data.object.amount > 0 }}\", then: [{ id: b, run: w }] }]",
+        "[{ id: a, when: \"{{ event.data.object.amount > 0 }}\", stop: { status: succeeded, reason: done } }, { id: b, run: w }]",
+        "[{ id: a, for_each: \"{{ event.data.object.items }}\", do: [{ id: b, run: w }] }]",
+        "[{ id: a, parallel: { one: [{ id: b, run: w }], two: [{ id: c, set: { x: 1 } }] }, join: any }]",
+        "[{ id: a, run: bench }]",
+    ] {
+        let text =
+            format!("name: w\non: {{ event: stripe.payment_intent.succeeded, hydrate: never }}\nsteps: {steps}\n");
+        let refused = plan_in(&Shop::default(), &text).err();
+        assert_eq!(refused, None, "{steps}");
+    }
 }

@@ -141,7 +141,15 @@ impl Catalogue for Shop {
     }
 
     fn workflows(&self) -> Vec<String> {
-        ["bench", "invoice"].map(str::to_owned).to_vec()
+        ["bench", "invoice", "again", "w"].map(str::to_owned).to_vec()
+    }
+
+    fn always_starts(&self, workflow: &str) -> Vec<String> {
+        let started: &[&str] = match workflow {
+            "again" => &["invoice", "w"],
+            _ => &[],
+        };
+        started.iter().map(|name| (*name).to_owned()).collect()
     }
 }
 
