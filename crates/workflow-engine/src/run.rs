@@ -7,6 +7,7 @@ mod calls;
 mod decide;
 mod failure;
 mod fold;
+mod fold_calls;
 mod fork;
 mod guard;
 mod hurry;

@@ -16,5 +16,6 @@ mod retention;
 mod runs;
 mod schema;
 mod support;
+mod tokens;
 mod upstream;
 mod versions;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Exchanges, Target, is_empty, no_exchanges};
+use super::calling::{is_empty, no_exchanges};
+use super::{Exchanges, Target};
 use crate::command::{CallId, SendMode};
 use crate::result::HeldBy;
 use crate::time::Timestamp;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::fold::{EFFECT_UNKNOWN, UNPROVEN, is_not_found};
+use super::fold::{EFFECT_UNKNOWN, UNPROVEN};
+use super::fold_calls::is_not_found;
 use super::state::OpenCall;
 use crate::command::{CallId, SendMode};
 use crate::definition::RetryPolicy;
