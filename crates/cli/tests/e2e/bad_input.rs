@@ -3,6 +3,7 @@
 use crate::support::{
     SOON, Server, eventually, needed, now_unix_s, payment_event, post, stderr, stdout, stripe_signature, weir,
 };
+use crate::upstream::Upstream;
 use serde_json::json;
 use std::net::TcpListener;
 
@@ -392,4 +393,51 @@ fn a_database_that_cannot_be_used_is_named_with_the_cause() {
         assert!(complaint.contains(cause) && complaint.contains(fix), "{complaint}");
         assert!(!complaint.contains("hunter2"), "{complaint}");
     }
+}
+
+/// Readings of instruments have as many digits as a double can hold; none may change between two systems.
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_leave_with_every_digit_with_which_they_came() {
+    let upstream = Upstream::answering(r#"{"reading":0.10300036900000001}"#).await;
+    let server = Server::start().await;
+    server.apply(&format!(
+        r#"
+kind: Connection
+name: log
+connector: http
+config: {{ base_url: "{}", idempotency: {{ header: Idempotency-Key }} }}
+---
+kind: Workflow
+name: readings
+on: {{ manual: {{}} }}
+steps:
+  - {{ id: one, call: http.request, connection: log, with: {{ method: POST, path: /one, body: {{ value: "{{{{ event.data.reading }}}}", written: 0.10600073800000001 }} }} }}
+  - {{ id: two, call: http.request, connection: log, with: {{ method: POST, path: /two, body: {{ value: "{{{{ steps.one.reading }}}}" }} }} }}
+"#,
+        upstream.url
+    ));
+    let started = server.weir(&[
+        "run",
+        "start",
+        "readings",
+        "--input",
+        r#"{"reading":0.10100012300000001}"#,
+    ]);
+    assert!(started.status.success(), "{}", stderr(&started));
+    let sent = eventually("both calls are made", SOON, async || {
+        let requests = upstream.requests();
+        (requests.len() == 2).then_some(requests)
+    })
+    .await;
+    let bodies: Vec<_> = sent
+        .iter()
+        .map(|request| String::from_utf8_lossy(&request.body))
+        .collect();
+    assert_eq!(
+        bodies,
+        [
+            r#"{"value":0.10100012300000001,"written":0.10600073800000001}"#,
+            r#"{"value":0.10300036900000001}"#
+        ]
+    );
 }

@@ -5,7 +5,13 @@ mod flow;
 use serde_json::{Value, json};
 
 use super::{DEFAULT_CASE, MAX_ALL_ITEMS, MAX_APPROVERS, MAX_BRANCHES, MAX_CASES, MAX_CONCURRENCY, MAX_TRIES};
+use crate::run::STEP_ROOTS;
 use crate::schedule::{DEFAULT_CATCH_UP, MAX_CATCH_UP, MAX_CRON_BYTES, MAX_CRON_LINES};
+
+/// What [`crate::duration::parse`] takes: a number and its unit, with space where it does no harm.
+const SPAN: &str = r"^\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*(ms|s|m|h|d)\s*$";
+/// What begins like a moment of RFC 3339.
+const MOMENT: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]";
 
 pub(super) fn workflow() -> Value {
     let mut schema = document();
@@ -20,6 +26,7 @@ fn document() -> Value {
         "type": "object",
         "additionalProperties": false,
         "required": ["name", "on", "steps"],
+        "not": { "required": ["debounce", "batch"] },
         "properties": {
             "kind": { "const": "Workflow" },
             "name": { "type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$", "description": "Name of the workflow, unique in its workspace." },
@@ -30,9 +37,16 @@ fn document() -> Value {
             "on_failure": { "$ref": "#/$defs/steps", "description": "Done when the run has failed; sees `error`." },
         },
         "$defs": {
-            "span": { "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?(ms|s|m|h|d)$", "examples": ["500ms", "30s", "5m", "24h"] },
+            "span": { "type": "string", "pattern": SPAN, "examples": ["500ms", "30s", "5m", "24h"] },
             "expression": { "type": "string", "pattern": "^\\{\\{[\\s\\S]*\\}\\}$", "description": "Exactly one expression in {{ }}." },
+            "template": { "type": "string", "pattern": "\\{\\{" },
             "cron": { "type": "string", "maxLength": MAX_CRON_BYTES },
+            "input": input(),
+            "plain": {
+                "not": { "type": "string", "pattern": "\\{\\{" },
+                "items": { "$ref": "#/$defs/plain" },
+                "additionalProperties": { "$ref": "#/$defs/plain" },
+            },
             "trigger": trigger(),
             "steps": { "type": "array", "minItems": 1, "items": { "$ref": "#/$defs/step" } },
             "id": { "type": "string", "pattern": "^[a-z][a-z0-9_]{0,63}$" },
@@ -42,6 +56,9 @@ fn document() -> Value {
                 "description": "What follows when the step failed for good; steps see `error`.",
             },
             "undo": { "$ref": "#/$defs/steps", "description": "What undoes the step; done by a `compensate` after it was done." },
+            "how_long": {
+                "anyOf": [{ "$ref": "#/$defs/span" }, { "type": "number", "minimum": 0 }, { "$ref": "#/$defs/template" }],
+            },
             "limit": {
                 "$ref": "#/$defs/span",
                 "description": "How long its steps may take together; then it fails with `step_timeout`.",
@@ -75,7 +92,7 @@ fn trigger() -> Value {
                     "manual": {
                         "type": "object",
                         "additionalProperties": false,
-                        "properties": { "input": { "type": "object", "description": "JSON Schema of the input." } },
+                        "properties": { "input": { "$ref": "#/$defs/input", "description": "JSON Schema of the input." } },
                     },
                 },
             },
@@ -88,6 +105,7 @@ fn trigger() -> Value {
                         "type": "object",
                         "additionalProperties": false,
                         "oneOf": [{ "required": ["cron"] }, { "required": ["every"], "not": { "required": ["timezone"] } }],
+                        "dependentSchemas": { "max_catch_up": { "required": ["catch_up"], "properties": { "catch_up": { "const": "all" } } } },
                         "properties": {
                             "cron": {
                                 "description": "Minute, hour, day of month, month, day of week; with six fields seconds stand in front.",
@@ -101,7 +119,7 @@ fn trigger() -> Value {
                             "every": { "$ref": "#/$defs/span", "description": "Whole seconds; counted from 1970-01-01T00:00Z." },
                             "catch_up": { "enum": ["skip", "one", "all"], "default": "one", "description": "What becomes of times that passed while nobody could fire them." },
                             "max_catch_up": { "type": "integer", "minimum": 1, "maximum": MAX_CATCH_UP, "default": DEFAULT_CATCH_UP, "description": "Runs that `catch_up: all` starts at most." },
-                            "input": { "type": "object", "description": "Plain data for each run: `event.data.input`." },
+                            "input": { "type": "object", "$ref": "#/$defs/plain", "description": "Plain data for each run: `event.data.input`." },
                         },
                     },
                 },
@@ -112,6 +130,7 @@ fn trigger() -> Value {
 
 /// The steps by what they do.
 fn any_step() -> Value {
+    let taken: Vec<&str> = STEP_ROOTS.into_iter().chain(["index", "error"]).collect();
     json!({
         "oneOf": [
             step("call", json!({
@@ -144,7 +163,7 @@ fn any_step() -> Value {
                 "then": { "$ref": "#/$defs/steps" },
                 "else": { "$ref": "#/$defs/steps" },
             }), &["if", "then"]),
-            step("switch", json!({
+            related(step("switch", json!({
                 "switch": {
                     "oneOf": [
                         { "$ref": "#/$defs/expression", "description": "A text, number or boolean that chooses among `cases`." },
@@ -171,21 +190,25 @@ fn any_step() -> Value {
                     "description": "Values and their steps.",
                 },
                 "default": { "$ref": "#/$defs/steps", "description": "When no case holds." },
-            }), &["switch"]),
+            }), &["switch"]), json!({
+                "if": { "properties": { "switch": { "type": "array" } } },
+                "then": { "not": { "required": ["cases"] } },
+                "else": { "required": ["cases"] },
+            })),
             step("set", json!({
                 "set": { "type": "object", "description": "Names and values; the output of the step." },
                 "on_error": { "$ref": "#/$defs/on_error" },
             }), &["set"]),
             step("for_each", json!({
                 "for_each": { "$ref": "#/$defs/expression", "description": "A list." },
-                "as": { "$ref": "#/$defs/id", "default": "item" },
+                "as": { "$ref": "#/$defs/id", "default": "item", "not": { "enum": taken } },
                 "key": { "$ref": "#/$defs/expression", "description": "What tells an item from the others; its content by default." },
                 "concurrency": { "type": "integer", "minimum": 1, "maximum": MAX_CONCURRENCY, "default": 1 },
                 "on_error": { "enum": ["fail", "collect"], "default": "fail", "description": "`collect`: a failed item leaves the others alone." },
                 "timeout": { "$ref": "#/$defs/limit" },
                 "do": { "$ref": "#/$defs/steps" },
             }), &["for_each", "do"]),
-            step("parallel", json!({
+            related(step("parallel", json!({
                 "parallel": {
                     "type": "object",
                     "minProperties": 1,
@@ -197,20 +220,25 @@ fn any_step() -> Value {
                 "join": { "enum": ["all", "any", "first"], "default": "all", "description": "When the step is through: all branches are, one has succeeded, one is through." },
                 "on_error": { "enum": ["fail", "collect"], "default": "fail", "description": "`collect`: a failed branch leaves the others alone." },
                 "timeout": { "$ref": "#/$defs/limit" },
-            }), &["parallel"]),
+            }), &["parallel"]), json!({
+                "if": { "required": ["on_error"], "properties": { "on_error": { "const": "collect" } } },
+                "then": { "properties": { "join": { "const": "all" } } },
+            })),
             step("sleep", json!({
                 "sleep": {
                     "oneOf": [
-                        { "type": "string", "description": "How long: a span, or {{ }} that gives one." },
-                        { "type": "number", "minimum": 0, "description": "How many seconds." },
+                        { "$ref": "#/$defs/how_long", "description": "A span or a number of seconds, or {{ }} that gives one." },
                         {
                             "type": "object",
                             "additionalProperties": false,
                             "minProperties": 1,
                             "maxProperties": 1,
                             "properties": {
-                                "for": { "type": ["string", "number"], "description": "A span or a number of seconds." },
-                                "until": { "type": ["string", "integer"], "description": "RFC 3339, or seconds since 1970." },
+                                "for": { "$ref": "#/$defs/how_long", "description": "A span or a number of seconds." },
+                                "until": {
+                                    "anyOf": [{ "type": "string", "pattern": MOMENT }, { "type": "integer" }, { "$ref": "#/$defs/template" }],
+                                    "description": "RFC 3339, or seconds since 1970.",
+                                },
                             },
                         },
                     ],
@@ -255,7 +283,7 @@ fn any_step() -> Value {
                 "on_reject": { "$ref": "#/$defs/steps", "description": "Done when a person said no; sees `error`." },
                 "on_error": { "$ref": "#/$defs/on_error" },
             }), &["approve"]),
-            step("run", json!({
+            related(step("run", json!({
                 "run": { "type": "string", "description": "Name of the workflow to start." },
                 "with": { "type": "object", "description": "Its input; texts may hold {{ }}." },
                 "detach": { "type": "boolean", "default": false, "description": "Whether its end is not waited for." },
@@ -263,7 +291,10 @@ fn any_step() -> Value {
                 "on_timeout": { "$ref": "#/$defs/on_timeout" },
                 "on_error": { "$ref": "#/$defs/on_error" },
                 "undo": { "$ref": "#/$defs/undo" },
-            }), &["run"]),
+            }), &["run"]), json!({
+                "if": { "required": ["detach"], "properties": { "detach": { "const": true } } },
+                "then": { "properties": { "timeout": false, "on_timeout": false } },
+            })),
             step("emit", json!({
                 "emit": {
                     "type": "object",
@@ -283,20 +314,24 @@ fn any_step() -> Value {
                     "type": "object",
                     "additionalProperties": false,
                     "properties": {
-                        "status": { "oneOf": [{ "type": "integer", "minimum": 200, "maximum": 599 }, { "$ref": "#/$defs/expression" }], "default": 200 },
-                        "headers": { "type": "object" },
+                        "status": { "oneOf": [{ "type": "integer", "minimum": 200, "maximum": 599 }, { "type": "string" }], "default": 200 },
+                        "headers": {
+                            "type": "object",
+                            "propertyNames": { "pattern": "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$" },
+                            "additionalProperties": { "type": ["string", "number", "boolean"] },
+                        },
                         "body": { "description": "JSON, or text as it is; texts may hold {{ }}." },
                         "within": { "$ref": "#/$defs/span", "default": "10s", "description": "How long the sender of the event is kept waiting." },
                     },
                 },
                 "on_error": { "$ref": "#/$defs/on_error" },
             }), &["respond"]),
-            step("try", json!({
+            related(step("try", json!({
                 "try": { "$ref": "#/$defs/steps" },
                 "timeout": { "$ref": "#/$defs/limit" },
                 "catch": { "$ref": "#/$defs/steps", "description": "When a step of `try` failed; sees `error`." },
                 "finally": { "$ref": "#/$defs/steps", "description": "In any case." },
-            }), &["try"]),
+            }), &["try"]), json!({ "anyOf": [{ "required": ["catch"] }, { "required": ["finally"] }] })),
             step("compensate", json!({
                 "compensate": { "const": "all", "description": "Does the steps of `undo` of what was done, newest first." },
                 "on_error": { "$ref": "#/$defs/on_error" },
@@ -313,6 +348,32 @@ fn any_step() -> Value {
             }), &["stop"]),
         ],
     })
+}
+
+/// The schema of a manual input: the part of JSON Schema that forms can be made of.
+fn input() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "type": { "enum": ["object", "array", "string", "number", "integer", "boolean", "null"] },
+            "properties": { "type": "object", "additionalProperties": { "$ref": "#/$defs/input" } },
+            "required": { "type": "array", "items": { "type": "string" } },
+            "enum": { "type": "array" },
+            "items": { "$ref": "#/$defs/input" },
+            "title": {},
+            "description": {},
+            "additionalProperties": { "type": "boolean" },
+        },
+    })
+}
+
+/// A step whose keys have to do with each other.
+fn related(mut step: Value, rules: Value) -> Value {
+    if let (Some(step), Value::Object(rules)) = (step.as_object_mut(), rules) {
+        step.extend(rules);
+    }
+    step
 }
 
 fn step(title: &str, own: Value, required: &[&str]) -> Value {

@@ -23,6 +23,7 @@ mod properties;
 mod replay;
 mod restarting;
 mod schedules;
+mod schema;
 mod sleeping;
 mod support;
 mod telling;
