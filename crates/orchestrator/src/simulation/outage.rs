@@ -3,19 +3,26 @@
 use std::time::Duration;
 
 use serde_json::json;
+use weir_connector_sdk::own_budget;
 use weir_storage::{RunStatus, SyncStore};
 
+use super::budget::Budget;
 use super::chance::Chance;
 use super::definitions::Written;
 use super::flow::{Flow, Limit};
 use super::item::Item;
 use super::order::limits_were_kept;
 use super::world::{BEGIN, Lawful, World, broke, unread};
+use crate::budget::Rules;
 
 /// How long it is away.
 const AWAY: Duration = Duration::from_secs(3600);
 /// How many runs may be in progress at a time.
 const AT_A_TIME: usize = 64;
+/// How many requests the connection may send in a second.
+pub(super) const PER_SECOND: usize = 100;
+/// How long requests and answers are on their way: the budget's rules take requests for 20 ms.
+const WAY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(30));
 /// How often a process dies meanwhile, or another takes its place.
 const BLOWS: Duration = Duration::from_secs(400);
 /// What happens for one event at most, tries against the closed door included.
@@ -51,6 +58,8 @@ pub(super) fn live(store: &mut SyncStore, seed: u64, events_per_second: u32) -> 
     let written = Written {
         name: "order".to_owned(),
         document,
+        earlier: Vec::new(),
+        next: None,
         waits: Vec::new(),
         flow: Flow {
             concurrency: Some(limit),
@@ -61,6 +70,16 @@ pub(super) fn live(store: &mut SyncStore, seed: u64, events_per_second: u32) -> 
     let events = u32::try_from(AWAY.as_secs()).unwrap_or_default() * events_per_second;
     world.several = true;
     world.away_until = Some(BEGIN.plus(AWAY));
+    world.way = WAY;
+    world.budget = Some(Budget {
+        rules: Rules::new(
+            own_budget(&json!({ "window": format!("{PER_SECOND}/1s") }))
+                .as_ref()
+                .ok(),
+            None,
+        ),
+        per_second: PER_SECOND,
+    });
     world.most_happenings = events * HAPPENINGS_PER_EVENT;
     world.start("node-a");
     for number in 0..events {

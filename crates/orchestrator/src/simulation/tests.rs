@@ -8,6 +8,7 @@ use std::time::Duration;
 use weir_storage::SyncStore;
 
 use super::outage;
+use super::replays::Replays;
 use super::rules::Broken;
 use super::world::{Broke, Lawful, Lived, live};
 
@@ -58,6 +59,7 @@ fn share(part: u64, parts: u64) {
     let seeds = setting("WEIR_SIMULATION_SEEDS").unwrap_or(SEEDS);
     let (mut runs, mut happenings, mut processes, mut worlds) = (0, 0, 0, 0_u32);
     let (mut waited, mut merged, mut let_go, mut busiest) = (0, 0, 0, 0);
+    let (mut replays, mut answered) = (Replays::default(), 0);
     // By rule: in how many worlds it is broken, and the first of these.
     let mut found: BTreeMap<String, (u32, u64, String)> = BTreeMap::new();
     for seed in (first..first + seeds).filter(|seed| seed % parts == part) {
@@ -70,6 +72,10 @@ fn share(part: u64, parts: u64) {
                 waited += lived.waited;
                 merged += lived.merged;
                 let_go += lived.let_go;
+                answered += lived.answered;
+                replays.from_step += lived.replays.from_step;
+                replays.edited += lived.replays.edited;
+                replays.on_newer_version += lived.replays.on_newer_version;
                 busiest = busiest.max(lived.happenings);
             }
             Err(Broke(detail)) => {
@@ -80,6 +86,7 @@ fn share(part: u64, parts: u64) {
     }
     println!("{worlds} worlds, {runs} runs, {processes} processes, {happenings} happenings, {busiest} in the busiest");
     println!("{waited} runs waited before they began, {merged} were merged, {let_go} lanes were let go on");
+    println!("{answered} senders were answered; of the replays: {replays:?}");
     let told: Vec<String> = found
         .values()
         .map(|(count, seed, detail)| {
