@@ -10,7 +10,7 @@ use weir_storage::{RowIdentity, RunRow, RunStatus};
 use weir_workflow_engine::{Entry, EventId, JournalError, OWN, RESERVED_HEADERS, RunId, WorkspaceId, decode};
 
 use crate::control::ControlError;
-use crate::driver::ActiveRun;
+use crate::driver::{ActiveRun, Refused};
 use crate::ingest::Reply;
 use crate::service::{Core, Orchestrator};
 
@@ -269,7 +269,8 @@ impl Orchestrator {
 pub(crate) async fn again(core: &Core, workspace: WorkspaceId, event: EventId) -> Result<Option<Reply>, ControlError> {
     let snapshot = core.snapshot.load_full();
     for run in core.store.event_runs(workspace, event).await? {
-        if run.replay_of.is_some() {
+        // Nobody waited for those that never began.
+        if run.replay_of.is_some() || Refused::is_at_the_door(run.error_code.as_deref()) {
             continue;
         }
         let version = snapshot
