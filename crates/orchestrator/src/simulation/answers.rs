@@ -59,17 +59,17 @@ impl World<'_> {
 
     /// An event came again: its sender hears what the first one heard.
     pub(super) fn answer_again(&mut self, told: usize, event: EventId) -> Lawful {
-        let rows = self.store.runs().map_err(unread)?;
-        for row in rows
-            .iter()
-            .filter(|row| row.event_id == event && row.replay_of.is_none())
-        {
-            if self.version_of(row)?.plan.responds_within().is_none() {
+        let stored = self.store.event(event).map_err(unread)?;
+        for run in stored.into_iter().flat_map(|stored| stored.runs) {
+            let Some(stored) = self.store.run(run).map_err(unread)? else {
+                return broke("an event names the runs that it started", run);
+            };
+            if self.version_of(&stored.run)?.plan.responds_within().is_none() {
                 continue;
             }
-            match self.answer_on_disk(row.id)? {
-                Some(answer) => self.hears(told, row.id, answer)?,
-                None => self.come_later(told, row.id, ASKS_AT_MOST),
+            match self.answer_on_disk(run)? {
+                Some(answer) => self.hears(told, run, answer)?,
+                None => self.come_later(told, run, ASKS_AT_MOST),
             }
             return Ok(());
         }

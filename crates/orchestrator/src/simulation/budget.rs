@@ -4,10 +4,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use serde_json::json;
+use weir_connector_sdk::own_budget;
 use weir_workflow_engine::{CallId, CallOutcome, CallResult, Command, Origin, Retry, RunId, Timestamp};
 
 use super::calls::result;
 use super::item::{Item, Place};
+use super::rules::Broken;
 use super::world::{Lawful, World, broke};
 use crate::budget::{Allowance, Asked, Class, MAX_WAIT, Request, Rules};
 
@@ -17,16 +20,31 @@ pub(super) struct Budget {
     pub(super) rules: Rules,
     /// Requests in a second.
     pub(super) per_second: usize,
+    /// Requests take about as long on their way as the rules say.
+    pub(super) evenly: bool,
+}
+
+impl Budget {
+    pub(super) fn new(per_second: usize) -> Self {
+        let own = own_budget(&json!({ "window": format!("{per_second}/1s") })).expect("it is a budget");
+        Self {
+            rules: Rules::new(Some(&own), None),
+            per_second,
+            evenly: false,
+        }
+    }
 }
 
 /// What a process knows of the budget.
 pub(super) struct Purse {
     allowance: Allowance,
     /// Calls that wait in memory by their tickets, with the end of their patience.
-    waiting: BTreeMap<u64, (Place, Command, Timestamp)>,
+    waiting: BTreeMap<u64, (Place, Command, Class, Timestamp)>,
     /// Requests under way: what they cost, and when they left.
     open: BTreeMap<(RunId, CallId), (f64, Timestamp)>,
-    /// When its last requests reached the provider.
+    /// When its last requests left.
+    left: VecDeque<Timestamp>,
+    /// When they reached the provider.
     arrived: VecDeque<Timestamp>,
 }
 
@@ -36,14 +54,15 @@ impl Purse {
             allowance: Allowance::new("shop", budget.rules.clone(), 1),
             waiting: BTreeMap::new(),
             open: BTreeMap::new(),
+            left: VecDeque::new(),
             arrived: VecDeque::new(),
         }
     }
 }
 
-fn request() -> Request<'static> {
+fn request(class: Class) -> Request<'static> {
     Request {
-        class: Class::Live,
+        class,
         cost: 1,
         operation: "charge",
         host: "",
@@ -52,20 +71,31 @@ fn request() -> Request<'static> {
 }
 
 impl World<'_> {
+    fn class_of(&mut self, place: Place) -> Class {
+        let run = self.live(place).map(|live| live.driver.run());
+        run.map_or(Class::Live, |run| {
+            Class::of(run.state.event().source, run.state.head().replay_of.is_some())
+        })
+    }
+
     /// A request asks for the budget; it departs now, or later.
     pub(super) fn ask_budget(&mut self, place: Place, command: Command) -> Lawful {
-        let now = self.now;
+        let (now, class) = (self.now, self.class_of(place));
         let Some(purse) = &mut self.processes[place.process].purse else {
             return self.depart(place, command);
         };
-        match purse.allowance.ask(now, &request()) {
+        if self.broken == Broken::BudgetIgnored {
+            purse.open.insert((place.run, command.call()), (0.0, now));
+            return self.depart(place, command);
+        }
+        match purse.allowance.ask(now, &request(class)) {
             Asked::Go(cost) => {
                 purse.open.insert((place.run, command.call()), (cost, now));
                 self.depart(place, command)?;
             }
             Asked::Wait(ticket) => {
                 let until = now.plus(MAX_WAIT);
-                purse.waiting.insert(ticket, (place, command, until));
+                purse.waiting.insert(ticket, (place, command, class, until));
                 self.at(until, Item::Pass(place.process, ticket));
             }
             Asked::Hold(hold) => {
@@ -93,20 +123,20 @@ impl World<'_> {
         let Some(purse) = &mut self.processes[process].purse else {
             return Ok(());
         };
-        let Some((place, _, until)) = purse.waiting.get(&ticket) else {
+        let Some((place, _, class, until)) = purse.waiting.get(&ticket) else {
             return Ok(());
         };
-        let (place, until) = (*place, *until);
+        let (place, class, until) = (*place, *class, *until);
         match purse.allowance.look(now, ticket) {
             Ok(cost) => {
-                if let Some((_, command, _)) = purse.waiting.remove(&ticket) {
+                if let Some((_, command, ..)) = purse.waiting.remove(&ticket) {
                     purse.open.insert((place.run, command.call()), (cost, now));
                     self.depart(place, command)?;
                 }
             }
             Err(_) if now >= until => {
-                if let Some((_, command, _)) = purse.waiting.remove(&ticket) {
-                    let hold = purse.allowance.give_up(now, ticket, &request());
+                if let Some((_, command, ..)) = purse.waiting.remove(&ticket) {
+                    let hold = purse.allowance.give_up(now, ticket, &request(class));
                     let held = Box::new(result(CallOutcome::Held(hold), Origin::Sent));
                     self.soon(Item::Return(place, command.call(), held));
                 }
@@ -120,7 +150,7 @@ impl World<'_> {
 
     /// What a request that came back says about the budget.
     pub(super) fn settle_budget(&mut self, place: Place, call: CallId, result: &mut CallResult) {
-        let now = self.now;
+        let (now, class) = (self.now, self.class_of(place));
         let Some(purse) = &mut self.processes[place.process].purse else {
             return;
         };
@@ -132,7 +162,7 @@ impl World<'_> {
             CallOutcome::Failed(failure) if failure.is_throttled() => {
                 if let Retry::Retryable { after } = failure.retry {
                     purse.allowance.throttled(now, after);
-                    let again = purse.allowance.come_again(now, Class::Live);
+                    let again = purse.allowance.come_again(now, class);
                     failure.retry = Retry::Retryable {
                         after: Some(again.since(now)),
                     };
@@ -158,23 +188,37 @@ impl World<'_> {
         self.ring(place.process);
     }
 
-    /// A request has reached the provider: those of one process are never more than the budget says.
-    pub(super) fn count_arrival(&mut self, process: usize) -> Lawful {
-        let (now, most) = (self.now, self.budget.as_ref().map_or(0, |budget| budget.per_second));
-        let Some(purse) = &mut self.processes[process].purse else {
-            return Ok(());
-        };
-        if purse.arrived.len() == most
-            && let Some(first) = purse.arrived.pop_front()
-            && now.since(first) < Duration::from_secs(1)
-        {
-            let detail = format!("one more than {most} within {:?}", now.since(first));
-            return broke(
-                "no more requests reach the provider in a second than the budget says",
-                detail,
-            );
+    /// A request leaves: those of one process are never more than the budget says.
+    pub(super) fn count_departure(&mut self, process: usize) -> Lawful {
+        let now = self.now;
+        match (&self.budget, &mut self.processes[process].purse) {
+            (Some(budget), Some(purse)) => count(&mut purse.left, budget.per_second, now).map(drop),
+            _ => Ok(()),
         }
-        purse.arrived.push_back(now);
-        Ok(())
+    }
+
+    /// A request has reached the provider. Where they take about as long as the rules say, no more of them reach it in a
+    /// second than the budget says.
+    pub(super) fn count_arrival(&mut self, process: usize) -> Lawful {
+        let now = self.now;
+        match (&self.budget, &mut self.processes[process].purse) {
+            (Some(budget), Some(purse)) if budget.evenly => {
+                let within = count(&mut purse.arrived, budget.per_second, now)?;
+                self.busiest_second = self.busiest_second.max(within);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Counts a request, and how many there were within a second.
+fn count(last: &mut VecDeque<Timestamp>, most: usize, now: Timestamp) -> Lawful<usize> {
+    let is_over = |at: &Timestamp| now.since(*at) >= Duration::from_secs(1);
+    last.drain(..last.partition_point(is_over));
+    last.push_back(now);
+    match last.len() <= most {
+        true => Ok(last.len()),
+        false => broke("no more requests leave in a second than the budget says", last.len()),
     }
 }

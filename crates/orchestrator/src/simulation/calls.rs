@@ -141,6 +141,7 @@ impl World<'_> {
             self.crash(false);
             return Ok(());
         }
+        self.count_departure(place.process)?;
         let trouble = if self.calm { 0 } else { self.trouble };
         let fate = match self.away_until.is_some_and(|until| self.now < until) {
             true => *self.chance.pick(&Fate::OF_ONE_AWAY),

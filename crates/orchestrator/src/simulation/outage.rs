@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde_json::json;
-use weir_connector_sdk::own_budget;
 use weir_storage::{RunStatus, SyncStore};
 
 use super::budget::Budget;
@@ -13,12 +12,9 @@ use super::flow::{Flow, Limit};
 use super::item::Item;
 use super::order::limits_were_kept;
 use super::world::{BEGIN, Lawful, World, broke, unread};
-use crate::budget::Rules;
 
 /// How long it is away.
 const AWAY: Duration = Duration::from_secs(3600);
-/// How many runs may be in progress at a time.
-const AT_A_TIME: usize = 64;
 /// How many requests the connection may send in a second.
 pub(super) const PER_SECOND: usize = 100;
 /// How long requests and answers are on their way: the budget's rules take requests for 20 ms.
@@ -36,16 +32,18 @@ pub(super) struct Outage {
     pub(super) waiting_at_its_return: usize,
     /// From its return until the last run was through.
     pub(super) drained_in: Duration,
+    /// Most requests that reached the provider in a second.
+    pub(super) busiest_second: usize,
     pub(super) processes: usize,
 }
 
-/// Lives through the hour, with so many events a second.
-pub(super) fn live(store: &mut SyncStore, seed: u64, events_per_second: u32) -> Lawful<Outage> {
+/// Lives through the hour, with so many events a second, of which so many runs may be in progress at a time.
+pub(super) fn live(store: &mut SyncStore, seed: u64, events_per_second: u32, at_a_time: usize) -> Lawful<Outage> {
     store.clear().expect("the tables can be emptied");
     let document = json!({
         "name": "order",
         "on": { "event": "shop.order", "hydrate": "never" },
-        "concurrency": AT_A_TIME,
+        "concurrency": at_a_time,
         "steps": [{
             "id": "deal", "call": "shop.charge", "connection": "shop", "with": { "ref": "deal.{{ event.id }}" },
             "timeout": "10s", "retry": { "tries": 100, "first": "1s", "max": "1m", "factor": 2 },
@@ -53,7 +51,7 @@ pub(super) fn live(store: &mut SyncStore, seed: u64, events_per_second: u32) -> 
     });
     let limit = Limit {
         keyed: false,
-        most: AT_A_TIME,
+        most: at_a_time,
     };
     let written = Written {
         name: "order".to_owned(),
@@ -72,14 +70,11 @@ pub(super) fn live(store: &mut SyncStore, seed: u64, events_per_second: u32) -> 
     world.away_until = Some(BEGIN.plus(AWAY));
     world.way = WAY;
     world.budget = Some(Budget {
-        rules: Rules::new(
-            own_budget(&json!({ "window": format!("{PER_SECOND}/1s") }))
-                .as_ref()
-                .ok(),
-            None,
-        ),
-        per_second: PER_SECOND,
+        evenly: true,
+        ..Budget::new(PER_SECOND)
     });
+    // Journals that tell of an hour of tries take long to read.
+    world.folds = 2;
     world.most_happenings = events * HAPPENINGS_PER_EVENT;
     world.start("node-a");
     for number in 0..events {
@@ -105,6 +100,7 @@ pub(super) fn live(store: &mut SyncStore, seed: u64, events_per_second: u32) -> 
         events: usize::try_from(events).unwrap_or_default(),
         waiting_at_its_return,
         drained_in: world.now.since(BEGIN.plus(AWAY)),
+        busiest_second: world.busiest_second,
         processes: world.processes.len(),
     })
 }

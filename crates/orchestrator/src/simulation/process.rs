@@ -334,8 +334,7 @@ impl World<'_> {
         for item in std::mem::take(&mut live.held) {
             self.soon(item);
         }
-        // Reading a long journal after each of its commits would take most of the time.
-        if self.chance.percent(30) {
+        if self.chance.percent(self.folds) {
             self.folds_to_memory(place)?;
         }
         self.follow(place, rest)

@@ -52,10 +52,12 @@ pub(super) enum Broken {
     VersionIgnored,
     /// The key of an effect is that of its step, whatever the request says.
     DigestIgnored,
+    /// Requests leave although the budget of the connection is used up.
+    BudgetIgnored,
 }
 
 impl Broken {
-    pub(super) const ALL: [Self; 22] = [
+    pub(super) const ALL: [Self; 23] = [
         Self::EffectsBeforeCommit,
         Self::MailLost,
         Self::MailKept,
@@ -78,5 +80,6 @@ impl Broken {
         Self::TakenOverLost,
         Self::VersionIgnored,
         Self::DigestIgnored,
+        Self::BudgetIgnored,
     ];
 }

@@ -27,6 +27,8 @@ pub(super) const BEGIN: Timestamp = Timestamp::from_unix_ms(1_767_225_600_000);
 const MAX_HAPPENINGS: u32 = 3_000;
 /// How long a request takes on its way at most, and its answer.
 const ON_THE_WAY: Duration = Duration::from_millis(120);
+/// Reading a long journal after each of its commits would take most of the time.
+const FOLDS: u64 = 30;
 /// In so many of 100 places where a process may die it does.
 const DIES: u64 = 4;
 pub(super) const WORKSPACE: WorkspaceId = WorkspaceId::from_raw(1);
@@ -132,6 +134,9 @@ pub(super) struct World<'a> {
     pub(super) away_until: Option<Timestamp>,
     /// What the connection may send; `None`: as much as it likes.
     pub(super) budget: Option<Budget>,
+    pub(super) busiest_second: usize,
+    /// After so many of 100 commits the run in memory is compared with the one on disk.
+    pub(super) folds: u64,
     /// How long a request takes on its way, and its answer: at least and at most.
     pub(super) way: (Duration, Duration),
     /// What happens at most; a world that goes on longer never ends.
@@ -174,6 +179,9 @@ pub(super) fn live(store: &mut SyncStore, seed: u64, broken: Broken, traced: boo
     };
     world.several = world.chance.percent(40);
     world.trouble = *world.chance.pick(&[0, 10, 25, 50]);
+    if world.chance.percent(20) {
+        world.budget = Some(Budget::new(*world.chance.pick(&[1, 2, 5])));
+    }
     world.crashes_left = u32::try_from(world.chance.below(5)).unwrap_or_default();
     world.broken = broken;
     world.trace = traced.then(String::new);
@@ -212,6 +220,8 @@ impl<'a> World<'a> {
             order: Order::default(),
             away_until: None,
             budget: None,
+            busiest_second: 0,
+            folds: FOLDS,
             way: (Duration::ZERO, ON_THE_WAY),
             most_happenings: MAX_HAPPENINGS,
             calm: false,
