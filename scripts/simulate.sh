@@ -3,7 +3,7 @@
 #
 #   SEEDS=10000 scripts/simulate.sh      so many worlds, on two threads
 #   SEED=37 scripts/simulate.sh          this world alone, with all that happens in it
-#   EVENTS_PER_SECOND=50 scripts/simulate.sh   an hour of so many events with the provider away (50: half an hour)
+#   EVENTS_PER_SECOND=50 scripts/simulate.sh   an hour of so many events with the provider away (50: six minutes)
 #
 #   FIRST=1          the first seed
 #   PROFILE=dev      cargo profile; the optimised ones take longer to build and less to run

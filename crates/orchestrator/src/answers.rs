@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use weir_storage::{RowIdentity, RunRow, RunStatus};
-use weir_workflow_engine::{Entry, EventId, OWN, RESERVED_HEADERS, RunId, WorkspaceId, decode};
+use weir_workflow_engine::{Entry, EventId, JournalError, OWN, RESERVED_HEADERS, RunId, WorkspaceId, decode};
 
 use crate::control::ControlError;
-use crate::driver::ActiveRun;
+use crate::driver::{ActiveRun, Refused};
 use crate::ingest::Reply;
 use crate::service::{Core, Orchestrator};
 
@@ -117,6 +117,32 @@ impl Callers {
     }
 }
 
+/// The first of the runs that an event starts which answers whoever sent it, and how long that one is kept waiting.
+pub(crate) fn answering(started: &[ActiveRun]) -> Option<(&ActiveRun, Duration)> {
+    let mut driven = started.iter().filter(|run| run.refused.is_none());
+    driven.find_map(|run| Some((run, run.version.plan.responds_within()?)))
+}
+
+/// The answer that a journal tells of: that of the first `respond` whose intent is in it.
+///
+/// # Errors
+/// A row cannot be read.
+pub(crate) fn given(journal: &[(i32, Vec<u8>)]) -> Result<Option<Answer>, JournalError> {
+    for (_, body) in journal {
+        let (_, entries) = decode(body)?;
+        let answer = entries.iter().find_map(|entry| match entry {
+            Entry::Intended(intent) if &*intent.connector == OWN && &*intent.operation == "respond" => {
+                Some(Answer::of(intent.args.value()).0)
+            }
+            _ => None,
+        });
+        if answer.is_some() {
+            return Ok(answer);
+        }
+    }
+    Ok(None)
+}
+
 /// A caller that is going to be answered by a run.
 pub(crate) struct Caller {
     run: RunId,
@@ -128,8 +154,7 @@ pub(crate) struct Caller {
 impl Caller {
     /// Of the first of these runs that answers, if any does.
     pub(crate) fn of(core: &Core, started: &[ActiveRun]) -> Option<Self> {
-        let mut driven = started.iter().filter(|run| run.refused.is_none());
-        let (run, within) = driven.find_map(|run| Some((run, run.version.plan.responds_within()?)))?;
+        let (run, within) = answering(started)?;
         let head = run.state.head();
         // Nobody knows when a paused workflow is resumed.
         let is_held = run.turn.as_ref().is_some_and(|turn| turn.is_held());
@@ -244,7 +269,8 @@ impl Orchestrator {
 pub(crate) async fn again(core: &Core, workspace: WorkspaceId, event: EventId) -> Result<Option<Reply>, ControlError> {
     let snapshot = core.snapshot.load_full();
     for run in core.store.event_runs(workspace, event).await? {
-        if run.replay_of.is_some() {
+        // Nobody waited for those that never began.
+        if run.replay_of.is_some() || Refused::is_at_the_door(run.error_code.as_deref()) {
             continue;
         }
         let version = snapshot
@@ -262,17 +288,9 @@ pub(crate) async fn again(core: &Core, workspace: WorkspaceId, event: EventId) -
 }
 
 async fn recorded(core: &Core, run: &RunRow) -> Result<Answered, ControlError> {
-    for (_, body) in core.store.journal_load(run.workspace, run.id).await? {
-        let (_, entries) = decode(&body).map_err(|error| ControlError::Unavailable(error.to_string()))?;
-        let answer = entries.iter().find_map(|entry| match entry {
-            Entry::Intended(intent) if &*intent.connector == OWN && &*intent.operation == "respond" => {
-                Some(Answer::of(intent.args.value()).0)
-            }
-            _ => None,
-        });
-        if let Some(answer) = answer {
-            return Ok(Answered::Yes(answer));
-        }
+    let journal = core.store.journal_load(run.workspace, run.id).await?;
+    if let Some(answer) = given(&journal).map_err(|error| ControlError::Unavailable(error.to_string()))? {
+        return Ok(Answered::Yes(answer));
     }
     Ok(match run.status {
         RunStatus::Queued | RunStatus::Paused | RunStatus::Running | RunStatus::Waiting => Answered::NotYet,

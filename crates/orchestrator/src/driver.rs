@@ -25,6 +25,8 @@ const COMMIT_BEYOND_BYTES: usize = 1 << 20;
 
 /// Code of a run that never began because the `where` of its trigger could not be evaluated.
 pub(crate) const WHERE_FAILED: &str = "where_failed";
+/// Code of a run that never began because a key of its flow control or its priority could not be computed.
+const FLOW_CONTROL_FAILED: &str = "flow_control_failed";
 
 /// A run with all it needs to be driven.
 pub(crate) struct ActiveRun {
@@ -75,9 +77,14 @@ impl Refused {
     /// A key of its flow control or its priority could not be computed.
     pub(crate) fn by_gate(error: &weir_workflow_engine::ExpressionError) -> Self {
         Refused {
-            code: "flow_control_failed",
+            code: FLOW_CONTROL_FAILED,
             message: error.to_string(),
         }
+    }
+
+    /// Whether a run that failed with this code was refused when its event came: it never began.
+    pub(crate) fn is_at_the_door(code: Option<&str>) -> bool {
+        matches!(code, Some(WHERE_FAILED | FLOW_CONTROL_FAILED))
     }
 
     /// Its task panicked too often.

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub(crate) use self::absent::sample;
 pub(crate) use self::render::Found;
 use self::render::truth;
 use self::scan::Scan;

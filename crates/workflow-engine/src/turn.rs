@@ -22,7 +22,7 @@ pub use self::pause::MAX_RESUMED;
 use crate::correlation;
 use crate::definition::{FlowControl, MAX_PRIORITY, OnBlock, Priority};
 use crate::event::Event;
-use crate::expression::{Expression, ExpressionError, Template};
+use crate::expression::{Expression, ExpressionError, Template, sample};
 use crate::id::WorkflowId;
 use crate::plan::TriggerScope;
 use crate::run::TriggerNames;
@@ -326,7 +326,7 @@ impl FlowControl {
                 let number = value.as_f64().ok_or_else(|| ExpressionError {
                     pointer: expression.pointer().to_owned(),
                     expression: expression.source().to_owned(),
-                    reason: format!("a priority is a number, not {value}"),
+                    reason: format!("a priority is a number, not {}", sample(&value)),
                 })?;
                 #[expect(clippy::cast_possible_truncation, reason = "it lies within the bounds")]
                 let whole = number.clamp(-bound, bound).round() as i32;
@@ -355,6 +355,9 @@ fn key_text(key: &Template, names: &TriggerNames<'_>) -> Result<String, Expressi
             .map(|expression| expression.source().to_owned())
             .collect::<Vec<_>>()
             .join(", "),
-        reason: "a key is a text that is not empty, a number or a boolean".to_owned(),
+        reason: format!(
+            "a key is a text that is not empty, a number or a boolean, not {}",
+            sample(rendered.value())
+        ),
     })
 }

@@ -229,6 +229,18 @@ on: { event: generic.silent }
 steps:
   - { id: stop, when: "{{ event.data.n > 0 }}", stop: { status: failed, reason: no } }
   - { id: say, respond: { within: 50s } }
+---
+kind: Workflow
+name: an_offer_that_cannot_be_judged
+on: { event: generic.offer, where: "{{ event.data.gone > 1 }}" }
+steps:
+  - { id: say, respond: { status: 299 } }
+---
+kind: Workflow
+name: offer
+on: { event: generic.offer }
+steps:
+  - { id: say, respond: { status: 201, body: { offer: "{{ event.data.n }}" } } }
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,6 +313,13 @@ async fn a_caller_is_answered_now_or_at_an_address_of_its_own() {
     let body: Value = silent.json().await.unwrap();
     let gone = http().get(body["answer_url"].as_str().unwrap()).send().await.unwrap();
     assert_eq!(gone.status(), 410);
+
+    // Whoever never began answers nobody, not even when the event comes again.
+    for time in ["first", "again"] {
+        let offer = post(json!({ "type": "offer", "id": "o1", "n": 4 })).await;
+        assert_eq!(offer.status(), 201, "{time}");
+        assert_eq!(offer.json::<Value>().await.unwrap(), json!({ "offer": 4 }), "{time}");
+    }
 
     let told = eventually("both events are stored", Duration::from_secs(10), async || {
         let query = json!({ "query": "{ outgoingEvents { nodes { type key data step } } }" });

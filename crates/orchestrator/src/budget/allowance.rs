@@ -68,7 +68,7 @@ pub(crate) struct Request<'a> {
 
 /// The answer to a call that asks.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Asked {
+pub(crate) enum Asked {
     /// It may leave now; [`Allowance::done`] gives back this cost.
     Go(f64),
     /// It waits in memory under this ticket.
@@ -85,7 +85,7 @@ enum Blocked {
 }
 
 /// The state of one connection.
-pub(super) struct Allowance {
+pub(crate) struct Allowance {
     rules: Rules,
     nodes: u32,
     name: String,
@@ -124,7 +124,7 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    pub(super) fn new(name: &str, rules: Rules, nodes: u32) -> Self {
+    pub(crate) fn new(name: &str, rules: Rules, nodes: u32) -> Self {
         let mut allowance = Allowance {
             rules: Rules::default(),
             nodes: 0,
@@ -206,7 +206,7 @@ impl Allowance {
     }
 
     /// A call wants to send a request.
-    pub(super) fn ask(&mut self, now: Timestamp, request: &Request<'_>) -> Asked {
+    pub(crate) fn ask(&mut self, now: Timestamp, request: &Request<'_>) -> Asked {
         let now_ms = now.as_unix_ms();
         if !self.breakers.is_empty()
             && let Some(breaker) = self.breakers.get(request.host)
@@ -240,7 +240,7 @@ impl Allowance {
     }
 
     /// Whether the call with this ticket may leave; otherwise when it is to look again, for the one that looks for all.
-    pub(super) fn look(&mut self, now: Timestamp, ticket: u64) -> Result<f64, Option<Timestamp>> {
+    pub(crate) fn look(&mut self, now: Timestamp, ticket: u64) -> Result<f64, Option<Timestamp>> {
         let wake = self.pump(now.as_unix_ms());
         if let Some(cost) = self.granted.remove(&ticket) {
             return Ok(cost);
@@ -251,7 +251,7 @@ impl Allowance {
     }
 
     /// A call has waited in memory as long as it can.
-    pub(super) fn give_up(&mut self, now: Timestamp, ticket: u64, request: &Request<'_>) -> Hold {
+    pub(crate) fn give_up(&mut self, now: Timestamp, ticket: u64, request: &Request<'_>) -> Hold {
         self.leave(now, ticket);
         let cost = self.cost_of(request);
         let at_ms = self.estimate(now.as_unix_ms(), request.class, cost);
@@ -272,7 +272,7 @@ impl Allowance {
     }
 
     /// A request came back, or was given up.
-    pub(super) fn done(&mut self, now: Timestamp, cost: f64, took: Duration) {
+    pub(crate) fn done(&mut self, now: Timestamp, cost: f64, took: Duration) {
         self.open = self.open.saturating_sub(1);
         self.open_cost = (self.open_cost - cost).max(0.0);
         self.service_ms = 0.9 * self.service_ms + 0.1 * took.as_secs_f64() * 1_000.0;
@@ -298,7 +298,7 @@ impl Allowance {
     }
 
     /// The provider turned a request away because of too many.
-    pub(super) fn throttled(&mut self, now: Timestamp, after: Option<Duration>) {
+    pub(crate) fn throttled(&mut self, now: Timestamp, after: Option<Duration>) {
         let now_ms = now.as_unix_ms();
         self.calls.throttled += 1;
         let was_open = now_ms >= self.closed_until_ms;
@@ -344,7 +344,7 @@ impl Allowance {
     }
 
     /// The provider answered without complaint.
-    pub(super) fn answered(&mut self, now: Timestamp, host: &str) {
+    pub(crate) fn answered(&mut self, now: Timestamp, host: &str) {
         if !self.breakers.is_empty()
             && self
                 .breakers
@@ -369,7 +369,7 @@ impl Allowance {
     }
 
     /// A request failed on its way, or the server did.
-    pub(super) fn failed(&mut self, now: Timestamp, host: &str) {
+    pub(crate) fn failed(&mut self, now: Timestamp, host: &str) {
         if self.breakers.len() >= MAX_HOSTS && !self.breakers.contains_key(host) {
             self.breakers.retain(|_, breaker| breaker.open_until().is_some());
             if self.breakers.len() >= MAX_HOSTS {
@@ -386,13 +386,13 @@ impl Allowance {
     }
 
     /// When a call that the provider turned away is to come again.
-    pub(super) fn come_again(&mut self, now: Timestamp, class: Class) -> Timestamp {
+    pub(crate) fn come_again(&mut self, now: Timestamp, class: Class) -> Timestamp {
         let at_ms = self.closed_until_ms.max(now.as_unix_ms());
         Timestamp::from_unix_ms(self.slot(class, at_ms, 1.0))
     }
 
     /// The tickets whose calls are to look again.
-    pub(super) fn take_wakes(&mut self) -> Vec<u64> {
+    pub(crate) fn take_wakes(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.wakes)
     }
 

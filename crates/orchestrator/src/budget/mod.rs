@@ -30,6 +30,8 @@ pub use queue::MAX_PASSED_OVER;
 pub use rules::DEFAULT_CONCURRENCY;
 
 pub(crate) use allowance::Request;
+#[cfg(test)]
+pub(crate) use allowance::{Allowance, Asked};
 pub(crate) use gate::{Gate, Permit};
 pub(crate) use rules::Rules;
 

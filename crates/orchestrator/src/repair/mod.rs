@@ -16,6 +16,8 @@ pub use bulk_request::{BulkAction, BulkRequest, OpenEffects, OpenFilter, Request
 pub(crate) use dead_letter::dead_letter;
 pub use event_start::EventStartError;
 pub use replay::{MAX_FAMILY, PreparedReplay, ReplayFrom, ReplayOptions, ReplayVersion};
+#[cfg(test)]
+pub(crate) use replay::{Parts, assemble, copy_of};
 pub use resolve::{MAX_NOTE_CHARACTERS, MAX_STATED_OUTPUT_BYTES, Resolution, Resolved};
 
 use crate::configure::Actor;

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use weir_storage::{CopiedEvent, Operation, RunCommit, RunOwner, RunRow, RunStatus, StoredEvent};
+use weir_storage::{CopiedEvent, Dedupe, Operation, RunCommit, RunOwner, RunRow, RunStatus, StoredEvent};
 use weir_workflow_engine::{
-    Document, EventId, EventSource, Past, ReplayPreview, Restart, RestartError, RunHead, RunId, RunState, Timestamp,
-    WorkspaceId, encode, preview, restart,
+    Document, Entry, Event, EventId, EventSource, Ledger, Past, Plan, ReplayPreview, Restart, RestartError, RunHead,
+    RunId, RunState, Timestamp, Turn, WorkspaceId, encode, preview, restart,
 };
 
 use super::{Family, Refused, audit, write};
@@ -280,56 +280,36 @@ impl Orchestrator {
             );
             not_replayable(cannot_begin(&what))
         })?;
-        let event = Arc::new(event);
-        let head = RunHead {
-            id: RunId::from_raw(core.new_id(now)),
-            root_id: stored.root_id,
-            replay_of: Some(run),
-            workspace,
-            workflow: stored.workflow_id,
-            workflow_name: version.plan.name().to_owned(),
-            version: version.id,
-            version_number: version.number,
-            dedupe_scope: original.dedupe.scope.clone(),
-            dedupe_key: original.dedupe.key.clone(),
-            started_at: now,
-        };
-        let begin = |from: &str| restart((&pinned.plan, &version.plan), &head, &event, &member.entries, from);
-        let (from, taken) = begin_at(&stored, &options.from, begin)?;
         let ledger = family.ledger();
+        let parts = Parts {
+            id: RunId::from_raw(core.new_id(now)),
+            run: &stored,
+            recorded: &member.entries,
+            dedupe: &original.dedupe,
+            pinned: &pinned.plan,
+            version: Arc::clone(&version),
+            event,
+            turn,
+            traceparent,
+            now,
+        };
+        let Assembled {
+            active,
+            journal,
+            from,
+            taken,
+        } = assemble(parts, &ledger, &options.from)?;
         let past = Past {
             recorded: &member.entries,
             kept: &taken.entries,
         };
         let surroundings = snapshot.surroundings(workspace, &version.plan);
-        let shown = preview(&version.plan, &head, &event, &ledger, past, &surroundings, now);
+        let (head, event) = (active.state.head(), active.state.event());
+        let shown = preview(&version.plan, head, event, &ledger, past, &surroundings, now);
         let confirm = confirmation((&shown, &from, options), version.id.as_raw(), run, family.runs.len());
-        let mut state = RunState::new(head, event, &version.plan).with_ledger(ledger);
-        taken.entries.iter().for_each(|entry| state.fold(entry));
-        let journal: Vec<RunCommit> = match taken.entries.is_empty() {
-            true => Vec::new(),
-            false => vec![RunCommit {
-                run: state.head().id,
-                seq: 0,
-                journal: encode(&taken.entries, now),
-                update: None,
-                mail: None,
-                leaves: None,
-            }],
-        };
         let later = family.runs.iter().rev().find(|member| member.row.id > run);
         let replaced_by = later.map(|member| (member.row.id, member.row.status));
         let number = version.number;
-        let active = ActiveRun {
-            turn,
-            state,
-            version,
-            next_seq: i32::from(!taken.entries.is_empty()),
-            first: First::Started,
-            mail: Vec::new(),
-            refused: None,
-            traceparent,
-        };
         let owner = core.new_run_owner();
         let operation = Operation {
             family: Some(family.expected()),
@@ -374,16 +354,118 @@ impl Orchestrator {
             .trigger()
             .check_input(document.value())
             .map_err(ControlError::Invalid)?;
-        let mut event = original.row.clone();
-        event.id = EventId::from_raw(self.core.new_id(now));
-        event.endpoint = None;
-        event.source = EventSource::Manual;
-        event.body = Bytes::copy_from_slice(document.raw().as_bytes());
-        Ok(CopiedEvent {
-            event,
-            dedupe: original.dedupe.clone(),
-        })
+        Ok(copy_of(original, EventId::from_raw(self.core.new_id(now)), &document))
     }
+}
+
+/// The same event with another body, as the event with this id.
+pub(crate) fn copy_of(original: &StoredEvent, id: EventId, body: &Document) -> CopiedEvent {
+    let mut event = original.row.clone();
+    event.id = id;
+    event.endpoint = None;
+    event.source = EventSource::Manual;
+    event.body = Bytes::copy_from_slice(body.raw().as_bytes());
+    CopiedEvent {
+        event,
+        dedupe: original.dedupe.clone(),
+    }
+}
+
+/// What a replay is made of.
+pub(crate) struct Parts<'a> {
+    /// Its id.
+    pub(crate) id: RunId,
+    /// The run that it repeats.
+    pub(crate) run: &'a RunRow,
+    /// What that one did.
+    pub(crate) recorded: &'a [Entry],
+    /// What makes its event the same as others.
+    pub(crate) dedupe: &'a Dedupe,
+    /// What that one ran on.
+    pub(crate) pinned: &'a Plan,
+    /// What it runs on.
+    pub(crate) version: Arc<Version>,
+    /// Its event, edited or not.
+    pub(crate) event: Event,
+    /// What it has to pass.
+    pub(crate) turn: Option<Box<Turn>>,
+    pub(crate) traceparent: Option<String>,
+    pub(crate) now: Timestamp,
+}
+
+/// A replay that can be stored and driven.
+pub(crate) struct Assembled {
+    pub(crate) active: ActiveRun,
+    /// What it takes over, as its first journal row; none when it begins at the start.
+    pub(crate) journal: Vec<RunCommit>,
+    /// The step that it begins at; `None` for the start.
+    pub(crate) from: Option<String>,
+    /// What it takes over.
+    pub(crate) taken: Restart,
+}
+
+/// Makes a replay. `ledger`: what its family did.
+///
+/// # Errors
+/// It cannot begin there.
+pub(crate) fn assemble(parts: Parts<'_>, ledger: &Ledger, from: &ReplayFrom) -> Result<Assembled, ControlError> {
+    let Parts {
+        id,
+        run,
+        recorded,
+        dedupe,
+        pinned,
+        version,
+        event,
+        turn,
+        traceparent,
+        now,
+    } = parts;
+    let event = Arc::new(event);
+    let head = RunHead {
+        id,
+        root_id: run.root_id,
+        replay_of: Some(run.id),
+        workspace: run.workspace,
+        workflow: run.workflow_id,
+        workflow_name: version.plan.name().to_owned(),
+        version: version.id,
+        version_number: version.number,
+        dedupe_scope: dedupe.scope.clone(),
+        dedupe_key: dedupe.key.clone(),
+        started_at: now,
+    };
+    let begin = |from: &str| restart((pinned, &version.plan), &head, &event, recorded, from);
+    let (from, taken) = begin_at(run, from, begin)?;
+    let mut state = RunState::new(head, event, &version.plan).with_ledger(ledger.clone());
+    taken.entries.iter().for_each(|entry| state.fold(entry));
+    let journal: Vec<RunCommit> = match taken.entries.is_empty() {
+        true => Vec::new(),
+        false => vec![RunCommit {
+            run: id,
+            seq: 0,
+            journal: encode(&taken.entries, now),
+            update: None,
+            mail: None,
+            leaves: None,
+        }],
+    };
+    let active = ActiveRun {
+        turn,
+        state,
+        version,
+        next_seq: i32::from(!taken.entries.is_empty()),
+        first: First::Started,
+        mail: Vec::new(),
+        refused: None,
+        traceparent,
+    };
+    Ok(Assembled {
+        active,
+        journal,
+        from,
+        taken,
+    })
 }
 
 /// Why a replay would end before it begins, and what helps.

@@ -15,9 +15,6 @@ use super::world::{Lawful, World};
 use crate::perform::failure::unproven;
 use crate::perform::gate::{Sees, unseen};
 
-/// How long a request takes on its way, and its answer.
-const ON_THE_WAY: Duration = Duration::from_millis(120);
-
 impl World<'_> {
     /// Notes intents before they are committed, as the performer does.
     pub(super) fn intend(&mut self, place: Place, commands: &[Command]) {
@@ -85,13 +82,14 @@ impl World<'_> {
                 output: output(reference(&call)),
             };
             let result = result(found, Origin::Found);
-            self.after(ON_THE_WAY, Item::Return(place, call.call, Box::new(result)));
+            let back = self.way.1;
+            self.after(back, Item::Return(place, call.call, Box::new(result)));
             return Ok(());
         }
         let proven = self.is_proven(place, &effect);
         match unseen(&effect, Sees { consistent, settle }, call.timeout, || proven, self.now) {
             Ok(()) => {
-                let pause = self.within(ON_THE_WAY);
+                let pause = self.on_the_way();
                 self.after(pause, Item::Send(place, Box::new(Command::Call(call))));
             }
             Err(failure) => self.answer(place, call.call, Err(failure)),
@@ -124,6 +122,15 @@ impl World<'_> {
                 return Ok(());
             }
         }
+        self.ask_budget(place, command)
+    }
+
+    /// The request of a command leaves.
+    pub(super) fn depart(&mut self, place: Place, command: Command) -> Lawful {
+        if self.live(place).is_none() {
+            self.give_back(place, command.call());
+            return Ok(());
+        }
         // Whoever lost its place stood still for longer than its lease, and looks at that before the first byte.
         if command.durable_first() && self.in_charge() != Some(place.process) && self.broken != Broken::LeaseIgnored {
             let over = failure("lease_over", None, Sent::Never, true);
@@ -134,6 +141,7 @@ impl World<'_> {
             self.crash(false);
             return Ok(());
         }
+        self.count_departure(place.process)?;
         let trouble = if self.calm { 0 } else { self.trouble };
         let fate = match self.away_until.is_some_and(|until| self.now < until) {
             true => *self.chance.pick(&Fate::OF_ONE_AWAY),
@@ -170,6 +178,11 @@ impl World<'_> {
             Command::Call(CallCommand {
                 effect: Some(effect), ..
             }) if self.broken == Broken::KeyWithRunId => format!("{}.{}", effect.key, place.run),
+            Command::Call(call) if self.broken == Broken::DigestIgnored && call.effect.is_some() => {
+                let live = self.processes[place.process].runs.get(&place.run);
+                let root = live.map(|live| live.driver.run().state.head().root_id);
+                format!("{root:?}.{}", call.step)
+            }
             Command::Call(CallCommand {
                 effect: Some(effect), ..
             }) => effect.key.to_string(),
@@ -180,7 +193,7 @@ impl World<'_> {
     /// When the request arrives, and when its sender hears something without an answer.
     fn fly(&mut self, flight: Flight) {
         let (place, call, deadline) = (flight.place, flight.command.call(), flight.deadline);
-        let on_the_way = self.now.plus(self.within(ON_THE_WAY));
+        let on_the_way = self.now.plus(self.on_the_way());
         match flight.fate {
             Fate::Answered | Fate::TooMany | Fate::Invalid | Fate::ErrorAfter | Fate::ErrorBefore => {
                 self.at(on_the_way, Item::Arrive(Box::new(flight)));
@@ -227,7 +240,7 @@ impl World<'_> {
     }
 
     /// A request reaches the provider.
-    pub(super) fn arrive(&mut self, flight: Flight) {
+    pub(super) fn arrive(&mut self, flight: Flight) -> Lawful {
         let Flight {
             place,
             command,
@@ -239,13 +252,14 @@ impl World<'_> {
             Command::Call(call) => (call.operation.clone(), reference(call).to_owned()),
             Command::Read(read) => (read.operation.clone(), "read".to_owned()),
         };
+        self.count_arrival(place.process)?;
         let mut well = true;
         if fate.is_done() {
             well = self
                 .provider
                 .carry_out(&operation, &reference, &key, fate == Fate::ErrorAfter, self.now);
         }
-        let back = self.now.plus(self.within(ON_THE_WAY));
+        let back = self.now.plus(self.on_the_way());
         match fate {
             Fate::Answered if well => {
                 let done = CallOutcome::Done {
@@ -269,6 +283,12 @@ impl World<'_> {
             Fate::Invalid => self.fail_at(back, place, &command, failure("invalid", Some(400), Sent::Never, false)),
             Fate::NotConnected | Fate::RequestLost | Fate::AnswerLost | Fate::Broken | Fate::TooSlow => {}
         }
+        Ok(())
+    }
+
+    fn on_the_way(&mut self) -> Duration {
+        let (least, most) = self.way;
+        least + self.within(most - least)
     }
 
     /// The sender hears of a failure. One that proves that nothing was done is in its record before the run hears.
@@ -322,7 +342,7 @@ fn output(reference: &str) -> Document {
     Document::from_value(json!({ "ref": reference, "ok": true }))
 }
 
-fn result(outcome: CallOutcome, origin: Origin) -> CallResult {
+pub(super) fn result(outcome: CallOutcome, origin: Origin) -> CallResult {
     CallResult {
         outcome,
         exchanges: Vec::new(),

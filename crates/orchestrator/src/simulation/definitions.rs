@@ -17,7 +17,12 @@ const MAX_DEPTH: u32 = 3;
 #[derive(Debug, Clone)]
 pub(super) struct Written {
     pub(super) name: String,
+    /// The published version.
     pub(super) document: Value,
+    /// Those that were published before.
+    pub(super) earlier: Vec<Value>,
+    /// What is going to be published, if anything.
+    pub(super) next: Option<Value>,
     /// Its steps that wait for an event, by id. The event they wait for names `<event id>/<step id>`.
     pub(super) waits: Vec<String>,
     /// What its runs wait for before they start.
@@ -73,14 +78,22 @@ fn workflow(chance: &mut Chance, name: &str, kind: Kind) -> Written {
     if writing.chance.percent(10) {
         document["timeout"] = json!("6h");
     }
+    let next = writing.chance.percent(60).then(|| writing.changed(&document["steps"]));
     let waits = std::mem::take(&mut writing.waits);
     let flow = match kind {
         Kind::Order => flow::add(chance, &mut document),
         Kind::Part => Flow::default(),
     };
+    let next = next.map(|steps| {
+        let mut next = document.clone();
+        next["steps"] = steps;
+        next
+    });
     Written {
         name: name.to_owned(),
         document,
+        earlier: Vec::new(),
+        next,
         waits,
         flow,
     }
@@ -109,9 +122,25 @@ impl Writing<'_> {
         format!("s{}", self.next)
     }
 
-    fn reference(&self, id: &str, inside: Inside) -> String {
+    fn reference(&mut self, id: &str, inside: Inside) -> String {
         let item = if inside.item { ".{{ item }}" } else { "" };
-        format!("{}.{id}{item}", self.base)
+        // What an edited event changes is another thing, where the step asks for that.
+        let edited = match self.kind == Kind::Order && self.chance.percent(30) {
+            true => ".r{{ event.data.rev }}",
+            false => "",
+        };
+        format!("{}.{id}{item}{edited}", self.base)
+    }
+
+    /// The steps as the next version has them: one more in front or at the end, or one less.
+    fn changed(&mut self, steps: &Value) -> Value {
+        let mut steps = steps.as_array().cloned().unwrap_or_default();
+        match self.chance.below(3) {
+            0 => steps.insert(0, self.call("put", Inside::default())),
+            1 if steps.len() > 1 => _ = steps.pop(),
+            _ => steps.push(self.call("charge", Inside::default())),
+        }
+        Value::Array(steps)
     }
 
     fn steps(&mut self, depth: u32, inside: Inside) -> Vec<Value> {
@@ -162,7 +191,8 @@ impl Writing<'_> {
             7 => self.own(inside),
             8 => {
                 let id = self.id();
-                json!({ "id": id, "set": { "ref": self.reference(&id, inside) } })
+                let reference = self.reference(&id, inside);
+                json!({ "id": id, "set": { "ref": reference } })
             }
             9 => {
                 let id = self.id();
@@ -239,9 +269,10 @@ impl Writing<'_> {
         let id = self.id();
         let tries = 1 + self.chance.below(5);
         let timeout = *self.chance.pick(&["2s", "10s", "30s"]);
+        let reference = self.reference(&id, inside);
         let mut step = json!({
             "id": id, "call": format!("shop.{operation}"), "connection": "shop",
-            "with": { "ref": self.reference(&id, inside) },
+            "with": { "ref": reference },
             "timeout": timeout, "retry": { "tries": tries, "first": "1s", "max": "30s", "factor": 2 },
         });
         match self.chance.below(100) {
@@ -279,6 +310,11 @@ impl Writing<'_> {
     fn own(&mut self, inside: Inside) -> Value {
         let id = self.id();
         let reference = self.reference(&id, inside);
+        if self.chance.percent(30) {
+            let within = *self.chance.pick(&["1s", "10s", "55s"]);
+            let status = *self.chance.pick(&["{{ 200 }}", "{{ 201 }}", "{{ 422 }}"]);
+            return json!({ "id": id, "respond": { "status": status, "body": { "ref": reference }, "within": within } });
+        }
         if self.kind == Kind::Part || self.chance.percent(40) {
             return json!({ "id": id, "emit": { "type": "shop.told", "data": { "ref": reference } } });
         }

@@ -12,6 +12,7 @@ use weir_storage::{
 };
 use weir_workflow_engine::{CallCommand, CallFailure, Document, EventId, EventSource, OutgoingId, Sent};
 
+use super::answers::is_respond;
 use super::calls::failure;
 use super::flow::KEYS;
 use super::item::{Item, Place, Turn, Wish};
@@ -45,7 +46,7 @@ impl World<'_> {
             let items: Vec<String> = (0..self.chance.below(4)).map(|item| format!("i{item}")).collect();
             let id = format!("order-{order}");
             let key = *self.chance.pick(KEYS);
-            self.announce(&id, "order", json!({ "items": items, "key": key }), MINUTE);
+            self.announce(&id, "order", json!({ "items": items, "key": key, "rev": 0 }), MINUTE);
             for step in &waits {
                 if self.chance.percent(75) {
                     let soon = if self.chance.percent(50) { MINUTE } else { 5 * HOUR };
@@ -70,6 +71,13 @@ impl World<'_> {
             let at = self.within(soon);
             self.after(at, Item::Ask(Wish::Something));
         }
+        for workflow in 0..self.workflows.len() {
+            if self.workflows[workflow].next.is_some() {
+                let soon = if self.chance.percent(60) { MINUTE } else { 5 * HOUR };
+                let at = self.within(soon);
+                self.after(at, Item::Publish(workflow));
+            }
+        }
     }
 
     fn announce(&mut self, id: &str, kind: &str, data: Value, soon: Duration) {
@@ -88,6 +96,7 @@ impl World<'_> {
             body: json!({ "id": id, "type": kind, "data": data }).to_string(),
             acknowledged: false,
             deliveries: 0,
+            answer: None,
         });
         self.told.len() - 1
     }
@@ -142,14 +151,25 @@ impl World<'_> {
         let keys = snapshot.wait_keys(WORKSPACE, &event);
         let event = Arc::new(event);
         let started = start_runs((ids, &snapshot), &event, &dedupe, matches, WORKSPACE, None, now);
+        let waits = self.has_wait(process, told, &started);
         if self.dies_here() {
             self.crash(false);
             self.deliver_again(told);
             return Ok(());
         }
-        match self.accept(process, row, dedupe, keys, started)? {
-            Ok(_) => self.told[told].acknowledged = true,
-            Err(_) => self.deliver_again(told),
+        let accepted = self.accept(process, row, dedupe, keys, started)?;
+        match (accepted, waits) {
+            (Ok(AcceptOutcome::New), Some((run, within))) => {
+                self.after(within, Item::Impatient(process, run));
+                return Ok(());
+            }
+            (Ok(AcceptOutcome::New), None) => self.told[told].acknowledged = true,
+            (Ok(AcceptOutcome::Duplicate { of }), _) => self.answer_again(told, of)?,
+            (Err(_), _) => self.deliver_again(told),
+        }
+        // Nobody is going to answer this one.
+        if let Some((run, _)) = waits {
+            self.processes[process].callers.remove(&run);
         }
         Ok(())
     }
@@ -223,6 +243,11 @@ impl World<'_> {
             return broke("what Weir does is keyed", &call.step);
         };
         let args = call.args.value();
+        if is_respond(call) {
+            let output = self.respond(place, call)?;
+            self.answer_own(place, call, Ok(Document::from_value(output)));
+            return Ok(());
+        }
         if call.operation == "emit" {
             let raw = self.processes[place.process].ids.next_raw(self.now);
             let event = Outgoing {

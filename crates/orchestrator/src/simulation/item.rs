@@ -20,6 +20,8 @@ pub(super) enum Item {
     Look(Place, Box<CallCommand>),
     /// A process sends a request.
     Send(Place, Box<Command>),
+    /// A call looks whether the budget of the connection lets it leave.
+    Pass(usize, u64),
     /// A request arrives at the provider.
     Arrive(Box<Flight>),
     /// A result comes back to a process.
@@ -30,6 +32,12 @@ pub(super) enum Item {
     TakeOver,
     /// A process that stood still goes on.
     Awake(usize),
+    /// Whoever waits for the answer of this run has waited long enough.
+    Impatient(usize, RunId),
+    /// The sender of an event asks for the answer of its run.
+    Fetch { told: usize, run: RunId, asks: u32 },
+    /// A person publishes the next version of a workflow.
+    Publish(usize),
     /// Somebody wants something of a run.
     Ask(Wish),
 }
@@ -97,11 +105,15 @@ impl Item {
             Self::Offer(place, row, _) => format!("commit {} of {} is offered again", row.seq, place.run),
             Self::Look(place, call) => format!("{} looks for {} {}", place.run, call.step, call.args.raw()),
             Self::Send(place, command) => format!("{} sends {:?}", place.run, command.call()),
+            Self::Pass(process, ticket) => format!("call {ticket} of process {process} looks at the budget"),
             Self::Arrive(flight) => format!("request of {} arrives: {:?}", flight.place.run, flight.fate),
             Self::Return(place, call, result) => format!("{call} of {} comes back: {:?}", place.run, result.outcome),
             Self::Crash { reboot } => format!("crash, reboot: {reboot}"),
             Self::TakeOver => "another node takes over".to_owned(),
             Self::Awake(process) => format!("process {process} goes on"),
+            Self::Impatient(_, run) => format!("nobody waits for the answer of {run} any longer"),
+            Self::Fetch { told, run, .. } => format!("the sender of event {told} asks for the answer of {run}"),
+            Self::Publish(workflow) => format!("version 2 of workflow {workflow} is published"),
             Self::Ask(wish) => format!("somebody wants {wish:?}"),
         }
     }

@@ -11,6 +11,8 @@ use super::item::Place;
 use super::world::{Broke, Lawful, World, broke};
 use crate::driver::{ActiveRun, First};
 
+/// Codes of runs that end because something is wrong with the program.
+const FAULTS: [&str; 3] = ["engine_error", "unreadable", "internal_error"];
 /// The code of a step that waited in vain.
 const WAIT_TIMEOUT: &str = "wait_timeout";
 
@@ -66,6 +68,9 @@ impl World<'_> {
             if row.status.is_open() {
                 return broke("every run comes to its end", format!("{} is {:?}", row.id, row.status));
             }
+            if let Some(code) = row.error_code.as_deref().filter(|code| FAULTS.contains(code)) {
+                return broke("no run ends by a fault of the program", format!("{code} in {}", row.id));
+            }
             let entries = self.entries(row.id)?;
             if let Some(violation) = invariants::journal(&entries).first() {
                 return broke(violation.rule, format!("{} in {}", violation.detail, row.id));
@@ -76,6 +81,7 @@ impl World<'_> {
         self.effects_are_done_once(&journals)?;
         self.ledgers_tell_the_truth(&rows.iter().map(|row| row.root_id).collect())?;
         self.nobody_is_heard_twice(&journals)?;
+        self.what_was_taken_over_stands(&journals)?;
         self.nobody_waits_in_vain(&journals)?;
         self.turns_were_kept()?;
         let waits = self.store.waits().map_err(|error| Broke(error.to_string()))?;
@@ -114,6 +120,8 @@ impl World<'_> {
                 .collect();
             let expected = match (event.row.source, event.row.kind.as_str()) {
                 (EventSource::Workflow, _) => 1,
+                // Edited by a person, for a replay.
+                (EventSource::Manual, _) => 0,
                 (_, "order") => orders,
                 _ => 0,
             };
@@ -168,7 +176,8 @@ impl World<'_> {
         let mut confirmed: BTreeMap<EffectKey, RunId> = BTreeMap::new();
         for (run, entries) in journals {
             let keys = intents(entries);
-            for entry in entries {
+            let taken = self.taken.get(run).map_or(0, Vec::len);
+            for entry in entries.iter().skip(taken) {
                 if let Entry::Attempt(attempt) = entry
                     && let AttemptOutcome::Done { .. } = attempt.outcome
                     && let Some((key, ..)) = keys.get(&attempt.call)
@@ -219,6 +228,35 @@ impl World<'_> {
                     let detail = format!("{reference}, {} ({count} times)", class.as_str());
                     return broke("what took place is not taken for undone", detail);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// A run that begins at a step has in its journal what came before, and does nothing of that again.
+    fn what_was_taken_over_stands(&self, journals: &BTreeMap<RunId, Vec<Entry>>) -> Lawful {
+        for (run, taken) in &self.taken {
+            let Some(entries) = journals.get(run) else { continue };
+            let Some(own) = entries.strip_prefix(taken.as_slice()) else {
+                return broke("a run that begins at a step takes over what came before it", run);
+            };
+            let through: Vec<Target> = taken
+                .iter()
+                .filter_map(|entry| match entry {
+                    Entry::Attempt(attempt) if matches!(attempt.outcome, AttemptOutcome::Done { .. }) => {
+                        Some(attempt.of.clone())
+                    }
+                    Entry::Answered(answered) => Some(Target::Step(answered.step.clone())),
+                    _ => None,
+                })
+                .collect();
+            let begun = own.iter().filter_map(|entry| match entry {
+                Entry::Issued(issued) => Some(issued.of.clone()),
+                Entry::Intended(intent) => Some(Target::Step(intent.step.clone())),
+                _ => None,
+            });
+            if let Some(again) = begun.into_iter().find(|of| through.contains(of)) {
+                return broke("what a run took over is not done again", format!("{again:?} in {run}"));
             }
         }
         Ok(())

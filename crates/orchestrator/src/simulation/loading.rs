@@ -78,10 +78,7 @@ impl World<'_> {
     pub(super) fn revived(&mut self, stored: StoredRun) -> Lawful<ActiveRun> {
         let run = stored.run.id;
         let snapshot = Arc::clone(&self.snapshot);
-        let workflow = snapshot.workflow_by_id(WORKSPACE, stored.run.workflow_id);
-        let Some(version) = workflow.and_then(|workflow| workflow.published.clone()) else {
-            return broke("a run has its version", run);
-        };
+        let version = self.version_of(&stored.run)?;
         let ledger = match stored.run.replay_of {
             Some(_) => Some(self.family(stored.run.root_id, Some(run))?),
             None => None,

@@ -5,6 +5,8 @@
 //! What drives a run is the product's own code (`driver`, `recovery`, `mail`, `route`, the engine, the statements of the
 //! writer); what is made up here is the shell around it. `docs/reliability.md` says how a seed is played again.
 
+mod answers;
+mod budget;
 mod calls;
 mod chance;
 mod definitions;
@@ -18,6 +20,7 @@ mod outage;
 mod people;
 mod process;
 mod provider;
+mod replays;
 mod rules;
 mod setting;
 mod tests;

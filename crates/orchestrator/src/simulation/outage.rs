@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use weir_storage::{RunStatus, SyncStore};
 
+use super::budget::Budget;
 use super::chance::Chance;
 use super::definitions::Written;
 use super::flow::{Flow, Limit};
@@ -14,8 +15,10 @@ use super::world::{BEGIN, Lawful, World, broke, unread};
 
 /// How long it is away.
 const AWAY: Duration = Duration::from_secs(3600);
-/// How many runs may be in progress at a time.
-const AT_A_TIME: usize = 64;
+/// How many requests the connection may send in a second.
+pub(super) const PER_SECOND: usize = 100;
+/// How long requests and answers are on their way: the budget's rules take requests for 20 ms.
+const WAY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(30));
 /// How often a process dies meanwhile, or another takes its place.
 const BLOWS: Duration = Duration::from_secs(400);
 /// What happens for one event at most, tries against the closed door included.
@@ -29,16 +32,18 @@ pub(super) struct Outage {
     pub(super) waiting_at_its_return: usize,
     /// From its return until the last run was through.
     pub(super) drained_in: Duration,
+    /// Most requests that reached the provider in a second.
+    pub(super) busiest_second: usize,
     pub(super) processes: usize,
 }
 
-/// Lives through the hour, with so many events a second.
-pub(super) fn live(store: &mut SyncStore, seed: u64, events_per_second: u32) -> Lawful<Outage> {
+/// Lives through the hour, with so many events a second, of which so many runs may be in progress at a time.
+pub(super) fn live(store: &mut SyncStore, seed: u64, events_per_second: u32, at_a_time: usize) -> Lawful<Outage> {
     store.clear().expect("the tables can be emptied");
     let document = json!({
         "name": "order",
         "on": { "event": "shop.order", "hydrate": "never" },
-        "concurrency": AT_A_TIME,
+        "concurrency": at_a_time,
         "steps": [{
             "id": "deal", "call": "shop.charge", "connection": "shop", "with": { "ref": "deal.{{ event.id }}" },
             "timeout": "10s", "retry": { "tries": 100, "first": "1s", "max": "1m", "factor": 2 },
@@ -46,11 +51,13 @@ pub(super) fn live(store: &mut SyncStore, seed: u64, events_per_second: u32) -> 
     });
     let limit = Limit {
         keyed: false,
-        most: AT_A_TIME,
+        most: at_a_time,
     };
     let written = Written {
         name: "order".to_owned(),
         document,
+        earlier: Vec::new(),
+        next: None,
         waits: Vec::new(),
         flow: Flow {
             concurrency: Some(limit),
@@ -61,6 +68,13 @@ pub(super) fn live(store: &mut SyncStore, seed: u64, events_per_second: u32) -> 
     let events = u32::try_from(AWAY.as_secs()).unwrap_or_default() * events_per_second;
     world.several = true;
     world.away_until = Some(BEGIN.plus(AWAY));
+    world.way = WAY;
+    world.budget = Some(Budget {
+        evenly: true,
+        ..Budget::new(PER_SECOND)
+    });
+    // Journals that tell of an hour of tries take long to read.
+    world.folds = 2;
     world.most_happenings = events * HAPPENINGS_PER_EVENT;
     world.start("node-a");
     for number in 0..events {
@@ -86,6 +100,7 @@ pub(super) fn live(store: &mut SyncStore, seed: u64, events_per_second: u32) -> 
         events: usize::try_from(events).unwrap_or_default(),
         waiting_at_its_return,
         drained_in: world.now.since(BEGIN.plus(AWAY)),
+        busiest_second: world.busiest_second,
         processes: world.processes.len(),
     })
 }

@@ -1,20 +1,13 @@
 //! What people want of runs: to cancel, pause, resume, decide, replay, and to let lanes go on.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use weir_storage::{
-    Fact, FactOutcome, Request, RequestOutcome, RunCommit, RunOwner, RunStatus, TurnAsk, TurnEvent, WaitKind,
-};
-use weir_workflow_engine::{RunHead, RunId, RunState};
+use weir_storage::{Fact, FactOutcome, Request, RequestOutcome, RunCommit, RunStatus, TurnAsk, TurnEvent, WaitKind};
+use weir_workflow_engine::RunId;
 
 use super::item::{Item, Place, Wish};
-use super::world::{Broke, Lawful, WORKSPACE, World, broke, unread};
-use crate::driver::{ActiveRun, First};
-use crate::ingest::accept::new_run;
+use super::world::{Broke, Lawful, WORKSPACE, World, unread};
 use crate::mail::Asked;
-use crate::recovery::restore_event;
-use crate::turns;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -64,10 +57,14 @@ impl World<'_> {
     }
 
     fn ask_something(&mut self) -> Lawful {
-        let failed = self.failed_runs()?;
-        if !failed.is_empty() && self.replays_left > 0 && self.chance.percent(20) {
+        // Mostly of what failed; what came to a good end can be done again, too.
+        let ended = match self.chance.percent(70) {
+            true => self.failed_runs()?,
+            false => self.ended_runs()?,
+        };
+        if !ended.is_empty() && self.replays_left > 0 && self.chance.percent(25) {
             self.replays_left -= 1;
-            let run = *self.chance.pick(&failed);
+            let run = *self.chance.pick(&ended);
             return self.ask(&Wish::Replay(run));
         }
         let runs = self.store.runs().map_err(|error| Broke(error.to_string()))?;
@@ -86,79 +83,6 @@ impl World<'_> {
         let pause = self.within(30 * HOUR);
         self.after(pause, Item::Ask(Wish::Resume(run)));
         self.ask(&Wish::Pause(run))
-    }
-
-    /// A person has a run replayed, after having seen what that would do.
-    fn replay(&mut self, run: RunId) -> Lawful {
-        let Some(process) = self.in_charge() else { return Ok(()) };
-        let rows = self.store.runs().map_err(|error| Broke(error.to_string()))?;
-        let Some(row) = rows.iter().find(|row| row.id == run) else {
-            return broke("a run that ended is there", run);
-        };
-        let family_is_open = rows
-            .iter()
-            .any(|other| other.root_id == row.root_id && other.status.is_open());
-        if family_is_open || row.status != RunStatus::Failed {
-            return Ok(());
-        }
-        let stored = self
-            .store
-            .event(row.event_id)
-            .map_err(|error| Broke(error.to_string()))?;
-        let Some(stored) = stored else {
-            return broke("a run has its event", run);
-        };
-        let snapshot = Arc::clone(&self.snapshot);
-        let workflow = snapshot.workflow_by_id(WORKSPACE, row.workflow_id);
-        let Some(version) = workflow.and_then(|workflow| workflow.published.clone()) else {
-            return broke("a run has its version", run);
-        };
-        let mut event = restore_event(&snapshot, &stored.row).map_err(Broke)?;
-        if version.plan.is_batched() {
-            let others = self.events_of_batch(row.root_id)?;
-            event = event.with_batch(&others);
-        }
-        let turn = match turns::of(&snapshot, WORKSPACE, &version, &event, self.now) {
-            Ok(turn) => turn,
-            Err(refused) => return broke("every key can be computed", refused.message),
-        };
-        let head = RunHead {
-            id: RunId::from_raw(self.processes[process].ids.next_raw(self.now)),
-            root_id: row.root_id,
-            replay_of: Some(run),
-            workspace: WORKSPACE,
-            workflow: row.workflow_id,
-            workflow_name: version.plan.name().to_owned(),
-            version: row.version_id,
-            version_number: version.number,
-            dedupe_scope: stored.dedupe.scope.clone(),
-            dedupe_key: stored.dedupe.key.clone(),
-            started_at: self.now,
-        };
-        let ledger = self.family(row.root_id, None)?;
-        let state = RunState::new(head, Arc::new(event), &version.plan).with_ledger(ledger);
-        let active = ActiveRun {
-            turn,
-            state,
-            version,
-            next_seq: 0,
-            first: First::Started,
-            mail: Vec::new(),
-            refused: None,
-            traceparent: None,
-        };
-        let fact = Fact::Start(vec![new_run(&active, RunOwner::ThisNode)]);
-        let answer = self.write_in_trouble(process, fact)?;
-        if answer.result.is_err() {
-            return Ok(());
-        }
-        if self.dies_here() {
-            self.crash(false);
-            return Ok(());
-        }
-        self.hand_over(process, &answer);
-        self.launch_if_free(process, active, &answer);
-        Ok(())
     }
 
     /// A person lets a lane go on, if the run still keeps one.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use weir_storage::{Answer, Fact, FactOutcome, MailChange, RunCommit, WaitKind, WriteError};
 use weir_workflow_engine::{CallId, CallResult, Command, IdGenerator, Status, encode};
 
+use super::answers::is_respond;
+use super::budget::Purse;
 use super::item::{Item, Place, Rest, Turn};
 use super::rules::Broken;
 use super::turns::News;
@@ -36,6 +38,8 @@ impl World<'_> {
             runs: BTreeMap::new(),
             frozen: Vec::new(),
             rescan: false,
+            callers: BTreeMap::new(),
+            purse: self.budget.as_ref().map(Purse::new),
         });
         loop {
             match self.store.write(&node, Fact::Claim { limit: 64 }).result {
@@ -72,6 +76,9 @@ impl World<'_> {
         process.state = Life::Dead;
         process.runs.clear();
         process.frozen.clear();
+        for told in std::mem::take(&mut process.callers).into_values() {
+            self.deliver_again(told);
+        }
     }
 
     /// The process in charge stands still, and the other node takes its place.
@@ -248,13 +255,19 @@ impl World<'_> {
                 self.dispatch(place, command);
             }
         }
+        if self.broken == Broken::AnswerBeforeCommit {
+            for command in &commands {
+                if let Command::Call(call) = command
+                    && is_respond(call)
+                {
+                    self.respond(place, call)?;
+                }
+            }
+        }
         let rest = Rest { commands, then };
         match commit {
             Some(row) => self.offer(place, row, rest),
-            None => {
-                self.follow(place, rest);
-                Ok(())
-            }
+            None => self.follow(place, rest),
         }
     }
 
@@ -321,12 +334,10 @@ impl World<'_> {
         for item in std::mem::take(&mut live.held) {
             self.soon(item);
         }
-        // Reading a long journal after each of its commits would take most of the time.
-        if self.chance.percent(30) {
+        if self.chance.percent(self.folds) {
             self.folds_to_memory(place)?;
         }
-        self.follow(place, rest);
-        Ok(())
+        self.follow(place, rest)
     }
 
     /// The commit as it goes out when a rule is broken.
@@ -348,11 +359,15 @@ impl World<'_> {
     }
 
     /// What comes after the commit.
-    fn follow(&mut self, place: Place, rest: Rest) {
+    fn follow(&mut self, place: Place, rest: Rest) -> Lawful {
         // It stands still between a commit and what comes after it.
         let stalls = self.several && rest.commands.iter().any(Command::durable_first) && self.is_struck(STALLS);
         for command in rest.commands {
-            self.dispatch(place, command);
+            match command {
+                // Answers are given at once, in the order of their steps.
+                Command::Call(call) if is_respond(&call) => self.send(place, Command::Call(call))?,
+                command => self.dispatch(place, command),
+            }
         }
         if stalls {
             self.soon(Item::TakeOver);
@@ -382,5 +397,6 @@ impl World<'_> {
                 }
             }
         }
+        Ok(())
     }
 }

@@ -44,10 +44,20 @@ pub(super) enum Broken {
     DueIgnored,
     /// After a commit of unknown result nobody looks for the runs that it may have let start.
     NotLookedAgain,
+    /// Whoever sent an event is answered before the intent of its `respond` is on disk.
+    AnswerBeforeCommit,
+    /// A run that begins at a step knows nothing of what came before it.
+    TakenOverLost,
+    /// A run goes on with the version that is published now.
+    VersionIgnored,
+    /// The key of an effect is that of its step, whatever the request says.
+    DigestIgnored,
+    /// Requests leave although the budget of the connection is used up.
+    BudgetIgnored,
 }
 
 impl Broken {
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 23] = [
         Self::EffectsBeforeCommit,
         Self::MailLost,
         Self::MailKept,
@@ -66,5 +76,10 @@ impl Broken {
         Self::HandOverLost,
         Self::DueIgnored,
         Self::NotLookedAgain,
+        Self::AnswerBeforeCommit,
+        Self::TakenOverLost,
+        Self::VersionIgnored,
+        Self::DigestIgnored,
+        Self::BudgetIgnored,
     ];
 }

@@ -7,7 +7,7 @@ use weir_storage::{
     ConfigRows, ConnectionRow, CorrelationRow, MasterKey, SecretBox, VersionState, WorkflowRow, WorkflowState,
     WorkflowVersionRow, WorkspaceRow,
 };
-use weir_workflow_engine::{ConnectionId, Definition, Plan, VersionId, WorkflowId, check};
+use weir_workflow_engine::{ConnectionId, Definition, VersionId, WorkflowId, check};
 
 use super::definitions::Written;
 use super::provider::MANIFEST;
@@ -66,8 +66,10 @@ pub(super) fn snapshot(workflows: &[Written]) -> Result<Snapshot, String> {
         let wrong = |problems: Vec<weir_workflow_engine::Problem>| format!("{problems:#?} in {:#}", workflow.document);
         let parsed = Definition::parse(&workflow.document).map_err(wrong)?;
         let resolution = check(&parsed, &prospect).map_err(wrong)?;
-        let plan = Plan::compile(&parsed, &resolution).map_err(wrong)?;
-        for correlation in plan.correlations() {
+        // Runs of earlier versions may still wait for something.
+        let earlier = workflow.earlier.iter().map(Definition::parse);
+        let earlier = earlier.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+        for correlation in earlier.iter().chain([&parsed]).flat_map(Definition::correlations) {
             correlations.insert(CorrelationRow {
                 workspace: WORKSPACE,
                 connector: correlation.connector,
@@ -75,7 +77,9 @@ pub(super) fn snapshot(workflows: &[Written]) -> Result<Snapshot, String> {
                 key: correlation.key,
             });
         }
-        let (id, version) = (WorkflowId::from_raw(number), VersionId::from_raw(number + 100));
+        let before = u32::try_from(workflow.earlier.len()).unwrap_or_default();
+        let id = WorkflowId::from_raw(number);
+        let version = VersionId::from_raw(number + 100 * i64::from(before + 1));
         rows.workflows.push(WorkflowRow {
             id,
             workspace: WORKSPACE,
@@ -91,7 +95,7 @@ pub(super) fn snapshot(workflows: &[Written]) -> Result<Snapshot, String> {
             id: version,
             workspace: WORKSPACE,
             workflow: id,
-            number: 1,
+            number: before + 1,
             state: VersionState::Published,
             definition: workflow.document.to_string(),
             resolution: serde_json::to_string(&resolution).map_err(|error| error.to_string())?,

@@ -168,4 +168,11 @@ impl World<'_> {
         let failed = rows.iter().filter(|row| row.status == RunStatus::Failed);
         Ok(failed.map(|row| row.id).collect())
     }
+
+    /// Runs that are over.
+    pub(super) fn ended_runs(&mut self) -> Lawful<Vec<RunId>> {
+        let rows = self.store.runs().map_err(unread)?;
+        let ended = rows.iter().filter(|row| !row.status.is_open());
+        Ok(ended.map(|row| row.id).collect())
+    }
 }

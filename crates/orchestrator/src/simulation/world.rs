@@ -6,22 +6,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir_storage::{NodeIdentity, SyncStore};
-use weir_workflow_engine::{IdGenerator, RunId, Timestamp, WorkspaceId};
+use weir_workflow_engine::{Entry, IdGenerator, RunId, Timestamp, VersionId, WorkspaceId};
 
+use super::budget::{Budget, Purse};
 use super::chance::Chance;
 use super::definitions::{self, Written};
 use super::item::Item;
 use super::provider::Provider;
+use super::replays::Replays;
 use super::rules::Broken;
 use super::setting;
 use super::turns::Order;
+use crate::answers::Answer;
 use crate::driver::Driver;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Version};
 
 /// When every world begins: 2026-01-01T00:00:00Z.
 pub(super) const BEGIN: Timestamp = Timestamp::from_unix_ms(1_767_225_600_000);
 /// What happens in a world at most; a world that goes on longer never ends. The busiest of 10,000 had 1,053.
 const MAX_HAPPENINGS: u32 = 3_000;
+/// How long a request takes on its way at most, and its answer.
+const ON_THE_WAY: Duration = Duration::from_millis(120);
+/// Reading a long journal after each of its commits would take most of the time.
+const FOLDS: u64 = 30;
 /// In so many of 100 places where a process may die it does.
 const DIES: u64 = 4;
 pub(super) const WORKSPACE: WorkspaceId = WorkspaceId::from_raw(1);
@@ -52,6 +59,10 @@ pub(super) struct Process {
     pub(super) frozen: Vec<Item>,
     /// There is reason to look for runs of this node that nobody drives.
     pub(super) rescan: bool,
+    /// Senders of events that wait for the answers of these runs.
+    pub(super) callers: BTreeMap<RunId, usize>,
+    /// Only in worlds with a budget.
+    pub(super) purse: Option<Purse>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +90,8 @@ pub(super) struct Told {
     pub(super) body: String,
     pub(super) acknowledged: bool,
     pub(super) deliveries: u32,
+    /// What its sender was answered by a `respond`.
+    pub(super) answer: Option<Answer>,
 }
 
 /// What a node's record of departures says. It survives its processes, not its machine.
@@ -96,6 +109,8 @@ pub(super) struct World<'a> {
     pub(super) store: &'a mut SyncStore,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) workflows: Vec<Written>,
+    /// Versions that were published before.
+    pub(super) versions: BTreeMap<VersionId, Arc<Version>>,
     pub(super) provider: Provider,
     pub(super) processes: Vec<Process>,
     pub(super) recorders: BTreeMap<String, Recorder>,
@@ -111,9 +126,19 @@ pub(super) struct World<'a> {
     pub(super) decided: BTreeMap<(RunId, String), Timestamp>,
     pub(super) asked: u64,
     pub(super) replays_left: u32,
+    pub(super) replays: Replays,
+    /// What runs that begin at a step took over.
+    pub(super) taken: BTreeMap<RunId, Vec<Entry>>,
     pub(super) order: Order,
     /// Until when every request is refused, lost or answered with an error.
     pub(super) away_until: Option<Timestamp>,
+    /// What the connection may send; `None`: as much as it likes.
+    pub(super) budget: Option<Budget>,
+    pub(super) busiest_second: usize,
+    /// After so many of 100 commits the run in memory is compared with the one on disk.
+    pub(super) folds: u64,
+    /// How long a request takes on its way, and its answer: at least and at most.
+    pub(super) way: (Duration, Duration),
     /// What happens at most; a world that goes on longer never ends.
     pub(super) most_happenings: u32,
     /// Nothing goes wrong any more: everything must come to its end.
@@ -138,6 +163,9 @@ pub(super) struct Lived {
     pub(super) merged: usize,
     /// Lanes that a person let go on.
     pub(super) let_go: usize,
+    pub(super) replays: Replays,
+    /// Events whose senders were answered by a `respond`.
+    pub(super) answered: usize,
 }
 
 /// Lives through the world of a seed. With `traced` everything that happens is written down.
@@ -151,6 +179,9 @@ pub(super) fn live(store: &mut SyncStore, seed: u64, broken: Broken, traced: boo
     };
     world.several = world.chance.percent(40);
     world.trouble = *world.chance.pick(&[0, 10, 25, 50]);
+    if world.chance.percent(20) {
+        world.budget = Some(Budget::new(*world.chance.pick(&[1, 2, 5])));
+    }
     world.crashes_left = u32::try_from(world.chance.below(5)).unwrap_or_default();
     world.broken = broken;
     world.trace = traced.then(String::new);
@@ -170,6 +201,9 @@ impl<'a> World<'a> {
             trouble: 0,
             crashes_left: 0,
             replays_left: 3,
+            replays: Replays::default(),
+            taken: BTreeMap::new(),
+            versions: BTreeMap::new(),
             chance,
             broken: Broken::Nothing,
             now: BEGIN,
@@ -185,6 +219,10 @@ impl<'a> World<'a> {
             asked: 0,
             order: Order::default(),
             away_until: None,
+            budget: None,
+            busiest_second: 0,
+            folds: FOLDS,
+            way: (Duration::ZERO, ON_THE_WAY),
             most_happenings: MAX_HAPPENINGS,
             calm: false,
             queue: BTreeMap::new(),
@@ -195,11 +233,23 @@ impl<'a> World<'a> {
         })
     }
 
+    /// What the workflows say holds from now on.
+    pub(super) fn configure(&mut self) -> Lawful {
+        match setting::snapshot(&self.workflows) {
+            Ok(snapshot) => {
+                self.snapshot = Arc::new(snapshot);
+                Ok(())
+            }
+            Err(reason) => broke("every random workflow is a right one", reason),
+        }
+    }
+
     fn run(&mut self) -> Lawful<Lived> {
         let documents: Vec<String> = self
             .workflows
             .iter()
-            .map(|workflow| workflow.document.to_string())
+            .flat_map(|workflow| workflow.next.iter().chain([&workflow.document]))
+            .map(ToString::to_string)
             .collect();
         for document in documents {
             self.note(|| document);
@@ -228,6 +278,8 @@ impl<'a> World<'a> {
                 .count(),
             merged: self.store.merged().map_err(unread)?.len(),
             let_go: self.order.let_go.len(),
+            replays: self.replays,
+            answered: self.told.iter().filter(|told| told.answer.is_some()).count(),
         })
     }
 
@@ -253,7 +305,7 @@ impl<'a> World<'a> {
 
     fn happen(&mut self, item: Item) -> Lawful {
         let process = match &item {
-            Item::Load(process, _) => Some(*process),
+            Item::Load(process, _) | Item::Pass(process, _) | Item::Impatient(process, _) => Some(*process),
             Item::Turn(place, _)
             | Item::Offer(place, ..)
             | Item::Look(place, _)
@@ -264,6 +316,8 @@ impl<'a> World<'a> {
             | Item::Crash { .. }
             | Item::TakeOver
             | Item::Awake(_)
+            | Item::Fetch { .. }
+            | Item::Publish(_)
             | Item::Ask(_) => None,
         };
         if let Some(process) = process.and_then(|process| self.processes.get_mut(process)) {
@@ -284,11 +338,12 @@ impl<'a> World<'a> {
             Item::Offer(place, row, rest) => self.offer(place, *row, *rest),
             Item::Look(place, command) => self.look(place, *command),
             Item::Send(place, command) => self.send(place, *command),
-            Item::Arrive(flight) => {
-                self.arrive(*flight);
-                Ok(())
+            Item::Pass(process, ticket) => self.pass(process, ticket),
+            Item::Arrive(flight) => self.arrive(*flight),
+            Item::Return(place, call, mut result) => {
+                self.settle_budget(place, call, &mut result);
+                self.returned(place, call, *result)
             }
-            Item::Return(place, call, result) => self.returned(place, call, *result),
             Item::Crash { reboot } => {
                 self.crash(reboot);
                 Ok(())
@@ -298,6 +353,12 @@ impl<'a> World<'a> {
                 self.awake(process);
                 Ok(())
             }
+            Item::Impatient(process, run) => {
+                self.lose_patience(process, run);
+                Ok(())
+            }
+            Item::Fetch { told, run, asks } => self.fetch(told, run, asks),
+            Item::Publish(workflow) => self.publish(workflow),
             Item::Ask(wish) => self.ask(&wish),
         }
     }

@@ -1,5 +1,5 @@
-//! Why a path leads nowhere, in the words of whoever has to mend it: how far it leads, what is there instead, and which
-//! name was probably meant.
+//! What is said of an expression that failed, in the words of whoever has to mend it: of a path that leads nowhere how far
+//! it leads, what is there instead, and which name was probably meant; of anything else what it read.
 
 use serde_json::Value;
 
@@ -12,6 +12,8 @@ use crate::problem::nearest;
 const SHOWN_NAMES: usize = 12;
 /// How many characters of a name or of the value that is there are shown.
 const SHOWN_CHARS: usize = 80;
+/// How many of the values that an expression read are shown.
+const SHOWN_VALUES: usize = 4;
 
 /// What a person is told of a path that is not there.
 pub(super) fn absent(used: &Use, scope: &dyn Scope) -> String {
@@ -53,8 +55,8 @@ fn instead(reached: &str, value: &Value, next: &PathPart) -> String {
             let known = format!("`{reached}` has {}{more}", names.join(", "));
             match meant {
                 Some(meant) => {
-                    let sample = map.get(meant).map(Value::to_string).unwrap_or_default();
-                    format!("{known} (did you mean `{}`, which is {}?)", cut(meant), cut(&sample))
+                    let sample = map.get(meant).map(sample).unwrap_or_default();
+                    format!("{known} (did you mean `{}`, which is {sample}?)", cut(meant))
                 }
                 None => known,
             }
@@ -66,8 +68,39 @@ fn instead(reached: &str, value: &Value, next: &PathPart) -> String {
                 list.len()
             )
         }
-        (value, _) => format!("`{reached}` is {}", cut(&value.to_string())),
+        (value, _) => format!("`{reached}` is {}", sample(value)),
     }
+}
+
+/// The values that an expression read, each once, in brackets; nothing when it read none.
+pub(super) fn with_values(uses: &[Use], scope: &dyn Scope) -> String {
+    let mut read: Vec<String> = Vec::new();
+    let mut more = 0;
+    for used in uses {
+        let mut json = String::new();
+        match scope.find(&used.root, &used.parts) {
+            Found::Missing => continue,
+            found => found.write_json(&mut json),
+        }
+        let value = format!("`{}` is {}", used.text(), cut(&json));
+        if read.contains(&value) {
+            continue;
+        }
+        match read.len() < SHOWN_VALUES {
+            true => read.push(value),
+            false => more += 1,
+        }
+    }
+    match (read.is_empty(), more) {
+        (true, _) => String::new(),
+        (false, 0) => format!(" ({})", read.join(", ")),
+        (false, more) => format!(" ({} and {more} more)", read.join(", ")),
+    }
+}
+
+/// The beginning of a value, for people.
+pub(crate) fn sample(value: &Value) -> String {
+    cut(&value.to_string())
 }
 
 /// The text, or its beginning.

@@ -7,7 +7,7 @@ use minijinja::value::{Enumerator, Object};
 use minijinja::{Error, ErrorKind};
 use serde_json::{Map, Value};
 
-use super::absent::absent;
+use super::absent::{absent, with_values};
 use super::scan::Use;
 use super::{FUEL_PER_EVALUATION, MAX_OUTPUT_BYTES, MAX_READ_BYTES, Scope};
 
@@ -66,13 +66,15 @@ pub(super) fn evaluate(
             .eval(minijinja::Value::from_object(slots))
             .map_err(|error| match absent_use(&error, uses, scope) {
                 Some(used) => absent(used, scope),
-                None => explain(&error),
+                None => format!("{}{}", explain(&error), with_values(uses, scope)),
             })?;
     if result.is_undefined() {
-        return Err("leads to something that is not there; say what to use instead with `| default(…)`".to_owned());
+        return Err(format!(
+            "leads to something that is not there{}; say what to use instead with `| default(…)`",
+            with_values(uses, scope)
+        ));
     }
-    let value = to_json(&result)?;
-    Ok(value)
+    to_json(&result).map_err(|reason| format!("{reason}{}", with_values(uses, scope)))
 }
 
 /// The path that was read and is not there, if that is what failed.

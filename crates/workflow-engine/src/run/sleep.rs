@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::duration;
+use crate::expression::sample;
 use crate::time::Timestamp;
 
 /// The longest `sleep`: a year and a day.
@@ -30,7 +31,7 @@ pub(crate) fn span(value: &Value) -> Result<Duration, String> {
         Some(_) => Err(format!("{value} is longer than {}", duration::print(MAX_SLEEP))),
         None => Err(format!(
             "{} is no span of time such as \"90s\", \"12h\" or \"30d\", and no number of seconds",
-            shown(value)
+            sample(value)
         )),
     }
 }
@@ -51,18 +52,9 @@ pub(crate) fn moment(value: &Value) -> Result<Timestamp, String> {
     moment.ok_or_else(|| {
         format!(
             "{} is no moment such as \"2026-12-01T09:00:00Z\", and no whole number of seconds since 1970",
-            shown(value)
+            sample(value)
         )
     })
-}
-
-/// The beginning of a value, for people.
-fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text,
-    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::correlation::{key_text, source, text};
 use crate::definition::{Approve, WaitFor};
 use crate::document::Document;
 use crate::event::Event;
+use crate::expression::sample;
 use crate::id::RunId;
 use crate::journal::{Arrived, Awaited, Awaits, CancelAsked, Ending, Entry, PassedOver, Paused, Resumed, Target};
 use crate::plan::{By, CallTask, Task};
@@ -196,8 +197,10 @@ impl Walk<'_> {
             return Err(Fault {
                 code: "bad_key",
                 message: format!(
-                    "`{}` is no text, number or boolean that an event could be found by",
-                    wait.equals.source()
+                    "`{}` at {} is {}; an event is found by a text, a number or a boolean",
+                    wait.equals.source(),
+                    wait.equals.pointer(),
+                    sample(&value)
                 ),
             });
         };

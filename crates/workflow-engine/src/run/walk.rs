@@ -14,7 +14,7 @@ use crate::command::{CallId, Command};
 use crate::definition::{Choice, DEFAULT_CASE, Sleep, SleepHow};
 use crate::document::{self, Document};
 use crate::effect::{fingerprint, path_text};
-use crate::expression::{Expression, ExpressionError, Found};
+use crate::expression::{Expression, ExpressionError, Found, sample};
 use crate::journal::{
     BranchSide, BranchTaken, Ending, Entry, Forked, Item, ItemsTaken, Outgrown, ReadSkipped, SetDone, Skipped, Slept,
     StepFailed, Stopped, Target, Woke,
@@ -371,9 +371,10 @@ impl<'a> Walk<'a> {
                         return Err(Fault {
                             code: "not_a_case",
                             message: format!(
-                                "`{}` at {} is {what}; a case is a text, a number or a boolean",
+                                "`{}` at {} is {what}, {}; a case is a text, a number or a boolean",
                                 value.source(),
-                                value.pointer()
+                                value.pointer(),
+                                sample(&found)
                             ),
                         });
                     }
@@ -417,14 +418,9 @@ impl<'a> Walk<'a> {
             message: format!("{source}: {message}"),
         })?;
         let Some(elements) = list.elements() else {
-            let what = match list.value() {
-                serde_json::Value::Null => "null",
-                serde_json::Value::Object(_) => "an object",
-                _ => "a single value",
-            };
             return Err(Fault {
                 code: "not_a_list",
-                message: format!("{source} is {what}, not a list"),
+                message: format!("{source} is {}, not a list", sample(list.value())),
             });
         };
         if elements.len() > MAX_ITEMS {
@@ -444,10 +440,14 @@ impl<'a> Walk<'a> {
             let key = match &each.key {
                 Some(key) => {
                     let scope = self.scope(place).with_candidate(&each.item_name, number, text);
-                    let key = path_key(&key.value(&scope)?);
+                    let value = key.value(&scope)?;
+                    let (source, place) = (key.source(), key.pointer());
+                    let key = path_key(&value);
                     if keys.contains(key.as_str()) {
-                        let message =
-                            format!("two items have the key `{key}`, so their effects could not be told apart");
+                        let message = format!(
+                            "`{source}` at {place} is {} for two items, so their effects could not be told apart",
+                            sample(&value)
+                        );
                         return Err(Fault {
                             code: "duplicate_key",
                             message,

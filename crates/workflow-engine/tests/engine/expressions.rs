@@ -470,48 +470,4 @@ fn a_path_that_leads_nowhere_says_how_far_it_leads_and_what_is_there() {
         let message = told(text);
         assert!(message.contains(expected) && message.len() < 500, "{text}: {message}");
     }
-
-    // Steps with a shape of their own tell the place in the document, too.
-    for (step, place) in [
-        ("run: invoice, with: { a: \"{{ event.data.x.y }}\" }", "/steps/0/with/a"),
-        ("sleep: \"{{ event.data.note }}\"", "/steps/0/sleep"),
-        (
-            "switch: \"{{ event.data.customer }}\", cases: { a: [{ id: a, set: { b: 1 } }] }",
-            "/steps/0/switch",
-        ),
-        (
-            "for_each: \"{{ event.data.customer }}\", do: [{ id: a, set: { b: 1 } }]",
-            "/steps/0/for_each",
-        ),
-        (
-            "call: stripe.customers.get, with: { id: \"{{ event.data.x.y }}\" }",
-            "/steps/0/with/id",
-        ),
-        (
-            "if: \"{{ event.data.x.y }}\", then: [{ id: a, set: { b: 1 } }]",
-            "/steps/0/if",
-        ),
-        ("when: \"{{ event.data.x.y }}\", set: { b: 1 }", "/steps/0/when"),
-        (
-            "wait_for: { event: stripe.charge.refunded, key: \"{{ arrived.data.order }}\", equals: \"{{ event.data.x.y }}\" }",
-            "/steps/0/wait_for/equals",
-        ),
-        ("approve: \"Shall we {{ event.data.x.y }}?\"", "/steps/0/approve"),
-        (
-            "emit: { type: order.paid, data: { a: \"{{ event.data.x.y }}\" } }",
-            "/steps/0/emit/data/a",
-        ),
-        (
-            "respond: { status: 200, body: { a: \"{{ event.data.x.y }}\" } }",
-            "/steps/0/respond/body/a",
-        ),
-        ("stop: { reason: \"{{ event.data.x.y }}\" }", "/steps/0/stop/reason"),
-    ] {
-        let mut driver = Driver::new(plan(&format!("  - {{ id: s, {step} }}")), KEYED, data.clone());
-        driver.start();
-        let Status::Failed { message, .. } = driver.last.status.clone() else {
-            panic!("{step}: {:?}", driver.last.status)
-        };
-        assert!(message.contains(&format!("at {place}")), "{step}: {message}");
-    }
 }

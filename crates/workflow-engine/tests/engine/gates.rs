@@ -205,7 +205,7 @@ fn what_an_event_asks_for() {
     );
     assert_eq!(
         turn_of("lane: \"{{ event.data.id }}\"", json!({ "id": null })),
-        Err("`event.data.id` at /lane: a key is a text that is not empty, a number or a boolean".to_owned())
+        Err("`event.data.id` at /lane: a key is a text that is not empty, a number or a boolean, not null".to_owned())
     );
 }
 

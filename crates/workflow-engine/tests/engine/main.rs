@@ -17,6 +17,7 @@ mod holding;
 mod hydration;
 mod limiting;
 mod limits;
+mod mistakes;
 mod own;
 mod parallel;
 mod properties;
