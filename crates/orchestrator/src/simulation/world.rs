@@ -23,7 +23,7 @@ use crate::snapshot::{Snapshot, Version};
 
 /// When every world begins: 2026-01-01T00:00:00Z.
 pub(super) const BEGIN: Timestamp = Timestamp::from_unix_ms(1_767_225_600_000);
-/// What happens in a world at most; a world that goes on longer never ends. The busiest of 10,000 had 1,053.
+/// What happens in a world at most; a world that goes on longer never ends. The busiest of 10,000 had 716.
 const MAX_HAPPENINGS: u32 = 3_000;
 /// How long a request takes on its way at most, and its answer.
 const ON_THE_WAY: Duration = Duration::from_millis(120);
