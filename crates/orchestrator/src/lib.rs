@@ -12,6 +12,7 @@ pub mod configure;
 pub mod connection;
 pub mod control;
 pub mod credentials;
+mod crowding;
 pub mod departures;
 mod driver;
 pub mod egress;

@@ -17,6 +17,7 @@ use futures::stream::FuturesUnordered;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 use weir_storage::{Fact, Leaves, RunCommit, RunStatus, RunUpdate, WriteError};
 use weir_workflow_engine::{
@@ -46,7 +47,9 @@ pub(crate) fn launch(core: &Arc<Core>, run: ActiveRun) {
         return;
     };
     let task_core = Arc::clone(core);
+    let ready_at = Instant::now();
     core.tasks.spawn(async move {
+        task_core.runs.began(ready_at.elapsed());
         let mut place = Place {
             core: Arc::clone(&task_core),
             id,

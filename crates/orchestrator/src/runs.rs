@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use weir_workflow_engine::{RunId, Timestamp};
 
-/// Longest time that an acknowledgement is held back while memory is half full. Providers wait for seconds.
+use crate::crowding::Crowding;
+
+/// Longest time that an acknowledgement is held back while runs crowd. Providers wait for seconds.
 const INTAKE_PATIENCE: Duration = Duration::from_millis(20);
 /// Below this share of the memory bound, runs left on disk are loaded again.
 const REFILL_BELOW_PERCENT: usize = 50;
@@ -21,6 +23,7 @@ pub(crate) struct Runs {
     max_in_memory: usize,
     max_bytes: usize,
     max_backlog: usize,
+    crowding: Crowding,
     in_memory: AtomicUsize,
     bytes: AtomicUsize,
     /// Runs that a task drives.
@@ -84,6 +87,7 @@ impl Runs {
             max_in_memory,
             max_bytes,
             max_backlog,
+            crowding: Crowding::new(max_in_memory),
             in_memory: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             active: Mutex::default(),
@@ -161,15 +165,20 @@ impl Runs {
         lock(&self.active).values().map(|run| run.accepted_at).min()
     }
 
-    /// Holds an acknowledgement back for a moment while memory is half full, so that intake, which costs less than a
-    /// run, cannot starve the runs of the same processor. Bounded: a slow upstream must not cost a webhook.
+    /// Notes how long a run waited for the processor before it began.
+    pub(crate) fn began(&self, waited: Duration) {
+        self.crowding.began(waited, self.in_memory.load(Ordering::Relaxed));
+    }
+
+    /// Holds an acknowledgement back for a moment while runs crowd, so that intake, which costs less than a run, cannot
+    /// starve the runs of the same processor. Bounded: a slow upstream must not cost a webhook.
     pub(crate) async fn hold_intake(&self) {
-        let hold_at = self.max_in_memory / 2;
-        if self.in_memory.load(Ordering::Relaxed) < hold_at {
+        let crowd = || self.in_memory.load(Ordering::Relaxed) >= self.crowding.bound();
+        if !crowd() {
             return;
         }
         let until_room = async {
-            while self.in_memory.load(Ordering::Relaxed) >= hold_at {
+            while crowd() {
                 self.left.notified().await;
             }
             // One departure makes room for more than one arrival when several left at once.
