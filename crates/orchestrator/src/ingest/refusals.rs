@@ -17,6 +17,8 @@ use weir_storage::{Fact, RefusedRequest};
 use weir_workflow_engine::RefusalId;
 
 /// Most refused requests stored per endpoint and minute; the rest are only counted.
+///
+/// Limit: refused requests of one endpoint and minute that are kept | counted by the metric alone | `a_flood_of_bad_requests_is_counted_in_full_and_kept_in_part` | `weir_webhooks_refused_total`
 pub(crate) const MAX_REFUSED_PER_MINUTE: u32 = 60;
 
 impl Orchestrator {

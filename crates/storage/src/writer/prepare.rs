@@ -15,6 +15,8 @@ use crate::outgoing::Outgoing;
 use crate::sweep::{CoverageCount, SweepChange};
 
 /// What of a refused request's headers and body is kept.
+///
+/// Limit: headers and body of a refused request that are kept, each | a longer body is cut, longer headers are left out | `refusals_are_counted_and_bounded`
 const REFUSED_PART_BYTES: usize = 16 << 10;
 /// What a fact weighs beside its bodies, roughly.
 const FACT_BYTES: usize = 256;
