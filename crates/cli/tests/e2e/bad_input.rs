@@ -111,6 +111,15 @@ async fn a_flood_of_bad_requests_is_counted_in_full_and_kept_in_part() {
         // A minute that turned meanwhile brought another allowance.
         if now_unix_s() / 60 == begun {
             assert_eq!(kept(&flooded), 60);
+            let query = format!("{{ endpoint(name: \"{flooded}\") {{ refused {{ reason count }} }} }}");
+            let all = json!([{ "reason": "bad_signature", "count": 70 }]);
+            eventually("all are counted", SOON, async || {
+                let asked = crate::support::http().post(format!("{}/graphql", server.url));
+                let asked = asked.bearer_auth(&server.token).json(&json!({ "query": query }));
+                let answer: serde_json::Value = asked.send().await.ok()?.json().await.ok()?;
+                (answer["data"]["endpoint"]["refused"] == all).then_some(())
+            })
+            .await;
             break;
         }
     }

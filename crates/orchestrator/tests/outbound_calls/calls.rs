@@ -243,7 +243,7 @@ async fn a_server_that_does_not_take_the_connection_is_given_up() {
     let result = bench.call(&connection(&format!("http://{address}")), &command).await;
     let failure = failure(&result);
     assert_eq!(
-        (failure.code.as_str(), failure.sent, failure.retry.clone()),
+        (failure.code.as_str(), failure.sent, failure.retry),
         ("connect", Sent::Never, TRANSIENT)
     );
     let took = begun.elapsed();
