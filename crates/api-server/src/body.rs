@@ -8,6 +8,8 @@ use futures::StreamExt as _;
 use std::time::Duration;
 
 /// How long a whole body may take. Providers send at once; whoever needs longer holds a connection for nothing.
+///
+/// Limit: time for the body of a request | 408, `BODY_TIMEOUT` | `senders_that_drip_are_sent_away`
 pub(crate) const BODY_PATIENCE: Duration = Duration::from_secs(30);
 /// Buffer reserved up front for a body in several pieces, bytes: a declared length is only a claim.
 const FIRST_BUFFER_BYTES: usize = 64 * 1024;

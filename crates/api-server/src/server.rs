@@ -14,6 +14,8 @@ use std::time::Duration;
 use weir_orchestrator::Orchestrator;
 
 /// How long request headers may take: a sender that drips bytes holds a connection for nothing.
+///
+/// Limit: time for the headers of a request | 408, and the connection is closed | `senders_that_drip_are_sent_away`
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept. Longer than the 60 s of common load balancers, so that they close it, not we.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);

@@ -246,6 +246,61 @@ fn a_secret_is_taken_only_while_one_is_awaited() {
     assert_eq!(answer(&notion, &Case { body, ..CASE }), "200 ");
 }
 
+#[test]
+fn handshakes_stop_at_their_bounds() {
+    // MAX_CHALLENGE_BYTES
+    let echo = connector(&json!({ "echo": {
+        "when": { "method": "GET" }, "read": "query:c", "write": "text", "signed": false,
+    } }));
+    let challenge = |connector: &Connector, bytes: usize| {
+        let query = format!("?c={}", "a".repeat(bytes));
+        let case = Case {
+            method: "GET",
+            query: &query,
+            ..CASE
+        };
+        answer(connector, &case)
+    };
+    assert_eq!(challenge(&echo, 4_096), format!("200 {}", "a".repeat(4_096)));
+    assert_eq!(challenge(&echo, 4_097), "none");
+    // MAX_SIGNED_CHALLENGE_BYTES
+    let signed = connector(&json!({ "hmac_reply": {
+        "when": { "method": "GET" }, "read": "query:c", "alg": "sha256", "encoding": "hex", "key": ["field:app"],
+        "write": "text", "signed": false,
+    } }));
+    assert!(challenge(&signed, 256).starts_with("200 "));
+    assert_eq!(challenge(&signed, 257), "malformed_body");
+    // MAX_STORED_SECRET_BYTES
+    let store = connector(&json!({ "store_secret": { "read": "json:/secret" } }));
+    let secret = |bytes: usize| {
+        let case = Case {
+            body: json!({ "secret": "s".repeat(bytes) }),
+            awaits_secret: true,
+            ..CASE
+        };
+        answer(&store, &case)
+    };
+    assert_eq!(secret(1_024), format!("200  store {}", "s".repeat(1_024)));
+    assert_eq!(secret(1_025), "unexpected_secret");
+    // MAX_URL_BYTES
+    let confirm = connector(&json!({ "confirm_get": {
+        "when": { "method": "POST" }, "read": "json:/url", "https_host_allow": ["confirm.test"],
+    } }));
+    let confirmed = |bytes: usize| {
+        let head = "https://confirm.test/?token=";
+        let url = format!("{head}{}", "t".repeat(bytes - head.len()));
+        let case = Case {
+            body: json!({ "url": url }),
+            verified: true,
+            ..CASE
+        };
+        (answer(&confirm, &case), url)
+    };
+    let (answered, url) = confirmed(2_048);
+    assert_eq!(answered, format!("200  get {url}"));
+    assert_eq!(confirmed(2_049).0, "url_not_allowed");
+}
+
 /// A verification of the endpoint's own was written for a secret of its own, and what needs none awaits none.
 #[test]
 fn a_provider_sends_the_secret_of_its_own_verification() {

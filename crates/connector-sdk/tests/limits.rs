@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on must fail")]
 
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use secrecy::SecretString;
 use serde_json::{Value, json};
-use weir_connector_sdk::{Connector, InboundRequest, Registration, parse_yaml};
+use weir_connector_sdk::{
+    CallContext, Connector, InboundRequest, KeyDocuments, Registration, Unverified, Verifier, parse_yaml,
+};
 
 const MANIFEST: &str = r#"
 connector: limits
@@ -86,4 +90,111 @@ fn yaml_stops_at_its_bounds() {
     };
     parse_yaml(&aliases(1_000)).unwrap();
     assert!(parse_yaml(&aliases(1_001)).is_err());
+}
+
+#[test]
+fn signatures_are_looked_for_within_bounds() {
+    let secrets = [SecretString::from("a secret")];
+    let verdict = |verifier: &Verifier, headers: &[(String, String)], body: &str| {
+        let registration = Registration::new();
+        let request = InboundRequest {
+            method: "POST",
+            url: "https://hooks.test/",
+            headers,
+            body: body.as_bytes(),
+            registration: &registration,
+            client_ip: None,
+        };
+        match verifier.verify(&request, &secrets, &KeyDocuments::default(), 0) {
+            Ok(()) => "accept",
+            Err(Unverified::Refused(refusal)) => refusal.reason.as_str(),
+            Err(Unverified::Wants(wanted)) => panic!("wants {}", wanted.url),
+        }
+    };
+    let scheme = |scheme: Value| Verifier::compile(&scheme, "");
+    // MAX_ENTRIES
+    let listed = json!({ "hmac": { "alg": "sha256", "sig": "header:x-sig", "encoding": "hex", "parts": ["body"],
+        "format": { "item": ",", "kv": "=", "name": "v1" } } });
+    let listed = scheme(listed).unwrap();
+    let registration = Registration::new();
+    let request = InboundRequest {
+        method: "POST",
+        url: "https://hooks.test/",
+        headers: &[],
+        body: b"{}",
+        registration: &registration,
+        client_ip: None,
+    };
+    let (name, genuine) = listed.sign(&request, &secrets[0], 0).unwrap().remove(0);
+    let after = |others: usize| {
+        let wrong = format!("v1={},", "00".repeat(32));
+        [(name.clone(), format!("{}{genuine}", wrong.repeat(others)))]
+    };
+    assert_eq!(verdict(&listed, &after(31), "{}"), "accept");
+    assert_eq!(verdict(&listed, &after(32), "{}"), "bad_signature");
+    // MAX_TOKENS
+    let tokens = json!({ "jwt": { "token": "json:/tokens/*", "algs": ["HS256"], "keys": "secret", "max_age_s": 300 } });
+    let tokens = scheme(tokens).unwrap();
+    let token = |padding: usize| {
+        let claims = json!({ "iat": 0, "padding": "p".repeat(padding) });
+        jsonwebtoken::encode(
+            &Header::new(Algorithm::HS256),
+            &claims,
+            &EncodingKey::from_secret(b"a secret"),
+        )
+        .unwrap()
+    };
+    let body = |count: usize, token: &str| json!({ "tokens": vec![token; count] }).to_string();
+    assert_eq!(verdict(&tokens, &[], &body(32, &token(0))), "accept");
+    assert_eq!(verdict(&tokens, &[], &body(33, &token(0))), "malformed_signature");
+    // MAX_TOKEN_BYTES
+    let longest = (12_000..).map(token).find(|token| token.len() >= 16_384).unwrap();
+    assert_eq!(longest.len(), 16_384);
+    assert_eq!(verdict(&tokens, &[], &body(1, &longest)), "accept");
+    let longer = (12_000..).map(token).find(|token| token.len() > 16_384).unwrap();
+    assert_eq!(verdict(&tokens, &[], &body(1, &longer)), "malformed_signature");
+    // MAX_SUFFIXES
+    let suffixes = |count: usize| {
+        scheme(
+            json!({ "hmac": { "alg": "sha256", "sig": "header:x-sig", "encoding": "hex", "parts": ["body"],
+            "suffix_variants": (0..count).map(|number| format!("-{number}")).collect::<Vec<_>>() } }),
+        )
+    };
+    suffixes(4).unwrap();
+    assert_eq!(suffixes(5).unwrap_err()[0].code, "bad_value");
+}
+
+#[test]
+fn expressions_of_a_manifest_stop_at_their_bounds() {
+    let manifest = |expression: &str| {
+        json!({
+            "connector": "e", "version": "1.0.0", "hosts": ["https://e.test"], "auth": { "none": {} },
+            "operations": { "x": { "post": "/x", "effect": "blind", "input": { "n": "required" },
+                "body": { "made": format!("{{{{ {expression} }}}}") } } },
+        })
+        .to_string()
+    };
+    let made = |expression: &str, argument: Value| {
+        let connector = Connector::parse(&manifest(expression), &|_| None).unwrap();
+        let context = CallContext {
+            config: &Value::Null,
+            args: &json!({ "n": argument }),
+            idempotency_key: None,
+            page: None,
+        };
+        let request = connector.operation("x").unwrap().request(&context);
+        request
+            .map(|request| request.body.unwrap().len())
+            .map_err(|error| error.message)
+    };
+    // MAX_OUTPUT_BYTES: of text, and around it stands `{"made":""}`.
+    let twice = |bytes: usize| made("n ~ n", json!("x".repeat(bytes / 2)));
+    assert_eq!(twice(1 << 20), Ok((1 << 20) + 11));
+    let refused = twice((1 << 20) + 2).unwrap_err();
+    assert!(refused.contains("more than 1048576 bytes"), "{refused}");
+    // FUEL_PER_EVALUATION: 64 bytes of text that it makes cost as much as an instruction, of which there are few here.
+    let works = |bytes: usize| made("(n ~ n) is string", json!("x".repeat(bytes / 2)));
+    assert_eq!(works(64 * 49_990), Ok(r#"{"made":true}"#.len()));
+    let refused = works(64 * 50_000).unwrap_err();
+    assert!(refused.contains("fuel"), "{refused}");
 }

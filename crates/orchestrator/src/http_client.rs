@@ -33,6 +33,8 @@ use crate::lease::Lease;
 pub const MAX_RESPONSE_BYTES: usize = 8 * 1024 * 1024;
 
 /// Time for name resolution, TCP and TLS together. Part of the call's own timeout, not in addition to it.
+///
+/// Limit: time for a connection to a provider: name, TCP and TLS | the try fails, `connect` | `a_server_that_does_not_take_the_connection_is_given_up` | `weir_calls_total`
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Idle connections are closed before common servers do it (Node.js 5 s aside): a request on a connection that the

@@ -112,6 +112,7 @@ pub(crate) fn spawn_loops(core: &Arc<Core>) {
     let (beats, heard) = mpsc::channel(1);
     core.loops.spawn(heartbeat(Arc::clone(core), beats));
     core.loops.spawn(chores(Arc::clone(core), heard));
+    core.loops.spawn(crate::ingest::tell_further_refusals(Arc::clone(core)));
     core.loops.spawn(retention::run(Arc::clone(core)));
     core.loops.spawn(crate::schedules::run(Arc::clone(core)));
     core.loops.spawn(crate::sweeps::run(Arc::clone(core)));

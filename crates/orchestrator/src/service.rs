@@ -7,7 +7,7 @@ use crate::configure::{Looks, Reloading};
 use crate::departures::Senders;
 use crate::driver::ActiveRun;
 use crate::egress::{EgressConfigError, EgressPolicy};
-use crate::ingest::{Allowance, IntakeLoad, KeyDocumentCache, MAX_REFUSED_PER_MINUTE};
+use crate::ingest::{Allowance, FurtherRefusals, IntakeLoad, KeyDocumentCache, MAX_REFUSED_PER_MINUTE};
 use crate::lease::Lease;
 use crate::perform::{Performer, PerformerOptions};
 use crate::recovery::HEARTBEAT;
@@ -106,6 +106,8 @@ pub(crate) struct Core {
     /// What arrived and is not in the coverage ledger yet.
     pub(crate) ledger: crate::sweeps::Ledger,
     pub(crate) refusals: Allowance,
+    /// Refusals beyond it, until they are added to the stored counts.
+    pub(crate) refused_further: FurtherRefusals,
     /// What proofs of webhooks rest on besides secrets.
     pub(crate) key_documents: KeyDocumentCache,
     pub(crate) intake: IntakeLoad,
@@ -267,6 +269,7 @@ impl Orchestrator {
                 performer,
                 callers: Callers::default(),
                 refusals: Allowance::per_minute(MAX_REFUSED_PER_MINUTE),
+                refused_further: FurtherRefusals::default(),
                 key_documents: KeyDocumentCache::default(),
                 intake: IntakeLoad::default(),
                 lease,

@@ -32,6 +32,8 @@ pub enum Fact {
     Run(RunCommit),
     /// A request that was turned away.
     Refused(RefusedRequest),
+    /// Requests that were turned away and are only counted.
+    RefusedFurther(RefusedFurther),
     /// Somebody asks something of an open run.
     Request(Request),
     /// An outgoing event.
@@ -348,6 +350,21 @@ pub struct RefusedRequest {
     pub headers: String,
     /// The body. Only its first 16 KiB are kept; its size is kept in full.
     pub body: Bytes,
+}
+
+/// Requests that were turned away and of which nothing is kept: they are only counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedFurther {
+    /// The tenant.
+    pub workspace: WorkspaceId,
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// When the first of them came; the others came in the same hour.
+    pub received_at: Timestamp,
+    /// Stable code of the reason.
+    pub reason: String,
+    /// How many.
+    pub count: u32,
 }
 
 /// The node's sign of life.

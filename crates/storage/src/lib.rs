@@ -38,7 +38,7 @@ pub use database::{Database, DatabaseKind, DatabaseOptions};
 pub use error::{OpenError, ReadError};
 pub use fact::{
     Accepted, AfterCommit, Dedupe, EventRow, Fact, Heartbeat, History, Leaves, NewDeadLetter, NewRun, Prune,
-    RefusedRequest, RunCommit, RunOwner, RunStatus, RunUpdate, TurnAsk, TurnEvent,
+    RefusedFurther, RefusedRequest, RunCommit, RunOwner, RunStatus, RunUpdate, TurnAsk, TurnEvent,
 };
 pub use mail::{ApprovalRow, Mail, MailChange, MailKind, NewWait, Request, RequestOutcome, WaitKey, WaitKind};
 pub use master_key::{MasterKey, MasterKeyError};

@@ -357,7 +357,7 @@ enum Share {
 impl Share {
     fn of(fact: &Fact) -> Self {
         match fact {
-            Fact::Accept(_) | Fact::Start(_) | Fact::Refused(_) => Self::Intake,
+            Fact::Accept(_) | Fact::Start(_) | Fact::Refused(_) | Fact::RefusedFurther(_) => Self::Intake,
             Fact::Run(_) | Fact::Request(_) | Fact::Emit(_) | Fact::Turn(_) | Fact::Operate(_) => Self::UnderWay,
             Fact::Config(_)
             | Fact::Heartbeat(_)

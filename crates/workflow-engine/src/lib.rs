@@ -76,8 +76,8 @@ pub use run::{
     RunState, Status, decide, restart,
 };
 pub use schedule::{
-    CatchUp, DEFAULT_CATCH_UP, Due, EVERY_BOUNDS, MAX_CATCH_UP, MAX_CRON_BYTES, MAX_CRON_LINES, MAX_MISSED_COUNTED,
-    MAX_SCHEDULE_INPUT_BYTES, SKIP_AFTER, Schedule,
+    CatchUp, DEFAULT_CATCH_UP, Due, MAX_CATCH_UP, MAX_CRON_BYTES, MAX_CRON_LINES, MAX_EVERY, MAX_MISSED_COUNTED,
+    MAX_SCHEDULE_INPUT_BYTES, MIN_EVERY, SKIP_AFTER, Schedule,
 };
 pub use story::{StoryAttempt, StoryEffect, StoryHold, StoryStep, story, tell_family};
 pub use time::{Timestamp, TimestampError};

@@ -16,8 +16,14 @@ pub(crate) use cron::{Cron, CronError};
 pub use due::{Due, MAX_MISSED_COUNTED, SKIP_AFTER};
 pub(crate) use zone::Zone;
 
-/// The shortest and the longest span between two times of `every`.
-pub const EVERY_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(366 * 86_400));
+/// The shortest span between two times of `every`.
+///
+/// Limit: `every` of a schedule, at least | refused at publish, `out_of_bounds` | `schedules_stop_at_their_bounds`
+pub const MIN_EVERY: Duration = Duration::from_secs(1);
+/// The longest span between two times of `every`.
+///
+/// Limit: `every` of a schedule | refused at publish, `out_of_bounds` | `schedules_stop_at_their_bounds`
+pub const MAX_EVERY: Duration = Duration::from_secs(366 * 86_400);
 /// How many cron lines one schedule may have.
 ///
 /// Limit: cron lines of a schedule | refused at publish, `out_of_bounds` | `schedules_stop_at_their_bounds`

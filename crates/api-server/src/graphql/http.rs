@@ -22,6 +22,8 @@ use std::time::Duration;
 use weir_orchestrator::Role;
 
 /// Longest time that a request may take, resolvers and all.
+///
+/// Limit: time of a request | `TIMEOUT`; a mutation goes on and may still be carried out | `a_graphql_request_has_ten_seconds`
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(10);
 /// Status of a request that parses but cannot be executed. One constant, since the specification is about to move it.
 const NOT_EXECUTED_STATUS: u16 = 400;

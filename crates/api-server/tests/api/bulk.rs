@@ -369,3 +369,52 @@ async fn nobody_is_asked_who_was_not_shown() {
     shop.release();
     server.stop().await;
 }
+
+/// `MAX_BULK_RUNS`: of 1,001 runs, 1,000 are taken; the next operation finds the last one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operation_takes_the_oldest_runs_and_the_next_one_the_rest() {
+    let server = TestServer::start().await;
+    server
+        .apply(&[json!({ "kind": "Workflow", "name": "nap", "on": { "manual": {} }, "steps": [{ "id": "nap", "sleep": "1d" }] })])
+        .await;
+    let starts = |count: usize| {
+        let start = |n: usize| format!("a{n}: runStart(input: {{ workflow: \"nap\" }}) {{ runId }}");
+        format!("mutation {{ {} }}", (0..count).map(start).collect::<Vec<_>>().join(" "))
+    };
+    for _ in 0..20 {
+        server.query(&starts(50), json!({})).await;
+    }
+    let last = server.query(&starts(1), json!({})).await["a0"]["runId"].clone();
+    let last = last.as_str().unwrap();
+    server
+        .until(
+            "{ runs(first: 1, filter: { status: RUNNING }) { nodes { id } } }",
+            |data| data["runs"]["nodes"] == json!([]),
+        )
+        .await;
+    let naps = json!({ "workflow": "nap" });
+    for (runs, more) in [(1_000, true), (1, false)] {
+        let preview = ask_preview(&server, &naps, "CANCEL").await;
+        assert_eq!(
+            (&preview["runs"], &preview["more"]),
+            (&json!(runs), &json!(more)),
+            "{preview:#}"
+        );
+        let begun = asked(&server, &naps, "CANCEL", &preview["confirm"]).await;
+        let query = format!(
+            "{{ bulkOperation(id: {}) {{ status total started }} }}",
+            begun["bulkId"]
+        );
+        let mut bulk = server.query(&query, json!({})).await["bulkOperation"].clone();
+        while bulk["status"] == "RUNNING" {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            bulk = server.query(&query, json!({})).await["bulkOperation"].clone();
+        }
+        assert_eq!(bulk, json!({ "status": "FINISHED", "total": runs, "started": runs }));
+        if more {
+            status_of(&server, last, "WAITING").await;
+        }
+    }
+    status_of(&server, last, "CANCELED").await;
+    server.stop().await;
+}

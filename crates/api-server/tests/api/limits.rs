@@ -36,6 +36,37 @@ async fn pages_stop_at_their_bound() {
         );
     }
     assert_eq!(code(&server, &query).await, "COST_EXCEEDED");
+    // MAX_STEPS_SHOWN: a loop has a step for each item.
+    server
+        .apply(&[json!({
+            "kind": "Workflow", "name": "loop", "on": { "manual": {} },
+            "steps": [{ "id": "each", "for_each": "{{ event.data.items }}", "do": [{ "id": "one", "set": { "a": 1 } }] }],
+        })])
+        .await;
+    let start = "mutation($input: RunStartInput!) { runStart(input: $input) { runId } }";
+    let items: Vec<usize> = (0..1_001).collect();
+    let started = server
+        .query(
+            start,
+            json!({ "input": { "workflow": "loop", "input": { "items": items } } }),
+        )
+        .await;
+    let run = started["runStart"]["runId"].as_str().unwrap();
+    assert_eq!(server.finished(run).await["status"], "SUCCEEDED");
+    let query = format!(
+        "{{ run(id: \"{run}\") {{ stepCount steps {{ path }} all: steps(first: 1000) {{ path }} rest: steps(skip: 1000) {{ path }} }} }}"
+    );
+    let shown = server.query(&query, json!({})).await["run"].clone();
+    let count = |name: &str| shown[name].as_array().unwrap().len();
+    assert_eq!((count("steps"), count("all")), (1_000, 1_000));
+    assert!(count("rest") > 0 && shown["stepCount"] == json!(1_000 + count("rest")));
+    // And MAX_MERGED_SHOWN.
+    for field in ["steps(first: FIRST) { path }", "merged(first: FIRST) { id }"] {
+        for (first, expected) in [("1000", ""), ("1001", "BAD_REQUEST")] {
+            let query = format!("{{ run(id: \"{run}\") {{ {} }} }}", field.replace("FIRST", first));
+            assert_eq!(code(&server, &query).await, expected, "{query}");
+        }
+    }
     server.stop().await;
 }
 

@@ -80,6 +80,63 @@ async fn requests_that_are_not_genuine_are_refused_and_kept() {
     assert!(server.is_alive());
 }
 
+/// `MAX_REFUSED_PER_MINUTE`
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_bad_requests_is_counted_in_full_and_kept_in_part() {
+    let server = Server::start().await;
+    let endpoint = |name: &str| {
+        format!(
+            "---\nkind: Endpoint\nname: {name}\nconnector: generic\nverify: {{ token: {{ at: 'header:X-Token' }} }}\nsecrets: [t]\n"
+        )
+    };
+    let kept = |name: &str| {
+        server
+            .list(&["refused", "--endpoint", name, "--json", "--limit", "1000"])
+            .len()
+    };
+    let mut sent = 0;
+    for attempt in 0.. {
+        let (flooded, last) = (format!("flooded-{attempt}"), format!("last-{attempt}"));
+        server.apply(&(endpoint(&flooded) + &endpoint(&last)));
+        let begun = now_unix_s() / 60;
+        for name in [&flooded; 70].into_iter().chain([&last]) {
+            let answer = server.hook(name, &[("x-token", "guess")], "{}").await;
+            answer.problem(401, "SIGNATURE_REFUSED");
+            sent += 1;
+        }
+        // What was refused last is stored last.
+        eventually("the last refusal is kept", SOON, async || {
+            (kept(&last) == 1).then_some(())
+        })
+        .await;
+        // A minute that turned meanwhile brought another allowance.
+        if now_unix_s() / 60 == begun {
+            assert_eq!(kept(&flooded), 60);
+            let query = format!("{{ endpoint(name: \"{flooded}\") {{ refused {{ reason count }} }} }}");
+            let all = json!([{ "reason": "bad_signature", "count": 70 }]);
+            eventually("all are counted", SOON, async || {
+                let asked = crate::support::http().post(format!("{}/graphql", server.url));
+                let asked = asked.bearer_auth(&server.token).json(&json!({ "query": query }));
+                let answer: serde_json::Value = asked.send().await.ok()?.json().await.ok()?;
+                (answer["data"]["endpoint"]["refused"] == all).then_some(())
+            })
+            .await;
+            break;
+        }
+    }
+    let metrics = crate::support::http().get(format!("{}/metrics", server.url));
+    let metrics = metrics
+        .bearer_auth(&server.token)
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    let counted = format!("weir_webhooks_refused_total{{reason=\"bad_signature\"}} {sent}\n");
+    assert!(metrics.contains(&counted), "{counted}{metrics}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_cannot_be_read_are_refused() {
     let mut server = Server::start().await;

@@ -2,7 +2,7 @@
 //!
 //! No answer leaves before an `fdatasync` (or `fsync`) has returned that was begun after the event's row was written.
 
-use crate::support::{Server, payment_event};
+use crate::support::{Server, http, payment_event};
 use std::collections::HashMap;
 
 const SECRET: &str = "whsec_durability";
@@ -140,7 +140,7 @@ async fn no_answer_of_a_workflow_leaves_before_its_journal_is_on_disk() {
     let folder = tempfile::tempdir().unwrap();
     let (mut server, trace) = traced(folder.path()).await;
     server.apply(ANSWERING);
-    let client = reqwest::Client::new();
+    let client = http();
     for number in 0..EVENTS {
         let answer = client
             .post(format!("{}/hooks/main/api", server.url))

@@ -35,6 +35,8 @@ mod nodes;
 #[cfg(test)]
 mod operating;
 #[cfg(test)]
+mod patience;
+#[cfg(test)]
 mod poison;
 #[cfg(test)]
 mod proofs;

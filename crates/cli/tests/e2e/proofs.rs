@@ -182,6 +182,41 @@ async fn a_token_is_verified_with_the_published_keys_and_a_registration_confirme
     assert_eq!(server.list(&["events", "--json"]).len(), 1, "handshakes are no events");
 }
 
+/// `MAX_KEY_DOCUMENT_BYTES`, `FETCH_TIMEOUT`
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_fetched_within_bounds() {
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let set = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": URL_SAFE_NO_PAD.encode(pair.public_key()) }] })
+        .to_string();
+    let claims = json!({ "aud": "me", "exp": now_unix_s() + 600 });
+    let key = jsonwebtoken::EncodingKey::from_ed_der(pair.to_pkcs8v1().unwrap().as_ref());
+    let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA);
+    let token = format!("Bearer {}", jsonwebtoken::encode(&header, &claims, &key).unwrap());
+    let padded = |bytes: usize| leak(format!("{set}{}", " ".repeat(bytes - set.len())));
+    let fitting = Upstream::answering(padded(1 << 20)).await;
+    let larger = Upstream::answering(padded((1 << 20) + 1)).await;
+    // Takes connections and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent_url = format!("http://{}", silent.local_addr().unwrap());
+    let manifests = [("fits", &fitting.url), ("larger", &larger.url), ("silent", &silent_url)].map(|(name, url)| {
+        let webhook = format!(
+            "  verify: {{ jwt: {{ token: bearer, algs: [EdDSA], keys: {{ jwks_url: \"{url}/jwks\" }}, audience: me }} }}\n"
+        );
+        (name, manifest(name, &webhook))
+    });
+    let (server, _folder) = server_with(&manifests).await;
+    let body = json!({ "id": "e1", "type": "made" }).to_string();
+    let fits = server.hook("fits", &[("authorization", &token)], body.clone()).await;
+    assert_eq!(fits.status, 200, "{}", fits.text);
+    let larger = server.hook("larger", &[("authorization", &token)], body.clone()).await;
+    larger.problem(503, "PROVIDER_UNAVAILABLE");
+    assert!(server.log().contains("larger than 1048576 bytes"), "{}", server.log());
+    let begun = tokio::time::Instant::now();
+    let unanswered = server.hook("silent", &[("authorization", &token)], body).await;
+    unanswered.problem(503, "PROVIDER_UNAVAILABLE");
+    assert!((3..10).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+}
+
 /// What an endpoint knows of its registration is asked for when it is applied, and exported as it was stated.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_states_its_context() {

@@ -446,6 +446,21 @@ impl Database {
         answer.fetch_one(&mut connection).await.unwrap()
     }
 
+    /// Locks a table, until the connection is dropped.
+    pub(crate) async fn locked(&self, table: &str) -> PgConnection {
+        let mut connection = PgConnection::connect(&self.url).await.unwrap();
+        for text in [
+            "BEGIN".to_owned(),
+            format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"),
+        ] {
+            sqlx::query(sqlx::AssertSqlSafe(text))
+                .execute(&mut connection)
+                .await
+                .unwrap();
+        }
+        connection
+    }
+
     /// Removes it.
     pub(crate) async fn drop(self) {
         self.manage("DROP DATABASE", "WITH (FORCE)").await;

@@ -18,10 +18,14 @@ use serde_json::{Map, Value};
 use path::Cursor;
 pub(crate) use path::{Path, Step, Term};
 
-/// MiniJinja instructions one evaluation may use; some ten thousand times what real manifests need.
+/// What one evaluation may use; some ten thousand times what real manifests need.
+///
+/// Limit: work of one expression in a manifest: about one per instruction and per 64 bytes of text | the call fails, `invalid` | `expressions_of_a_manifest_stop_at_their_bounds`
 pub(crate) const FUEL_PER_EVALUATION: u64 = 50_000;
 
 /// Longest text an expression may produce, in bytes.
+///
+/// Limit: text that one expression in a manifest gives | the call fails, `invalid` | `expressions_of_a_manifest_stop_at_their_bounds`
 pub(crate) const MAX_OUTPUT_BYTES: usize = 1024 * 1024;
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {

@@ -17,6 +17,8 @@ use crate::problem::Problems;
 const DECODED_BY_DEFAULT: &str = ":/?@!$'()*,;";
 
 /// Most texts of which one may follow the signed parts; each costs a signature per secret.
+///
+/// Limit: `suffix_variants` of a signature | the manifest is refused, `bad_value` | `signatures_are_looked_for_within_bounds`
 const MAX_SUFFIXES: usize = 4;
 
 pub(super) fn read_mac(value: &Value, place: &str, keyed: bool, problems: &mut Problems) -> Option<Check> {

@@ -20,9 +20,13 @@ use super::{Refusal, RefusalReason};
 use crate::pointer::Pointer;
 
 /// Longest token that is looked at, in bytes.
+///
+/// Limit: signed token (JWT) in a request | 401, `malformed_signature` | `signatures_are_looked_for_within_bounds` | `weir_webhooks_refused_total`
 const MAX_TOKEN_BYTES: usize = 16_384;
 
 /// Most tokens in one body.
+///
+/// Limit: signed tokens in one request | 401, `malformed_signature` | `signatures_are_looked_for_within_bounds` | `weir_webhooks_refused_total`
 const MAX_TOKENS: usize = 32;
 
 #[derive(Debug)]

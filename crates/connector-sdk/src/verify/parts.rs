@@ -10,6 +10,8 @@ use super::{Refusal, RefusalReason};
 use crate::pointer::Pointer;
 
 /// Most entries of one signature header that are looked at; rotation needs two.
+///
+/// Limit: entries of a signature header that are looked at | the rest is not: 401 | `signatures_are_looked_for_within_bounds` | `weir_webhooks_refused_total`
 const MAX_ENTRIES: usize = 32;
 
 #[derive(Debug, Clone, PartialEq, Eq)]

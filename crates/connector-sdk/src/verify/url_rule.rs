@@ -13,6 +13,8 @@ use crate::pointer;
 use crate::problem::Problems;
 
 /// Longest URL out of a request that is looked at, in bytes.
+///
+/// Limit: URL in a request that is called for a proof | 401, `url_not_allowed` | `handshakes_stop_at_their_bounds` | `weir_webhooks_refused_total`
 const MAX_URL_BYTES: usize = 2_048;
 
 #[derive(Debug)]

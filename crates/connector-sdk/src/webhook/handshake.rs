@@ -18,15 +18,21 @@ use crate::verify::{
 };
 
 /// Longest challenge that is echoed, in bytes.
+///
+/// Limit: challenge that is echoed | not echoed: the request counts as a webhook | `handshakes_stop_at_their_bounds`
 const MAX_CHALLENGE_BYTES: usize = 4_096;
 
 /// Longest challenge of an unsigned request that is answered with its HMAC, in bytes; the known senders' have at most 64.
+///
+/// Limit: challenge of an unsigned request that is answered with its HMAC | 401, `malformed_body` | `handshakes_stop_at_their_bounds` | `weir_webhooks_refused_total`
 const MAX_SIGNED_CHALLENGE_BYTES: usize = 256;
 
 /// Shortest secret that is taken from a provider, in bytes.
 const MIN_STORED_SECRET_BYTES: usize = 16;
 
 /// Longest secret that is taken from a provider, in bytes.
+///
+/// Limit: secret that a provider sends for an endpoint | 401, `unexpected_secret` | `handshakes_stop_at_their_bounds` | `weir_webhooks_refused_total`
 const MAX_STORED_SECRET_BYTES: usize = 1_024;
 
 /// The answer to a handshake.

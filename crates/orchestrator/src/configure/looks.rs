@@ -8,6 +8,8 @@ use tokio::sync::Mutex;
 /// Time between two looks.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Requests that may wait for a look. Those beyond are refused at once; a rightful sender sends again.
+///
+/// Limit: requests that wait at once for a second look at secrets and endpoints, before they are refused | refused without it: 401 or 404 | `a_crowd_is_bounded_and_places_come_back`
 const MAX_WAITING: usize = 16;
 
 /// Who looks, and when it was looked last.

@@ -22,10 +22,16 @@ use weir_workflow_engine::EndpointId;
 /// Most documents kept.
 const MAX_KEY_DOCUMENTS: usize = 256;
 /// Largest document; the known ones have some 100 KiB at most.
+///
+/// Limit: document with the keys of a sender | 503, `PROVIDER_UNAVAILABLE` | `keys_are_fetched_within_bounds` | `weir_webhooks_refused_total`
 const MAX_KEY_DOCUMENT_BYTES: usize = 1024 * 1024;
 /// Most fetches that the requests to one endpoint cause in a minute.
+///
+/// Limit: fetches of keys for one endpoint and minute | 503, `PROVIDER_UNAVAILABLE` | `an_endpoint_has_an_allowance_of_fetches` | `weir_webhooks_refused_total`
 const MAX_KEY_FETCHES_PER_MINUTE: u32 = 10;
 /// Time for one fetch; senders wait no longer than 3 to 10 s for their answer.
+///
+/// Limit: time of one fetch of keys | 503, `PROVIDER_UNAVAILABLE` | `keys_are_fetched_within_bounds` | `weir_webhooks_refused_total`
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 /// A document is used this long before it is fetched again.
 const FRESH_MS: i64 = 60 * 60 * 1_000;

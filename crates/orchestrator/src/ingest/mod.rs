@@ -15,7 +15,7 @@ pub(crate) use allowance::Allowance;
 pub use client_address::client_address;
 pub(crate) use key_documents::KeyDocumentCache;
 pub(crate) use load::IntakeLoad;
-pub(crate) use refusals::MAX_REFUSED_PER_MINUTE;
+pub(crate) use refusals::{FurtherRefusals, MAX_REFUSED_PER_MINUTE, tell_further_refusals};
 
 use crate::clock::Stopwatch;
 use crate::configure::ROUTING_TRIES;

@@ -2,22 +2,69 @@
 //!
 //! What is stored never contains credentials: headers are redacted by name, secrets of the endpoint wherever they stand,
 //! and a body that brings a secret as a whole; bodies are cut by storage. A flood of bad requests is counted in full and
-//! stored only as far as the allowance goes.
+//! stored only as far as the allowance goes: what is beyond it is counted in memory and added to the stored counts once
+//! a second, so that it causes no writes of its own.
 
 use super::Delivery;
-use crate::service::Orchestrator;
+use crate::service::{Core, Orchestrator};
 use crate::snapshot::Endpoint;
 use bytes::Bytes;
 use secrecy::ExposeSecret;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use weir_connector_sdk::{RefusalReason, redact};
-use weir_storage::{Fact, RefusedRequest};
-use weir_workflow_engine::RefusalId;
+use weir_storage::{Fact, RefusedFurther, RefusedRequest, Writer};
+use weir_workflow_engine::{EndpointId, RefusalId, Timestamp, WorkspaceId};
 
 /// Most refused requests stored per endpoint and minute; the rest are only counted.
+///
+/// Limit: refused requests of one endpoint and minute that are kept | counted only | `a_flood_of_bad_requests_is_counted_in_full_and_kept_in_part` | `weir_webhooks_refused_total`
 pub(crate) const MAX_REFUSED_PER_MINUTE: u32 = 60;
+
+/// Time between two additions to the stored counts.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// Refusals beyond the allowance that are not stored yet, by endpoint, hour and reason.
+#[derive(Debug, Default)]
+pub(crate) struct FurtherRefusals {
+    open: Mutex<BTreeMap<(EndpointId, i64, &'static str), RefusedFurther>>,
+}
+
+impl FurtherRefusals {
+    fn add(&self, workspace: WorkspaceId, endpoint: EndpointId, reason: &'static str, now: Timestamp) {
+        let hour = now.as_unix_ms().div_euclid(3_600_000);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = open.entry((endpoint, hour, reason)).or_insert_with(|| RefusedFurther {
+            workspace,
+            endpoint,
+            received_at: now,
+            reason: reason.to_owned(),
+            count: 0,
+        });
+        known.count = known.count.saturating_add(1);
+    }
+
+    /// Hands all of them to the writer; what it has no room for stays.
+    fn tell(&self, writer: &Writer) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, further| writer.submit(Fact::RefusedFurther(further.clone())).is_err());
+    }
+}
+
+/// Adds to the stored counts, until the process stops.
+pub(crate) async fn tell_further_refusals(core: Arc<Core>) {
+    let mut ticks = tokio::time::interval(TELL_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => core.refused_further.tell(&core.writer),
+            () = core.halted.cancelled() => break,
+        }
+    }
+    core.refused_further.tell(&core.writer);
+}
 
 impl Orchestrator {
     /// Counts a refusal and, inside the allowance, stores it. Never waits: a refusal is not worth a place in a full queue.
@@ -34,6 +81,9 @@ impl Orchestrator {
         tracing::debug!(endpoint.name = %endpoint.name(), reason, "webhook refused: {detail}");
         let now = self.clock().now();
         if !self.core.refusals.take(endpoint.id(), now.as_unix_ms()) {
+            self.core
+                .refused_further
+                .add(endpoint.workspace(), endpoint.id(), reason, now);
             return;
         }
         let mut names = endpoint.connector().secret_names().clone();

@@ -6,15 +6,23 @@ use weir_connector_sdk::redact::{self, SecretNames};
 use weir_workflow_engine::{Exchange, ResponseBody, Timestamp};
 
 /// Longest request or response body kept in an exchange, bytes. Enough to see what is wrong, small enough for the journal row.
+///
+/// Limit: body of a request or an answer that a run's record shows | cut; what a step gives is kept whole | `long_bodies_are_cut_after_redaction`
 pub const MAX_KEPT_BODY_BYTES: usize = 16 * 1024;
 
 /// Bodies above this are not even looked at: redacting needs the whole text.
+///
+/// Limit: body that is looked through for secrets, so that a run's record can show it | not kept; the record says how long it was | `long_bodies_are_cut_after_redaction`
 const MAX_REDACTED_BODY_BYTES: usize = 1024 * 1024;
 
 /// Most headers kept of one message.
+///
+/// Limit: headers of a message that a run's record shows | further ones are left out | `headers_are_kept_within_bounds`
 const MAX_KEPT_HEADERS: usize = 64;
 
 /// Longest header value kept, bytes.
+///
+/// Limit: value of a header that a run's record shows | cut | `headers_are_kept_within_bounds`
 const MAX_KEPT_HEADER_BYTES: usize = 1024;
 
 /// The beginning of a record, taken before the request is handed over.
@@ -114,13 +122,20 @@ pub(super) fn body_text(body: &[u8]) -> String {
     text
 }
 
+/// The same, in so many bytes.
+pub(super) fn body_text_within(body: &[u8], room: usize) -> String {
+    let mut text = body_text(body);
+    shorten(&mut text, room);
+    text
+}
+
 /// Cuts `text` to at most `max_bytes`, at a character boundary, and says so.
 fn shorten(text: &mut String, max_bytes: usize) {
     const MARK: &str = "…";
     if text.len() <= max_bytes {
         return;
     }
-    text.truncate(text.floor_char_boundary(max_bytes - MARK.len()));
+    text.truncate(text.floor_char_boundary(max_bytes.saturating_sub(MARK.len())));
     text.push_str(MARK);
 }
 
@@ -137,8 +152,27 @@ mod tests {
             "{}",
             text.len()
         );
+        let fits = "x".repeat(MAX_KEPT_BODY_BYTES);
+        assert_eq!(body_text(fits.as_bytes()), fits);
+        let longer = body_text(format!("{fits}x").as_bytes());
+        assert!(longer.len() == MAX_KEPT_BODY_BYTES && longer.ends_with("x…"));
+        let largest = "x".repeat(MAX_REDACTED_BODY_BYTES);
+        assert!(body_text(largest.as_bytes()).starts_with("xxx"));
+        assert_eq!(body_text(format!("{largest}x").as_bytes()), "[1048577 bytes, not kept]");
         let short = body_text(br#"{"client_secret":"s3cret","a":1}"#);
         assert!(!short.contains("s3cret") && short.contains("\"a\":1"));
         assert_eq!(body_text(&[0xff, 0xfe]), "[2 bytes that are not text]");
+    }
+
+    #[test]
+    fn headers_are_kept_within_bounds() {
+        let header = |number: usize, length: usize| (format!("x-{number}"), "v".repeat(length));
+        let kept = |headers: &[(String, String)]| kept_headers(headers, &SecretNames::default());
+        let many: Vec<_> = (0..=MAX_KEPT_HEADERS).map(|number| header(number, 1)).collect();
+        assert_eq!(kept(&many), many[..MAX_KEPT_HEADERS]);
+        let fits = [header(1, MAX_KEPT_HEADER_BYTES)];
+        assert_eq!(kept(&fits), fits);
+        let longer = kept(&[header(1, MAX_KEPT_HEADER_BYTES + 1)]);
+        assert!(longer[0].1.len() == MAX_KEPT_HEADER_BYTES && longer[0].1.ends_with("v…"));
     }
 }

@@ -33,6 +33,8 @@ use crate::lease::Lease;
 pub const MAX_REDIRECTS: u32 = 3;
 
 /// Text of answers kept over all exchanges of one call, bytes: a long list is in the output already.
+///
+/// Limit: bodies of all answers to one call that a run's record shows | the last one is cut, further ones are not kept; what a step gives is kept whole | `the_bodies_of_all_pages_are_kept_up_to_a_bound`
 const MAX_KEPT_BYTES_PER_CALL: usize = 64 * 1024;
 
 /// How closely the departure of a request is watched.
@@ -411,7 +413,7 @@ impl<'a> Session<'a> {
         if self.is_unchanged || response.body.is_empty() || room == 0 {
             return;
         }
-        let text = record::body_text(&response.body);
+        let text = record::body_text_within(&response.body, room);
         self.kept_bytes += text.len();
         self.set_body(ResponseBody::Text(text));
     }

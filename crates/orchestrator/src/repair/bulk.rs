@@ -25,6 +25,8 @@ use crate::control::ControlError;
 use crate::service::{Core, Orchestrator};
 
 /// Most runs of one operation. Each is read with its family before the operation begins; take the next ones after it.
+///
+/// Limit: runs of one operation on many runs | the oldest are taken, `more` says that there are others; repeat it for them | `an_operation_takes_the_oldest_runs_and_the_next_one_the_rest`
 pub const MAX_BULK_RUNS: u32 = 1000;
 /// Most replays of operations that a node drives at a time, so that live events always find room and budget.
 pub const BULK_IN_FLIGHT: usize = 16;

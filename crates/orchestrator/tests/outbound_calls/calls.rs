@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use weir_orchestrator::http_client::CONNECT_TIMEOUT;
 use weir_orchestrator::perform::Purpose;
 use weir_workflow_engine::{EffectClass, Origin, ResponseBody, Retry, SendMode, Sent};
 
@@ -221,4 +222,30 @@ async fn what_cannot_be_built_is_never_sent() {
             (code, Sent::Never, Retry::Permanent)
         );
     }
+}
+
+/// A system whose queue of connections is full answers nothing, not even with a refusal.
+#[tokio::test]
+async fn a_server_that_does_not_take_the_connection_is_given_up() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    let connect = || tokio::time::timeout(Duration::from_millis(500), tokio::net::TcpStream::connect(address));
+    while let Ok(connected) = connect().await {
+        queued.push(connected.unwrap());
+    }
+    let bench = Bench::new();
+    let mut command = step("things.get", json!({ "id": "1" }));
+    command.timeout = 3 * CONNECT_TIMEOUT;
+    let begun = tokio::time::Instant::now();
+    let result = bench.call(&connection(&format!("http://{address}")), &command).await;
+    let failure = failure(&result);
+    assert_eq!(
+        (failure.code.as_str(), failure.sent, failure.retry),
+        ("connect", Sent::Never, TRANSIENT)
+    );
+    let took = begun.elapsed();
+    assert!(took >= CONNECT_TIMEOUT && took < 2 * CONNECT_TIMEOUT, "{took:?}");
 }

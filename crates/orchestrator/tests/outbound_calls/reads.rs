@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use weir_orchestrator::clock::Clock;
 use weir_orchestrator::perform::Purpose;
-use weir_workflow_engine::Origin;
+use weir_workflow_engine::{Origin, ResponseBody};
 
 use crate::server::{Reply, Server, json as answer};
 use crate::setup::{Bench, connection, failure, output, read_command, step};
@@ -78,6 +78,38 @@ async fn pages_are_not_gathered_without_bound() {
         .await;
     assert_eq!(failure(&result).code, "response_too_large");
     assert_eq!(server.seen().len(), 3);
+}
+
+/// `MAX_KEPT_BYTES_PER_CALL`: pages of 15,000 bytes, of which four and a part of the fifth have room.
+#[tokio::test]
+async fn the_bodies_of_all_pages_are_kept_up_to_a_bound() {
+    let server = Server::start().await;
+    let page = |number: usize| {
+        let next = (number < 6).then(|| number.to_string());
+        let empty = json!({ "data": [""], "next": next }).to_string();
+        json!({ "data": ["x".repeat(15_000 - empty.len())], "next": next })
+    };
+    server.script(move |seen| {
+        let number = seen
+            .path
+            .split_once("after=")
+            .map_or(0, |(_, last)| last.parse().unwrap());
+        Some(answer(200, page(number + 1)))
+    });
+    let result = Bench::new()
+        .read(
+            &connection(&server.url()),
+            &read_command("things.list", json!({}), Some(100)),
+        )
+        .await;
+    assert_eq!(output(&result).as_array().unwrap().len(), 6, "the output is whole");
+    let kept = |exchange: &weir_workflow_engine::Exchange| match &exchange.response_body {
+        ResponseBody::Text(text) => text.len(),
+        ResponseBody::None | ResponseBody::Output => 0,
+    };
+    let kept: Vec<usize> = result.exchanges.iter().map(kept).collect();
+    assert_eq!(kept, [15_000, 15_000, 15_000, 15_000, 5_536, 0]);
+    assert_eq!(kept.iter().sum::<usize>(), 64 * 1024);
 }
 
 #[tokio::test]

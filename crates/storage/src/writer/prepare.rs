@@ -1,20 +1,23 @@
 //! Facts in the form in which the task writes them: bodies compressed, keys hashed.
 
 use bytes::Bytes;
-use weir_workflow_engine::{EventId, RunId, Timestamp, WorkflowId};
+use weir_workflow_engine::{EventId, RefusalId, RunId, Timestamp, WorkflowId};
 
 use super::dedupe::DedupeKey;
 use super::operate::PreparedOperation;
 use crate::blob::Blob;
 use crate::config::{AuditEntry, ConfigChange};
 use crate::fact::{
-    Accepted, AfterCommit, EventRow, Fact, Heartbeat, Leaves, NewRun, Prune, RefusedRequest, RunUpdate, TurnAsk,
+    Accepted, AfterCommit, EventRow, Fact, Heartbeat, Leaves, NewRun, Prune, RefusedFurther, RefusedRequest, RunUpdate,
+    TurnAsk,
 };
 use crate::mail::{MailChange, Request, WaitKey};
 use crate::outgoing::Outgoing;
 use crate::sweep::{CoverageCount, SweepChange};
 
 /// What of a refused request's headers and body is kept.
+///
+/// Limit: headers and body of a refused request that are kept, each | a longer body is cut, longer headers are left out | `refusals_are_counted_and_bounded`
 const REFUSED_PART_BYTES: usize = 16 << 10;
 /// What a fact weighs beside its bodies, roughly.
 const FACT_BYTES: usize = 256;
@@ -92,6 +95,8 @@ pub(crate) struct RefusedRow {
     pub(crate) request: RefusedRequest,
     pub(crate) hour: i32,
     pub(crate) body_bytes: i64,
+    /// How many requests it counts.
+    pub(crate) count: i64,
     /// Whether more than the count is kept.
     pub(crate) in_detail: bool,
 }
@@ -110,6 +115,7 @@ impl Work {
             Fact::Request(request) => Self::Alone(Control::Request(request)),
             Fact::Emit(event) => Self::Alone(Control::Emit(Blob::encode(&event.body), event)),
             Fact::Refused(request) => Self::Shared(Row::Refused(Box::new(RefusedRow::new(request, refused_in_detail)))),
+            Fact::RefusedFurther(further) => Self::Shared(Row::Refused(Box::new(RefusedRow::further(further)))),
             Fact::Config(change) => Self::Alone(Control::Config(change)),
             Fact::Heartbeat(heartbeat) => Self::Alone(Control::Heartbeat(heartbeat)),
             Fact::Claim { limit } => Self::Alone(Control::Claim {
@@ -196,12 +202,32 @@ impl RefusedRow {
         request.body = Bytes::copy_from_slice(request.body.get(..REFUSED_PART_BYTES).unwrap_or(&request.body));
         request.headers = cut(request.headers);
         request.detail = cut(request.detail);
-        let hour = i32::try_from(request.received_at.as_unix_ms().div_euclid(3_600_000)).unwrap_or(i32::MAX);
         Self {
+            hour: hour_of(request.received_at),
             request,
-            hour,
             body_bytes,
+            count: 1,
             in_detail,
+        }
+    }
+
+    fn further(further: RefusedFurther) -> Self {
+        Self {
+            hour: hour_of(further.received_at),
+            request: RefusedRequest {
+                id: RefusalId::from_raw(0),
+                workspace: further.workspace,
+                endpoint: Some(further.endpoint),
+                received_at: further.received_at,
+                reason: further.reason,
+                detail: String::new(),
+                client_ip: None,
+                headers: String::new(),
+                body: Bytes::new(),
+            },
+            body_bytes: 0,
+            count: i64::from(further.count),
+            in_detail: false,
         }
     }
 
@@ -209,6 +235,11 @@ impl RefusedRow {
         let request = &self.request;
         i32::try_from(request.body.len() + request.headers.len() + request.detail.len()).unwrap_or(i32::MAX)
     }
+}
+
+/// Hours since 1970.
+fn hour_of(at: Timestamp) -> i32 {
+    i32::try_from(at.as_unix_ms().div_euclid(3_600_000)).unwrap_or(i32::MAX)
 }
 
 /// Headers that are too long are left out whole: half of a JSON object is none.

@@ -355,13 +355,14 @@ impl<'a> Batch<'a> {
                 request.body.as_ref(),
             ])?;
         }
-        let text = "INSERT INTO refused_count (workspace_id, endpoint_id, hour, reason, count) VALUES (?1, ?2, ?3, ?4, 1) \
-            ON CONFLICT DO UPDATE SET count = count + 1";
+        let text = "INSERT INTO refused_count (workspace_id, endpoint_id, hour, reason, count) VALUES (?1, ?2, ?3, ?4, ?5) \
+            ON CONFLICT DO UPDATE SET count = count + excluded.count";
         let values = params![
             request.workspace.as_raw(),
             endpoint.unwrap_or(0),
             row.hour,
-            request.reason
+            request.reason,
+            row.count
         ];
         self.transaction.prepare_cached(text)?.execute(values).map(drop)
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::future::join_all;
-use weir_storage::{Fact, FactOutcome, Prune, RefusedFilter, RefusedRequest};
+use weir_storage::{Fact, FactOutcome, Prune, RefusedFilter, RefusedFurther, RefusedRequest};
 use weir_workflow_engine::{EndpointId, RefusalId};
 
 use crate::support::{Bed, WORKSPACE, at, both_databases, days};
@@ -101,10 +101,22 @@ async fn refusals_are_counted_and_bounded(bed: &Bed) {
         });
         join_all(flood.collect::<Vec<_>>()).await;
     }
+    // Those of which nothing is kept count as well.
+    let further = RefusedFurther {
+        workspace: WORKSPACE,
+        endpoint: EndpointId::from_raw(41),
+        received_at: at(days(2)),
+        reason: "flood".to_owned(),
+        count: 7,
+    };
+    for _ in 0..2 {
+        let counted = node.write(Fact::RefusedFurther(further.clone())).await;
+        assert_eq!(counted, Ok(FactOutcome::Written));
+    }
     let kept = "SELECT count(*) FROM refused WHERE reason = 'flood'";
     assert_eq!(bed.number(kept).await, 10_000);
     let counted = "SELECT CAST(sum(count) AS BIGINT) FROM refused_count WHERE reason = 'flood'";
-    assert_eq!(bed.number(counted).await, 12_000);
+    assert_eq!(bed.number(counted).await, 12_014);
 
     // Beyond their bounds the oldest go, however young.
     bed.execute("UPDATE refused SET stored_bytes = 8388").await;

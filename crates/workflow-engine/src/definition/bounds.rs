@@ -35,8 +35,12 @@ pub const MAX_CALL_TIMEOUT: Duration = Duration::from_secs(600);
 /// Limit: `all: { max }` of a call | refused at publish, `out_of_bounds` | `definitions_stop_at_their_bounds`
 pub const MAX_ALL_ITEMS: u32 = 100_000;
 /// The `timeout` of one try of a call, when none is given.
+///
+/// Limit: one try of a call whose `timeout` says nothing | the try fails, `timeout` | `what_says_nothing_waits_so_long` | `weir_calls_total`
 pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a step waits for an event, a person or a run, when its `timeout` says nothing.
+///
+/// Limit: a step that waits whose `timeout` says nothing | the step fails, `wait_timeout`; `on_timeout` | `what_says_nothing_waits_so_long`
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(30 * 86_400);
 /// The longest `timeout` of a step that waits: a year and a day, as long as a `sleep`.
 ///
@@ -47,6 +51,8 @@ pub const MAX_WAIT: Duration = crate::run::MAX_SLEEP;
 /// Limit: names in `by` of an `approve` | refused at publish, `out_of_bounds` | `definitions_stop_at_their_bounds`
 pub const MAX_APPROVERS: usize = 100;
 /// How long the sender of an event waits for a `respond`, when its `within` says nothing.
+///
+/// Limit: a sender that waits for a `respond` whose `within` says nothing | 202 with the address of the answer | `what_says_nothing_waits_so_long`
 pub const DEFAULT_RESPOND_WITHIN: Duration = Duration::from_secs(10);
 /// The longest that the sender of an event is kept waiting: proxies in between give up after a minute.
 ///

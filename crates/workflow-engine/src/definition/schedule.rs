@@ -6,7 +6,8 @@ use super::fields::{Fields, wrong_type};
 use crate::duration;
 use crate::problem::Problem;
 use crate::schedule::{
-    CatchUp, DEFAULT_CATCH_UP, EVERY_BOUNDS, MAX_CATCH_UP, MAX_CRON_LINES, MAX_SCHEDULE_INPUT_BYTES, Schedule, Zone,
+    CatchUp, DEFAULT_CATCH_UP, MAX_CATCH_UP, MAX_CRON_LINES, MAX_EVERY, MAX_SCHEDULE_INPUT_BYTES, MIN_EVERY, Schedule,
+    Zone,
 };
 
 const KEYS: [&str; 6] = ["cron", "timezone", "every", "catch_up", "max_catch_up", "input"];
@@ -39,10 +40,9 @@ pub(super) fn schedule(value: &Value, problems: &mut Vec<Problem>) -> Option<Sch
 }
 
 fn every(fields: &Fields<'_>, problems: &mut Vec<Problem>) -> Option<std::time::Duration> {
-    let (least, most) = EVERY_BOUNDS;
-    let span = fields.span("every", most, problems)?;
-    if span < least || span.subsec_nanos() != 0 {
-        let message = format!("`every` must be whole seconds, at least {}", duration::print(least));
+    let span = fields.span("every", MAX_EVERY, problems)?;
+    if span < MIN_EVERY || span.subsec_nanos() != 0 {
+        let message = format!("`every` must be whole seconds, at least {}", duration::print(MIN_EVERY));
         problems.push(Problem::new(fields.at("every"), "out_of_bounds", message));
         return None;
     }

@@ -16,6 +16,8 @@ use crate::result::{CallFailure, Retry, Sent};
 use crate::time::Timestamp;
 
 /// The longest pause that a provider can ask for with `Retry-After`.
+///
+/// Limit: pause that a provider asks for with `Retry-After` | cut | `the_default_tries_reach_over_a_day_and_never_differ`
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// Answers of a provider that there were too many requests, for one call, that are not counted as tries.
 ///

@@ -1,13 +1,15 @@
 //! Each bound of documents and expressions: at the bound it is taken, one beyond it is refused with its code.
 
+use std::time::Duration;
+
 use serde_json::json;
 use weir_workflow_engine::{
-    Definition, MAX_ALL_ITEMS, MAX_APPROVERS, MAX_BRANCHES, MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY,
-    MAX_OUTPUT_BYTES, MAX_READ_BYTES, MAX_RESPOND_WITHIN, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WAIT,
-    MAX_WORKFLOW_TIMEOUT,
+    Command, DEFAULT_CALL_TIMEOUT, DEFAULT_RESPOND_WITHIN, DEFAULT_WAIT, Definition, Input, MAX_ALL_ITEMS,
+    MAX_APPROVERS, MAX_BRANCHES, MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY, MAX_OUTPUT_BYTES, MAX_READ_BYTES,
+    MAX_RESPOND_WITHIN, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WAIT, MAX_WORKFLOW_TIMEOUT, Sent,
 };
 
-use crate::support::{Driver, plan, yaml};
+use crate::support::{Driver, KEYED, START, failure, plan, yaml};
 
 /// The codes of a document's problems.
 fn codes(head: &str, steps: &str) -> Vec<&'static str> {
@@ -140,4 +142,32 @@ fn expressions_stop_at_their_bounds() {
     let length = "\"{{ event.data.text | length }}\"";
     assert_eq!(code(length, MAX_READ_BYTES - 2), "succeeded");
     assert_eq!(code(length, MAX_READ_BYTES), "expression_failed");
+}
+
+#[test]
+fn what_says_nothing_waits_so_long() {
+    let call = "  - { id: x, call: http.request, connection: crm, retry: { tries: 1 }, with: { method: POST } }";
+    let mut driver = Driver::new(plan(call), KEYED, json!({}));
+    driver.start();
+    let Some(Command::Call(asked)) = driver.commands.first() else {
+        panic!("{:?}", driver.commands);
+    };
+    assert_eq!(asked.timeout, DEFAULT_CALL_TIMEOUT);
+    driver.fail(failure("timeout", None, Sent::Never, true));
+    assert!(driver.last.status.is_final());
+
+    let ask = "  - { id: x, approve: Shall we? }";
+    let mut driver = Driver::new(plan(ask), KEYED, json!({}));
+    driver.start();
+    let over = START.plus(DEFAULT_WAIT);
+    assert_eq!(driver.last.due, Some(over));
+    driver.now = START.plus(DEFAULT_WAIT - Duration::from_millis(1));
+    driver.input(Input::Due);
+    assert!(!driver.last.status.is_final());
+    driver.now = over;
+    driver.input(Input::Due);
+    assert_eq!(driver.code(), "wait_timeout");
+
+    let say = plan("  - { id: x, respond: { body: { a: 1 } } }");
+    assert_eq!(say.responds_within(), Some(DEFAULT_RESPOND_WITHIN));
 }

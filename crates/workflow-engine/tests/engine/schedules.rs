@@ -1,12 +1,14 @@
 //! Schedules: when they fire, above all on the days on which clocks change, and what becomes of missed times.
 
+use std::time::Duration;
+
 use jiff::civil::DateTime;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use weir_workflow_engine::{
-    CatchUp, Definition, Due, MAX_CATCH_UP, MAX_CRON_BYTES, MAX_CRON_LINES, MAX_MISSED_COUNTED,
-    MAX_SCHEDULE_INPUT_BYTES, SKIP_AFTER, Schedule, Timestamp, Trigger,
+    CatchUp, Definition, Due, MAX_CATCH_UP, MAX_CRON_BYTES, MAX_CRON_LINES, MAX_EVERY, MAX_MISSED_COUNTED,
+    MAX_SCHEDULE_INPUT_BYTES, MIN_EVERY, SKIP_AFTER, Schedule, Timestamp, Trigger,
 };
 
 use crate::support::yaml;
@@ -234,7 +236,15 @@ fn schedules_stop_at_their_bounds() {
         )
     };
     let most = (MAX_CRON_LINES, MAX_CRON_BYTES, MAX_CATCH_UP, MAX_SCHEDULE_INPUT_BYTES);
-    for fits in [lines(most.0), line(most.1 - 1), catch_up(most.2), input(most.3)] {
+    let every = |span: Duration| format!("{{ every: {}ms }}", span.as_millis());
+    for fits in [
+        lines(most.0),
+        line(most.1 - 1),
+        catch_up(most.2),
+        input(most.3),
+        every(MIN_EVERY),
+        every(MAX_EVERY),
+    ] {
         assert!(!refused(&fits), "{:?}", parse(&fits));
     }
     for exceeds in [
@@ -242,6 +252,8 @@ fn schedules_stop_at_their_bounds() {
         line(most.1 + 1),
         catch_up(most.2 + 1),
         input(most.3 + 1),
+        every(MIN_EVERY - Duration::from_millis(1)),
+        every(MAX_EVERY + Duration::from_secs(1)),
     ] {
         assert!(refused(&exceeds), "{exceeds}");
     }

@@ -18,8 +18,12 @@ use weir_storage::{AuditFilter, MergedRow, RunRow, RunStatus as Stored};
 use weir_workflow_engine::RunId;
 
 /// How many steps one answer shows: a run may have as many as its journal has entries.
+///
+/// Limit: steps of a run in one answer | `BAD_REQUEST`; the rest with `steps(skip: …)` | `pages_stop_at_their_bound`
 const MAX_STEPS_SHOWN: usize = 1000;
 /// How many merged runs one answer shows: a burst or a lane may have merged many more.
+///
+/// Limit: merged runs in one answer | `BAD_REQUEST`; the rest with `merged(skip: …)` | `pages_stop_at_their_bound`
 const MAX_MERGED_SHOWN: u32 = 1000;
 /// How many entries of the audit trail one run shows.
 const MAX_HISTORY_SHOWN: u32 = 100;

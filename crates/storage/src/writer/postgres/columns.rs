@@ -158,7 +158,7 @@ impl Columns {
                         row.hour,
                         request.reason.as_str(),
                     );
-                    *refusals.entry(key).or_default() += 1;
+                    *refusals.entry(key).or_default() += row.count;
                 }
             }
         }
