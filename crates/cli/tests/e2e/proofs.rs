@@ -217,6 +217,23 @@ async fn keys_are_fetched_within_bounds() {
     assert!((3..10).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
 }
 
+/// `CONFIRM_TIMEOUT`
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confirmation_that_takes_too_long_is_asked_for_again() {
+    let webhook = "  verify: { hmac: { alg: sha256, sig: header:X-Sig, encoding: hex, parts: [body] } }\n  handshake: { confirm_get: { when: { body: /type, equals: confirm }, read: json:/url, https_host_allow: [127.0.0.1] } }\n";
+    let (server, _folder) = loaded(&[("slow", manifest("slow", webhook))]).await;
+    server.apply("kind: Endpoint\nname: slow\nconnector: slow\nsecrets: [a-secret]\n");
+    // Takes connections and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/confirm", silent.local_addr().unwrap());
+    let body = json!({ "type": "confirm", "url": url }).to_string();
+    let signature = hex(&mac("a-secret", body.as_bytes()));
+    let begun = tokio::time::Instant::now();
+    let unconfirmed = server.hook("slow", &[("x-sig", &signature)], body).await;
+    unconfirmed.problem(503, "PROVIDER_UNAVAILABLE");
+    assert!((8..16).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+}
+
 /// What an endpoint knows of its registration is asked for when it is applied, and exported as it was stated.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_states_its_context() {

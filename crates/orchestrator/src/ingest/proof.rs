@@ -19,6 +19,8 @@ const MAX_DOCUMENTS_PER_REQUEST: usize = 4;
 /// How long after its last change an endpoint without secrets takes the one that its provider sends.
 pub(crate) const SECRET_AWAITED: Duration = Duration::from_secs(60 * 60);
 /// Time for the call that confirms a registration; senders wait 15 s.
+///
+/// Limit: time of a call that confirms a registration | 503, `PROVIDER_UNAVAILABLE` | `a_confirmation_that_takes_too_long_is_asked_for_again`
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(8);
 
 impl Endpoint {
