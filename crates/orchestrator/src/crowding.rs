@@ -8,12 +8,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// So many runs are always worked on side by side: enough for full commits, and for calls that are under way.
-const FEW: usize = 64;
+/// So many runs are always worked on side by side: enough for full commits, for calls that are under way, and for what
+/// comes in while a disk takes its time.
+const FEW: usize = 128;
 /// A run that waited longer than this for the processor began late.
-const LATE: Duration = Duration::from_millis(5);
+const LATE: Duration = Duration::from_millis(10);
 /// How much the bound grows with each run that began in time.
-const GROWTH: usize = 4;
+const GROWTH: usize = 1;
 
 /// The bound, between [`FEW`] and half of what memory holds.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ mod tests {
         assert_eq!(crowding.bound(), 1024, "half of what memory holds");
         (0..40).for_each(|_| crowding.began(LATER, 700));
         assert_eq!(crowding.bound(), FEW);
-        (0..1000).for_each(|_| crowding.began(SOON, 64));
+        (0..1000).for_each(|_| crowding.began(SOON, FEW));
         assert_eq!(crowding.bound(), 1024);
     }
 

@@ -17,8 +17,10 @@ pub use weir_storage::DEDUPE_DAYS;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Time between two rounds.
 const EVERY: Duration = Duration::from_secs(60);
-/// Rounds after which the oldest events are looked at again: runs that were open, and failures, stay behind.
-const ROUNDS_PER_SWEEP: u32 = 60;
+/// How much later the next round is when there was nothing to delete: an idle server asks little of its database.
+const IDLE_TIMES: u32 = 15;
+/// Minutes after which the oldest events are looked at again: runs that were open, and failures, stay behind.
+const SWEEP_EVERY: u32 = 60;
 /// Events looked at per statement.
 const PAGE: u32 = 500;
 /// Events that one slice drops: two or three milliseconds of the writer.
@@ -137,73 +139,83 @@ impl From<ReadError> for Interrupted {
 pub(crate) async fn run(core: Arc<Core>) {
     let mut rounds = tokio::time::interval(EVERY);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut after, mut done) = (None, 0);
+    let mut after = None;
+    // Minutes until the next round, and since the oldest events were looked at.
+    let (mut left, mut swept) = (0, 0);
     loop {
         tokio::select! {
             _ = rounds.tick() => {}
             () = core.stopping.cancelled() => return,
         }
-        if done % ROUNDS_PER_SWEEP == 0 {
-            after = None;
+        swept += 1;
+        if left > 0 {
+            left -= 1;
+        } else {
+            if swept >= SWEEP_EVERY {
+                (after, swept) = (None, 0);
+            }
+            match round(&core, &mut after).await {
+                Ok(0) => left = IDLE_TIMES - 1,
+                Ok(_) => {}
+                Err(Interrupted::Stopping) => return,
+                Err(Interrupted::Database(reason)) => tracing::debug!("retention waits: {reason}"),
+            }
         }
-        done = done.wrapping_add(1);
-        match round(&core, &mut after).await {
-            Ok(()) => {}
-            Err(Interrupted::Stopping) => return,
-            Err(Interrupted::Database(reason)) => tracing::debug!("retention waits: {reason}"),
+        if let Ok(oldest) = core.store.oldest_event().await {
+            let age = oldest.map_or(0.0, |at| core.clock.now().since(at).as_secs_f64());
+            metrics::gauge!("weir_oldest_event_seconds").set(age);
         }
     }
 }
 
-async fn round(core: &Core, after: &mut Option<EventId>) -> Result<(), Interrupted> {
+/// Deletes all that has had its time; how many rows these were.
+async fn round(core: &Core, after: &mut Option<EventId>) -> Result<u64, Interrupted> {
     let keep = core.settings.retention;
     let now = core.clock.now();
-    all(core, Class::Runs, &Prune::Leftovers).await?;
-    histories(core, &keep, after).await?;
+    let mut rows = all(core, Class::Runs, &Prune::Leftovers).await?;
+    rows += histories(core, &keep, after).await?;
     if let Some(refused) = keep.refused {
         let what = Prune::Refused {
             before: before(now, refused),
         };
-        all(core, Class::Refused, &what).await?;
+        rows += all(core, Class::Refused, &what).await?;
     }
     let counts = Prune::RefusedCounts {
         before: before(now, REFUSED_COUNTS_KEPT),
     };
-    all(core, Class::Refused, &counts).await?;
+    rows += all(core, Class::Refused, &counts).await?;
     let coverage = Prune::Coverage {
         before: before(now, COVERAGE_KEPT),
     };
-    all(core, Class::Runs, &coverage).await?;
-    all(core, Class::Dedupe, &Prune::Dedupe { now }).await?;
+    rows += all(core, Class::Runs, &coverage).await?;
+    rows += all(core, Class::Dedupe, &Prune::Dedupe { now }).await?;
     // A few small rows of throttles; they go with what is remembered for as short a time.
-    all(core, Class::Dedupe, &Prune::Gates { now }).await?;
+    rows += all(core, Class::Dedupe, &Prune::Gates { now }).await?;
     if let (Some(runs), Some(failed)) = (keep.runs, keep.failed) {
         let what = Prune::Outgoing {
             before: before(now, runs.max(failed)),
         };
-        all(core, Class::Runs, &what).await?;
+        rows += all(core, Class::Runs, &what).await?;
     }
     if let Some(audit) = keep.audit {
         let what = Prune::Audit {
             before: before(now, audit),
         };
-        all(core, Class::Audit, &what).await?;
+        rows += all(core, Class::Audit, &what).await?;
     }
-    let oldest = core.store.oldest_event().await?;
-    let age = oldest.map_or(0.0, |at| core.clock.now().since(at).as_secs_f64());
-    metrics::gauge!("weir_oldest_event_seconds").set(age);
-    Ok(())
+    Ok(rows)
 }
 
 /// Drops the events that have had their time, from where the last round ended.
-async fn histories(core: &Core, keep: &Retention, after: &mut Option<EventId>) -> Result<(), Interrupted> {
+async fn histories(core: &Core, keep: &Retention, after: &mut Option<EventId>) -> Result<u64, Interrupted> {
     let Some(shortest) = keep.runs.into_iter().chain(keep.failed).min() else {
-        return Ok(());
+        return Ok(0);
     };
+    let mut rows = 0;
     loop {
         let now = core.clock.now();
         let page = core.store.old_events(*after, before(now, shortest), PAGE).await?;
-        let Some(last) = page.last() else { return Ok(()) };
+        let Some(last) = page.last() else { return Ok(rows) };
         let last = last.history.event;
         let mut due: [(Class, Vec<History>); 2] = [(Class::Runs, Vec::new()), (Class::Failed, Vec::new())];
         for old in page {
@@ -214,20 +226,25 @@ async fn histories(core: &Core, keep: &Retention, after: &mut Option<EventId>) -
         }
         for (class, histories) in due {
             for slice in histories.chunks(SLICE_EVENTS) {
-                delete(core, class, Prune::History(slice.to_vec())).await?;
+                rows += delete(core, class, Prune::History(slice.to_vec())).await?.rows;
             }
             if !histories.is_empty() {
-                all(core, class, &Prune::Leftovers).await?;
+                rows += all(core, class, &Prune::Leftovers).await?;
             }
         }
         *after = Some(last);
     }
 }
 
-/// Slice after slice, until nothing is left.
-async fn all(core: &Core, class: Class, what: &Prune) -> Result<(), Interrupted> {
-    while delete(core, class, what.clone()).await?.rows > 0 {}
-    Ok(())
+/// Slice after slice, until nothing is left; how many rows these were.
+async fn all(core: &Core, class: Class, what: &Prune) -> Result<u64, Interrupted> {
+    let mut rows = 0;
+    loop {
+        match delete(core, class, what.clone()).await?.rows {
+            0 => return Ok(rows),
+            more => rows += more,
+        }
+    }
 }
 
 async fn delete(core: &Core, class: Class, slice: Prune) -> Result<Removed, Interrupted> {

@@ -11,7 +11,7 @@ use crate::effect::EffectKey;
 use crate::event::Event;
 use crate::journal::{AttemptOutcome, Awaits, Entry, Target};
 use crate::ledger::{EffectState, Ledger};
-use crate::plan::Plan;
+use crate::plan::{OWN, Plan};
 use crate::result::{CallFailure, CallOutcome, CallResult, Origin, Retry, Sent};
 use crate::run::{Decision, Environment, Input, RunHead, RunState, Status, decide};
 use crate::time::Timestamp;
@@ -27,8 +27,11 @@ pub struct ReplayPreview {
     pub new: Vec<PreviewEffect>,
     /// Effects of which nobody knows: sent again where that is harmless, otherwise the end of the run.
     pub unknown: Vec<PreviewEffect>,
-    /// Why the preview ends before the workflow does, if it does.
+    /// Why the preview ends before the workflow does, if it does, or what else it cannot show.
     pub note: Option<String>,
+    /// Whether more may be done than is shown: after a call without a recorded answer, after a wait, in runs that it
+    /// starts.
+    pub in_part: bool,
 }
 
 /// A read of a preview.
@@ -258,6 +261,10 @@ impl Rehearsal<'_> {
                         undone: self.undone(&intent.step),
                         sends: true,
                     };
+                    if is_new && &*intent.connector == OWN && &*intent.operation == "run" {
+                        self.preview.in_part = true;
+                        self.note(format!("what the run that `{}` starts does is not shown", intent.step));
+                    }
                     if is_new {
                         self.preview.new.push(effect)
                     } else {
@@ -316,6 +323,9 @@ impl Rehearsal<'_> {
                 origin: Origin::Sent,
             }),
             None => {
+                // Nothing follows the last step.
+                let last = self.plan.definition().steps.last();
+                self.preview.in_part |= last.is_none_or(|last| last.id != name);
                 self.note(format!(
                     "what follows `{name}` is not shown: no answer of it was recorded"
                 ));
@@ -330,7 +340,10 @@ impl Rehearsal<'_> {
                 let place = step.map(|step| format!(" at `{step}`")).unwrap_or_default();
                 self.note(format!("the run would fail{place}: {message}"));
             }
-            Status::Waiting | Status::Paused => self.note("the run would wait before it goes on".to_owned()),
+            Status::Waiting | Status::Paused => {
+                self.preview.in_part = true;
+                self.note("the run would wait before it goes on".to_owned());
+            }
             Status::Failed { .. } | Status::Running | Status::Succeeded | Status::Canceled => {}
         }
         self.preview

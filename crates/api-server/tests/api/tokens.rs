@@ -159,3 +159,26 @@ async fn tokens_allow_what_they_say_and_end_when_revoked() {
     );
     server.stop().await;
 }
+
+/// Approvals and the audit trail know people by the names of their tokens.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_two_tokens_have_one_name_and_none_is_called_as_the_server_is() {
+    let server = TestServer::start().await;
+    let create = "mutation($input: TokenCreateInput!) { tokenCreate(input: $input) { token { id } userErrors { code message } } }";
+    let make = async |name: &str| {
+        let input = json!({ "input": { "name": name, "permissions": ["RUN_READ"] } });
+        let data = server.query(create, input).await;
+        data["tokenCreate"].clone()
+    };
+    let first = make("finance").await;
+    assert_eq!(first["userErrors"], json!([]));
+    for name in ["finance", " finance ", "admin", "system", "provider", "token:tok_1"] {
+        let refused = make(name).await;
+        assert_eq!(refused["userErrors"][0]["code"], "TAKEN", "{name}: {refused}");
+        assert_eq!(refused["token"], Value::Null);
+    }
+    // A name is free again when its token is revoked.
+    let revoke = "mutation($id: ID!) { tokenRevoke(input: { id: $id }) { userErrors { code } } }";
+    server.query(revoke, json!({ "id": first["token"]["id"] })).await;
+    assert_eq!(make("finance").await["userErrors"], json!([]));
+}

@@ -63,6 +63,9 @@ pub struct BulkPreview {
     pub more: bool,
     /// Runs that fit and cannot be replayed, with the reason.
     pub left_out: Vec<(RunId, String)>,
+    /// Of how many of them not all can be shown: what follows a call without a recorded answer or a wait, and what the
+    /// runs that they start do.
+    pub in_part: u32,
     /// Calls that change nothing outside.
     pub reads: u64,
     /// Effects by what they do, in the order of their names.
@@ -176,6 +179,7 @@ impl Orchestrator {
                 Ok(ready) => {
                     let shown = ready.prepared.preview;
                     preview.reads += u64::try_from(shown.reads.len()).unwrap_or(u64::MAX);
+                    preview.in_part += u32::from(shown.in_part);
                     let all = shown.answered.iter().chain(&shown.new).chain(&shown.unknown);
                     for effect in all {
                         let key = (effect.connector.clone(), effect.operation.clone(), effect.class);
@@ -379,7 +383,19 @@ fn summary(preview: &BulkPreview) -> String {
         .filter(|effects| effects.sent > 0)
         .map(|effects| format!("{}.{} {}", effects.connector, effects.operation, effects.sent))
         .collect();
-    parts.push(format!("{} sent{}", sum(|effects| effects.sent), bracketed(&sent)));
+    let least = if preview.in_part > 0 { "at least " } else { "" };
+    parts.push(format!(
+        "{least}{} sent{}",
+        sum(|effects| effects.sent),
+        bracketed(&sent)
+    ));
+    if preview.in_part > 0 {
+        parts.push(format!(
+            "{} shown in part (what follows a call without a recorded answer or a wait, and what runs that they start do, \
+             is not counted)",
+            preview.in_part
+        ));
+    }
     let blocked = sum(|effects| effects.blocked);
     if blocked > 0 {
         parts.push(format!("{blocked} of unknown fate that stop their runs"));
@@ -505,6 +521,12 @@ mod tests {
             summary(&preview),
             "142 runs: 142 reads, 142 effects answered from the record, 17 sent (shop.mail 17), \
              1 of unknown fate that stop their runs, 1 left out"
+        );
+        let in_part = BulkPreview { in_part: 5, ..preview };
+        let told = summary(&in_part);
+        assert!(
+            told.contains("at least 17 sent") && told.contains("5 shown in part"),
+            "{told}"
         );
     }
 }

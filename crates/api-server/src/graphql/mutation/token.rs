@@ -11,8 +11,9 @@ use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret as _, SecretString};
+use weir_orchestrator::Orchestrator;
 use weir_storage::token_hash;
-use weir_workflow_engine::TokenId;
+use weir_workflow_engine::{TokenId, WorkspaceId};
 
 /// Longest name of a token, characters.
 ///
@@ -20,6 +21,9 @@ use weir_workflow_engine::TokenId;
 const MAX_NAME_CHARACTERS: usize = 100;
 /// Every token begins with this, so that scanners for leaked secrets find it.
 const TOKEN_PREFIX: &str = "weir_tok_";
+
+/// Whom the audit trail calls so: the administrator of the server's own token, the server, a sender.
+const RESERVED_NAMES: [&str; 3] = ["admin", "system", "provider"];
 
 /// Mutations of API tokens.
 #[derive(Default)]
@@ -45,6 +49,10 @@ impl TokenMutations {
                 "name",
                 format!("a name has 1 to {MAX_NAME_CHARACTERS} characters"),
             );
+            return Ok(TokenCreatePayload::refused(vec![error]));
+        }
+        if let Some(taken) = who_has(name, orchestrator, workspace) {
+            let error = UserError::input(UserErrorCode::Taken, "name", taken);
             return Ok(TokenCreatePayload::refused(vec![error]));
         }
         if input.permissions.is_empty() {
@@ -98,6 +106,26 @@ impl TokenMutations {
             Err(error) => of_apply(error, "id", &in_input).map(DeletePayload::refused),
         }
     }
+}
+
+/// Who has a name already. People are told apart by it: in the audit trail, and among those who may decide an approval.
+fn who_has(name: &str, orchestrator: &Orchestrator, workspace: WorkspaceId) -> Option<String> {
+    if RESERVED_NAMES.contains(&name) || name.starts_with("token:") {
+        return Some(format!(
+            "`{name}` is how the audit trail names somebody else: take another name"
+        ));
+    }
+    let now = orchestrator.now();
+    let snapshot = orchestrator.snapshot();
+    let mut alive = snapshot
+        .tokens(workspace)
+        .filter(|row| row.expires_at.is_none_or(|end| end > now));
+    alive.any(|row| row.name == name).then(|| {
+        format!(
+            "there is a token `{name}` already: revoke it first, or take another name (an `approve` step takes several \
+             names in `by`)"
+        )
+    })
 }
 
 /// A new token: 256 random bits.

@@ -75,6 +75,9 @@ pub(crate) struct BulkReplayPreview {
     left_out_count: u32,
     /// The first of them, with the reason.
     left_out: Vec<LeftOut>,
+    /// Of how many of them not all can be shown: what follows a call without a recorded answer or a wait, and what the
+    /// runs that they start do. More may be sent than `effects` says.
+    in_part_count: u32,
     /// Calls that change nothing outside and would be made.
     reads: Long,
     /// What would become of effects, by operation.
@@ -138,6 +141,7 @@ impl From<BulkPreview> for BulkReplayPreview {
                     reason,
                 })
                 .collect(),
+            in_part_count: preview.in_part,
             reads: Long(preview.reads),
             effects: preview.effects.into_iter().map(effects).collect(),
             summary: preview.summary,

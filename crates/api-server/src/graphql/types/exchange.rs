@@ -27,9 +27,12 @@ impl Exchange {
         &self.recorded.method
     }
 
-    /// URL, secret parameters redacted.
-    async fn url(&self) -> &str {
-        &self.recorded.url
+    /// URL, secret parameters redacted. Without `PAYLOAD_READ` only its host: path and parameters may hold contents.
+    async fn url(&self, ctx: &Context<'_>) -> String {
+        match Caller::of(ctx).may(Permission::PayloadRead) {
+            Ok(_) => self.recorded.url.clone(),
+            Err(_lacking) => host_alone(&self.recorded.url),
+        }
     }
 
     /// Headers of the request, secret values redacted. Needs `PAYLOAD_READ`.
@@ -117,6 +120,14 @@ fn quoted(text: &str) -> String {
     } else {
         format!("'{}'", text.replace('\'', r"'\''"))
     }
+}
+
+/// `https://api.example.com/…`
+fn host_alone(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("{scheme}://{host}/…")
 }
 
 #[cfg(test)]
