@@ -92,7 +92,7 @@ fn a_confirmed_effect_is_never_sent_again() {
         ]
     );
     let (preview, counts) = told(&plan(STEPS), EffectClass::Blind, &entries, "a@b.test");
-    assert_eq!((counts, preview.note), ([1, 2, 0, 0], None));
+    assert_eq!((counts, preview.note, preview.in_part), ([1, 2, 0, 0], None, false));
 }
 
 #[test]
@@ -149,6 +149,7 @@ fn an_effect_that_is_proven_not_done_is_begun_anew_under_a_new_key() {
     let (preview, counts) = told(&plan(STEPS), KEYED, &entries, "a@b.test");
     assert_eq!(counts, [1, 0, 1, 0]);
     assert!(!preview.new[0].changed);
+    assert!(preview.in_part, "a mail follows, and is not shown");
     assert!(preview.note.unwrap().contains("no answer of it was recorded"));
 }
 

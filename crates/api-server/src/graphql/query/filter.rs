@@ -54,7 +54,8 @@ pub(crate) struct RunFilter {
     workflow: Option<String>,
     /// Of this event.
     pub(super) event_id: Option<ID>,
-    /// True: only those with effects of which nobody knows whether they took place.
+    /// True: only those that ended with `effect_unknown`, because nobody knows whether an effect took place. Also when a
+    /// person has said by now what became of it.
     unknown_effects: Option<bool>,
     /// That failed with this code, such as `http_503`.
     error_code: Option<String>,
