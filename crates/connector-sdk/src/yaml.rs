@@ -101,12 +101,14 @@ fn yaml_error(error: &serde_saphyr::Error) -> YamlError {
         (line_number(location.line()), line_number(location.column()))
     });
     let message = error.without_snippet().to_string();
-    // The place stands in fields of its own.
+    // The place stands in fields of its own, and the reader's own options are nothing that an author can set.
     let place = format!(" at line {line}, column {column}");
+    let message = message.strip_suffix(&place).unwrap_or(&message);
+    let (message, _options) = message.split_once(", set DuplicateKeyPolicy").unwrap_or((message, ""));
     YamlError {
         line,
         column,
-        message: message.strip_suffix(&place).unwrap_or(&message).to_owned(),
+        message: message.to_owned(),
     }
 }
 

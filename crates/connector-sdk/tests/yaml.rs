@@ -48,3 +48,9 @@ fn what_json_cannot_say_or_is_too_much_is_refused() {
     }
     assert!(parse_yaml(&bomb).is_err());
 }
+
+#[test]
+fn a_key_that_stands_twice_is_told_in_the_words_of_the_author() {
+    let error = parse_yaml("kind: Workflow\nname: a\nkind: Endpoint\n").unwrap_err();
+    assert_eq!((error.line, error.message.as_str()), (3, "duplicate mapping key: kind"));
+}
