@@ -131,6 +131,7 @@ async fn drive(core: &Arc<Core>, run: ActiveRun, place: &mut Place) -> Ended {
         traceparent: run.traceparent.clone(),
         class: Class::of(run.state.event().source, head.replay_of.is_some()),
         workflow: Some(head.workflow),
+        ..Purpose::default()
     };
     let (workspace, workflow) = (run.state.head().workspace, run.state.head().workflow);
     let version = Arc::clone(&run.version);

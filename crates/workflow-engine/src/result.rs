@@ -64,7 +64,7 @@ impl Hold {
 pub enum HeldBy {
     /// The request allowance of its connection.
     Budget,
-    /// The circuit breaker of its connection: the provider does not answer.
+    /// A circuit breaker of its connection: the provider is down, or fails the calls of this step.
     Breaker,
 }
 

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 const QUERY: &str = "query Connection($name: String!) { connection(name: $name) { name connectorName health budget { \
     limits { shape name limit remaining windowSeconds resetsAt } concurrency open reservePercent \
     queues { class waiting } sleeping perSecond closedUntil pace learnedFrom calls { sent throttled held } \
-    workflows { workflowName calls { sent throttled held } } breakers { host state failures until } node } } }";
+    workflows { workflowName calls { sent throttled held } } breakers { host step workflowName state failures until } node } } }";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -75,8 +75,11 @@ struct WorkflowCalls {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Breaker {
     host: Option<String>,
+    step: Option<String>,
+    workflow_name: Option<String>,
     state: String,
     failures: u32,
     until: Option<DateTime<Utc>>,
@@ -185,8 +188,14 @@ fn lines(budget: &Budget) -> Vec<String> {
     ));
     for breaker in &budget.breakers {
         let host = breaker.host.as_deref().unwrap_or("provider");
+        let step = match (breaker.step.as_deref(), breaker.workflow_name.as_deref()) {
+            (None, _) => String::new(),
+            (Some(""), None) => ", calls by hand and sweeps".to_owned(),
+            (Some(step), None) => format!(", step {step}"),
+            (Some(step), Some(workflow)) => format!(", step {step} of {workflow}"),
+        };
         let mut line = format!(
-            "breaker of {host}: {}, {} failures",
+            "breaker of {host}{step}: {}, {} failures",
             breaker.state.to_lowercase(),
             breaker.failures
         );

@@ -230,7 +230,10 @@ async fn runs_wait_out_a_provider_that_is_down_and_say_so() {
         (&held["status"], &held["hold"]["by"]),
         (&json!("WAITING"), &json!("BREAKER"))
     );
-    assert!(held["note"].as_str().unwrap().contains("does not answer"), "{held}");
+    let note = held["note"].as_str().unwrap();
+    assert!(note.contains("answers with status 503 to calls of this step"), "{held}");
+    let shown = stdout(&server.weir(&["connection", "show", "crm"]));
+    assert!(shown.contains("breaker of provider, step read of flows: "), "{shown}");
     crm.faults().remove(rule);
     eventually("all flows are done", SOON * 3, async || {
         (crm.ledger().summary().effects >= 31).then_some(())
@@ -240,4 +243,55 @@ async fn runs_wait_out_a_provider_that_is_down_and_say_so() {
         (budget(&server).await["health"] == "HEALTHY").then_some(())
     })
     .await;
+}
+
+const POISON: &str = r#"
+kind: Workflow
+name: poison
+on: { manual: { input: { type: object } } }
+steps:
+  - id: write
+    call: http.request
+    connection: crm
+    with: { method: POST, path: "/crm/broken/{{ event.data.id }}", body: {} }
+    retry: { tries: 3, first: 500ms, max: 1s }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_always_fail_become_dead_letters_and_hold_no_other_workflow() {
+    const POISONED: usize = 12;
+    const HEALTHY: u64 = 10;
+    let crm = Simulator::start(SimulatorOptions::default()).await.unwrap();
+    crm.put_object("crm/things", "one", json!({ "id": "one", "size": 7 }));
+    let broken = Fault::Status {
+        status: 500,
+        executed: false,
+    };
+    let broken = FaultRule::new(Direction::Api, "POST /crm/broken/*", broken);
+    crm.faults().add(broken).unwrap();
+    let server = Server::start().await;
+    let flows = documents(&crm.base_url(), "{ concurrency: 50 }");
+    server.apply(&format!("{flows}---{POISON}"));
+    let begin = "mutation Start($input: RunStartInput!) { runStart(input: $input) { userErrors { code message } } }";
+    for event in 0..POISONED {
+        let input = json!({ "input": { "workflow": "poison", "input": { "id": format!("p{event}") } } });
+        let started = query(&server, begin, input).await;
+        assert_eq!(started["runStart"]["userErrors"], json!([]), "{started}");
+    }
+    for flow in 0..HEALTHY {
+        start(&server, &format!("h{flow}")).await;
+        eventually("it is done soon", SOON, async || {
+            (crm.ledger().summary().effects > flow).then_some(())
+        })
+        .await;
+    }
+    eventually("the others are dead letters", SOON * 2, async || {
+        (server.runs(&["--status", "failed"]).len() == POISONED).then_some(())
+    })
+    .await;
+    let asked = "{ connection(name: \"crm\") { health budget { workflows { workflowName calls { sent held } } } } }";
+    let seen = query(&server, asked, json!({})).await["connection"].take();
+    let workflows = seen["budget"]["workflows"].as_array().unwrap();
+    let flows = workflows.iter().find(|calls| calls["workflowName"] == "flows").unwrap();
+    assert_eq!(flows["calls"], json!({ "sent": HEALTHY * 2, "held": 0 }), "{seen}");
 }

@@ -19,7 +19,7 @@ const PARTS: [(&str, &str); 6] = [
 ];
 
 /// Bounds that nobody meets with an error, and why: they are not on the page.
-const UNSEEN: [(&str, &str); 39] = [
+const UNSEEN: [(&str, &str); 40] = [
     ("MAX_NAMED", "further versions that stand in the way are not named"),
     ("MAX_HISTORY_SHOWN", "older entries are in `audit` itself"),
     ("MAX_REMARK_CHARACTERS", "`--json` has the whole remark"),
@@ -32,6 +32,7 @@ const UNSEEN: [(&str, &str); 39] = [
     ("MAX_LEARNED", "further allowances of a provider are not looked at"),
     ("MAX_SLEEPERS_COUNTED", "a figure that stops growing"),
     ("MAX_HOSTS", "failures of further hosts are not counted"),
+    ("MAX_PATHS", "failures of further steps count for their host alone"),
     ("MAX_PASSED_OVER", "the share of calls that wait behind others"),
     ("MAX_WORKFLOWS", "further workflows count for the connection alone"),
     ("MAX_ASKED", "part of the runner of vectors"),

@@ -4,14 +4,18 @@
 //! again. Who comes again late is given a time of its own, at the pace of the allowance, so that nobody stampedes.
 
 mod hold;
+mod outage;
 mod pace;
+
+pub(crate) use outage::Caller;
+pub(super) use outage::Path;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
 use weir_connector_sdk::Told;
-use weir_workflow_engine::{HeldBy, Hold, Timestamp};
+use weir_workflow_engine::{Hold, Timestamp};
 
 use super::breaker::Breaker;
 use super::class::Class;
@@ -50,8 +54,6 @@ const FASTER: f64 = 0.01;
 const TIMER_SLACK_MS: f64 = 20.0;
 /// Allowances of the provider that are remembered.
 const MAX_LEARNED: usize = 8;
-/// Hosts of one connection whose failures are remembered; a host that answers is forgotten.
-const MAX_HOSTS: usize = 1_000;
 
 /// What a call wants to send.
 #[derive(Debug, Clone, Copy)]
@@ -59,9 +61,7 @@ pub(crate) struct Request<'a> {
     pub(crate) class: Class,
     /// What the manifest says that it costs.
     pub(crate) cost: u64,
-    pub(crate) operation: &'a str,
-    /// The host, for connectors of any host; otherwise empty.
-    pub(crate) host: &'a str,
+    pub(crate) caller: Caller<'a>,
     /// How long it can wait in memory.
     pub(crate) patience: Duration,
 }
@@ -119,7 +119,10 @@ pub(crate) struct Allowance {
     sleepers: BinaryHeap<Reverse<i64>>,
     service_ms: f64,
     pub(super) seen: Window,
+    /// By host.
     breakers: HashMap<String, Breaker>,
+    /// By what tells a path from the others.
+    paths: HashMap<u64, Path>,
     pub(super) calls: Calls,
 }
 
@@ -155,6 +158,7 @@ impl Allowance {
             service_ms: 100.0,
             seen: Window::new(f64::MAX, 1_000),
             breakers: HashMap::new(),
+            paths: HashMap::new(),
             calls: Calls::default(),
         };
         allowance.follow(&rules, nodes);
@@ -208,17 +212,14 @@ impl Allowance {
     /// A call wants to send a request.
     pub(crate) fn ask(&mut self, now: Timestamp, request: &Request<'_>) -> Asked {
         let now_ms = now.as_unix_ms();
-        if !self.breakers.is_empty()
-            && let Some(breaker) = self.breakers.get(request.host)
-            && let Some(until) = breaker.holds(now)
-        {
-            return Asked::Hold(self.hold(now, request.class, until.as_unix_ms(), 1.0, HeldBy::Breaker));
+        if let Some(held) = self.held_by_breaker(now, request) {
+            return Asked::Hold(held);
         }
         let cost = self.cost_of(request);
         let is_early = request.class.is_bulk() && ms(now_ms) < self.bulk_not_before_ms;
         if self.queues.is_empty() && !is_early && self.blocked(now_ms, request.class, cost, false).is_none() {
             self.take(now_ms, request.class, cost);
-            self.probe(now, request.host);
+            self.probe(now, &request.caller);
             return Asked::Go(cost);
         }
         let at_ms = self.estimate(now_ms, request.class, cost);
@@ -228,9 +229,9 @@ impl Allowance {
         };
         let patience_ms = i64::try_from(request.patience.as_millis()).unwrap_or(i64::MAX);
         if is_full || at_ms > now_ms.saturating_add(patience_ms) {
-            return Asked::Hold(self.hold(now, request.class, at_ms, cost, HeldBy::Budget));
+            return Asked::Hold(self.hold(now, request.class, at_ms, cost));
         }
-        self.probe(now, request.host);
+        self.probe(now, &request.caller);
         let ticket = self.queues.enter(request.class, cost);
         self.pump(now_ms);
         if self.granted.remove(&ticket).is_some() {
@@ -255,7 +256,7 @@ impl Allowance {
         self.leave(now, ticket);
         let cost = self.cost_of(request);
         let at_ms = self.estimate(now.as_unix_ms(), request.class, cost);
-        self.hold(now, request.class, at_ms, cost, HeldBy::Budget)
+        self.hold(now, request.class, at_ms, cost)
     }
 
     /// A call that waits in memory is no longer there.
@@ -344,15 +345,8 @@ impl Allowance {
     }
 
     /// The provider answered without complaint.
-    pub(crate) fn answered(&mut self, now: Timestamp, host: &str) {
-        if !self.breakers.is_empty()
-            && self
-                .breakers
-                .remove(host)
-                .is_some_and(|breaker| breaker.open_until().is_some())
-        {
-            tracing::info!(connection = %self.name, "the provider of connection `{}` answers again", self.name);
-        }
+    pub(crate) fn answered(&mut self, now: Timestamp, caller: &Caller<'_>) {
+        self.works(caller);
         if self.strikes == 0 && self.pace >= 1.0 && self.found.is_none() {
             return;
         }
@@ -368,23 +362,6 @@ impl Allowance {
         }
     }
 
-    /// A request failed on its way, or the server did.
-    pub(crate) fn failed(&mut self, now: Timestamp, host: &str) {
-        if self.breakers.len() >= MAX_HOSTS && !self.breakers.contains_key(host) {
-            self.breakers.retain(|_, breaker| breaker.open_until().is_some());
-            if self.breakers.len() >= MAX_HOSTS {
-                return;
-            }
-        }
-        let breaker = self
-            .breakers
-            .entry(host.to_owned())
-            .or_insert_with(|| Breaker::new(now));
-        if breaker.failed(now) {
-            tracing::warn!(connection = %self.name, "the provider of connection `{}` does not answer: calls wait, and one at a time tries it", self.name);
-        }
-    }
-
     /// When a call that the provider turned away is to come again.
     pub(crate) fn come_again(&mut self, now: Timestamp, class: Class) -> Timestamp {
         let at_ms = self.closed_until_ms.max(now.as_unix_ms());
@@ -394,10 +371,6 @@ impl Allowance {
     /// The tickets whose calls are to look again.
     pub(crate) fn take_wakes(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.wakes)
-    }
-
-    pub(super) fn breakers(&self) -> impl Iterator<Item = (&str, &Breaker)> {
-        self.breakers.iter().map(|(host, breaker)| (host.as_str(), breaker))
     }
 
     /// Calls that sleep on disk.
@@ -412,16 +385,8 @@ impl Allowance {
         self.rules.reserve
     }
 
-    fn probe(&mut self, now: Timestamp, host: &str) {
-        if !self.breakers.is_empty()
-            && let Some(breaker) = self.breakers.get_mut(host)
-        {
-            breaker.goes(now);
-        }
-    }
-
     fn cost_of(&self, request: &Request<'_>) -> f64 {
-        let learned = self.costs.get(request.operation).copied();
+        let learned = self.costs.get(request.caller.operation).copied();
         learned.unwrap_or_else(|| count(request.cost))
     }
 

@@ -32,11 +32,13 @@ pub struct LimitFigure {
     pub resets_at: Option<Timestamp>,
 }
 
-/// The circuit breaker of one host.
+/// The circuit breaker of one host, or of one step's calls to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BreakerFigure {
     /// The host, for connectors of any host; otherwise empty.
     pub host: String,
+    /// The step whose calls alone it holds, with its workflow; `None`: all calls.
+    pub step: Option<(Option<WorkflowId>, String)>,
     /// `closed`, `open` or `probing`.
     pub state: &'static str,
     /// Failures in a row.
@@ -72,12 +74,12 @@ pub struct BudgetFigures {
     pub calls: Calls,
     /// The same for each workflow.
     pub by_workflow: Vec<(WorkflowId, Calls)>,
-    /// Hosts that do not answer, or failed lately.
+    /// Hosts that failed lately, and steps whose calls wait because theirs failed.
     pub breakers: Vec<BreakerFigure>,
 }
 
 impl BudgetFigures {
-    /// Whether the provider answers: false while a breaker is open.
+    /// Whether the provider works: false while a breaker is open.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.breakers.iter().all(|breaker| breaker.state == "closed")

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use weir_connector_sdk::Told;
 use weir_workflow_engine::{HeldBy, Hold, Timestamp, WorkflowId};
 
-use super::allowance::{Allowance, Asked, Request, count};
+use super::allowance::{Allowance, Asked, Caller, Request, count};
+use super::breaker::{Breaker, Failure};
 use super::class::Class;
 use super::figures::{BreakerFigure, BudgetFigures, Calls, LimitFigure};
 use super::rules::Rules;
@@ -63,7 +64,7 @@ pub(super) fn show(gates: &[Arc<Gate>]) {
         *sleeping.entry(&gate.connector).or_default() += to_u64(state.allowance.sleepers(now));
         let breakers = state.allowance.breakers();
         let is_open = breakers.filter(|(_, breaker)| breaker.open_until().is_some()).count();
-        *open.entry(&gate.connector).or_default() += to_u64(is_open);
+        *open.entry(&gate.connector).or_default() += to_u64(is_open + state.allowance.open_paths().count());
     }
     for ((connector, class), calls) in waiting {
         gauge!(QUEUE, "connector" => connector.to_owned(), "class" => class.as_str()).set(count(calls));
@@ -190,7 +191,8 @@ impl Gate {
     ///
     /// # Errors
     /// [`Hold`] when the wait would be longer than the request's patience.
-    pub(crate) async fn pass(&self, workflow: Option<WorkflowId>, request: &Request<'_>) -> Result<Permit<'_>, Hold> {
+    pub(crate) async fn pass(&self, request: &Request<'_>) -> Result<Permit<'_>, Hold> {
+        let workflow = request.caller.workflow;
         let now = self.clock.now();
         let asked = {
             let mut state = self.lock();
@@ -212,11 +214,12 @@ impl Gate {
         match asked {
             Asked::Go(cost) => Ok(self.permit(cost)),
             Asked::Hold(hold) => Err(self.held(hold)),
-            Asked::Wait(ticket) => self.wait(workflow, request, ticket).await,
+            Asked::Wait(ticket) => self.wait(request, ticket).await,
         }
     }
 
-    async fn wait(&self, workflow: Option<WorkflowId>, request: &Request<'_>, ticket: u64) -> Result<Permit<'_>, Hold> {
+    async fn wait(&self, request: &Request<'_>, ticket: u64) -> Result<Permit<'_>, Hold> {
+        let workflow = request.caller.workflow;
         let watch = Stopwatch::start();
         let deadline = Instant::now() + request.patience;
         let bell = self.lock().waiters.get(&ticket).cloned().unwrap_or_default();
@@ -305,13 +308,13 @@ impl Gate {
     }
 
     /// The server of a request answered, and not that it failed.
-    pub(crate) fn answered(&self, host: &str) {
-        self.lock().allowance.answered(self.clock.now(), host);
+    pub(crate) fn answered(&self, caller: &Caller<'_>) {
+        self.lock().allowance.answered(self.clock.now(), caller);
     }
 
     /// A request failed on its way, or its server did.
-    pub(crate) fn failed(&self, host: &str) {
-        self.lock().allowance.failed(self.clock.now(), host);
+    pub(crate) fn failed(&self, caller: &Caller<'_>, failure: Failure) {
+        self.lock().allowance.failed(self.clock.now(), caller, failure);
     }
 
     /// What people see.
@@ -380,20 +383,15 @@ fn figures_of(allowance: &mut Allowance, now: Timestamp) -> BudgetFigures {
         () if allowance.found.is_some() => "refusals",
         () => "default",
     };
-    let mut breakers: Vec<BreakerFigure> = allowance
+    let of_hosts = allowance
         .breakers()
-        .map(|(host, breaker)| BreakerFigure {
-            host: host.to_owned(),
-            state: match breaker.open_until() {
-                None => "closed",
-                Some(_) if breaker.is_probing() => "probing",
-                Some(_) => "open",
-            },
-            failures: breaker.failures(),
-            until: breaker.open_until(),
-        })
-        .collect();
-    breakers.sort_unstable_by(|one, other| one.host.cmp(&other.host));
+        .map(|(host, breaker)| breaker_figure(host, None, breaker));
+    let of_paths = allowance.open_paths().map(|path| {
+        let step = Some((path.workflow, path.step.clone()));
+        breaker_figure(&path.host, step, &path.breaker)
+    });
+    let mut breakers: Vec<BreakerFigure> = of_hosts.chain(of_paths).collect();
+    breakers.sort_unstable_by(|one, other| (&one.host, &one.step).cmp(&(&other.host, &other.step)));
     BudgetFigures {
         limits,
         concurrency: allowance.concurrency,
@@ -410,6 +408,20 @@ fn figures_of(allowance: &mut Allowance, now: Timestamp) -> BudgetFigures {
         calls: allowance.calls,
         by_workflow: Vec::new(),
         breakers,
+    }
+}
+
+fn breaker_figure(host: &str, step: Option<(Option<WorkflowId>, String)>, breaker: &Breaker) -> BreakerFigure {
+    BreakerFigure {
+        host: host.to_owned(),
+        step,
+        state: match breaker.open_until() {
+            None => "closed",
+            Some(_) if breaker.is_probing() => "probing",
+            Some(_) => "open",
+        },
+        failures: breaker.failures(),
+        until: breaker.open_until(),
     }
 }
 

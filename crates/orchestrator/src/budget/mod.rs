@@ -11,6 +11,8 @@ mod class;
 mod figures;
 mod gate;
 mod limit;
+#[cfg(test)]
+mod outages;
 mod queue;
 mod rules;
 #[cfg(test)]
@@ -23,15 +25,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use weir_workflow_engine::ConnectionId;
 
 pub use allowance::{MAX_LIVE_WAITERS, MAX_OTHER_WAITERS, MAX_PAGE_WAIT, MAX_WAIT};
-pub use breaker::{BREAKER_FAILURES, BREAKER_MAX_PAUSE, BREAKER_WINDOW};
+pub use breaker::{BREAKER_FAILURES, BREAKER_MAX_PAUSE, BREAKER_PATH_SHARE, BREAKER_WINDOW};
 pub use class::Class;
 pub use figures::{BreakerFigure, BudgetFigures, Calls, LimitFigure};
 pub use queue::MAX_PASSED_OVER;
 pub use rules::DEFAULT_CONCURRENCY;
 
-pub(crate) use allowance::Request;
 #[cfg(test)]
 pub(crate) use allowance::{Allowance, Asked};
+pub(crate) use allowance::{Caller, Request};
+pub(crate) use breaker::Failure;
 pub(crate) use gate::{Gate, Permit};
 pub(crate) use rules::Rules;
 

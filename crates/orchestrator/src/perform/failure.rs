@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use weir_workflow_engine::{CallFailure, CallOutcome, CallResult, Exchange, Origin, Retry, Sent};
 
+use crate::budget::Failure;
 use crate::credentials::CredentialError;
 use crate::http_client::{SendError, SendErrorKind};
 
@@ -70,18 +71,16 @@ pub(super) fn of_send(error: &SendError) -> CallFailure {
     }
 }
 
-/// Whether the server could not be reached, or broke off.
-pub(super) fn is_outage(error: &SendError) -> bool {
+/// How the server failed: it could not be reached, or broke off.
+pub(super) fn outage(error: &SendError) -> Option<Failure> {
     match &error.kind {
-        SendErrorKind::Dns(_)
-        | SendErrorKind::Connect(_)
-        | SendErrorKind::Timeout
-        | SendErrorKind::ConnectionLost(_) => true,
+        SendErrorKind::Dns(_) | SendErrorKind::Connect(_) => Some(Failure::Unreachable),
+        SendErrorKind::Timeout | SendErrorKind::ConnectionLost(_) => Some(Failure::Silent),
         SendErrorKind::Egress(_)
         | SendErrorKind::TooLarge
         | SendErrorKind::NotRecorded(_)
         | SendErrorKind::LeaseOver
-        | SendErrorKind::Unsendable(_) => false,
+        | SendErrorKind::Unsendable(_) => None,
     }
 }
 

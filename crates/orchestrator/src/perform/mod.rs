@@ -85,6 +85,21 @@ pub struct Purpose {
     pub class: Class,
     /// The workflow whose call it is; `None` for calls that people make.
     pub workflow: Option<WorkflowId>,
+    /// The step or hydration read whose call it is; empty for calls that people make.
+    pub step: String,
+    /// How often the call was tried before.
+    pub tries: u32,
+}
+
+impl Purpose {
+    /// The same for one call of a run.
+    fn of_call(&self, step: &str, attempt: u32) -> Purpose {
+        Purpose {
+            step: step.to_owned(),
+            tries: attempt.saturating_sub(1),
+            ..self.clone()
+        }
+    }
 }
 
 /// Performs the engine's commands. One per process.
@@ -153,6 +168,7 @@ impl Performer {
                 Some(_) | None => unknown_operation(connection, &command.operation),
             };
         };
+        let purpose = &purpose.of_call(&command.step, command.attempt);
         let watch = Stopwatch::start();
         let result = match &command.effect {
             Some(effect) => effect::perform(self, connection, operation, (command, effect), purpose).await,
@@ -184,6 +200,7 @@ impl Performer {
         let Some(operation) = connection.connector.operation(&command.operation) else {
             return unknown_operation(connection, &command.operation);
         };
+        let purpose = &purpose.of_call(&command.name, command.attempt);
         let watch = Stopwatch::start();
         let key = ReadKey {
             connection: connection.identity.clone(),

@@ -19,7 +19,7 @@ use weir_workflow_engine::{CallFailure, CallOutcome, Exchange, Hold, ResponseBod
 use super::failure::{self, refused};
 use super::target::same_origin;
 use super::{Performer, Purpose, conditional, record};
-use crate::budget::{self, MAX_PAGE_WAIT, MAX_WAIT, Permit, Request};
+use crate::budget::{self, Caller, Failure, MAX_PAGE_WAIT, MAX_WAIT, Permit, Request};
 use crate::clock::Stopwatch;
 use crate::connection::Connection;
 use crate::credentials::{self, AccessToken, TokenRequests};
@@ -221,7 +221,14 @@ impl<'a> Session<'a> {
     ) -> Result<HttpResponse, CallFailure> {
         let gate = self.performer.budgets.gate(self.connection);
         let host = self.host(&url);
-        let permit = self.pass(gate, operation, &host).await?;
+        let caller = Caller {
+            host: &host,
+            workflow: self.purpose.workflow,
+            step: &self.purpose.step,
+            operation: operation.name(),
+            tries: self.purpose.tries,
+        };
+        let permit = self.pass(gate, operation, caller).await?;
         let secrets = self.connection.connector.secret_names();
         let mut kept = record::begin(request, secrets, self.performer.clock.now());
         let credentials = record::credentials_in(request, secrets);
@@ -266,16 +273,16 @@ impl<'a> Session<'a> {
                 };
                 self.learn(gate, operation, &response);
                 match response.status {
-                    500.. => gate.failed(&host),
+                    status @ 500.. => gate.failed(&caller, Failure::Answered(status)),
                     429 => {}
-                    _ => gate.answered(&host),
+                    _ => gate.answered(&caller),
                 }
                 Ok(response)
             }
             Err(error) => {
                 let failure = failure::of_send(&error);
-                if failure::is_outage(&error) {
-                    gate.failed(&host);
+                if let Some(outage) = failure::outage(&error) {
+                    gate.failed(&caller, outage);
                 }
                 trace_failure(&span, &failure);
                 kept.status = error.status;
@@ -291,14 +298,13 @@ impl<'a> Session<'a> {
         &mut self,
         gate: &'g budget::Gate,
         operation: &Operation,
-        host: &str,
+        caller: Caller<'_>,
     ) -> Result<Permit<'g>, CallFailure> {
         let asked_at = Instant::now();
         let request = Request {
             class: self.purpose.class,
             cost: operation.cost(),
-            operation: operation.name(),
-            host,
+            caller,
             // What was read so far would be lost.
             patience: if self.exchanges.is_empty() {
                 MAX_WAIT
@@ -306,7 +312,7 @@ impl<'a> Session<'a> {
                 MAX_PAGE_WAIT
             },
         };
-        let passed = gate.pass(self.purpose.workflow, &request).await;
+        let passed = gate.pass(&request).await;
         let waited = asked_at.elapsed();
         self.waited += waited;
         self.deadline += waited;

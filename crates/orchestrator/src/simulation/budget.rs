@@ -12,7 +12,7 @@ use super::calls::result;
 use super::item::{Item, Place};
 use super::rules::Broken;
 use super::world::{Lawful, World, broke};
-use crate::budget::{Allowance, Asked, Class, MAX_WAIT, Request, Rules};
+use crate::budget::{Allowance, Asked, Caller, Class, Failure, MAX_WAIT, Request, Rules};
 
 /// What a world says about budgets.
 #[derive(Clone, Debug)]
@@ -60,12 +60,19 @@ impl Purse {
     }
 }
 
+const CALLER: Caller<'_> = Caller {
+    host: "",
+    workflow: None,
+    step: "charge",
+    operation: "charge",
+    tries: 0,
+};
+
 fn request(class: Class) -> Request<'static> {
     Request {
         class,
         cost: 1,
-        operation: "charge",
-        host: "",
+        caller: CALLER,
         patience: MAX_WAIT,
     }
 }
@@ -169,10 +176,11 @@ impl World<'_> {
                 }
             }
             CallOutcome::Failed(failure) => match failure.http_status {
-                Some(status) if status < 500 => purse.allowance.answered(now, ""),
-                Some(_) | None => purse.allowance.failed(now, ""),
+                Some(status) if status < 500 => purse.allowance.answered(now, &CALLER),
+                Some(status) => purse.allowance.failed(now, &CALLER, Failure::Answered(status)),
+                None => purse.allowance.failed(now, &CALLER, Failure::Silent),
             },
-            _ => purse.allowance.answered(now, ""),
+            _ => purse.allowance.answered(now, &CALLER),
         }
         self.ring(place.process);
     }

@@ -5,14 +5,14 @@ use super::long_to_int;
 use async_graphql::{Enum, SimpleObject};
 use weir_orchestrator::budget::{BreakerFigure, BudgetFigures, Calls, LimitFigure};
 use weir_orchestrator::snapshot::Snapshot;
-use weir_workflow_engine::{HeldBy, StoryHold, WorkspaceId};
+use weir_workflow_engine::{HeldBy, StoryHold, WorkflowId, WorkspaceId};
 
 /// Whether a provider answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 pub(crate) enum ConnectionHealth {
     /// Calls go through.
     Healthy,
-    /// A circuit breaker is open: calls wait, and one at a time tries whether the provider answers again.
+    /// A circuit breaker is open: calls wait, and one at a time tries whether the provider works again.
     Degraded,
 }
 
@@ -104,15 +104,19 @@ enum BreakerState {
     Closed,
     /// Nothing is sent.
     Open,
-    /// One call is on its way to find out whether the provider answers.
+    /// One call is on its way to find out whether the provider works.
     Probing,
 }
 
-/// The circuit breaker of a host.
+/// The circuit breaker of a host, or of a step whose calls alone fail.
 #[derive(Debug, SimpleObject)]
 struct Breaker {
     /// The host, with connectors that call any.
     host: Option<String>,
+    /// The step or read whose calls alone it holds; null: all calls.
+    step: Option<String>,
+    /// The workflow of that step.
+    workflow_name: Option<String>,
     /// Its state.
     state: BreakerState,
     /// Failures in a row.
@@ -148,7 +152,7 @@ pub(crate) struct ConnectionBudget {
     calls: BudgetCalls,
     /// The same by workflow, the busiest first.
     workflows: Vec<WorkflowCalls>,
-    /// Hosts that failed lately.
+    /// Hosts that failed lately, and steps whose calls wait because theirs failed.
     breakers: Vec<Breaker>,
     /// Name of the server whose figures these are: with several, each has its part.
     node: String,
@@ -183,10 +187,13 @@ impl From<Calls> for BudgetCalls {
     }
 }
 
-impl From<&BreakerFigure> for Breaker {
-    fn from(figure: &BreakerFigure) -> Self {
+impl Breaker {
+    fn new(figure: &BreakerFigure, name_of: impl Fn(WorkflowId) -> Option<String>) -> Self {
+        let step = figure.step.as_ref();
         Breaker {
             host: Some(figure.host.clone()).filter(|host| !host.is_empty()),
+            step: step.map(|(_, step)| step.clone()),
+            workflow_name: step.and_then(|(workflow, _)| name_of((*workflow)?)),
             state: match figure.state {
                 "open" => BreakerState::Open,
                 "probing" => BreakerState::Probing,
@@ -201,7 +208,7 @@ impl From<&BreakerFigure> for Breaker {
 impl ConnectionBudget {
     pub(crate) fn new(figures: &BudgetFigures, snapshot: &Snapshot, workspace: WorkspaceId, node: &str) -> Self {
         let int = |number: u64| long_to_int(i64::try_from(number).unwrap_or(i64::MAX));
-        let name_of = |id| {
+        let name_of = |id: WorkflowId| {
             let mut all = snapshot.workflows(workspace);
             all.find(|workflow| workflow.row.id == id)
                 .map(|workflow| workflow.row.name.clone())
@@ -238,7 +245,11 @@ impl ConnectionBudget {
                     calls: (*calls).into(),
                 })
                 .collect(),
-            breakers: figures.breakers.iter().map(Breaker::from).collect(),
+            breakers: figures
+                .breakers
+                .iter()
+                .map(|figure| Breaker::new(figure, name_of))
+                .collect(),
             node: node.to_owned(),
         }
     }
@@ -249,7 +260,7 @@ impl ConnectionBudget {
 enum HoldReason {
     /// The budget of its connection.
     Budget,
-    /// The circuit breaker of its connection: the provider does not answer.
+    /// A circuit breaker of its connection: the provider is down, or fails the calls of this step.
     Breaker,
 }
 

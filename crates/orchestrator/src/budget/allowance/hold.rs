@@ -62,23 +62,32 @@ impl Allowance {
         whole_ms(mine).max(at_ms)
     }
 
-    pub(super) fn hold(&mut self, now: Timestamp, class: Class, at_ms: i64, cost: f64, by: HeldBy) -> Hold {
-        self.calls.held += 1;
+    /// Sends a call away until its budget has room.
+    pub(super) fn hold(&mut self, now: Timestamp, class: Class, at_ms: i64, cost: f64) -> Hold {
         let at_ms = at_ms.max(now.plus(MIN_HOLD).as_unix_ms());
-        let until = bounded(now.as_unix_ms(), self.slot(class, at_ms, cost));
+        let until_ms = self.slot(class, at_ms, cost);
+        let until = self.sent_away(now, until_ms);
+        Hold {
+            until,
+            by: HeldBy::Budget,
+            reason: format!("waits for the budget of connection `{}` until {until}", self.name),
+        }
+    }
+
+    /// Counts a call that is to come again, and says when.
+    pub(super) fn sent_away(&mut self, now: Timestamp, until_ms: i64) -> Timestamp {
+        self.calls.held += 1;
+        let until = bounded(now.as_unix_ms(), until_ms);
         self.sleepers(now);
         if self.sleepers.len() < MAX_SLEEPERS_COUNTED {
             self.sleepers.push(Reverse(until));
         }
-        let until = Timestamp::from_unix_ms(until);
-        let name = &self.name;
-        let reason = match by {
-            HeldBy::Budget => format!("waits for the budget of connection `{name}` until {until}"),
-            HeldBy::Breaker => {
-                format!("the provider of connection `{name}` does not answer; it is asked again from {until} on")
-            }
-        };
-        Hold { until, by, reason }
+        Timestamp::from_unix_ms(until)
+    }
+
+    /// Milliseconds between two calls that come again after an outage.
+    pub(super) fn return_gap_ms(&mut self, class: Class) -> f64 {
+        1.0 / self.rate_of(class).unwrap_or(RETURN_RATE)
     }
 }
 
