@@ -22,6 +22,7 @@ pub use self::calling::{
 pub use self::held::Held;
 pub use self::limited::{Limited, RanOver};
 pub use self::row::{JournalError, VERSION, decode, encode};
+pub(crate) use self::undoing::is_in_undo;
 pub use self::undoing::{Compensated, Compensating};
 pub use self::waiting::{Arrived, Awaited, Awaits, Hurried, HurriedCall, PassedOver, Paused, Resumed};
 

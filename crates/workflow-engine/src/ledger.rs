@@ -4,18 +4,21 @@
 //! twice. It never forgets a confirmed effect because of a later failure. What a person decided stands above what the
 //! runs did not know, wherever in the family it was written down, and below what a provider confirmed. What a `compensate`
 //! undid does not stand any more, and neither does what undid it: the next run that comes to the step does it again, and
-//! may have to undo it again.
+//! may have to undo it again. As long as nobody knows whether something was undone, it is neither answered nor sent.
+
+mod undoing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::command::CallId;
-use crate::definition::UNDO;
 use crate::document::Document;
 use crate::effect::{EffectClass, EffectKey, RequestDigest};
 use crate::id::RunId;
-use crate::journal::{Abandoned, AttemptOutcome, Decided, EffectEnd, Entry, StepFailed, Target, Verdict};
+use crate::journal::{AttemptOutcome, Decided, EffectEnd, Entry, Verdict};
 use crate::time::Timestamp;
+
+use self::undoing::{BrokenOff, Undoing};
 
 /// What is known of an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,16 @@ impl EffectState {
     }
 }
 
+/// Why nobody knows whether an effect that took place still stands: it was being undone when the run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// Path of the step of which a person has to say what became of it: the one that undoes, or the effect's own when
+    /// the steps that undo it were left half way.
+    pub step: Arc<str>,
+    /// The run that left it open.
+    pub run: RunId,
+}
+
 /// One effect of a family of runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EffectRecord {
@@ -70,15 +83,19 @@ pub struct EffectRecord {
     pub first_sent_at: Timestamp,
     /// What a person said of it, if that is what counts.
     pub decided: Option<Decided>,
+    /// Why it is [`EffectState::Unknown`] although it took place, if that is so.
+    pub doubt: Option<Doubt>,
 }
 
 impl EffectRecord {
     /// Whether a person may say what became of it: nobody knows, or somebody said so before.
     pub fn is_open(&self) -> bool {
         match self.state {
-            EffectState::Intended | EffectState::Unknown => true,
-            EffectState::Confirmed | EffectState::Failed => self.decided.is_some(),
-            EffectState::Undone => false,
+            // As long as a step that undoes it is open, that one is to be decided.
+            EffectState::Intended | EffectState::Unknown => {
+                self.doubt.as_ref().is_none_or(|doubt| doubt.step == self.step)
+            }
+            EffectState::Confirmed | EffectState::Failed | EffectState::Undone => self.decided.is_some(),
         }
     }
 
@@ -93,58 +110,6 @@ fn stands(state: EffectState) -> bool {
     matches!(state, EffectState::Confirmed | EffectState::Undone)
 }
 
-/// What the `compensate` steps of one run have undone so far.
-#[derive(Default)]
-struct Undoing {
-    /// What each of them has to undo, by its path.
-    of: BTreeMap<Arc<str>, Vec<Arc<str>>>,
-    /// Paths of what failed.
-    failed: Vec<Arc<str>>,
-}
-
-impl Undoing {
-    fn take(&mut self, entry: &Entry, ledger: &mut Ledger) {
-        match entry {
-            Entry::Compensating(compensating) => {
-                self.of.insert(Arc::clone(&compensating.step), compensating.of.to_vec());
-            }
-            Entry::Compensated(compensated) => self.end(&compensated.step, ledger),
-            Entry::StepFailed(StepFailed {
-                of: Target::Step(step),
-                continued,
-                ..
-            }) => {
-                // It failed because something could not be undone; the rest of it was.
-                self.end(step, ledger);
-                if !continued {
-                    self.failed.push(Arc::clone(step));
-                }
-            }
-            Entry::Attempt(attempt) => {
-                let is_final = matches!(attempt.outcome, AttemptOutcome::Failed { continued: false, .. });
-                if let (Target::Step(step), true) = (&attempt.of, is_final) {
-                    self.failed.push(Arc::clone(step));
-                }
-            }
-            Entry::Unknown(unknown) => self.failed.push(Arc::clone(&unknown.step)),
-            Entry::Abandoned(Abandoned {
-                of: Target::Step(step), ..
-            }) => self.failed.push(Arc::clone(step)),
-            _ => {}
-        }
-    }
-
-    /// A `compensate` is through.
-    fn end(&mut self, compensate: &str, ledger: &mut Ledger) {
-        for step in self.of.remove(compensate).unwrap_or_default() {
-            let inside = format!("{step}.{UNDO}.");
-            if !self.failed.iter().any(|failed| failed.starts_with(&inside)) {
-                ledger.undo(&step);
-            }
-        }
-    }
-}
-
 /// The effects of a family of runs by their keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
@@ -157,10 +122,15 @@ impl Ledger {
         let mut ledger = Self::default();
         let mut open: BTreeMap<(RunId, CallId), EffectKey> = BTreeMap::new();
         let mut decisions: Vec<(RunId, &Decided)> = Vec::new();
+        let mut broken_off: Vec<((RunId, Timestamp), BrokenOff)> = Vec::new();
         for (run, entries) in journals {
             let mut undoing = Undoing::default();
             for entry in entries {
                 undoing.take(entry, &mut ledger);
+                if let Entry::Finished(finished) = entry {
+                    let left = undoing.broken_off().into_iter();
+                    broken_off.extend(left.map(|left| ((run, finished.at), left)));
+                }
                 if let Entry::Decided(decided) = entry {
                     decisions.push((run, decided));
                 }
@@ -169,8 +139,11 @@ impl Ledger {
         }
         // A decision in the journal of one run is about what later runs of the family left open, too.
         decisions.sort_by_key(|(_, decided)| decided.at);
-        for (run, decided) in decisions {
-            ledger.decide(run, decided);
+        for (run, decided) in &decisions {
+            ledger.decide(*run, decided);
+        }
+        for (of, left) in &broken_off {
+            left.settle(*of, &decisions, &mut ledger);
         }
         ledger
     }
@@ -216,6 +189,7 @@ impl Ledger {
                         run,
                         first_sent_at: first_sent_at.min(intent.first_sent_at),
                         decided: None,
+                        doubt: None,
                     },
                 );
             }
@@ -294,14 +268,12 @@ impl Ledger {
         record.run = run;
     }
 
-    /// A step was undone: neither it nor what undid it stands any more.
-    fn undo(&mut self, step: &str) {
-        let inside = format!("{step}.{UNDO}.");
-        for record in self.effects.values_mut() {
-            let is_it = &*record.step == step || record.step.starts_with(&inside);
-            if is_it && !matches!(record.state, EffectState::Failed) {
-                record.state = EffectState::Undone;
-            }
+    /// It was undone, or undid what does not stand any more.
+    fn undo(&mut self, key: &EffectKey) {
+        if let Some(record) = self.effects.get_mut(key)
+            && record.state != EffectState::Failed
+        {
+            record.state = EffectState::Undone;
         }
     }
 

@@ -62,7 +62,7 @@ pub use journal::{
     Postponed, RanOver, ReadSkipped, Resumed, SetDone, Skipped, Slept, StepFailed, StopStatus, Stopped, Target,
     TimedOut, UnknownEffect, VERSION as JOURNAL_VERSION, Verdict, Woke, decode, encode,
 };
-pub use ledger::{EffectRecord, EffectState, Ledger};
+pub use ledger::{Doubt, EffectRecord, EffectState, Ledger};
 pub use plan::{CallSite, OWN, Plan, TriggerScope};
 pub use preview::{Past, PreviewEffect, PreviewRead, ReplayPreview, preview};
 pub use problem::Problem;

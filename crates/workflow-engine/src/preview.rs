@@ -10,7 +10,7 @@ use crate::command::{CallCommand, Command, SendMode};
 use crate::effect::EffectKey;
 use crate::event::Event;
 use crate::journal::{AttemptOutcome, Awaits, Entry, Target};
-use crate::ledger::{EffectState, Ledger};
+use crate::ledger::{EffectRecord, EffectState, Ledger};
 use crate::plan::{OWN, Plan};
 use crate::result::{CallFailure, CallOutcome, CallResult, Origin, Retry, Sent};
 use crate::run::{Decision, Environment, Input, RunHead, RunState, Status, decide};
@@ -233,6 +233,23 @@ impl Rehearsal<'_> {
         effects.any(|(_, record)| &*record.step == step && record.state == EffectState::Undone)
     }
 
+    /// What undoes an effect and of which nobody knows.
+    fn undoes(&self, record: &EffectRecord) -> Option<PreviewEffect> {
+        let doubt = record.doubt.as_ref().filter(|doubt| doubt.step != record.step)?;
+        let mut effects = self.ledger.iter();
+        let (key, record) = effects.find(|(_, record)| record.step == doubt.step && record.is_open())?;
+        Some(PreviewEffect {
+            step: record.step.to_string(),
+            connector: record.connector.to_string(),
+            operation: record.operation.to_string(),
+            class: record.class.as_str(),
+            key: *key,
+            changed: false,
+            undone: false,
+            sends: false,
+        })
+    }
+
     fn take(&mut self, decision: &Decision) {
         for entry in &decision.entries {
             match entry {
@@ -273,6 +290,9 @@ impl Rehearsal<'_> {
                 }
                 Entry::Unknown(unknown) => {
                     let record = self.ledger.get(&unknown.key);
+                    if let Some(undoes) = record.and_then(|record| self.undoes(record)) {
+                        self.preview.unknown.push(undoes);
+                    }
                     self.preview.unknown.push(PreviewEffect {
                         step: unknown.step.to_string(),
                         connector: record.map(|record| record.connector.to_string()).unwrap_or_default(),

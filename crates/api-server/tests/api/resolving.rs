@@ -253,3 +253,69 @@ async fn a_look_decides_only_what_it_finds() {
     assert_eq!(answer["errors"][0]["extensions"]["code"], "FORBIDDEN");
     server.stop().await;
 }
+
+/// What may have been undone is not taken for standing, and is done anew once somebody says that it was undone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_undone_by_the_word_of_a_person_is_done_anew() {
+    let bank = Upstream::start().await;
+    let server = TestServer::start().await;
+    let call = |id: &str, path: &str| json!({ "id": id, "call": "http.request", "connection": "bank", "with": { "method": "POST", "path": path } });
+    let mut book = call("b", "/book");
+    book["undo"] = json!([call("ub", "/unbook")]);
+    let mut documents = documents(&bank.url);
+    documents.push(json!({
+        "kind": "Workflow", "name": "book",
+        "on": { "manual": {} },
+        "steps": [{
+            "id": "t",
+            "try": [book, call("c", "/check")],
+            "catch": [{ "id": "back", "compensate": "all" }, { "id": "over", "stop": { "status": "failed" } }],
+        }],
+    }));
+    server.apply(&documents).await;
+    bank.next([
+        Reply::Json(200, r#"{"id":"b_1"}"#),
+        Reply::Json(400, "{}"),
+        Reply::HangUp,
+    ]);
+    let lost = run(&server, "book").await;
+    assert_eq!(lost["error"]["code"], "effect_unknown", "{lost:#}");
+    let shown = preview(&server, &lost).await;
+    assert_eq!(
+        (
+            &shown["answered"],
+            &shown["unknown"][0]["step"],
+            &shown["unknown"][1]["step"]
+        ),
+        (&json!([]), &json!("t.try.b.undo.ub"), &json!("t.try.b")),
+        "{shown:#}"
+    );
+    // Nothing is sent before somebody looked, and the step is told.
+    let second = replay(&server, &lost).await;
+    assert_eq!(second["error"]["code"], "effect_unknown", "{second:#}");
+    assert_eq!(bank.requests().len(), 3);
+    let of = |run: &Value, step: &str, resolution: &str| json!({ "runId": run["id"], "step": step, "resolution": resolution });
+    let refused = resolve(&server, of(&second, "t.try.b", "HAPPENED")).await;
+    let message = refused["userErrors"][0]["message"].as_str().unwrap();
+    let command = format!("weir run resolve {} t.try.b.undo.ub", lost["id"].as_str().unwrap());
+    assert!(message.contains(&command), "{message}");
+
+    let standing = resolve(&server, of(&lost, "t.try.b.undo.ub", "NOT_HAPPENED")).await;
+    assert_eq!(
+        standing["message"],
+        "it counts as not done; it is sent when a run undoes the same again"
+    );
+    assert_eq!(preview(&server, &lost).await["answered"][0]["step"], "t.try.b");
+    // The other run of the family may be named, too; the last word counts.
+    let gone = resolve(&server, of(&second, "t.try.b.undo.ub", "HAPPENED")).await;
+    assert_eq!(gone["userErrors"], json!([]), "{gone:#}");
+    assert_eq!(preview(&server, &lost).await["new"][0]["step"], "t.try.b");
+    bank.next([Reply::Json(200, r#"{"id":"b_2"}"#), Reply::Json(200, "{}")]);
+    let third = replay(&server, &lost).await;
+    assert_eq!(third["status"], "SUCCEEDED", "{third:#}");
+    assert_eq!(
+        (bank.count("/book"), bank.count("/unbook"), bank.count("/check")),
+        (2, 1, 2)
+    );
+    server.stop().await;
+}

@@ -199,7 +199,7 @@ pub(crate) struct VerdictArguments {
     /// It took place: it is never sent again.
     #[arg(long)]
     pub(crate) happened: bool,
-    /// It did not take place: the next retry sends it.
+    /// It did not take place: the next retry sends it. What undoes a step is sent when a run undoes that again.
     #[arg(long)]
     pub(crate) not_happened: bool,
     /// Let Weir ask the provider, where the connector says how.

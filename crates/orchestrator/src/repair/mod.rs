@@ -94,6 +94,15 @@ impl Family {
         )
     }
 
+    /// Whether a step is one of those that undo another.
+    fn undoes(&self, step: &str) -> bool {
+        let mut entries = self.runs.iter().flat_map(|member| &member.entries);
+        entries.any(|entry| match entry {
+            Entry::Compensating(compensating) => compensating.undoes(step),
+            _ => false,
+        })
+    }
+
     /// What was asked for under a key, the last time it was.
     fn intent(&self, key: EffectKey) -> Option<&Intent> {
         let entries = self.runs.iter().rev().flat_map(|member| member.entries.iter().rev());

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use weir_storage::{Operation, RunCommit, RunRow};
 use weir_workflow_engine::{
     CallCommand, CallId, CallOutcome, DEFAULT_CALL_TIMEOUT, Decided, Document, EffectClass, EffectCommand, EffectKey,
-    Entry, Intent, RunId, SendMode, Timestamp, Verdict, WorkspaceId, encode, story,
+    EffectRecord, Entry, Intent, RunId, SendMode, Timestamp, Verdict, WorkspaceId, encode, story,
 };
 
 use super::{Family, Refused, audit, write};
@@ -62,7 +62,7 @@ impl Orchestrator {
     ///
     /// # Errors
     /// [`ControlError::NotFound`]: no such run. [`ControlError::NotResolvable`]: the step has no effect or its fate is
-    /// known, the run is not over, or the operation cannot be looked for.
+    /// known or hangs on another step, the run is not over, or the operation cannot be looked for.
     pub async fn effect_resolve(
         &self,
         workspace: WorkspaceId,
@@ -94,15 +94,21 @@ impl Orchestrator {
                 }
             }
         };
-        let message = match (&verdict, looked) {
-            (Verdict::Happened { .. }, true) => "the provider has it: it took place",
-            (Verdict::Happened { .. }, false) => "it counts as done and is not sent again",
-            (Verdict::NotHappened, _) => "it counts as not done; the next retry sends it",
-        };
         // A replay that is being started must not be decided by what is about to change.
         let _one_at_a_time = self.core.replaying.lock().await;
         for _ in 0..TRIES {
             let (family, key) = self.open_effect(workspace, run, step).await?;
+            let message = match (&verdict, looked) {
+                (Verdict::Happened { .. }, true) => "the provider has it: it took place",
+                (Verdict::Happened { .. }, false) if family.undoes(step) => {
+                    "it counts as done; what was undone is done anew by the next retry"
+                }
+                (Verdict::Happened { .. }, false) => "it counts as done and is not sent again",
+                (Verdict::NotHappened, _) if family.undoes(step) => {
+                    "it counts as not done; it is sent when a run undoes the same again"
+                }
+                (Verdict::NotHappened, _) => "it counts as not done; the next retry sends it",
+            };
             let decided = Decided {
                 step: Arc::from(step),
                 key,
@@ -146,11 +152,24 @@ impl Orchestrator {
         let member = family.member(run).ok_or(ControlError::NotFound)?;
         let told = story(None, &[(0, row.started_at, member.entries.clone())], None);
         let told = told.into_iter().find(|told| told.path == step);
-        let Some(effect) = told.and_then(|told| told.effect) else {
+        let ledger = family.ledger();
+        let key = match told.and_then(|told| told.effect) {
+            Some(effect) => Some(effect.key),
+            // What an earlier run left open keeps this one from going on.
+            None => {
+                let mut open = ledger.iter().filter(|(_, record)| record.is_open());
+                open.find(|(_, record)| &*record.step == step).map(|(key, _)| *key)
+            }
+        };
+        let Some(key) = key else {
             return not_resolvable(format!("step `{step}` of {run} has no effect"));
         };
-        match family.ledger().get(&effect.key) {
-            Some(record) if record.is_open() => Ok((family, effect.key)),
+        match ledger.get(&key) {
+            Some(record) if record.is_open() => Ok((family, key)),
+            Some(EffectRecord { doubt: Some(doubt), .. }) => not_resolvable(format!(
+                "it took place; what may have undone it is open: weir run resolve {} {}",
+                doubt.run, doubt.step
+            )),
             Some(record) => not_resolvable(format!("its fate is known: it is {}", record.state.as_str())),
             None => not_resolvable("it was never intended".to_owned()),
         }

@@ -18,7 +18,7 @@ use crate::effect::{EffectClass, EffectKey, KeyParts, RequestDigest};
 use crate::journal::{
     Answered, Attempt, AttemptOutcome, Entry, Exchanges, Held, Intent, Issued, Postponed, Target, UnknownEffect,
 };
-use crate::ledger::{EffectRecord, EffectState};
+use crate::ledger::{Doubt, EffectRecord, EffectState};
 use crate::plan::{By, CallTask, Task};
 use crate::result::{CallFailure, CallOutcome, CallResult, Exchange, ResponseBody, Retry, Sent};
 
@@ -30,6 +30,21 @@ const OWN_WINDOW: Duration = Duration::from_secs(90 * 86_400);
 
 const WINDOW_OVER: &str = "it may have been sent, and the provider has forgotten its key by now";
 const NO_WAY_TO_KNOW: &str = "it may have been sent by an earlier run, and the provider offers no way to find out";
+
+/// Why an effect that took place may not stand any more, and what a person has to say first.
+fn in_doubt(path: &str, doubt: &Doubt) -> String {
+    let (step, run) = (&doubt.step, doubt.run);
+    match **step == *path {
+        true => format!(
+            "it took place, and undoing it was left half way: look whether it stands and say so \
+             (weir run resolve {run} {step})"
+        ),
+        false => format!(
+            "it took place, and `{step}`, which undoes it, may have taken place too: say what became of that \
+             (weir run resolve {run} {step})"
+        ),
+    }
+}
 
 impl Walk<'_> {
     fn task(&self, place: &Place) -> Option<&CallTask> {
@@ -135,6 +150,11 @@ impl Walk<'_> {
                     output,
                     run: *run,
                 }));
+            }
+            Some(record) if let Some(doubt) = &record.doubt => {
+                // Neither what was recorded of it nor its key says whether it still stands.
+                let reason = in_doubt(path, doubt);
+                return self.unknown(None, path, key, &reason);
             }
             Some(record) => {
                 intent.first_sent_at = record.first_sent_at;

@@ -114,12 +114,32 @@ impl RunState {
     }
 
     /// What a `compensate` at this place undoes, in this order: in `catch` and `finally` what `try` did, elsewhere all.
-    fn to_undo(&self, place: &Place) -> Vec<Arc<str>> {
+    /// With the last step that may change something outside for each.
+    fn to_undo(&self, place: &Place) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         let inside = self.guarded_before(place);
-        let paths = self.undoable.iter().rev().map(|done| self.path(done));
-        paths
-            .filter(|path| inside.as_ref().is_none_or(|inside| path.starts_with(inside.as_str())))
-            .collect()
+        let done = self.undoable.iter().rev().map(|done| (done, self.path(done)));
+        done.filter(|(_, path)| inside.as_ref().is_none_or(|inside| path.starts_with(inside.as_str())))
+            .map(|(done, path)| {
+                let last = self.last_that_undoes(done.node, &path);
+                (path, last)
+            })
+            .unzip()
+    }
+
+    /// The path of the last step of `undo` that is a call or may hold one; empty when there is none.
+    fn last_that_undoes(&self, node: NodeId, path: &str) -> Arc<str> {
+        let nodes = &self.program.0.nodes;
+        let block = nodes.get(node).and_then(|node| node.blocks.get(node.block(UNDO)?));
+        let mut steps = block.into_iter().flat_map(|block| block.steps.iter().rev());
+        let last = steps.find_map(|step| {
+            let step = nodes.get(*step)?;
+            let changes_nothing = matches!(
+                step.task,
+                Task::Set { .. } | Task::Sleep(_) | Task::WaitFor(_) | Task::Approve(_) | Task::Stop { .. }
+            );
+            (!changes_nothing || !step.blocks.is_empty()).then(|| format!("{path}.{UNDO}.{}", step.id))
+        });
+        Arc::from(last.unwrap_or_default())
     }
 
     /// What the paths of the steps in the `try` begin with in whose `catch` or `finally` the step stands.
@@ -147,9 +167,11 @@ impl RunState {
 impl Walk<'_> {
     /// A `compensate` begins.
     pub(super) fn compensate(&self, place: &Place, path: &Arc<str>) -> Entry {
+        let (of, last) = self.run.to_undo(place);
         Entry::Compensating(Compensating {
             step: Arc::clone(path),
-            of: self.run.to_undo(place),
+            of,
+            last,
         })
     }
 

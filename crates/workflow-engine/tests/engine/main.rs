@@ -29,4 +29,5 @@ mod sleeping;
 mod support;
 mod telling;
 mod undoing;
+mod undoing_doubt;
 mod waiting;

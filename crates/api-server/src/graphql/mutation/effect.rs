@@ -103,7 +103,7 @@ pub(crate) struct EffectResolveInput {
 pub(crate) enum EffectResolution {
     /// It took place: it is not sent again.
     Happened,
-    /// It did not take place: the next retry sends it.
+    /// It did not take place: the next retry sends it. What undoes a step is sent when a run undoes that again.
     NotHappened,
     /// Weir asks the provider, where the connector says how. What is found counts as happened; finding nothing decides
     /// nothing.
