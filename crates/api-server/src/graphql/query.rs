@@ -220,13 +220,21 @@ impl Query {
         );
         let event = filter.event_id.as_ref().map(parse_id::<EventId>).transpose()?;
         let (store, workspace) = caller.read(Permission::RunRead)?;
-        let stored = filter.parse(|name| {
-            caller
-                .any()
-                .snapshot()
-                .workflow(workspace, name)
-                .map(|workflow| workflow.row.id)
-        })?;
+        let named = match &filter.workflow {
+            None => None,
+            Some(name) => {
+                let alive = caller.any().snapshot();
+                let alive = alive.workflow(workspace, name).map(|workflow| workflow.row.id);
+                match alive {
+                    Some(id) => Some(id),
+                    None => store
+                        .workflow_once_named(workspace, name)
+                        .await
+                        .map_err(|error| ApiError::internal("looking for a workflow", &error))?,
+                }
+            }
+        };
+        let stored = filter.parse(named)?;
         let rows = match (stored, event) {
             (None, _) => Ok(StoredPage {
                 rows: Vec::new(),

@@ -194,6 +194,12 @@ async fn a_workflow_with_open_runs_is_deleted_only_when_these_may_end() {
     );
     assert_eq!(run["history"][0]["action"], "run.cancel", "{run:#}");
     assert_eq!(run["history"][0]["detail"]["reason"], "its workflow `note` was deleted");
+    // And its runs are found by it; by another name none are.
+    for (name, found) in [("note", 1), ("notes", 0)] {
+        let query = format!("{{ runs(filter: {{ workflow: \"{name}\" }}) {{ nodes {{ workflowName }} }} }}");
+        let data = server.query(&query, json!({})).await;
+        assert_eq!(data["runs"]["nodes"].as_array().unwrap().len(), found, "{name}: {data}");
+    }
     // Without open runs nothing has to be said.
     server.apply(&[note_workflow()]).await;
     let id = server.query(NOTE, json!({})).await["workflow"]["id"].clone();

@@ -187,6 +187,36 @@ impl Store {
         Ok(names.into_iter().collect())
     }
 
+    /// The workflow that had this name last, by what its versions say: it may be deleted by now.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn workflow_once_named(
+        &self,
+        workspace: WorkspaceId,
+        name: &str,
+    ) -> Result<Option<WorkflowId>, ReadError> {
+        let member = format!("\"name\":{}", serde_json::Value::from(name));
+        let found = workflow_version::Entity::find()
+            .select_only()
+            .column(workflow_version::Column::WorkflowId)
+            .column(workflow_version::Column::Definition)
+            .filter(workflow_version::Column::WorkspaceId.eq(workspace.as_raw()))
+            .filter(workflow_version::Column::Definition.contains(member))
+            .order_by_desc(workflow_version::Column::Id)
+            .limit(MAX_NAMED)
+            .into_tuple::<(i64, String)>()
+            .all(&self.db)
+            .await?;
+        // The text may stand deeper in, as the name of something else.
+        let is_it = |definition: &str| {
+            let definition: Option<serde_json::Value> = serde_json::from_str(definition).ok();
+            definition.is_some_and(|definition| definition["name"] == name)
+        };
+        let found = found.into_iter().find(|(_, definition)| is_it(definition));
+        Ok(found.map(|(workflow, _)| WorkflowId::from_raw(workflow)))
+    }
+
     /// A page of the versions of a workflow, the highest number first; goes on before a number.
     ///
     /// # Errors

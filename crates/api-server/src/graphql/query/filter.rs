@@ -50,8 +50,8 @@ pub(crate) struct RunFilter {
     status: Option<RunStatus>,
     /// Of the workflow with this id.
     workflow_id: Option<ID>,
-    /// Of the workflow with this name.
-    workflow: Option<String>,
+    /// Of the workflow with this name; when there is none, of the deleted one that had it last.
+    pub(super) workflow: Option<String>,
     /// Of this event.
     pub(super) event_id: Option<ID>,
     /// True: only those that ended with `effect_unknown`, because nobody knows whether an effect took place. Also when a
@@ -66,16 +66,13 @@ pub(crate) struct RunFilter {
 }
 
 impl RunFilter {
-    /// `None`: no run can match, since the workflow named does not exist.
-    pub(super) fn parse(
-        self,
-        workflow_named: impl FnOnce(&str) -> Option<WorkflowId>,
-    ) -> ApiResult<Option<StoredRunFilter>> {
+    /// `named`: the workflow of the name in it. `None`: no run can match, since there is no such workflow.
+    pub(super) fn parse(self, named: Option<WorkflowId>) -> ApiResult<Option<StoredRunFilter>> {
         let by_id: Option<WorkflowId> = self.workflow_id.as_ref().map(parse_id).transpose()?;
-        let by_name = match self.workflow.as_deref().map(workflow_named) {
-            None => None,
-            Some(Some(id)) => Some(id),
-            Some(None) => return Ok(None),
+        let by_name = match (&self.workflow, named) {
+            (None, _) => None,
+            (Some(_), Some(id)) => Some(id),
+            (Some(_), None) => return Ok(None),
         };
         if by_id.is_some() && by_name.is_some() {
             return Err(ApiError::new(Code::BadRequest, "give either workflowId or workflow"));
