@@ -127,14 +127,16 @@ fn head(text: &mut String, run: &Run, style: Style) {
             "           … and {hidden} more events; GraphQL shows them with `merged(skip: …)`"
         );
     }
+    // Who waits for a turn, or was refused one, has not started.
+    let began = if run.has_begun() { "started" } else { "arrived" };
     match run.finished_at {
         Some(finished) => put!(
             text,
-            "  started  {}, finished after {}",
+            "  {began}  {}, finished after {}",
             moment(run.started_at),
             length_ms((finished - run.started_at).num_milliseconds())
         ),
-        None => put!(text, "  started  {}", moment(run.started_at)),
+        None => put!(text, "  {began}  {}", moment(run.started_at)),
     }
     if let Some(replayed) = &run.replay_of {
         put!(text, "  replay   of {}", replayed.id);
