@@ -233,7 +233,7 @@ async fn runs_wait_out_a_provider_that_is_down_and_say_so() {
     let note = held["note"].as_str().unwrap();
     assert!(note.contains("answers with status 503 to calls of this step"), "{held}");
     let shown = stdout(&server.weir(&["connection", "show", "crm"]));
-    assert!(shown.contains("breaker of provider, step read of flows: "), "{shown}");
+    assert!(shown.contains(", step read of flows: open, 10 failures"), "{shown}");
     crm.faults().remove(rule);
     eventually("all flows are done", SOON * 3, async || {
         (crm.ledger().summary().effects >= 31).then_some(())

@@ -56,8 +56,10 @@ pub(super) struct Breaker {
     first_failure: Timestamp,
     last: Failure,
     state: State,
-    /// When the next one that is held comes again: of those that were not tried yet, and of those that were.
-    slots_ms: [f64; 2],
+    /// When the one comes again that finds out for the others.
+    early: Timestamp,
+    /// When the next of the others comes again.
+    slot_ms: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +83,8 @@ impl Breaker {
             first_failure: now,
             last: failure,
             state: State::Closed,
-            slots_ms: [0.0; 2],
+            early: now,
+            slot_ms: 0.0,
         }
     }
 
@@ -100,12 +103,16 @@ impl Breaker {
         }
     }
 
-    /// A time of its own for a call that is held, so that nobody stampedes.
-    pub(super) fn slot(&mut self, until: Timestamp, is_untried: bool, gap_ms: f64) -> Timestamp {
-        let [tried, untried] = &mut self.slots_ms;
-        let slot = if is_untried { untried } else { tried };
-        let mine = slot.max(ms(until.as_unix_ms()));
-        *slot = mine + gap_ms;
+    /// A time of its own for a call that is held, so that nobody stampedes. Of those that were not tried yet one comes
+    /// early: it is enough to find out.
+    pub(super) fn slot(&mut self, now: Timestamp, until: Timestamp, is_untried: bool, gap_ms: f64) -> Timestamp {
+        if is_untried && self.early <= now {
+            self.early = until;
+            return until;
+        }
+        let until = self.holds(now, false).unwrap_or(until);
+        let mine = self.slot_ms.max(ms(until.as_unix_ms()));
+        self.slot_ms = mine + gap_ms;
         Timestamp::from_unix_ms(whole_ms(mine).max(until.as_unix_ms()))
     }
 

@@ -105,7 +105,7 @@ impl Allowance {
         } else {
             (self.breakers.get_mut(caller.host)?, "", is_fresh)
         };
-        let until = breaker.slot(until, is_first, gap_ms);
+        let until = breaker.slot(now, until, is_first, gap_ms);
         let says = breaker.last().says();
         let until = self.sent_away(now, until.as_unix_ms());
         let name = &self.name;
