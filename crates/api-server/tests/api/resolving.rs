@@ -311,7 +311,7 @@ async fn what_was_undone_by_the_word_of_a_person_is_done_anew() {
     assert_eq!(gone["userErrors"], json!([]), "{gone:#}");
     assert_eq!(preview(&server, &lost).await["new"][0]["step"], "t.try.b");
     bank.next([Reply::Json(200, r#"{"id":"b_2"}"#), Reply::Json(200, "{}")]);
-    let third = replay(&server, &lost).await;
+    let third = replay(&server, &second).await;
     assert_eq!(third["status"], "SUCCEEDED", "{third:#}");
     assert_eq!(
         (bank.count("/book"), bank.count("/unbook"), bank.count("/check")),
