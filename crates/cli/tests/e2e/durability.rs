@@ -2,7 +2,7 @@
 //!
 //! No answer leaves before an `fdatasync` (or `fsync`) has returned that was begun after the event's row was written.
 
-use crate::support::{Server, http, payment_event};
+use crate::support::{API, Server, http, payment_event};
 use std::collections::HashMap;
 
 const SECRET: &str = "whsec_durability";
@@ -23,12 +23,6 @@ secrets: [whsec_durability]
 
 /// No event holds a marker: it is put together by the step that answers.
 const ANSWERING: &str = "
-kind: Endpoint
-name: api
-connector: generic
-verify: { token: { at: 'header:X-Api-Token' } }
-secrets: [t]
----
 kind: Workflow
 name: answering
 on: { event: generic.question }
@@ -139,7 +133,7 @@ async fn no_2xx_leaves_before_its_row_is_on_disk() {
 async fn no_answer_of_a_workflow_leaves_before_its_journal_is_on_disk() {
     let folder = tempfile::tempdir().unwrap();
     let (mut server, trace) = traced(folder.path()).await;
-    server.apply(ANSWERING);
+    server.apply(&[API, ANSWERING].concat());
     let client = http();
     for number in 0..EVENTS {
         let answer = client

@@ -408,6 +408,16 @@ pub(crate) fn payment_event(event_id: &str, payment_id: &str) -> String {
     .to_string()
 }
 
+/// An endpoint `api` that takes events with the token `t` in `X-Api-Token`.
+pub(crate) const API: &str = "
+kind: Endpoint
+name: api
+connector: generic
+verify: { token: { at: 'header:X-Api-Token' } }
+secrets: [t]
+---
+";
+
 /// A database of its own on the PostgreSQL of the tests.
 pub(crate) struct Database {
     admin: String,

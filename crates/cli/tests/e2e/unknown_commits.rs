@@ -1,18 +1,12 @@
 //! Commits of which nobody can say whether they took place: an answer that is lost, a sync that fails.
 
-use crate::support::{Answer, Database, SOON, Server, eventually};
+use crate::support::{API, Answer, Database, SOON, Server, eventually};
 use crate::wire::Wire;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
 const DOCUMENTS: &str = "
-kind: Endpoint
-name: api
-connector: generic
-verify: { token: { at: 'header:X-Api-Token' } }
-secrets: [t]
----
 kind: Workflow
 name: counting
 on: { event: generic.order }
@@ -45,7 +39,7 @@ async fn a_run_whose_commit_lost_its_answer_runs_without_being_sent_again() {
     let mut settings = database.settings().to_vec();
     settings[0] = ("WEIR_DATABASE_URL", &wire.url);
     let server = Server::start_with(&settings).await;
-    server.apply(DOCUMENTS);
+    server.apply(&[API, DOCUMENTS].concat());
     assert_eq!(order(&server, "first").await.status, 200);
     wire.lose_the_answer_to("order-that-was-committed");
     let answer = order(&server, "order-that-was-committed").await;
@@ -101,7 +95,7 @@ impl Drop for Fault {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_refused_while_the_disk_cannot_sync_and_none_is_lost() {
     let server = Server::start().await;
-    server.apply(DOCUMENTS);
+    server.apply(&[API, DOCUMENTS].concat());
     let fault = Fault::of(&server, 10, 12);
     let mut refused = Vec::new();
     let mut accepted = Vec::new();
