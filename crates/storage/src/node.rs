@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weir_workflow_engine::Timestamp;
 
-/// How long a lease holds after the heartbeat that renewed it: five missed heartbeats.
+/// How long a lease holds after the heartbeat that renewed it: four missed heartbeats.
 pub const LEASE: Duration = Duration::from_secs(5);
 
 /// The owner of runs that no node has taken yet.
