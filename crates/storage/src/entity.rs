@@ -163,6 +163,13 @@ entity!(correlation, "correlation" {
     key: String,
 });
 
+entity!(event_key, "event_key" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    key: Vec<u8>,
+    #[sea_orm(primary_key, auto_increment = false)]
+    event_id: i64,
+});
+
 entity!(outgoing, "outgoing" {
     #[sea_orm(primary_key, auto_increment = false)]
     id: i64,

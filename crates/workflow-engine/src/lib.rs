@@ -26,6 +26,7 @@ mod plan;
 mod preview;
 mod problem;
 mod reads;
+mod rehearsal;
 mod result;
 mod run;
 mod schedule;
@@ -64,9 +65,10 @@ pub use journal::{
 };
 pub use ledger::{Doubt, EffectRecord, EffectState, Ledger};
 pub use plan::{CallSite, OWN, Plan, TriggerScope};
-pub use preview::{Past, PreviewEffect, PreviewRead, ReplayPreview, preview};
+pub use preview::{PreviewEffect, PreviewRead, ReplayPreview};
 pub use problem::Problem;
 pub use reads::{MAX_READS, PlannedRead, read_order};
+pub use rehearsal::{Past, Rehearsal};
 pub use result::{
     CallFailure, CallOutcome, CallResult, Exchange, HeldBy, Hold, Origin, RATE_LIMITED, ResponseBody, Retry, Sent,
 };

@@ -10,6 +10,7 @@ mod graphql_rules;
 mod hooks;
 mod limits;
 mod pages;
+mod rehearsing;
 mod replaying;
 mod resolving;
 mod retention;

@@ -8,6 +8,7 @@ mod bulk_operation;
 mod bulk_request;
 mod dead_letter;
 mod event_start;
+mod rehearse;
 mod replay;
 mod resolve;
 

@@ -12,9 +12,10 @@ use sha2::{Digest as _, Sha256};
 use weir_storage::{CopiedEvent, Dedupe, Operation, RunCommit, RunOwner, RunRow, RunStatus, StoredEvent};
 use weir_workflow_engine::{
     Document, Entry, Event, EventId, EventSource, Ledger, Past, Plan, ReplayPreview, Restart, RestartError, RunHead,
-    RunId, RunState, Timestamp, Turn, WorkspaceId, encode, preview, restart,
+    RunId, RunState, Timestamp, Turn, WorkspaceId, encode, restart,
 };
 
+use super::rehearse::Stage;
 use super::{Family, Refused, audit, write};
 use crate::configure::Actor;
 use crate::control::ControlError;
@@ -303,9 +304,13 @@ impl Orchestrator {
             recorded: &member.entries,
             kept: &taken.entries,
         };
-        let surroundings = snapshot.surroundings(workspace, &version.plan);
+        let stage = Stage {
+            core,
+            snapshot: &snapshot,
+            now,
+        };
         let (head, event) = (active.state.head(), active.state.event());
-        let shown = preview(&version.plan, head, event, &ledger, past, &surroundings, now);
+        let shown = stage.rehearse((&version.plan, head, event), &ledger, past).await?;
         let confirm = confirmation((&shown, &from, options), version.id.as_raw(), run, family.runs.len());
         let later = family.runs.iter().rev().find(|member| member.row.id > run);
         let replaced_by = later.map(|member| (member.row.id, member.row.status));

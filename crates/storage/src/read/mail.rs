@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
-use weir_workflow_engine::{RunId, WorkspaceId};
+use weir_workflow_engine::{EventId, RunId, WorkspaceId};
 
 use super::{LIST_VALUES, Store, optional_time, page_limit, time};
 use crate::codes;
-use crate::entity::{inbox, run, wait};
+use crate::entity::{event_key, inbox, run, wait};
 use crate::error::ReadError;
-use crate::mail::{ApprovalRow, Mail};
+use crate::mail::{ApprovalRow, Mail, WaitKey};
 use crate::node::NodeIdentity;
 use crate::page::Page;
 
@@ -80,6 +80,24 @@ impl Store {
             }
         }
         Ok(found)
+    }
+
+    /// Stored events that a step with this key would find, oldest first: with raw ids of at least `since`.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn events_with_key(&self, key: WaitKey, since: i64, limit: u32) -> Result<Vec<EventId>, ReadError> {
+        let ids = event_key::Entity::find()
+            .select_only()
+            .column(event_key::Column::EventId)
+            .filter(event_key::Column::Key.eq(key.bytes()))
+            .filter(event_key::Column::EventId.gte(since))
+            .order_by_asc(event_key::Column::EventId)
+            .limit(u64::from(limit))
+            .into_tuple::<i64>()
+            .all(&self.db)
+            .await?;
+        Ok(ids.into_iter().map(EventId::from_raw).collect())
     }
 
     /// The decision that a step asks for, if it does.

@@ -113,6 +113,13 @@ async fn an_event_reaches_who_waits_before_or_after_it(bed: &Bed) {
         [late]
     );
 
+    // Who only looks finds the same.
+    let found = async |since: i64| node.store.events_with_key(key, since, 10).await.unwrap();
+    let event_id = weir_workflow_engine::EventId::from_raw(event);
+    assert_eq!(found(event).await, [event_id]);
+    assert_eq!(found(0).await, [event_id]);
+    assert_eq!(found(event + 1).await, []);
+
     // The same event again is a duplicate, and tells nobody anything.
     let mut again = bed.accepted("3");
     again.keys.push(key);

@@ -21,6 +21,7 @@ mod mistakes;
 mod own;
 mod parallel;
 mod properties;
+mod rehearsing;
 mod replay;
 mod restarting;
 mod schedules;

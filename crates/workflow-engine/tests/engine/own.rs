@@ -2,12 +2,11 @@
 
 use serde_json::{Value, json};
 use weir_workflow_engine::{
-    Command, Document, EffectClass, Ending, Entry, EventSource, Input, Ledger, Mail, OWN, RunId, Sent, Status, preview,
-    story,
+    Command, Document, EffectClass, Ending, Entry, EventSource, Input, Ledger, Mail, OWN, RunId, Sent, Status, story,
 };
 
 use crate::support::{
-    Driver, KEYED, START, Shop, event, failure, head, plan, plan_in, problems, refused_with, seconds,
+    Driver, KEYED, START, Shop, event, failure, head, plan, plan_in, preview, problems, refused_with, seconds,
 };
 
 const CHILD: &str = r#"

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 use weir_workflow_engine::{
-    Command, EffectClass, EffectState, Entry, Ledger, Past, Plan, ReplayPreview, RunId, SendMode, Sent, Status, preview,
+    Command, EffectClass, EffectState, Entry, Ledger, Past, Plan, ReplayPreview, RunId, SendMode, Sent, Status,
 };
 
-use crate::support::{Driver, KEYED, START, World, event, failure, head, plan, seconds};
+use crate::support::{Driver, KEYED, START, World, event, failure, head, plan, preview, seconds};
 
 const STEPS: &str = r#"
   - { id: look, call: stripe.payment_intents.get, with: { id: "{{ event.data.id }}" } }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use weir_workflow_engine::{
-    Command, EffectClass, Entry, Ledger, Past, Plan, Restart, RestartError, RunId, RunState, Sent, Status, preview,
-    restart, story,
+    Command, EffectClass, Entry, Ledger, Past, Plan, Restart, RestartError, RunId, RunState, Sent, Status, restart,
+    story,
 };
 
-use crate::support::{Driver, HYDRATED, KEYED, START, Shop, World, event, failure, head, plan, plan_in, seconds};
+use crate::support::{
+    Driver, HYDRATED, KEYED, START, Shop, World, event, failure, head, plan, plan_in, preview, seconds,
+};
 
 /// What a run of `target` that begins at `from` takes over from these entries.
 fn taken(old: &Plan, target: &Plan, entries: &[Entry], data: &Value, from: &str) -> Result<Restart, RestartError> {

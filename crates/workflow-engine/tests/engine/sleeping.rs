@@ -1,9 +1,9 @@
 //! `sleep`: durable pauses.
 
 use serde_json::{Value, json};
-use weir_workflow_engine::{Input, Ledger, MAX_SLEEP, Mail, Status, preview, story};
+use weir_workflow_engine::{Input, Ledger, MAX_SLEEP, Mail, Status, story};
 
-use crate::support::{Driver, KEYED, START, Shop, head, plan, plan_in, problems, seconds};
+use crate::support::{Driver, KEYED, START, Shop, head, plan, plan_in, preview, problems, seconds};
 
 const REMIND: &str = r#"
   - { id: first, call: http.request, connection: crm, with: { method: POST, n: 1 } }

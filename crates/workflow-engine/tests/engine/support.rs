@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use weir_workflow_engine::{
     CallFailure, CallId, CallOutcome, CallResult, Catalogue, Command, Decision, Definition, Document, EffectClass,
     Entry, Environment, Event, EventId, EventRef, EventSource, EventTypeInfo, Exchange, HydrateMode, Input, Ledger,
-    OperationInfo, Origin, Plan, Problem, ReadInfo, ResponseBody, Retry, RunHead, RunId, RunState, Sent, Status,
-    Timestamp, VersionId, WorkflowId, WorkspaceId, check, decide, decode, encode, invariants,
+    OperationInfo, Origin, Past, Plan, Problem, ReadInfo, Rehearsal, ReplayPreview, ResponseBody, Retry, RunHead,
+    RunId, RunState, Sent, Status, Timestamp, VersionId, WorkflowId, WorkspaceId, check, decide, decode, encode,
+    invariants,
 };
 
 pub(crate) const START: Timestamp = Timestamp::from_unix_ms(1_767_225_600_000);
@@ -461,3 +462,16 @@ steps:
       - { id: note, when: "{{ item != 'skip' }}", call: http.request, connection: crm, with: { method: POST, line: "{{ item }}" } }
   - { id: end, set: { count: "{{ steps.each | length }}" } }
 "#;
+
+/// What a replay would do, when nothing comes from outside.
+pub(crate) fn preview(
+    plan: &Plan,
+    head: &RunHead,
+    event: &Arc<Event>,
+    ledger: &Ledger,
+    past: Past<'_>,
+    world: &World,
+    now: Timestamp,
+) -> ReplayPreview {
+    Rehearsal::begin((plan, head, event), ledger, past, world, now).finish()
+}

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::json;
 use weir_workflow_engine::{
     Command, Decided, Document, EffectClass, EffectKey, EffectRecord, Entry, Input, Ledger, Mail, Past, ReplayPreview,
-    RunId, SendMode, Sent, Status, Verdict, preview,
+    RunId, SendMode, Sent, Status, Verdict,
 };
 
-use crate::support::{Driver, KEYED, START, World, event, failure, head, plan, seconds};
+use crate::support::{Driver, KEYED, START, World, event, failure, head, plan, preview, seconds};
 
 const UNDO: &str = "{ id: ub, call: http.request, connection: crm, with: { method: DELETE, of: b } }";
 const BOOKED: &str = "t.try.b";

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use weir_workflow_engine::{
-    Correlation, Correlator, Document, Entry, Event, EventId, Input, Mail, Sent, Status, preview, story,
+    Correlation, Correlator, Document, Entry, Event, EventId, Input, Ledger, Mail, Past, Rehearsal, Sent, Status, story,
 };
 
 use crate::support::{Driver, KEYED, START, event, failure, head, plan, refused_with, seconds};
@@ -283,21 +283,24 @@ fn a_replay_is_shown_what_arrived_and_stops_at_a_question() {
     driver.start();
     arrives(&mut driver, &refund(104, json!({ "order": "7", "amount": 50 })));
     driver.done(json!({}));
-    let shown = preview(
-        &driver.plan,
-        &head(2),
-        &driver.event,
-        &weir_workflow_engine::Ledger::default(),
-        weir_workflow_engine::Past {
-            recorded: &driver.entries(),
-            kept: &[],
-        },
-        &driver.world,
-        START,
-    );
+    let (ledger, head, entries) = (Ledger::default(), head(2), driver.entries());
+    let past = Past {
+        recorded: &entries,
+        kept: &[],
+    };
+    let place = (&driver.plan, &head, &driver.event);
+    let mut rehearsal = Rehearsal::begin(place, &ledger, past, &driver.world, START);
+    assert_eq!(rehearsal.waits().len(), 1);
+    let refund = refund(104, json!({ "order": "7", "amount": 50 }));
+    rehearsal.hear(Mail::Event(&refund), &driver.world);
+    assert_eq!(rehearsal.waits().len(), 0, "nobody can look what a person will say");
+    let shown = rehearsal.finish();
     let steps: Vec<&str> = shown.new.iter().map(|effect| effect.step.as_str()).collect();
     assert_eq!(steps, ["tell"]);
-    assert_eq!(shown.note.as_deref(), Some("the run would wait before it goes on"));
+    assert_eq!(
+        shown.note.as_deref(),
+        Some("the run would wait at `ok` before it goes on")
+    );
 }
 
 #[test]
