@@ -14,6 +14,7 @@ use crate::ledger::{EffectRecord, EffectState, Ledger};
 use crate::plan::{OWN, Plan};
 use crate::result::{CallFailure, CallOutcome, CallResult, Origin, Retry, Sent};
 use crate::run::{Decision, Environment, Input, RunHead, RunState, Status, decide};
+use crate::story::StepNames;
 use crate::time::Timestamp;
 
 /// What a replay would do.
@@ -32,6 +33,8 @@ pub struct ReplayPreview {
     /// Whether more may be done than is shown: after a call without a recorded answer, after a wait, in runs that it
     /// starts.
     pub in_part: bool,
+    /// How people call the steps whose paths stand here.
+    pub names: StepNames,
 }
 
 /// A read of a preview.
@@ -99,6 +102,9 @@ pub fn preview(
         preview: ReplayPreview::default(),
     };
     let mut now = now;
+    past.recorded
+        .iter()
+        .for_each(|entry| rehearsal.preview.names.note(entry));
     rehearsal.step(Input::Started, environment, now);
     loop {
         while let Some(command) = rehearsal.pending.pop_front() {
@@ -252,6 +258,7 @@ impl Rehearsal<'_> {
 
     fn take(&mut self, decision: &Decision) {
         for entry in &decision.entries {
+            self.preview.names.note(entry);
             match entry {
                 Entry::Answered(answered) => {
                     let record = self.ledger.get(&answered.key);
