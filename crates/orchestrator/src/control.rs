@@ -13,8 +13,8 @@ use weir_storage::{
     AcceptOutcome, Dedupe, EventRow, Fact, FactOutcome, ReadError, RunRow, RunStatus, WaitingFor, WriteError,
 };
 use weir_workflow_engine::{
-    Ending, Entry, EventId, EventSource, Ledger, Problem, RunId, StoryStep, Timestamp, Trigger, WorkspaceId, decode,
-    story, tell_family,
+    Ending, Entry, EventId, EventSource, Ledger, Problem, RunId, StepNames, StoryStep, Timestamp, Trigger, WorkspaceId,
+    decode, story, tell_family,
 };
 
 /// Why a person's request was not carried out.
@@ -102,6 +102,8 @@ pub struct RunStory {
     pub version: u32,
     /// Reads and steps in the order in which they began.
     pub steps: Vec<StoryStep>,
+    /// How people call its steps.
+    pub names: StepNames,
     /// What went wrong, for people.
     pub error_message: Option<String>,
     /// What it waits for before it starts.
@@ -240,6 +242,9 @@ impl Orchestrator {
             })?;
             decoded.push((seq, at, entries));
         }
+        let mut names = StepNames::default();
+        let entries = decoded.iter().flat_map(|(_, _, entries)| entries);
+        entries.for_each(|entry| names.note(entry));
         let error_message = decoded
             .iter()
             .flat_map(|(_, _, entries)| entries)
@@ -267,6 +272,7 @@ impl Orchestrator {
             event: event.row,
             run: row,
             steps,
+            names,
             error_message,
             waiting_for,
             merged_into,

@@ -1,6 +1,7 @@
 //! What a replay would do, told before it is started.
 
 use crate::effect::EffectKey;
+use crate::story::StepNames;
 
 /// What a replay would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct ReplayPreview {
     /// Whether more may be done than is shown: after a call without a recorded answer, after a wait whose outcome is
     /// open, in runs that it starts.
     pub in_part: bool,
+    /// How people call the steps whose paths stand here.
+    pub names: StepNames,
 }
 
 /// A read of a preview.

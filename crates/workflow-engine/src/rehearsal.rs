@@ -61,6 +61,9 @@ impl<'a> Rehearsal<'a> {
             preview: ReplayPreview::default(),
             now,
         };
+        past.recorded
+            .iter()
+            .for_each(|entry| rehearsal.preview.names.note(entry));
         rehearsal.take_in(Input::Started, environment);
         rehearsal
     }
@@ -176,6 +179,7 @@ impl<'a> Rehearsal<'a> {
 
     fn take(&mut self, decision: &Decision) {
         for entry in &decision.entries {
+            self.preview.names.note(entry);
             match entry {
                 Entry::Answered(answered) => {
                     let record = self.ledger.get(&answered.key);

@@ -3,11 +3,13 @@
 //! Told from the journal alone; a plan only adds what has not been reached yet and better labels.
 
 mod attempt;
+mod names;
 mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+pub use self::names::{StepNames, may_hide_an_item};
 pub use self::step::{StoryAttempt, StoryEffect, StoryHold, StoryStep};
 
 use crate::command::CallId;
@@ -53,6 +55,7 @@ pub fn story(
         limits: BTreeMap::new(),
         over: BTreeSet::new(),
         retried_at,
+        names: StepNames::default(),
     };
     let mut ended = None;
     for (_, at, entries) in journals {
@@ -60,11 +63,14 @@ pub fn story(
             if let Entry::Finished(finished) = entry {
                 ended = Some(finished.at);
             }
+            teller.names.note(entry);
             teller.tell(entry, *at);
         }
     }
     teller.finish(ended);
-    teller.steps
+    let Teller { mut steps, names, .. } = teller;
+    steps.iter_mut().for_each(|step| step.name = names.name(&step.path));
+    steps
 }
 
 struct Teller<'a> {
@@ -80,6 +86,7 @@ struct Teller<'a> {
     over: BTreeSet<String>,
     /// When a run began that goes on where another one failed.
     retried_at: Option<Timestamp>,
+    names: StepNames,
 }
 
 fn path_of(of: &Target) -> String {
@@ -136,6 +143,7 @@ impl<'a> Teller<'a> {
                 self.by_path.insert(path.clone(), self.steps.len());
                 self.steps.push(StoryStep {
                     path,
+                    name: String::new(),
                     kind,
                     label,
                     status: "pending",
@@ -146,6 +154,7 @@ impl<'a> Teller<'a> {
                     output: None,
                     note: None,
                     hold: None,
+                    wait: None,
                 });
                 self.steps.len() - 1
             }
@@ -180,6 +189,7 @@ impl<'a> Teller<'a> {
         step.status = status;
         step.finished_at = Some(at);
         step.hold = None;
+        step.wait = None;
         step
     }
 
@@ -325,9 +335,13 @@ impl<'a> Teller<'a> {
                 };
                 let step = self.step(&step_of(&awaited.step), kind, awaited.at);
                 step.status = "waiting";
-                step.label = label;
+                step.label = match (&awaited.what, step.label.split(' ').next()) {
+                    (Awaits::Run { .. }, Some(workflow)) if !workflow.is_empty() => format!("{workflow} {label}"),
+                    _ => label,
+                };
                 step.finished_at = None;
                 step.note = Some(format!("until {}", awaited.until));
+                step.wait = Some(awaited.clone());
             }
             Entry::Arrived(arrived) => {
                 let step = self.through(&step_of(&arrived.step), "wait_for", "succeeded", at);
@@ -409,6 +423,7 @@ impl<'a> Teller<'a> {
             {
                 step.status = "canceled";
                 step.finished_at = Some(at);
+                step.wait = None;
             }
         }
         for position in (0..self.steps.len()).rev() {

@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::process::ExitCode;
 
-const FIELDS: &str = "runId step title detail by askedAt dueAt run { workflowName }";
+const FIELDS: &str = "runId step stepName title detail by askedAt dueAt run { workflowName }";
 
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Approval {
     run_id: String,
     step: String,
+    step_name: String,
     title: String,
     detail: Value,
     by: Vec<String>,
@@ -50,7 +51,7 @@ fn row(asked: &Approval) -> Vec<String> {
     let workflow = asked.run.as_ref().and_then(|run| run.workflow_name.clone());
     vec![
         asked.run_id.clone(),
-        asked.step.clone(),
+        asked.step_name.clone(),
         workflow.unwrap_or_default(),
         story::moment(asked.asked_at),
         asked.due_at.map(story::moment).unwrap_or_default(),

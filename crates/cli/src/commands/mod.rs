@@ -30,6 +30,7 @@ mod restore;
 pub(crate) mod runs;
 pub(crate) mod show;
 mod start;
+mod step_names;
 pub(crate) mod story;
 mod token;
 mod user_errors;

@@ -2,6 +2,7 @@
 
 use crate::arguments::ServerArguments;
 use crate::client::Client;
+use crate::commands::step_names;
 use crate::commands::user_errors::{self, UserError};
 use crate::failure::Failure;
 use crate::output;
@@ -68,7 +69,7 @@ pub(crate) async fn run(
     if let (Some(reason), Value::Object(arguments)) = (reason, &mut arguments) {
         arguments.insert("reason".to_owned(), Value::from(reason));
     }
-    send(server, (mutation, input), arguments, (failed, done)).await
+    send(&Client::find(server)?, (mutation, input), arguments, (failed, done)).await
 }
 
 pub(crate) async fn decide(
@@ -77,22 +78,23 @@ pub(crate) async fn decide(
     approve: bool,
     note: Option<String>,
 ) -> anyhow::Result<ExitCode> {
-    let arguments = json!({ "runId": id, "step": step, "approve": approve, "note": note });
+    let client = Client::find(server)?;
+    let path = step_names::path_of(&client, id, step.to_owned()).await?;
+    let arguments = json!({ "runId": id, "step": path, "approve": approve, "note": note });
     let mutation = ("approvalDecide", "ApprovalDecideInput");
     let done = match approve {
         true => format!("decided for {step}: the run goes on"),
         false => format!("decided against {step}: the step fails with `rejected`"),
     };
-    send(server, mutation, arguments, ("nothing was decided", &done)).await
+    send(&client, mutation, arguments, ("nothing was decided", &done)).await
 }
 
 async fn send(
-    server: &ServerArguments,
+    client: &Client,
     (mutation, input): (&str, &str),
     arguments: Value,
     (failed, done): (&str, &str),
 ) -> anyhow::Result<ExitCode> {
-    let client = Client::find(server)?;
     let query = format!(
         "mutation Ask($input: {input}!) {{ {mutation}(input: $input) {{ runId {} }} }}",
         user_errors::FIELDS

@@ -2,6 +2,7 @@
 
 use crate::arguments::{ReplayArguments, ServerArguments};
 use crate::client::Client;
+use crate::commands::step_names;
 use crate::commands::user_errors::{self, UserError};
 use crate::failure::{EXIT_FAILURE, Failure};
 use crate::output::{self, Style};
@@ -12,7 +13,7 @@ use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-const CALL: &str = "{ step connectorName operation class changed undone sends }";
+const CALL: &str = "{ step stepName connectorName operation class changed undone sends }";
 
 /// Where a run is begun when nothing is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,9 +34,9 @@ struct PreviewData {
 #[serde(rename_all = "camelCase")]
 struct Preview {
     confirm: String,
-    from: Option<String>,
+    from_name: Option<String>,
     version_number: u32,
-    kept: Vec<String>,
+    kept_names: Vec<String>,
     replaced_by: Option<ReplacedBy>,
     reads: Vec<Call>,
     answered: Vec<Call>,
@@ -54,7 +55,7 @@ struct ReplacedBy {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Call {
-    step: String,
+    step_name: String,
     connector_name: String,
     operation: String,
     class: Option<String>,
@@ -82,11 +83,15 @@ pub(crate) async fn run(
     default: Default,
 ) -> anyhow::Result<ExitCode> {
     let id = arguments.id.as_str();
-    let options = options(arguments, default)?;
     let client = Client::find(server)?;
+    let from = match arguments.from.clone() {
+        Some(step) => Some(step_names::path_of(&client, id, step).await?),
+        None => None,
+    };
+    let options = options(arguments, from, default)?;
     let query = format!(
         "query Preview($id: ID!, $options: ReplayOptionsInput) {{ replayPreview(runId: $id, options: $options) {{ \
-         confirm from versionNumber kept note replacedBy {{ runId status }} reads {CALL} answered {CALL} new {CALL} unknown {CALL} }} }}"
+         confirm fromName versionNumber keptNames note replacedBy {{ runId status }} reads {CALL} answered {CALL} new {CALL} unknown {CALL} }} }}"
     );
     let found = client
         .query::<PreviewData>(&query, json!({ "id": id, "options": options }))
@@ -134,7 +139,7 @@ fn print(id: &str, preview: &Preview) {
         output::count(preview.answered.len(), "effect"),
         preview.new.len() + resent
     )));
-    let begins = match &preview.from {
+    let begins = match &preview.from_name {
         Some(step) => format!("at step {step}"),
         None => "at the start".to_owned(),
     };
@@ -143,7 +148,7 @@ fn print(id: &str, preview: &Preview) {
         let status = by.status.to_lowercase();
         output::line(style.yellow(format!("  note: {} repeated this run already: {status}", by.run_id)));
     }
-    for step in &preview.kept {
+    for step in &preview.kept_names {
         output::line(format!("  {}  {step}", style.dim("kept    ")));
     }
     let list = |label: String, calls: &[Call]| {
@@ -159,7 +164,7 @@ fn print(id: &str, preview: &Preview) {
                 .unwrap_or_default();
             output::line(format!(
                 "  {label}  {}  {}.{}{class}{changed}",
-                call.step, call.connector_name, call.operation
+                call.step_name, call.connector_name, call.operation
             ));
         }
     };
@@ -170,7 +175,7 @@ fn print(id: &str, preview: &Preview) {
     if let Some(call) = preview.unknown.iter().find(|call| !call.sends) {
         output::line(format!(
             "  note: it would end with effect_unknown again; first say what became of it: weir run resolve {id} {}",
-            call.step
+            call.step_name
         ));
     }
     if let Some(note) = &preview.note {
@@ -179,8 +184,8 @@ fn print(id: &str, preview: &Preview) {
 }
 
 /// What the arguments ask for, as GraphQL takes it.
-fn options(arguments: &ReplayArguments, default: Default) -> anyhow::Result<Value> {
-    let (from, step) = match (&arguments.from, default) {
+fn options(arguments: &ReplayArguments, from: Option<String>, default: Default) -> anyhow::Result<Value> {
+    let (from, step) = match (from, default) {
         (Some(step), _) => ("STEP", Some(step)),
         (None, Default::FailedStep) => ("FAILED_STEP", None),
         (None, Default::Start) => ("START", None),

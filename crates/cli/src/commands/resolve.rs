@@ -3,7 +3,8 @@
 use crate::arguments::{ResolveArguments, ServerArguments};
 use crate::client::Client;
 use crate::commands::show;
-use crate::commands::story::Run;
+use crate::commands::step_names;
+use crate::commands::story::{Run, Step};
 use crate::commands::user_errors::{self, UserError};
 use crate::failure::{EXIT_FAILURE, Failure};
 use crate::output;
@@ -39,7 +40,7 @@ pub(crate) async fn run(server: &ServerArguments, arguments: ResolveArguments) -
     };
     let client = Client::find(server)?;
     let step = match arguments.step {
-        Some(step) => step,
+        Some(step) => step_names::path_of(&client, &arguments.id, step).await?,
         None => only_unknown(&show::load(&client, &arguments.id, false).await?)?,
     };
     let resolution = match (arguments.verdict.happened, arguments.verdict.not_happened) {
@@ -73,21 +74,23 @@ pub(crate) async fn run(server: &ServerArguments, arguments: ResolveArguments) -
 /// The step to decide about, when there is no choice.
 fn only_unknown(run: &Run) -> Result<String, Failure> {
     let is_unknown = |effect: &crate::commands::story::Effect| effect.state == "UNKNOWN";
-    let unknown: Vec<&str> = run
+    let unknown: Vec<&Step> = run
         .steps
         .iter()
         .filter(|step| step.effect.as_ref().is_some_and(is_unknown))
-        .map(|step| step.path.as_str())
         .collect();
     match unknown.as_slice() {
-        [one] => Ok((*one).to_owned()),
+        [one] => Ok(one.path.clone()),
         [] => Err(
             Failure::new(format!("{} has no effect that nobody knows about", run.id))
                 .fix("`weir run show` tells what is known; to change what was said, name the step"),
         ),
-        several => Err(
-            Failure::usage(format!("several effects are unknown: {}", several.join(", ")))
-                .fix("name the step: weir run resolve RUN STEP …"),
-        ),
+        several => {
+            let names: Vec<&str> = several.iter().map(|step| step.told()).collect();
+            Err(
+                Failure::usage(format!("several effects are unknown: {}", names.join(", ")))
+                    .fix("name the step: weir run resolve RUN STEP …"),
+            )
+        }
     }
 }

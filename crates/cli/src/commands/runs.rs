@@ -82,12 +82,16 @@ fn row(run: &Run) -> Vec<String> {
         .map(|finished| story::length_ms((finished - run.started_at).num_milliseconds()));
     let note = match (&run.error, run.due_at) {
         (Some(error), _) => {
-            let error = match &error.step {
+            let error = match error.place() {
                 Some(step) => format!("{} in {step}", error.code),
                 None => error.code.clone(),
             };
             run.replaced()
                 .map_or_else(|| error.clone(), |replaced| format!("{error}; {replaced}"))
+        }
+        (None, due) if !run.is_finished() && !run.waits.is_empty() => {
+            let until = due.map(|due| format!(", until {}", story::when(due, run.started_at)));
+            story::summary(&run.waits).unwrap_or_default() + &until.unwrap_or_default()
         }
         (None, Some(due)) if !run.is_finished() => format!("goes on at {}", story::when(due, run.started_at)),
         (None, _) => run.not_begun().or_else(|| run.replaced()).unwrap_or_default(),

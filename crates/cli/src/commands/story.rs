@@ -1,8 +1,10 @@
 //! How a run's story is told in a terminal. The demo tells its lines from the same values.
 
 mod shape;
+mod waits;
 
 pub(crate) use shape::*;
+pub(crate) use waits::summary;
 
 use crate::output::Style;
 use chrono::{DateTime, Utc};
@@ -11,6 +13,9 @@ use std::fmt::Write as _;
 
 /// Bodies longer than this are cut when printed.
 const BODY_CHARS_MAX: usize = 4_000;
+
+/// What more steps than these wait for is told with the steps alone.
+const WAITS_SHOWN: usize = 10;
 
 /// A moment as people read it: date and time, UTC, milliseconds.
 pub(crate) fn moment(at: DateTime<Utc>) -> String {
@@ -161,11 +166,7 @@ fn head(text: &mut String, run: &Run, style: Style) {
         );
     }
     if let Some(error) = &run.error {
-        let step = error
-            .step
-            .as_ref()
-            .map(|step| format!(" in step {step}"))
-            .unwrap_or_default();
+        let step = error.place().map(|step| format!(" in step {step}")).unwrap_or_default();
         put!(text, "  error    {}{step}", style.red(&error.code));
         for line in error.message.iter().flat_map(|message| message.lines()) {
             put!(text, "           {line}");
@@ -174,10 +175,36 @@ fn head(text: &mut String, run: &Run, style: Style) {
     if let Some(why) = run.not_begun() {
         put!(text, "  {why}");
     }
-    if let Some(due) = run.due_at.filter(|_| !run.is_finished()) {
+    for wait in run.waits.iter().take(WAITS_SHOWN) {
+        put!(
+            text,
+            "  waits    for {} since {}, until {} (step {})",
+            wait.what(),
+            when(wait.since, run.started_at),
+            when(wait.until, run.started_at),
+            wait.step_name
+        );
+        if let Some(question) = &wait.question {
+            put!(text, "           {question}");
+        }
+        if wait.reason == "DECISION" {
+            put!(
+                text,
+                "           `weir approve {id} {step}` or `weir reject {id} {step}` decides",
+                id = run.id,
+                step = wait.step_name
+            );
+        }
+    }
+    let hidden = run.waits.len().saturating_sub(WAITS_SHOWN);
+    if hidden > 0 {
+        put!(text, "           … and {hidden} more, told with their steps");
+    }
+    let told = run.waits.iter().any(|wait| Some(wait.until) == run.due_at);
+    if let Some(due) = run.due_at.filter(|_| !run.is_finished() && !told) {
         let waiting = run
             .waiting()
-            .map(|(step, _)| format!(" for step {}", step.path))
+            .map(|(step, _)| format!(" for step {}", step.told()))
             .unwrap_or_default();
         put!(text, "  waits    until {}{waiting}", moment(due));
     }
@@ -202,7 +229,7 @@ fn tell_step(text: &mut String, run: &Run, step: &Step, style: Style) {
     put!(
         text,
         "{mark} {}  {kind}  {}  {}{}",
-        style.bold(&step.path),
+        style.bold(step.told()),
         step.label,
         style.state(&status),
         style.dim(took)

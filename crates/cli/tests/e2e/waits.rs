@@ -76,7 +76,31 @@ async fn an_event_finds_the_run_that_waits_for_it_also_over_a_crash() {
         told.contains("wait_for") && told.contains("generic.order.paid"),
         "{told}"
     );
-    assert_eq!(server.runs(&["--status", "waiting"]).len(), 1);
+    let waiting = server.runs(&["--status", "waiting"]);
+    assert_eq!(waiting.len(), 1);
+    let wait = &waiting[0]["waits"][0];
+    assert_eq!(
+        (&wait["step"], &wait["reason"], &wait["eventType"], &wait["key"]),
+        (
+            &json!("paid"),
+            &json!("EVENT"),
+            &json!("generic.order.paid"),
+            &json!("3")
+        )
+    );
+    let last = waiting[0]["id"].as_str().unwrap();
+    let told = stdout(&server.weir(&["run", "show", last]));
+    let line = told.lines().find(|line| line.starts_with("  waits"));
+    let line = line.unwrap_or_else(|| panic!("{told}"));
+    assert!(
+        line.starts_with("  waits    for generic.order.paid for \"3\" since ") && line.ends_with(" (step paid)"),
+        "{line}"
+    );
+    let listed = stdout(&server.weir(&["runs", "--status", "waiting"]));
+    assert!(
+        listed.contains("waits for generic.order.paid for \"3\", until "),
+        "{listed}"
+    );
 }
 
 const ASKS: &str = "
@@ -105,6 +129,25 @@ async fn people_decide_hold_and_end_runs() {
     let asked = server.list(&["approvals", "--json"]);
     assert_eq!(asked.len(), 3);
     assert_eq!(asked[2]["title"], "Refund 5?");
+    let told = stdout(&server.weir(&["run", "show", &yes]));
+    let decides = format!("`weir approve {yes} ok`");
+    assert!(
+        told.contains("  waits    for a decision by admin since ") && told.contains("           Refund 5?\n"),
+        "{told}"
+    );
+    assert!(told.contains(&decides), "{told}");
+    let reader = server.weir(&["token", "create", "--name", "reader", "--scope", "RUN_READ"]);
+    let reader = stdout(&reader).trim().to_owned();
+    let query = json!({ "query": "query($id: ID!) { run(id: $id) { waits { reason question by } } }", "variables": { "id": yes } });
+    let answer = http()
+        .post(format!("{}/graphql", server.url))
+        .bearer_auth(reader)
+        .json(&query);
+    let answer: Value = answer.send().await.unwrap().json().await.unwrap();
+    assert_eq!(
+        answer["data"]["run"]["waits"],
+        json!([{ "reason": "DECISION", "question": null, "by": ["admin"] }])
+    );
     server.kill();
     server.start_again().await;
     id(&server, &["approve", &yes, "ok", "--note", "fine"]);
@@ -134,7 +177,8 @@ async fn people_decide_hold_and_end_runs() {
     runs_in(&server, "paused", 1).await;
     server.kill();
     server.start_again().await;
-    runs_in(&server, "paused", 1).await;
+    let paused = runs_in(&server, "paused", 1).await;
+    assert_eq!(paused[0]["waits"][0]["by"], json!(["somebody"]));
     id(&server, &["run", "resume", &theirs]);
     runs_in(&server, "waiting", 1).await;
     id(&server, &["run", "cancel", &theirs, "--reason", "not needed"]);
@@ -146,6 +190,43 @@ async fn people_decide_hold_and_end_runs() {
         stderr(&late)
     );
     assert_eq!(server.list(&["approvals", "--json"]), Vec::<Value>::new());
+}
+
+/// Items without a key of their own have paths that nobody can read; people name them by their place.
+#[tokio::test(flavor = "multi_thread")]
+async fn items_are_named_by_their_place_wherever_a_step_is_told_or_asked_for() {
+    let server = Server::start().await;
+    server.apply(
+        "kind: Workflow\nname: gifts\non: { manual: {} }\nsteps:\n  - id: lines\n    for_each: \"{{ event.data.lines }}\"\n    \
+         concurrency: 2\n    do: [{ id: ok, approve: { title: \"A gift for {{ item }}?\" } }]\n",
+    );
+    let run = id(
+        &server,
+        &["run", "start", "gifts", "--input", r#"{"lines": ["ada", "bob"]}"#],
+    );
+    runs_in(&server, "waiting", 1).await;
+    let listed = stdout(&server.weir(&["approvals"]));
+    assert!(
+        listed.contains("lines[1].ok") && listed.contains("lines[2].ok"),
+        "{listed}"
+    );
+    let told = stdout(&server.weir(&["run", "show", &run]));
+    assert!(
+        told.contains("… lines[2].ok  approve  A gift for bob?  waiting"),
+        "{told}"
+    );
+    assert!(told.contains(&format!("`weir approve {run} lines[2].ok`")), "{told}");
+    id(&server, &["approve", &run, "lines[1].ok"]);
+    id(&server, &["reject", &run, "lines[2].ok"]);
+    let failed = runs_in(&server, "failed", 1).await;
+    let error = &failed[0]["error"];
+    assert_eq!(error["stepName"], "lines[2].ok");
+    assert_ne!(error["step"], error["stepName"], "the path stays what it is");
+    assert!(stdout(&server.weir(&["runs"])).contains("rejected in lines[2].ok"));
+    let again = server.weir(&["run", "retry", &run, "--from", "lines[2].ok", "--yes"]);
+    let shown = stdout(&again);
+    assert!(again.status.success(), "{}", stderr(&again));
+    assert!(shown.contains("lines[1].ok"), "{shown}");
 }
 
 const FAMILY: &str = "
@@ -188,6 +269,16 @@ async fn a_run_starts_another_once_and_hears_of_its_end() {
     // Canceled together: nobody waits for the child any more.
     let parent = id(&server, &["run", "start", "parent", "--input", r#"{"n": 1}"#]);
     runs_in(&server, "waiting", 2).await;
+    let child = server.runs(&["--workflow", "child"])[0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let told = stdout(&server.weir(&["run", "show", &parent]));
+    assert!(
+        told.contains(&format!("  waits    for the end of {child} since ")),
+        "{told}"
+    );
+    assert!(told.contains(&format!("child  run  child {child}  waiting")), "{told}");
     id(&server, &["run", "cancel", &parent]);
     runs_in(&server, "canceled", 2).await;
     // A wrong input, and a workflow that starts itself.

@@ -2,7 +2,7 @@
 
 use crate::document::Document;
 use crate::effect::EffectKey;
-use crate::journal::{Decided, EffectEnd, Verdict};
+use crate::journal::{Awaited, Decided, EffectEnd, Verdict};
 use crate::ledger::EffectState;
 use crate::result::{Exchange, HeldBy};
 use crate::time::Timestamp;
@@ -12,6 +12,8 @@ use crate::time::Timestamp;
 pub struct StoryStep {
     /// Path of the step, `hydrate.<read>` for a read.
     pub path: String,
+    /// The path as people read it: an item without a readable key is told by its place in the list, from 1.
+    pub name: String,
     /// `read`, `call`, `if`, `switch`, `set`, `for_each`, `parallel`, `sleep`, `try`, `wait_for`, `approve`, `run`,
     /// `emit`, `respond`, `compensate` or `stop`.
     pub kind: &'static str,
@@ -33,6 +35,8 @@ pub struct StoryStep {
     pub note: Option<String>,
     /// What holds its call back while it waits for its connection.
     pub hold: Option<StoryHold>,
+    /// What it waits for from outside, while it does: an event, a decision, the end of another run.
+    pub wait: Option<Awaited>,
 }
 
 /// A call that waits until its connection may send.

@@ -95,3 +95,43 @@ fn a_failed_run_shows_where_it_ended() {
         print(&story(Some(&driver.plan), &driver.rows, None))
     );
 }
+
+#[test]
+fn items_without_a_readable_key_are_told_by_their_place() {
+    let names = |key: &str, lines: serde_json::Value| -> Vec<String> {
+        let steps = format!(
+            "  - id: lines\n    for_each: \"{{{{ event.data.lines }}}}\"\n{key}    do:\n      - id: parts\n        for_each: \"{{{{ item.parts }}}}\"\n        as: part\n        do: [{{ id: put, set: {{ a: \"{{{{ part }}}}\" }} }}]"
+        );
+        let mut driver = Driver::new(plan(&steps), KEYED, json!({ "lines": lines }));
+        driver.start();
+        assert_eq!(driver.code(), "succeeded");
+        let told = story(Some(&driver.plan), &driver.rows, None);
+        let puts = told.iter().filter(|step| step.path.ends_with(".put"));
+        puts.map(|step| step.name.clone()).collect()
+    };
+    let lines = json!([{ "id": 7, "parts": ["a", "a"] }, { "id": 9, "parts": [{ "b": 1 }] }, { "id": 9, "parts": [{ "b": 1 }] }]);
+    assert_eq!(
+        names("", lines),
+        [
+            "lines[1].parts[1].put",
+            "lines[1].parts[2].put",
+            "lines[2].parts[1].put",
+            "lines[3].parts[1].put"
+        ]
+    );
+    let key = "    key: \"{{ item.id }}\"\n";
+    let two = |id: serde_json::Value| json!([{ "id": 7, "parts": ["a"] }, { "id": id, "parts": ["b"] }]);
+    assert_eq!(
+        names(key, two(json!("0123456789abcdef"))),
+        ["lines[7].parts[1].put", "lines[0123456789abcdef].parts[1].put"]
+    );
+    // A place beside readable keys would be taken for one of them.
+    let mixed = names(key, two(json!("two words")));
+    assert!(
+        mixed[0] == "lines[7].parts[1].put" && mixed[1].starts_with("lines[~"),
+        "{mixed:?}"
+    );
+    let hidden = |path| weir_workflow_engine::may_hide_an_item(path);
+    assert!(hidden("lines[0123456789abcdef~2].put") && hidden("a[1].b[~0123456789abcdef]"));
+    assert!(!hidden("lines[7].put") && !hidden("pay"));
+}

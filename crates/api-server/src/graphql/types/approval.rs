@@ -1,12 +1,13 @@
 //! Decisions that people are asked for.
 
 use super::super::caller::Caller;
-use super::super::errors::ApiResult;
+use super::super::errors::{ApiError, ApiResult};
 use super::super::scalars::{DateTime, Json};
 use super::run::{self, Run};
 use crate::auth::Permission;
 use async_graphql::{Context, ID, Object};
 use weir_orchestrator::operate::Approval as Asked;
+use weir_workflow_engine::may_hide_an_item;
 
 /// A decision that a person is asked for.
 #[derive(Debug)]
@@ -28,6 +29,18 @@ impl Approval {
     /// Path of the step that asks.
     async fn step(&self) -> &str {
         &self.0.row.step
+    }
+
+    /// The path as people read it: an item without a `key` is told by its place in the list, from 1.
+    async fn step_name(&self, ctx: &Context<'_>) -> ApiResult<String> {
+        let step = &self.0.row.step;
+        if !may_hide_an_item(step) {
+            return Ok(step.clone());
+        }
+        let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunRead)?;
+        let story = orchestrator.run_story(workspace, self.0.row.run).await;
+        let story = story.map_err(|error| ApiError::internal("reading a run's journal", &error))?;
+        Ok(story.map_or_else(|| step.clone(), |story| story.names.name(step)))
     }
 
     /// What is asked. Needs `PAYLOAD_READ`.

@@ -16,6 +16,7 @@ pub(crate) mod exchange;
 pub(crate) mod header;
 pub(crate) mod lane;
 pub(crate) mod node;
+pub(crate) mod open_wait;
 pub(crate) mod outgoing;
 pub(crate) mod refused_request;
 pub(crate) mod replay_preview;

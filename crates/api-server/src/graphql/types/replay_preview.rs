@@ -6,17 +6,21 @@ use super::connector::EffectClass;
 use super::run::RunStatus;
 use async_graphql::{Enum, ID, InputObject, SimpleObject};
 use weir_orchestrator::repair::{PreparedReplay, ReplayFrom, ReplayOptions, ReplayVersion};
-use weir_workflow_engine::{PreviewEffect, PreviewRead};
+use weir_workflow_engine::{PreviewEffect, PreviewRead, StepNames};
 
 /// What a replay of a run would do. Nothing has been sent yet.
 #[derive(Debug, SimpleObject)]
 pub(crate) struct ReplayPreview {
     /// Path of the step that it would begin at. Null: at the start.
     from: Option<String>,
+    /// The same as people read it: an item without a `key` is told by its place in the list, from 1.
+    from_name: Option<String>,
     /// Number of the version that it would run on.
     version_number: u32,
     /// What it would take over as it was: paths of steps, `hydrate.<read>` for follow-up reads.
     kept: Vec<String>,
+    /// The same as people read it.
+    kept_names: Vec<String>,
     /// The last run that repeated it already, or another run of its family after it: then `runReplay` wants `again`.
     replaced_by: Option<ReplacedBy>,
     /// Pass it to `runReplay`, with the same `options`. It stops being valid when the preview would no longer be the same.
@@ -47,14 +51,24 @@ impl From<PreparedReplay> for ReplayPreview {
             run_id: run.to_string().into(),
             status: status.into(),
         });
-        let effects = |effects: Vec<PreviewEffect>| effects.into_iter().map(PreviewCall::from).collect();
+        let names = preview.names;
+        let effects = |effects: Vec<PreviewEffect>| {
+            let effects = effects.into_iter();
+            effects.map(|effect| PreviewCall::of_effect(effect, &names)).collect()
+        };
         ReplayPreview {
+            from_name: from.as_deref().map(|step| names.name(step)),
             from,
             version_number: version,
+            kept_names: kept.iter().map(|step| names.name(step)).collect(),
             kept,
             replaced_by,
             confirm,
-            reads: preview.reads.into_iter().map(PreviewCall::from).collect(),
+            reads: preview
+                .reads
+                .into_iter()
+                .map(|read| PreviewCall::of_read(read, &names))
+                .collect(),
             answered: effects(preview.answered),
             new: effects(preview.new),
             unknown: effects(preview.unknown),
@@ -77,6 +91,8 @@ pub(crate) struct ReplacedBy {
 pub(crate) struct PreviewCall {
     /// Path of the step.
     step: String,
+    /// The path as people read it: an item without a `key` is told by its place in the list, from 1.
+    step_name: String,
     /// Name of the connector.
     connector_name: String,
     /// Name of the operation.
@@ -93,9 +109,10 @@ pub(crate) struct PreviewCall {
     sends: bool,
 }
 
-impl From<PreviewRead> for PreviewCall {
-    fn from(read: PreviewRead) -> Self {
+impl PreviewCall {
+    fn of_read(read: PreviewRead, names: &StepNames) -> Self {
         PreviewCall {
+            step_name: names.name(&read.step),
             step: read.step,
             connector_name: read.connector,
             operation: read.operation,
@@ -106,11 +123,10 @@ impl From<PreviewRead> for PreviewCall {
             sends: true,
         }
     }
-}
 
-impl From<PreviewEffect> for PreviewCall {
-    fn from(effect: PreviewEffect) -> Self {
+    fn of_effect(effect: PreviewEffect, names: &StepNames) -> Self {
         PreviewCall {
+            step_name: names.name(&effect.step),
             step: effect.step,
             connector_name: effect.connector,
             operation: effect.operation,

@@ -7,6 +7,7 @@ use super::audit::AuditEntry;
 use super::event::{self, Event};
 use super::lane::WaitingFor;
 use super::long_to_int;
+use super::open_wait::OpenWait;
 use super::step::{self, Step};
 use super::workflow::{Workflow, WorkflowVersion, load_version};
 use crate::auth::Permission;
@@ -15,7 +16,7 @@ use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use tokio::sync::OnceCell;
 use weir_orchestrator::control::RunStory;
 use weir_storage::{AuditFilter, MergedRow, RunRow, RunStatus as Stored};
-use weir_workflow_engine::RunId;
+use weir_workflow_engine::{RunId, may_hide_an_item};
 
 /// How many steps one answer shows: a run may have as many as its journal has entries.
 ///
@@ -137,9 +138,18 @@ impl Run {
             }
             false => None,
         };
+        let step = self.row.error_step.clone();
+        let step_name = match step.as_deref().filter(|step| may_hide_an_item(step)) {
+            Some(hidden) if ctx.look_ahead().field("stepName").exists() => {
+                let story = self.story(ctx).await?;
+                story.map(|story| story.names.name(hidden))
+            }
+            Some(_) | None => None,
+        };
         Ok(Some(RunError {
             code,
-            step: self.row.error_step.clone(),
+            step_name: step_name.or_else(|| step.clone()),
+            step,
             message,
         }))
     }
@@ -155,6 +165,17 @@ impl Run {
             .await
             .map_err(|error| ApiError::internal("reading what a run waits for", &error))?;
         Ok(found.map(WaitingFor::from))
+    }
+
+    /// What its steps wait for from outside, in the order in which they began to.
+    async fn waits(&self, ctx: &Context<'_>) -> ApiResult<Vec<OpenWait>> {
+        if !matches!(self.row.status, Stored::Running | Stored::Waiting | Stored::Paused) {
+            return Ok(Vec::new());
+        }
+        let story = self.story(ctx).await?;
+        let steps = story.into_iter().flat_map(|story| &story.steps);
+        let waits = steps.filter_map(OpenWait::of);
+        Ok(waits.take(MAX_STEPS_SHOWN).collect())
     }
 
     /// The run that stands for its event instead of it, when it is `MERGED`.
@@ -317,6 +338,8 @@ pub(crate) struct RunError {
     code: String,
     /// Path of the step that failed.
     step: Option<String>,
+    /// The path as people read it: an item without a `key` is told by its place in the list, from 1.
+    step_name: Option<String>,
     /// What went wrong, for people.
     message: Option<String>,
 }

@@ -6,6 +6,7 @@ use super::super::scalars::{DateTime, Json, Long};
 use super::budget::StepHold;
 use super::connector::EffectClass;
 use super::exchange::Exchange;
+use super::open_wait::OpenWait;
 use crate::auth::Permission;
 use async_graphql::{Context, Enum, Object, SimpleObject};
 use std::sync::Arc;
@@ -21,6 +22,11 @@ impl Step {
     /// Its path, such as `known.then.update`; `hydrate.customer` for a follow-up read.
     async fn path(&self) -> &str {
         &self.0.path
+    }
+
+    /// Its path as people read it: an item without a `key` is told by its place in the list, from 1.
+    async fn name(&self) -> &str {
+        &self.0.name
     }
 
     /// What kind of step.
@@ -85,9 +91,15 @@ impl Step {
     async fn hold(&self) -> Option<StepHold> {
         self.0.hold.map(StepHold::from)
     }
+
+    /// What it waits for from outside, while it does.
+    async fn wait(&self) -> Option<OpenWait> {
+        OpenWait::of(&self.0)
+    }
 }
 
-fn may_read_payloads(ctx: &Context<'_>) -> bool {
+/// Whether the caller may see what comes from outside.
+pub(crate) fn may_read_payloads(ctx: &Context<'_>) -> bool {
     Caller::of(ctx).may(Permission::PayloadRead).is_ok()
 }
 

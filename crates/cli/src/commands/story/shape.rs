@@ -1,24 +1,25 @@
 //! What the API says about runs: the fields that are asked for, and the values that come.
 
+use super::waits::OpenWait;
 use crate::commands::audit::Entry;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Fields of a run in a list.
-pub(crate) const RUN_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } mergedInto { id } startedAt finishedAt dueAt error { code step } workflowName workflowDeleted replacedBy { id status } \
+pub(crate) const RUN_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } waits { step stepName reason eventType key question by runId since until } mergedInto { id } startedAt finishedAt dueAt error { code step stepName } workflowName workflowDeleted replacedBy { id status } \
     event { id externalId type connectorName source receivedAt }";
 /// Fields of a run's story, without bodies.
-pub(crate) const STORY_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } mergedCount startedAt finishedAt dueAt error { code step message } rootId replayOf { id } \
+pub(crate) const STORY_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } waits { step stepName reason eventType key question by runId since until } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } mergedCount startedAt finishedAt dueAt error { code step stepName message } rootId replayOf { id } \
     workflowName workflowDeleted versionNumber replacedBy { id status } history { at actorName action detail } \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName } \
-    stepCount steps { path kind label status startedAt finishedAt note effect { key class state decision { verdict looked by at note } } \
+    stepCount steps { path name kind label status startedAt finishedAt note effect { key class state decision { verdict looked by at note } } \
       attempts { number at durationMs outcome error nextAt exchanges { method url status durationMs error } } }";
 /// The same with what was sent, answered and put out.
-pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status waitingFor { reason ahead key heldBy { id } } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } mergedCount startedAt finishedAt dueAt error { code step message } rootId replayOf { id } \
+pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status waitingFor { reason ahead key heldBy { id } } waits { step stepName reason eventType key question by runId since until } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } mergedCount startedAt finishedAt dueAt error { code step stepName message } rootId replayOf { id } \
     workflowName workflowDeleted versionNumber replacedBy { id status } history { at actorName action detail } \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName body { text size } } \
-    stepCount steps { path kind label status startedAt finishedAt note output effect { key class state decision { verdict looked by at note } } \
+    stepCount steps { path name kind label status startedAt finishedAt note output effect { key class state decision { verdict looked by at note } } \
       attempts { number at durationMs outcome error nextAt \
         exchanges { method url status durationMs error requestBody responseBody } } }";
 
@@ -38,6 +39,8 @@ pub(crate) struct Run {
     pub(crate) replay_of: Option<RunName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) waiting_for: Option<WaitingFor>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) waits: Vec<OpenWait>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) merged_into: Option<RunName>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -102,6 +105,8 @@ impl WaitingFor {
 pub(crate) struct RunError {
     pub(crate) code: String,
     pub(crate) step: Option<String>,
+    #[serde(default, rename = "stepName", skip_serializing_if = "Option::is_none")]
+    pub(crate) step_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<String>,
 }
@@ -169,6 +174,8 @@ pub(crate) struct Body {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Step {
     pub(crate) path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
     pub(crate) kind: Option<String>,
     pub(crate) label: String,
     pub(crate) status: Option<String>,
@@ -223,6 +230,20 @@ pub(crate) struct Exchange {
     pub(crate) request_body: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) response_body: Option<String>,
+}
+
+impl RunError {
+    /// The step that failed, as people read it.
+    pub(crate) fn place(&self) -> Option<&str> {
+        self.step_name.as_deref().or(self.step.as_deref())
+    }
+}
+
+impl Step {
+    /// Its path as people read it.
+    pub(crate) fn told(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.path)
+    }
 }
 
 impl Run {
