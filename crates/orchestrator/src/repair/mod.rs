@@ -99,7 +99,7 @@ impl Family {
     /// The journal of the run that succeeded last, or of the last one.
     fn last_word(&self) -> &[Entry] {
         let succeeded = |member: &&Member| member.row.status == RunStatus::Succeeded;
-        let last = self.runs.iter().rev().find(succeeded).or(self.runs.last());
+        let last = self.runs.iter().rev().find(succeeded).or_else(|| self.runs.last());
         last.map_or(&[], |member| &member.entries)
     }
 
