@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use weir_storage::{AcceptOutcome, Dedupe, Fact, FactOutcome, Outgoing, Pending, ReadError, WorkflowState, WriteError};
 use weir_workflow_engine::{
     CallCommand, CallFailure, CallOutcome, CallResult, Document, EffectKey, Event, EventId, EventSource, Origin,
-    OutgoingId, Retry, RunHead, RunId, Sent, WorkspaceId,
+    OutgoingId, Retry, RunHead, RunId, Sent, Timestamp, WorkspaceId,
 };
 
 use crate::answers::Answer;
@@ -94,7 +94,37 @@ async fn start_by(
     call: &CallCommand,
     key: EffectKey,
 ) -> Result<Started, CallFailure> {
-    let args = call.args.value();
+    let now = core.clock.now();
+    let start = child(snapshot, parent, (&call.args, key), (core.new_event_id(now), now))?;
+    let name = start.workflow.row.name.clone();
+    let (fact, run) = match start.prepare(core, snapshot) {
+        Ok(prepared) => prepared,
+        Err(error @ (ControlError::Invalid(_) | ControlError::NotFound)) => {
+            return Err(refused("invalid_input", format!("workflow `{name}`: {error}")));
+        }
+        Err(error) => return Err(retryable("unavailable", error.to_string(), None)),
+    };
+    let run = match submitted(core, Fact::Accept(fact))?.await {
+        Err(WriteError::Outdated { revision }) => return Ok(Started::Outdated { revision }),
+        result => match written(core, result)? {
+            FactOutcome::Accepted(AcceptOutcome::New) => run,
+            FactOutcome::Accepted(AcceptOutcome::Duplicate { of }) => {
+                first_run(core, parent.head.workspace, of).await?
+            }
+            other => return Err(misanswered(&other)),
+        },
+    };
+    Ok(Started::Done(json!({ "run": run.to_string() })))
+}
+
+/// The run that a step starts under a key, with its event's id and time.
+pub(crate) fn child<'a>(
+    snapshot: &'a Snapshot,
+    parent: &Parent,
+    (args, key): (&Document, EffectKey),
+    (uid, now): (EventId, Timestamp),
+) -> Result<Start<'a>, CallFailure> {
+    let args = args.value();
     let name = args.get("workflow").and_then(Value::as_str).unwrap_or_default();
     let depth = parent.event.headers.get(DEPTH_HEADER);
     let depth = depth.and_then(|depth| depth.parse::<u32>().ok()).unwrap_or(0) + 1;
@@ -113,8 +143,7 @@ async fn start_by(
         let message = format!("the workflow `{name}` is paused");
         return Err(retryable("workflow_paused", message, Some(PAUSED_RETRY)));
     }
-    let now = core.clock.now();
-    let start = Start {
+    Ok(Start {
         workspace,
         workflow,
         version,
@@ -130,25 +159,9 @@ async fn start_by(
             anchored_at: None,
         },
         traceparent: parent.traceparent.clone(),
-        uid: core.new_event_id(now),
+        uid,
         now,
-    };
-    let (fact, run) = match start.prepare(core, snapshot) {
-        Ok(prepared) => prepared,
-        Err(error @ (ControlError::Invalid(_) | ControlError::NotFound)) => {
-            return Err(refused("invalid_input", format!("workflow `{name}`: {error}")));
-        }
-        Err(error) => return Err(retryable("unavailable", error.to_string(), None)),
-    };
-    let run = match submitted(core, Fact::Accept(fact))?.await {
-        Err(WriteError::Outdated { revision }) => return Ok(Started::Outdated { revision }),
-        result => match written(core, result)? {
-            FactOutcome::Accepted(AcceptOutcome::New) => run,
-            FactOutcome::Accepted(AcceptOutcome::Duplicate { of }) => first_run(core, workspace, of).await?,
-            other => return Err(misanswered(&other)),
-        },
-    };
-    Ok(Started::Done(json!({ "run": run.to_string() })))
+    })
 }
 
 /// Whether a run started the workflow with this event, or with the one that it is an edited copy of.

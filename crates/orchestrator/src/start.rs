@@ -6,10 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 use weir_connector_sdk::{Connector, Identified, InboundRequest, Registration};
-use weir_storage::{Accepted, Dedupe};
-use weir_workflow_engine::{Document, EventId, EventSource, Problem, RunId, Timestamp, Trigger, WorkspaceId};
+use weir_storage::{Accepted, Dedupe, EventRow};
+use weir_workflow_engine::{Document, Event, EventId, EventSource, Problem, RunId, Timestamp, Trigger, WorkspaceId};
 
 use crate::control::ControlError;
+use crate::driver::ActiveRun;
 use crate::ingest::accept::{Arrival, Door, accept_fact, start_runs};
 use crate::route::Match;
 use crate::schedules;
@@ -31,9 +32,35 @@ pub(crate) struct Start<'a> {
     pub(crate) now: Timestamp,
 }
 
+/// A start that nothing was written about.
+struct Made {
+    event: Arc<Event>,
+    row: EventRow,
+    dedupe: Dedupe,
+    run: ActiveRun,
+}
+
 impl Start<'_> {
     /// The fact that starts it, and the run, if it is new.
     pub(crate) fn prepare(self, core: &Arc<Core>, snapshot: &Snapshot) -> Result<(Accepted, RunId), ControlError> {
+        let workspace = self.workspace;
+        let Made {
+            event,
+            row,
+            dedupe,
+            run,
+        } = self.made(core, snapshot)?;
+        let id = run.state.head().id;
+        let keys = snapshot.wait_keys(workspace, &event);
+        Ok((accept_fact(core, snapshot, row, dedupe, keys, vec![run]), id))
+    }
+
+    /// The run that it would be; nothing is to be written about it.
+    pub(crate) fn rehearsed(self, core: &Core, snapshot: &Snapshot) -> Result<ActiveRun, ControlError> {
+        self.made(core, snapshot).map(|made| made.run)
+    }
+
+    fn made(self, core: &Core, snapshot: &Snapshot) -> Result<Made, ControlError> {
         let Start {
             workspace,
             workflow,
@@ -105,10 +132,14 @@ impl Start<'_> {
             traceparent,
             now,
         );
-        let run = started.first().map(|run| run.state.head().id);
+        let run = started.into_iter().next();
         let run = run.ok_or_else(|| ControlError::Unavailable("nothing was started".to_owned()))?;
-        let keys = snapshot.wait_keys(workspace, &event);
-        Ok((accept_fact(core, snapshot, row, dedupe, keys, started), run))
+        Ok(Made {
+            event,
+            row,
+            dedupe,
+            run,
+        })
     }
 }
 

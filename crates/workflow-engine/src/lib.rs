@@ -68,7 +68,7 @@ pub use plan::{CallSite, OWN, Plan, TriggerScope};
 pub use preview::{PreviewEffect, PreviewRead, ReplayPreview};
 pub use problem::Problem;
 pub use reads::{MAX_READS, PlannedRead, read_order};
-pub use rehearsal::{Past, Rehearsal};
+pub use rehearsal::{Past, Rehearsal, RunStart};
 pub use result::{
     CallFailure, CallOutcome, CallResult, Exchange, HeldBy, Hold, Origin, RATE_LIMITED, ResponseBody, Retry, Sent,
 };

@@ -26,7 +26,7 @@ pub struct ReplayPreview {
 /// A read of a preview.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreviewRead {
-    /// Path of the step, `hydrate.<read>` for a hydration read.
+    /// Path of the step, `hydrate.<read>` for a hydration read; `bill/look` in the run that the step `bill` starts.
     pub step: String,
     /// Name of the connector.
     pub connector: String,
@@ -37,7 +37,7 @@ pub struct PreviewRead {
 /// An effect of a preview.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreviewEffect {
-    /// Path of the step.
+    /// Path of the step; `bill/pay` in the run that the step `bill` starts.
     pub step: String,
     /// Name of the connector.
     pub connector: String,
@@ -59,6 +59,37 @@ impl ReplayPreview {
     /// Notes why it does not show everything; the first reason stays.
     pub fn note(&mut self, note: String) {
         self.note.get_or_insert(note);
+    }
+
+    /// Adds what a run would do that the step with this path starts.
+    pub fn add_run(&mut self, path: &str, of: Self) {
+        let Self {
+            reads,
+            answered,
+            new,
+            unknown,
+            note,
+            in_part,
+        } = of;
+        let within = |step: &str| format!("{path}/{step}");
+        self.reads.extend(reads.into_iter().map(|read| PreviewRead {
+            step: within(&read.step),
+            ..read
+        }));
+        for (own, others) in [
+            (&mut self.answered, answered),
+            (&mut self.new, new),
+            (&mut self.unknown, unknown),
+        ] {
+            own.extend(others.into_iter().map(|effect| PreviewEffect {
+                step: within(&effect.step),
+                ..effect
+            }));
+        }
+        self.in_part |= in_part;
+        if let Some(note) = note {
+            self.note(format!("of the run that `{path}` starts: {note}"));
+        }
     }
 
     /// Notes that more may be done than is shown, and why.

@@ -5,14 +5,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::command::{CallCommand, Command, SendMode};
+use crate::document::Document;
 use crate::effect::EffectKey;
 use crate::event::Event;
+use crate::id::RunId;
 use crate::journal::{AttemptOutcome, Awaited, Awaits, Entry, Target};
 use crate::ledger::{EffectRecord, EffectState, Ledger};
 use crate::plan::{OWN, Plan};
 use crate::preview::{PreviewEffect, PreviewRead, ReplayPreview};
 use crate::result::{CallFailure, CallOutcome, CallResult, Origin, Retry, Sent};
-use crate::run::{Decision, Environment, Input, Mail, RunHead, RunState, Status, decide};
+use crate::run::{Decision, Environment, Input, Mail, RunHead, RunState, Status, decide, started_run};
 use crate::time::Timestamp;
 
 /// What a replay knows of the run that it repeats.
@@ -22,6 +24,23 @@ pub struct Past<'a> {
     pub recorded: &'a [Entry],
     /// What is taken over of it, so that the replay begins behind it.
     pub kept: &'a [Entry],
+    /// What was done by the run that this one takes the place of under other keys. Nothing is answered from it.
+    pub replaced: Option<&'a Ledger>,
+}
+
+/// A run that a rehearsed one would start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunStart {
+    /// Path of the step.
+    pub step: Arc<str>,
+    /// `{workflow, input}`.
+    pub args: Document,
+    /// The key of the effect.
+    pub key: EffectKey,
+    /// Whether the start may have been carried out already: nobody knows.
+    pub may_be_there: bool,
+    /// The run that the recorded one had started at this step.
+    pub before: Option<RunId>,
 }
 
 /// A run that is decided and not carried out.
@@ -37,6 +56,9 @@ pub struct Rehearsal<'a> {
     answers: BTreeMap<Target, CallOutcome>,
     pending: VecDeque<Command>,
     preview: ReplayPreview,
+    starts: Vec<RunStart>,
+    /// What tells whether a step was done before.
+    done: &'a Ledger,
     now: Timestamp,
 }
 
@@ -46,7 +68,7 @@ impl<'a> Rehearsal<'a> {
     pub fn begin(
         (plan, head, event): (&'a Plan, &RunHead, &Arc<Event>),
         ledger: &'a Ledger,
-        past: Past<'_>,
+        past: Past<'a>,
         environment: &dyn Environment,
         now: Timestamp,
     ) -> Self {
@@ -59,6 +81,8 @@ impl<'a> Rehearsal<'a> {
             answers: answers(past.recorded),
             pending: VecDeque::new(),
             preview: ReplayPreview::default(),
+            starts: Vec::new(),
+            done: past.replaced.unwrap_or(ledger),
             now,
         };
         past.recorded
@@ -86,7 +110,12 @@ impl<'a> Rehearsal<'a> {
         self.take_in(Input::Mail(mail), environment);
     }
 
-    /// What the run would do, as far as it is known.
+    /// The runs that it would start.
+    pub fn starts(&self) -> &[RunStart] {
+        &self.starts
+    }
+
+    /// What the run would do, as far as it is known. What the runs do that it [starts](Self::starts) is not in it.
     pub fn finish(mut self) -> ReplayPreview {
         let waits = self.run.open_waits().next().map(|wait| Arc::clone(wait.step));
         match (self.run.status(), waits) {
@@ -150,14 +179,22 @@ impl<'a> Rehearsal<'a> {
     }
 
     fn changed(&self, step: &str, key: &EffectKey) -> bool {
-        self.ledger
+        self.done
             .iter()
             .any(|(other, record)| other != key && &*record.step == step && !record.is_to_be_done())
     }
 
     fn undone(&self, step: &str) -> bool {
-        let mut effects = self.ledger.iter();
+        let mut effects = self.done.iter();
         effects.any(|(_, record)| &*record.step == step && record.state == EffectState::Undone)
+    }
+
+    /// The run that the recorded run had started at a step.
+    fn started_before(&self, step: &Arc<str>) -> Option<RunId> {
+        match self.answers.get(&Target::Step(Arc::clone(step)))? {
+            CallOutcome::Done { output } => started_run(output),
+            CallOutcome::Failed(_) | CallOutcome::Held(_) => None,
+        }
     }
 
     /// What undoes an effect and of which nobody knows.
@@ -206,10 +243,14 @@ impl<'a> Rehearsal<'a> {
                         undone: self.undone(&intent.step),
                         sends: true,
                     };
-                    if is_new && &*intent.connector == OWN && &*intent.operation == "run" {
-                        self.preview.in_part = true;
-                        self.preview
-                            .note(format!("what the run that `{}` starts does is not shown", intent.step));
+                    if &*intent.connector == OWN && &*intent.operation == "run" {
+                        self.starts.push(RunStart {
+                            step: Arc::clone(&intent.step),
+                            args: intent.args.clone(),
+                            key: intent.key,
+                            may_be_there: !is_new,
+                            before: self.started_before(&intent.step),
+                        });
                     }
                     if is_new {
                         self.preview.new.push(effect)
@@ -330,7 +371,6 @@ fn answers(recorded: &[Entry]) -> BTreeMap<Target, CallOutcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::Document;
 
     #[test]
     fn the_last_answer_of_a_call_counts() {

@@ -32,6 +32,7 @@ pub(crate) use self::scope::{
 };
 pub use self::sleep::MAX_SLEEP;
 pub use self::state::{OpenEffect, RunHead, RunState};
+pub(crate) use self::wait::started_run;
 pub use self::wait::{Mail, OpenWait};
 pub(crate) use self::wait::{REJECTED, WAIT_TIMEOUT};
 use crate::command::{CallId, Command};

@@ -102,3 +102,179 @@ async fn a_preview_goes_on_behind_a_wait_whose_event_is_there() {
     );
     server.stop().await;
 }
+
+/// Orders that are billed by another workflow, which tells a third one.
+fn billed(url: &str) -> Vec<Value> {
+    let post = |path: &str| json!({ "method": "POST", "path": path, "body": "{{ event.data.n }}" });
+    let input = json!({ "n": "{{ event.data.n }}" });
+    vec![
+        json!({ "kind": "Connection", "name": "shop", "connector": "http", "config": { "base_url": url } }),
+        json!({ "kind": "Workflow", "name": "note", "on": { "manual": {} }, "steps": [
+            { "id": "write", "call": "http.request", "connection": "shop", "with": post("/note") },
+            { "id": "again", "call": "http.request", "connection": "shop", "with": post("/again") },
+        ] }),
+        json!({ "kind": "Workflow", "name": "bill", "on": { "manual": {} }, "steps": [
+            { "id": "charge", "call": "http.request", "connection": "shop", "with": post("/charge") },
+            { "id": "tell", "run": "note", "with": input, "detach": true },
+        ] }),
+        json!({ "kind": "Workflow", "name": "order", "on": { "manual": {} }, "steps": [
+            { "id": "bill", "run": "bill", "with": input },
+            { "id": "ship", "call": "http.request", "connection": "shop", "with": post("/ship") },
+        ] }),
+    ]
+}
+
+const START: &str = "mutation($input: RunStartInput!) { runStart(input: $input) { runId } }";
+
+async fn start(server: &TestServer, workflow: &str, input: Value) -> Value {
+    let input = json!({ "input": { "workflow": workflow, "input": input } });
+    let started = server.query(START, input).await;
+    server.finished(started["runStart"]["runId"].as_str().unwrap()).await
+}
+
+async fn in_full(server: &TestServer, run: &Value, options: Value) -> Value {
+    let query = "query($id: ID!, $options: ReplayOptionsInput) { replayPreview(runId: $id, options: $options) { note \
+                 inPart confirm answered { step } new { step operation changed } } }";
+    let variables = json!({ "id": run["id"], "options": options });
+    server.query(query, variables).await["replayPreview"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_preview_shows_what_the_runs_do_that_it_starts() {
+    let shop = Upstream::start().await;
+    let server = TestServer::start().await;
+    server.apply(&billed(&shop.url)).await;
+    let run = start(&server, "order", json!({ "n": 1 })).await;
+    assert_eq!(run["status"], "SUCCEEDED", "{run:#}");
+    let known = "{ runs { nodes { status } } }";
+    server
+        .until(known, |data| {
+            let runs = data["runs"]["nodes"].as_array().unwrap();
+            runs.len() == 3 && runs.iter().all(|run| run["status"] == "SUCCEEDED")
+        })
+        .await;
+    // The same once more finds the run that it had started: nothing of that is done again.
+    let same = in_full(&server, &run, json!({ "from": "START" })).await;
+    assert_eq!(
+        (steps(&same, "answered"), steps(&same, "new"), &same["inPart"]),
+        (vec!["bill".to_owned(), "ship".to_owned()], vec![], &json!(false)),
+        "{same:#}"
+    );
+    // Another order starts another run, and that another one: all of it is new.
+    let options = json!({ "from": "START", "body": { "n": 2 } });
+    let other = in_full(&server, &run, options.clone()).await;
+    assert_eq!(
+        steps(&other, "new"),
+        [
+            "bill",
+            "ship",
+            "bill/charge",
+            "bill/tell",
+            "bill/tell/write",
+            "bill/tell/again"
+        ],
+        "{other:#}"
+    );
+    assert_eq!((&other["inPart"], &other["note"]), (&json!(false), &Value::Null));
+    assert!(
+        other["new"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|call| call["changed"] == true)
+    );
+    let again = in_full(&server, &run, options.clone()).await;
+    assert_eq!(again["confirm"], other["confirm"], "what is shown again is the same");
+    // In sum it is counted, and what is confirmed is what is done.
+    let query = "query($options: ReplayOptionsInput) { bulkReplayPreview(filter: { status: SUCCEEDED, workflow: \
+                 \"order\" }, options: $options) { summary inPartCount } }";
+    let sum = server.query(query, json!({ "options": options })).await["bulkReplayPreview"].clone();
+    assert_eq!(
+        sum["summary"],
+        "1 run: 0 reads, 0 effects answered from the record, 6 sent (http.request 4, weir.run 2)"
+    );
+    let replay = "mutation($input: RunReplayInput!) { runReplay(input: $input) { runId userErrors { message } } }";
+    let input = json!({ "input": { "runId": run["id"], "confirm": again["confirm"], "options": options } });
+    let replayed = server.query(replay, input).await["runReplay"].clone();
+    let second = server.finished(replayed["runId"].as_str().unwrap()).await;
+    assert_eq!(second["status"], "SUCCEEDED", "{second:#}");
+    server
+        .until(known, |data| {
+            let runs = data["runs"]["nodes"].as_array().unwrap();
+            runs.len() == 6 && runs.iter().all(|run| run["status"] == "SUCCEEDED")
+        })
+        .await;
+    for path in ["/charge", "/note", "/again", "/ship"] {
+        assert_eq!(shop.count(path), 2, "{path}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_without_recorded_answers_is_shown_as_far_as_it_is_known() {
+    let shop = Upstream::start().await;
+    let server = TestServer::start().await;
+    let mut all = billed(&shop.url);
+    all.push(
+        json!({ "kind": "Workflow", "name": "first", "on": { "manual": {} }, "steps": [
+        { "id": "stop", "when": "{{ event.data.stops }}", "stop": { "status": "failed", "reason": "not yet" } },
+        { "id": "note", "run": "note", "with": { "n": 1 }, "detach": true },
+    ] }),
+    );
+    server.apply(&all).await;
+    let run = start(&server, "first", json!({ "stops": true })).await;
+    assert_eq!(run["status"], "FAILED", "{run:#}");
+    let options = json!({ "from": "START", "body": { "stops": false } });
+    let shown = in_full(&server, &run, options.clone()).await;
+    assert_eq!(steps(&shown, "new"), ["note", "note/write"], "{shown:#}");
+    assert_eq!(shown["inPart"], true);
+    assert_eq!(
+        shown["note"],
+        "of the run that `note` starts: what follows `write` is not shown: no answer of it was recorded"
+    );
+    // A workflow that takes nothing now is told.
+    let pause = "mutation { workflowPause(input: { workflow: \"note\" }) { userErrors { message } } }";
+    server.query(pause, json!({})).await;
+    let shown = in_full(&server, &run, options).await;
+    assert_eq!(steps(&shown, "new"), ["note"], "{shown:#}");
+    assert_eq!(
+        shown["note"],
+        "`note` would start no run: the workflow `note` is paused"
+    );
+    server.stop().await;
+}
+
+/// `MAX_PREVIEWED_RUNS`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_preview_looks_into_so_many_runs() {
+    let server = TestServer::start().await;
+    let branch = |name: &str| {
+        let note = json!({ "id": name, "run": "note", "with": { "n": "{{ item }}", "of": name }, "detach": true });
+        (name.to_owned(), json!([note]))
+    };
+    let branches: serde_json::Map<String, Value> = ["a", "b", "c", "d"].map(branch).into_iter().collect();
+    server
+        .apply(&[
+            json!({ "kind": "Workflow", "name": "note", "on": { "manual": {} }, "steps": [
+                { "id": "tell", "emit": { "type": "noted", "data": { "n": "{{ event.data.n }}" } } },
+            ] }),
+            json!({ "kind": "Workflow", "name": "many", "on": { "manual": {} }, "steps": [
+                { "id": "each", "for_each": "{{ event.data.all }}", "concurrency": 32, "do": [
+                    { "id": "both", "parallel": branches },
+                ] },
+            ] }),
+        ])
+        .await;
+    let run = start(&server, "many", json!({ "all": [] })).await;
+    assert_eq!(run["status"], "SUCCEEDED", "{run:#}");
+    let limit = weir_orchestrator::repair::MAX_PREVIEWED_RUNS;
+    for count in [limit / 4, limit / 4 + 1] {
+        let all: Vec<usize> = (0..count).collect();
+        let shown = in_full(&server, &run, json!({ "from": "START", "body": { "all": all } })).await;
+        let new = steps(&shown, "new");
+        let within = new.iter().filter(|step| step.ends_with("/tell")).count();
+        assert_eq!((new.len() - within, within), (4 * count, limit), "{}", shown["note"]);
+        assert_eq!(shown["inPart"], true);
+    }
+    server.stop().await;
+}

@@ -43,6 +43,7 @@ struct Preview {
     new: Vec<Call>,
     unknown: Vec<Call>,
     note: Option<String>,
+    in_part: bool,
 }
 
 #[derive(Deserialize)]
@@ -91,7 +92,7 @@ pub(crate) async fn run(
     let options = options(arguments, from, default)?;
     let query = format!(
         "query Preview($id: ID!, $options: ReplayOptionsInput) {{ replayPreview(runId: $id, options: $options) {{ \
-         confirm fromName versionNumber keptNames note replacedBy {{ runId status }} reads {CALL} answered {CALL} new {CALL} unknown {CALL} }} }}"
+         confirm fromName versionNumber keptNames note inPart replacedBy {{ runId status }} reads {CALL} answered {CALL} new {CALL} unknown {CALL} }} }}"
     );
     let found = client
         .query::<PreviewData>(&query, json!({ "id": id, "options": options }))
@@ -132,9 +133,10 @@ pub(crate) async fn run(
 
 fn print(id: &str, preview: &Preview) {
     let style = Style::stdout();
+    let least = if preview.in_part { "at least " } else { "" };
     let resent = preview.unknown.iter().filter(|call| call.sends).count();
     output::line(style.bold(format!(
-        "This replay: {}, {} answered from the record, {} sent",
+        "This replay: {}, {} answered from the record, {least}{} sent",
         output::count(preview.reads.len(), "read"),
         output::count(preview.answered.len(), "effect"),
         preview.new.len() + resent

@@ -63,8 +63,8 @@ pub struct BulkPreview {
     pub more: bool,
     /// Runs that fit and cannot be replayed, with the reason.
     pub left_out: Vec<(RunId, String)>,
-    /// Of how many of them not all can be shown: what follows a call without a recorded answer or a wait, and what the
-    /// runs that they start do.
+    /// Of how many of them not all can be shown: what follows a call without a recorded answer or a wait whose outcome
+    /// is open, and some of the runs that they start.
     pub in_part: u32,
     /// Calls that change nothing outside.
     pub reads: u64,
@@ -391,7 +391,7 @@ fn summary(preview: &BulkPreview) -> String {
     ));
     if preview.in_part > 0 {
         parts.push(format!(
-            "{} shown in part (what follows a call without a recorded answer or a wait, and what runs that they start do, \
+            "{} shown in part (what follows a call without a recorded answer or an open wait, in runs that they start too, \
              is not counted)",
             preview.in_part
         ));

@@ -16,6 +16,7 @@ pub use bulk::{BULK_IN_FLIGHT, BulkEffects, BulkFilter, BulkPreview, MAX_BULK_RU
 pub use bulk_request::{BulkAction, BulkRequest, OpenEffects, OpenFilter, RequestError, RequestPreview};
 pub(crate) use dead_letter::dead_letter;
 pub use event_start::EventStartError;
+pub use rehearse::MAX_PREVIEWED_RUNS;
 pub use replay::{MAX_FAMILY, PreparedReplay, ReplayFrom, ReplayOptions, ReplayVersion};
 #[cfg(test)]
 pub(crate) use replay::{Parts, assemble, copy_of};
@@ -24,7 +25,7 @@ pub use resolve::{MAX_NOTE_CHARACTERS, MAX_STATED_OUTPUT_BYTES, Resolution, Reso
 use crate::configure::Actor;
 use crate::control::ControlError;
 use crate::service::Core;
-use weir_storage::{AuditEntry, ExpectedFamily, Fact, FactOutcome, Operation, RunRow, WriteError};
+use weir_storage::{AuditEntry, ExpectedFamily, Fact, FactOutcome, Operation, RunRow, RunStatus, WriteError};
 use weir_workflow_engine::{EffectKey, Entry, Intent, Ledger, RunId, Timestamp, WorkspaceId, decode};
 
 /// A run and all its replays, with what each of them did.
@@ -93,6 +94,13 @@ impl Family {
                 .iter()
                 .map(|member| (member.row.id, member.entries.as_slice())),
         )
+    }
+
+    /// The journal of the run that succeeded last, or of the last one.
+    fn last_word(&self) -> &[Entry] {
+        let succeeded = |member: &&Member| member.row.status == RunStatus::Succeeded;
+        let last = self.runs.iter().rev().find(succeeded).or_else(|| self.runs.last());
+        last.map_or(&[], |member| &member.entries)
     }
 
     /// Whether a step is one of those that undo another.

@@ -303,6 +303,7 @@ impl Orchestrator {
         let past = Past {
             recorded: &member.entries,
             kept: &taken.entries,
+            replaced: None,
         };
         let stage = Stage {
             core,

@@ -144,7 +144,7 @@ impl RunState {
 }
 
 /// The run that the output of a `run` names.
-fn started_run(output: &Document) -> Option<RunId> {
+pub(crate) fn started_run(output: &Document) -> Option<RunId> {
     output.value().get("run")?.as_str()?.parse().ok()
 }
 

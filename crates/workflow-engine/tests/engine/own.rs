@@ -172,6 +172,7 @@ fn a_run_that_nobody_waits_for_is_only_started() {
         weir_workflow_engine::Past {
             recorded: &entries,
             kept: &[],
+            replaced: None,
         },
         &driver.world,
         START,

@@ -49,6 +49,7 @@ fn shown(entries: &[Entry], from: Option<&str>, data: &Value, came: &[Event]) ->
     let past = Past {
         recorded: entries,
         kept: taken.as_ref().map_or(&[], |taken| &taken.entries),
+        replaced: None,
     };
     let now = START.plus(seconds(3600));
     let mut rehearsal = Rehearsal::begin((&plan, &head, &event), &ledger, past, &world, now);

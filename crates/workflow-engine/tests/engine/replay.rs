@@ -49,6 +49,7 @@ fn told(plan: &Plan, class: EffectClass, entries: &[Entry], mail: &str) -> (Repl
         Past {
             recorded: entries,
             kept: &[],
+            replaced: None,
         },
         &world,
         START.plus(seconds(3600)),

@@ -95,6 +95,7 @@ fn what_came_before_is_taken_over_as_it_was() {
     let past = Past {
         recorded: &entries,
         kept: &restart.entries,
+        replaced: None,
     };
     let world = World {
         class: EffectClass::Blind,

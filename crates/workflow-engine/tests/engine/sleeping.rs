@@ -152,6 +152,7 @@ fn a_rehearsal_does_not_wait() {
         weir_workflow_engine::Past {
             recorded: &driver.entries(),
             kept: &[],
+            replaced: None,
         },
         &driver.world,
         driver.now,

@@ -111,6 +111,7 @@ fn shown(undo: &str, class: EffectClass, entries: &[Entry]) -> ReplayPreview {
     let past = Past {
         recorded: entries,
         kept: &[],
+        replaced: None,
     };
     let event = Arc::new(event(json!({ "c": 2 })));
     let now = START.plus(seconds(7200));

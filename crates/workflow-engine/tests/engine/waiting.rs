@@ -287,6 +287,7 @@ fn a_replay_is_shown_what_arrived_and_stops_at_a_question() {
     let past = Past {
         recorded: &entries,
         kept: &[],
+        replaced: None,
     };
     let place = (&driver.plan, &head, &driver.event);
     let mut rehearsal = Rehearsal::begin(place, &ledger, past, &driver.world, START);

@@ -75,8 +75,8 @@ pub(crate) struct BulkReplayPreview {
     left_out_count: u32,
     /// The first of them, with the reason.
     left_out: Vec<LeftOut>,
-    /// Of how many of them not all can be shown: what follows a call without a recorded answer or a wait, and what the
-    /// runs that they start do. More may be sent than `effects` says.
+    /// Of how many of them not all can be shown: what follows a call without a recorded answer or a wait whose outcome
+    /// is open, and some of the runs that they start. More may be sent than `effects` says.
     in_part_count: u32,
     /// Calls that change nothing outside and would be made.
     reads: Long,

@@ -35,6 +35,9 @@ pub(crate) struct ReplayPreview {
     unknown: Vec<PreviewCall>,
     /// Why the preview ends before the workflow does, if it does.
     note: Option<String>,
+    /// Whether more may be done than is shown: what follows a call without a recorded answer or a wait whose outcome is
+    /// open is not, and of the runs that it would start only the first 100 are.
+    in_part: bool,
 }
 
 impl From<PreparedReplay> for ReplayPreview {
@@ -73,6 +76,7 @@ impl From<PreparedReplay> for ReplayPreview {
             new: effects(preview.new),
             unknown: effects(preview.unknown),
             note: preview.note,
+            in_part: preview.in_part,
         }
     }
 }
@@ -89,7 +93,7 @@ pub(crate) struct ReplacedBy {
 /// One call that a replay would make or answer from the record.
 #[derive(Debug, SimpleObject)]
 pub(crate) struct PreviewCall {
-    /// Path of the step.
+    /// Path of the step; `bill/pay` is the step `pay` of the run that the step `bill` would start.
     step: String,
     /// The path as people read it: an item without a `key` is told by its place in the list, from 1.
     step_name: String,
