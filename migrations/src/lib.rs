@@ -16,6 +16,7 @@ mod m20261101_000008_audit;
 mod m20261101_000009_recovery;
 mod m20261101_000010_endpoint_context;
 mod m20261101_000011_connectors;
+mod m20261101_000012_workers;
 
 pub use sea_orm_migration::IntoSchemaManagerConnection;
 pub use sea_orm_migration::prelude::MigratorTrait;
@@ -40,6 +41,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261101_000009_recovery::Migration),
             Box::new(m20261101_000010_endpoint_context::Migration),
             Box::new(m20261101_000011_connectors::Migration),
+            Box::new(m20261101_000012_workers::Migration),
         ]
     }
 }

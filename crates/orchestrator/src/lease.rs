@@ -14,11 +14,18 @@ use weir_storage::LEASE;
 /// Time between two looks of a call that waits for the lease.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// A heartbeat that comes this long after the one before tells that the database could not be reached.
+const MISSED: Duration = Duration::from_millis(2_500);
+/// How long a node that could not reach the database leaves the others alone: they have just as much to come back.
+const PATIENCE: Duration = Duration::from_secs(8);
+
 /// Whether this node may send effects now.
 pub struct Lease {
     clock: Arc<dyn Clock>,
     /// By [`Clock::monotonic_ms`].
     until_ms: AtomicI64,
+    /// When it was renewed after heartbeats were missed.
+    back_ms: AtomicI64,
 }
 
 impl std::fmt::Debug for Lease {
@@ -36,6 +43,7 @@ impl Lease {
         Lease {
             clock,
             until_ms: AtomicI64::new(i64::MAX),
+            back_ms: AtomicI64::new(i64::MIN),
         }
     }
 
@@ -45,13 +53,24 @@ impl Lease {
         Lease {
             clock,
             until_ms: AtomicI64::new(i64::MIN),
+            back_ms: AtomicI64::new(i64::MIN),
         }
     }
 
     /// The database renewed the lease when it was asked at `asked_at_ms` by [`Clock::monotonic_ms`].
     pub fn renew(&self, asked_at_ms: i64) {
-        let until_ms = asked_at_ms + i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX);
-        self.until_ms.fetch_max(until_ms, Ordering::AcqRel);
+        let until_ms = asked_at_ms + ms(LEASE);
+        let before = self.until_ms.fetch_max(until_ms, Ordering::AcqRel);
+        if before != i64::MIN && until_ms.saturating_sub(before) > ms(MISSED) {
+            self.back_ms.fetch_max(asked_at_ms, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether a lease of another node that is over tells that it is gone. Not right after this node could not renew its
+    /// own: what was in the way of one was in the way of all, and whoever is back first would fence the others.
+    pub(crate) fn may_judge_others(&self) -> bool {
+        let back_ms = self.back_ms.load(Ordering::Acquire);
+        self.clock.monotonic_ms() >= back_ms.saturating_add(ms(PATIENCE))
     }
 
     /// Whether it certainly holds.
@@ -66,6 +85,10 @@ impl Lease {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
+}
+
+fn ms(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -94,5 +117,29 @@ mod tests {
         clock.advance(Duration::from_secs(1));
         assert!(!lease.holds());
         assert!(Lease::exclusive(clock).holds());
+    }
+
+    #[test]
+    fn who_could_not_renew_leaves_the_others_alone_for_a_while() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_unix_ms(0)));
+        let lease = Lease::shared(clock.clone());
+        let beat = |after: Duration| {
+            clock.advance(after);
+            lease.renew(clock.monotonic_ms());
+            lease.may_judge_others()
+        };
+        assert!(lease.may_judge_others());
+        assert!(beat(Duration::from_secs(60)), "a start is no absence");
+        for _ in 0..20 {
+            assert!(beat(Duration::from_secs(1)));
+        }
+        assert!(beat(MISSED), "one beat may be late");
+        assert!(!beat(Duration::from_secs(9)));
+        for _ in 0..7 {
+            assert!(!beat(Duration::from_secs(1)));
+        }
+        assert!(beat(Duration::from_secs(1)));
+        // Also when its own lease held all the time.
+        assert!(!beat(Duration::from_secs(4)));
     }
 }

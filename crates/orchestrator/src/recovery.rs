@@ -413,7 +413,7 @@ async fn attend(core: &Arc<Core>, reply: HeartbeatReply) {
         core.bulk.notify_one();
         core.bulk_requests.notify_one();
     }
-    if worker && reply.unclaimed > 0 {
+    if worker && reply.unclaimed > 0 && core.lease.may_judge_others() {
         match claim(core).await {
             Ok(0) => {}
             Ok(claimed) => {
@@ -466,9 +466,14 @@ async fn heartbeat(core: Arc<Core>, beats: mpsc::Sender<HeartbeatReply>) {
         };
         match pending.await {
             Ok(FactOutcome::Heartbeat(reply)) => {
-                core.runs.note_others(reply.free, reply.others);
-                core.performer.budgets().set_nodes(reply.others.saturating_add(1));
                 core.lease.renew(asked_at_ms);
+                // Who could not renew either is still there.
+                let others = match core.lease.may_judge_others() {
+                    true => reply.others,
+                    false => reply.others.max(core.runs.others()),
+                };
+                core.runs.note_others(reply.free, others, reply.other_workers);
+                core.performer.budgets().set_nodes(others.saturating_add(1));
                 core.clock.learn(reply.database_time, now, core.clock.now());
                 // Chores that are still busy hear the same again with the next one.
                 if beats.try_send(reply).is_err() {
@@ -478,7 +483,7 @@ async fn heartbeat(core: Arc<Core>, beats: mpsc::Sender<HeartbeatReply>) {
             }
             Ok(other) => tracing::error!("the writer answered a heartbeat with {other:?}"),
             Err(WriteError::Fenced) => {
-                core.lose("another process took this node's place");
+                core.lose_place();
                 return;
             }
             Err(error) => tracing::warn!("the lease was not renewed: {error}"),

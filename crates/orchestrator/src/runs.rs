@@ -34,6 +34,8 @@ pub(crate) struct Runs {
     free: AtomicUsize,
     /// Other nodes, by the last heartbeat.
     others: AtomicUsize,
+    /// Whether one of them drives runs; taken for granted until a heartbeat has looked.
+    other_workers: AtomicBool,
     timers: Mutex<BTreeSet<(Timestamp, RunId)>>,
     /// Signalled when there is room for the backlog or an earlier timer.
     pub(crate) wake: Notify,
@@ -95,6 +97,7 @@ impl Runs {
             backlog_len: AtomicUsize::new(0),
             free: AtomicUsize::new(0),
             others: AtomicUsize::new(0),
+            other_workers: AtomicBool::new(true),
             timers: Mutex::default(),
             wake: Notify::new(),
             left: Notify::new(),
@@ -112,12 +115,24 @@ impl Runs {
         waiting < self.max_backlog / 2
     }
 
-    /// Notes what the heartbeat saw: runs that belong to nobody, and how many other nodes there are.
-    pub(crate) fn note_others(&self, free: u32, others: u32) {
+    /// Notes what the heartbeat saw: runs that belong to nobody, how many other nodes there are, and how many of these
+    /// drive runs.
+    pub(crate) fn note_others(&self, free: u32, others: u32, workers: u32) {
+        self.other_workers.store(workers > 0, Ordering::Relaxed);
         self.free
             .store(usize::try_from(free).unwrap_or(usize::MAX), Ordering::Relaxed);
         self.others
             .store(usize::try_from(others).unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    /// How many other nodes there are, by the last heartbeat.
+    pub(crate) fn others(&self) -> u32 {
+        u32::try_from(self.others.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
+    }
+
+    /// Whether another node drives runs, by the last heartbeat.
+    pub(crate) fn has_other_workers(&self) -> bool {
+        self.other_workers.load(Ordering::Relaxed)
     }
 
     /// Runs that belong to no node, by the last heartbeat.
@@ -321,7 +336,7 @@ mod tests {
         let at = Timestamp::from_unix_ms(0);
         (0..4).for_each(|id| assert!(runs.enter(RunId::from_raw(id), at, 1).is_some()));
         assert!(!runs.shares(), "there is nobody else");
-        runs.note_others(0, 1);
+        runs.note_others(0, 1, 1);
         assert!(runs.shares());
         runs.leave(RunId::from_raw(0), 1);
         assert!(!runs.shares());
@@ -367,7 +382,7 @@ mod tests {
         (0..6).for_each(|id| runs.leave_on_disk(RunId::from_raw(id)));
         assert_eq!(runs.room_for_others(), 2);
         assert!(!runs.backlog_is_full());
-        runs.note_others(4, 0);
+        runs.note_others(4, 0, 0);
         assert!(runs.backlog_is_full());
     }
 }

@@ -314,7 +314,7 @@ fn settle(core: &Core, workflow: WorkflowId, planned: Timestamp, outcome: Result
             return true;
         }
         Err(WriteError::Fenced) => {
-            core.lose("another process took this node's place");
+            core.lose_place();
             false
         }
         Err(WriteError::Unknown) => {

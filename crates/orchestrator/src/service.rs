@@ -23,8 +23,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weir_storage::{
-    DatabaseKind, Fact, Heartbeat, NodeIdentity, SecretBox, Store, WriteError, Writer, WriterHealth, WriterLimits,
-    WriterSeed,
+    DatabaseKind, Fact, Fence, Heartbeat, NodeIdentity, SecretBox, Store, WriteError, Writer, WriterHealth,
+    WriterLimits, WriterSeed,
 };
 use weir_workflow_engine::Status;
 use weir_workflow_engine::Timestamp;
@@ -167,6 +167,15 @@ impl Core {
         self.lost_signal.cancel();
     }
 
+    /// The database knows this node no longer.
+    pub(crate) fn lose_place(&self) {
+        let why = match self.writer.health() {
+            WriterHealth::Fenced { why } => why,
+            WriterHealth::Healthy | WriterHealth::Failing { .. } => Fence::Unclear,
+        };
+        self.lose(&why.to_string());
+    }
+
     pub(crate) fn note_finished(&self, run: &ActiveRun, status: &Status, now: Timestamp) {
         let outcome = match status {
             Status::Succeeded => "succeeded",
@@ -193,6 +202,9 @@ impl std::fmt::Debug for Orchestrator {
         f.debug_struct("Orchestrator").finish_non_exhaustive()
     }
 }
+
+/// What to say when nobody drives runs.
+const NO_WORKER: &str = "no server with the role `worker` is up: runs are accepted and wait (WEIR_ROLES)";
 
 /// Whether the process can do its work now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -412,7 +424,7 @@ impl Orchestrator {
                 "the database cannot be written for {} s: {reason}",
                 since.as_secs()
             )),
-            WriterHealth::Fenced => reasons.push("another process took this node's place".to_owned()),
+            WriterHealth::Fenced { why } => reasons.push(why.to_string()),
         }
         if let Some(reason) = self.core.reloading.failing() {
             reasons.push(format!("the changed configuration cannot be loaded: {reason}"));
@@ -427,6 +439,9 @@ impl Orchestrator {
         let mut warnings = Vec::new();
         if skew_ms.unsigned_abs() > u64::try_from(CLOCK_SKEW_LIMIT.as_millis()).unwrap_or(u64::MAX) {
             warnings.push(skew_warning(skew_ms));
+        }
+        if !self.has_workers() {
+            warnings.push(NO_WORKER.to_owned());
         }
         Readiness {
             ready: reasons.is_empty(),
@@ -455,6 +470,12 @@ impl Orchestrator {
     #[must_use]
     pub fn fired_for(&self, workflow: WorkflowId) -> Option<Timestamp> {
         self.core.schedules.fired_for(workflow)
+    }
+
+    /// Whether a server is there that drives runs, as the last heartbeat found.
+    #[must_use]
+    pub fn has_workers(&self) -> bool {
+        self.core.settings.roles.has(Role::Worker) || self.core.runs.has_other_workers()
     }
 
     /// What this server does.

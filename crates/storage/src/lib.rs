@@ -42,7 +42,7 @@ pub use fact::{
 };
 pub use mail::{ApprovalRow, Mail, MailChange, MailKind, NewWait, Request, RequestOutcome, WaitKey, WaitKind};
 pub use master_key::{MasterKey, MasterKeyError};
-pub use node::{LEASE, NodeIdentity};
+pub use node::{Fence, LEASE, NodeIdentity};
 pub use operation::{
     BulkChange, BulkItemState, BulkRow, BulkStatus, CauseKey, CauseNote, CauseState, CopiedEvent, ExpectedFamily,
     Operation, RunOfEvent,

@@ -12,6 +12,23 @@ pub(crate) const NOBODY: i16 = -1;
 /// What nodes are told by when there are such runs.
 pub(crate) const FREE_RUNS: &str = "weir_runs";
 
+/// Why a process is no longer the node that the database knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fence {
+    /// It did not renew its lease for too long.
+    #[error("its lease ran out, and other servers took its runs over")]
+    LeaseOver,
+    /// Another process registered under its name.
+    #[error("another process took this node's place, under the same name")]
+    NameTaken,
+    /// Another history of the data answers.
+    #[error("the database was replaced by a copy of itself")]
+    OtherCopy,
+    /// It could not be seen.
+    #[error("the database does not know this node any more")]
+    Unclear,
+}
+
 /// The identity of this process, made by [`WriterSeed::register`](crate::WriterSeed::register).
 ///
 /// A node is its name: a process that registers under the same name takes the place of the one before at once,

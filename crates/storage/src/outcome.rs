@@ -76,6 +76,8 @@ pub struct HeartbeatReply {
     pub free: u32,
     /// Other nodes whose lease holds.
     pub others: u32,
+    /// Those among them that drive runs.
+    pub other_workers: u32,
     /// Pieces of mail for open runs of this node, counted up to 1,000.
     pub mail: u32,
     /// Whether there is an operation on many runs that this node has to go on with.
@@ -95,7 +97,7 @@ pub enum WriteError {
     #[error("the run has moved on")]
     Stale,
     /// This process is no longer the node it was: stop working. Nothing was written.
-    #[error("another process took this node's place")]
+    #[error("this process is not the node any more that the database knows")]
     Fenced,
     /// The fact itself cannot be stored: this one only, and trying again does not help. Nothing was written.
     #[error("refused: {0}")]

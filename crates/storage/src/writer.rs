@@ -25,7 +25,7 @@ pub(crate) mod task;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -40,6 +40,7 @@ pub use seed::WriterSeed;
 pub use task::{WriterEnd, WriterTask};
 
 use crate::fact::{AfterCommit, Fact};
+use crate::node::Fence;
 use crate::outcome::{Constraint, FactOutcome, Full, WriteError};
 use prepare::Work;
 
@@ -81,7 +82,8 @@ pub(crate) struct Shared {
     limits: WriterLimits,
     facts: AtomicUsize,
     bytes: AtomicUsize,
-    fenced: AtomicBool,
+    /// Why the node is not the one any more that the database knows, once it is not.
+    fenced: OnceLock<Fence>,
     closing: Notify,
     failing: Mutex<Option<(Instant, String)>>,
     /// Refused requests since the last slice of their retention: a flood of them must not fill the disk before it.
@@ -177,8 +179,11 @@ pub enum WriterHealth {
         /// Why, in the database's words.
         reason: String,
     },
-    /// Another process took this node's place: this one must stop.
-    Fenced,
+    /// This process is not the node any more that the database knows: it must stop.
+    Fenced {
+        /// Why.
+        why: Fence,
+    },
 }
 
 /// Totals since the writer started.
@@ -205,7 +210,7 @@ impl Writer {
             limits,
             facts: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
-            fenced: AtomicBool::new(false),
+            fenced: OnceLock::new(),
             closing: Notify::new(),
             failing: Mutex::new(None),
             refused_details: AtomicI64::new(0),
@@ -293,8 +298,7 @@ impl Writer {
             .is_err()
         {
             self.shared.leave(facts, bytes);
-            let fenced = self.shared.fenced.load(Ordering::Acquire);
-            return Ok(Pending(State::Known(if fenced {
+            return Ok(Pending(State::Known(if self.shared.fenced.get().is_some() {
                 WriteError::Fenced
             } else {
                 WriteError::Unavailable
@@ -319,8 +323,8 @@ impl Writer {
 
     /// Whether commits succeed, for `/readyz`.
     pub fn health(&self) -> WriterHealth {
-        if self.shared.fenced.load(Ordering::Acquire) {
-            return WriterHealth::Fenced;
+        if let Some(why) = self.shared.fenced.get() {
+            return WriterHealth::Fenced { why: *why };
         }
         match &*self.shared.failing.lock().unwrap_or_else(PoisonError::into_inner) {
             None => WriterHealth::Healthy,

@@ -89,6 +89,7 @@ fn row(run: &Run) -> Vec<String> {
             run.replaced()
                 .map_or_else(|| error.clone(), |replaced| format!("{error}; {replaced}"))
         }
+        (None, _) if run.waiting_for.is_some() => run.not_begun().unwrap_or_default(),
         (None, due) if !run.is_finished() && !run.waits.is_empty() => {
             let until = due.map(|due| format!(", until {}", story::when(due, run.started_at)));
             story::summary(&run.waits).unwrap_or_default() + &until.unwrap_or_default()

@@ -1,6 +1,7 @@
 //! Several servers on one PostgreSQL: killed, stalled, restarted in turn, with a wrong clock.
 
 use crate::support::{Answer, Database, SOON, Server, eventually, http, payment_event, post, stdout};
+use crate::wire::Wire;
 use futures::future::join_all;
 use serde_json::Value;
 use std::time::Duration;
@@ -14,6 +15,8 @@ const SECRET: &str = "whsec_nodes";
 const TAKEOVER_LIMIT: Duration = Duration::from_secs(10);
 /// Twice as long as a lease, so that others have certainly taken over.
 const STALL: Duration = Duration::from_secs(10);
+/// Longer than a lease.
+const AWAY: Duration = Duration::from_secs(8);
 /// A busy machine may need long for what is normally done in seconds.
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -225,10 +228,58 @@ async fn a_stalled_server_changes_nothing_and_comes_back_by_itself() {
     .await;
     assert!(cluster.servers[1].is_alive());
     assert_eq!(cluster.servers[1].process_id(), process);
+    let log = cluster.servers[1].log();
+    assert!(
+        log.contains("this node stops: its lease ran out") && !log.contains("another process"),
+        "{log}"
+    );
     for stream in &streams {
         assert_eq!(stream.finished().await.finished, EVENTS);
     }
     cluster.all_done_once(2 * EVENTS).await;
+    cluster.end().await;
+}
+
+/// Nobody can renew a lease while the database is away: whoever is back first must not take the others for dead.
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_lose_the_database_together_go_on_as_who_they_are() {
+    const EVENTS: u64 = 40;
+    let database = Database::create("away").await;
+    let providers = Simulator::start(SimulatorOptions::default()).await.unwrap();
+    let (mut servers, mut wires) = (Vec::new(), Vec::new());
+    for name in ["node-0", "node-1"] {
+        let wire = Wire::before(&database.url).await;
+        servers.push(node(&database, name, &[("WEIR_DATABASE_URL", &wire.url)]).await);
+        wires.push(wire);
+    }
+    servers[0].apply(&documents(&providers, SECRET));
+    let cluster = Cluster {
+        database,
+        servers,
+        providers,
+    };
+    for server in &cluster.servers {
+        cluster.knows_the_endpoint(server).await;
+    }
+    slow(&cluster.providers, 300);
+    let streams = cluster.streams(EVENTS, 40.0);
+    cluster.acknowledged(EVENTS).await;
+    let incarnations = "SELECT CAST(sum(incarnation % 1000000007) AS BIGINT) FROM node";
+    let before = cluster.database.number(incarnations).await;
+    wires.iter().for_each(|wire| wire.set_away(true));
+    tokio::time::sleep(AWAY).await;
+    // The one that is back first finds the lease of the other one over.
+    wires[0].set_away(false);
+    eventually("the first is back", SOON, async || ready(&cluster.servers[0]).await).await;
+    wires[1].set_away(false);
+    for stream in &streams {
+        assert_eq!(stream.finished().await.finished, EVENTS);
+    }
+    cluster.all_done_once(2 * EVENTS).await;
+    assert_eq!(cluster.database.number(incarnations).await, before);
+    for server in &cluster.servers {
+        assert!(!server.log().contains("took over"), "{}", server.log());
+    }
     cluster.end().await;
 }
 

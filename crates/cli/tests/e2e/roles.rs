@@ -1,7 +1,7 @@
 //! Servers that each do a part of the work.
 
 use crate::nodes::{documents, node, ready};
-use crate::support::{Database, SOON, Server, eventually, http, payment_event};
+use crate::support::{Database, SOON, Server, eventually, http, payment_event, stdout};
 use crate::wire::Wire;
 use serde_json::json;
 use std::time::Duration;
@@ -168,6 +168,42 @@ async fn a_caller_is_answered_by_another_server(split: &Split) {
         "{}",
         answer.text
     );
+}
+
+/// Nobody drives runs: they say so instead of looking as if they were under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_that_no_server_drives_wait_for_a_worker() {
+    let database = Database::create("workerless").await;
+    let mut desk = node(&database, "desk", &[("WEIR_ROLES", "api")]).await;
+    desk.apply("kind: Workflow\nname: note\non: { manual: {} }\nsteps: [{ id: a, set: { b: 1 } }]\n");
+    let started = desk.weir(&["run", "start", "note"]);
+    let run = stdout(&started).trim().to_owned();
+    let waits = "waits for a worker: no server with the role `worker` is up";
+    eventually("it waits for a worker", SOON, async || {
+        let runs = desk.runs(&["--status", "running"]);
+        (runs.len() == 1 && runs[0]["waitingFor"]["reason"] == "WORKER").then_some(())
+    })
+    .await;
+    assert!(stdout(&desk.weir(&["runs"])).contains(waits));
+    assert!(stdout(&desk.weir(&["run", "show", &run])).contains(waits));
+    let health = ready(&desk).await.expect("it takes what it can");
+    assert!(
+        health["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains("no server with the role `worker` is up")
+    );
+    let mut worker = node(&database, "worker", &[("WEIR_ROLES", "worker")]).await;
+    eventually("a worker came", SOON, async || {
+        let health = ready(&desk).await?;
+        let warned = !health["warnings"].as_array()?.is_empty();
+        (!warned && desk.runs(&["--status", "succeeded"]).len() == 1).then_some(())
+    })
+    .await;
+    for server in [&mut desk, &mut worker] {
+        assert_eq!(server.stop().await, Some(0));
+    }
+    database.drop().await;
 }
 
 /// At most one statement per server and second.

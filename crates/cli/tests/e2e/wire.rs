@@ -18,6 +18,8 @@ struct Taps {
     statements: AtomicU64,
     /// Bytes of a statement whose session is cut when its transaction is over.
     unanswered: Mutex<Option<Vec<u8>>>,
+    /// Whether nothing goes through.
+    away: tokio::sync::watch::Sender<bool>,
 }
 
 impl Taps {
@@ -42,8 +44,17 @@ impl Wire {
         let shared = Arc::clone(&taps);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                if *shared.away.borrow() {
+                    continue;
+                }
                 let server = TcpStream::connect(&server).await.unwrap();
-                tokio::spawn(relay(client, server, Arc::clone(&shared)));
+                let (relaying, mut away) = (relay(client, server, Arc::clone(&shared)), shared.away.subscribe());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = relaying => {}
+                        _ = away.wait_for(|away| *away) => {}
+                    }
+                });
             }
         });
         Wire {
@@ -55,6 +66,11 @@ impl Wire {
     /// Carries out the next transaction that has these bytes in a statement, and loses its answer and the session.
     pub(crate) fn lose_the_answer_to(&self, bytes: &str) {
         *self.taps.unanswered.lock().unwrap() = Some(bytes.as_bytes().to_vec());
+    }
+
+    /// Ends every session and takes no other one, as a database does that is stopped; or is there again.
+    pub(crate) fn set_away(&self, away: bool) {
+        self.taps.away.send_replace(away);
     }
 
     /// Statements that went through so far.

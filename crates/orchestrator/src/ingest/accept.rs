@@ -153,7 +153,7 @@ impl Orchestrator {
                     return Err(invalid("the event holds a value that cannot be stored".to_owned()));
                 }
                 Err(WriteError::Fenced) => {
-                    self.core.lose("another process took this node's place");
+                    self.core.lose_place();
                     return Err(IngestProblem::busy(
                         IngestCode::ShuttingDown,
                         "the server is stopping",

@@ -296,7 +296,7 @@ impl Pass<'_> {
                         continue;
                     }
                     Err(WriteError::Fenced) => {
-                        self.core.lose("another process took this node's place");
+                        self.core.lose_place();
                         return Err(Stop::Interrupted);
                     }
                     Err(WriteError::Unknown) => {
@@ -400,7 +400,7 @@ impl Pass<'_> {
             Ok(()) => Ok(()),
             Err(WriteError::Stale) => Err(Stop::Overtaken),
             Err(WriteError::Fenced) => {
-                self.core.lose("another process took this node's place");
+                self.core.lose_place();
                 Err(Stop::Interrupted)
             }
             Err(error) => Err(Stop::Failed(format!("database: {error}"))),

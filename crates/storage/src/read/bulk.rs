@@ -14,6 +14,7 @@ use crate::fact::RunStatus;
 use crate::node::NodeIdentity;
 use crate::operation::{BulkItemState, BulkRow, CauseKey};
 use crate::page::Page;
+use crate::writer::Dialect;
 
 /// Whether an operation is about runs that are over or about open ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,12 +227,13 @@ impl Store {
     /// # Errors
     /// [`ReadError`].
     pub async fn bulk_open(&self, node: &NodeIdentity) -> Result<Vec<BulkRow>, ReadError> {
-        let now = match self.kind {
-            DatabaseKind::Sqlite => "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
-            DatabaseKind::Postgres => "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
-        };
+        let over = match self.kind {
+            DatabaseKind::Sqlite => Dialect::Sqlite,
+            DatabaseKind::Postgres => Dialect::Postgres,
+        }
+        .lease_over("lease_until");
         let orphaned = format!(
-            "(owner = {} OR owner NOT IN (SELECT slot FROM node WHERE incarnation <> 0 AND lease_until >= {now}))",
+            "(owner = {} OR owner NOT IN (SELECT slot FROM node WHERE incarnation <> 0 AND NOT {over}))",
             node.slot
         );
         let open = bulk::Entity::find()

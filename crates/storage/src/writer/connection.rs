@@ -8,6 +8,7 @@ use sqlx::{Arguments, AssertSqlSafe, Executor, Row as _, TypeInfo, ValueRef};
 
 use super::failure::Failure;
 use super::seed::PAGE_BYTES;
+use crate::node::LEASE;
 
 /// A value bound to a statement; `None` is null.
 #[derive(Clone, Debug)]
@@ -66,6 +67,31 @@ impl Dialect {
             Self::Postgres => "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
         }
     }
+
+    /// The condition that the lease in this column is over.
+    ///
+    /// While the database was away nobody could renew. So one that was in force not long before it came up holds until
+    /// every node had the time of a whole lease to renew it; otherwise whoever is back first would fence all others.
+    pub(crate) fn lease_over(self, column: &str) -> String {
+        let now = self.now_ms();
+        match self {
+            Self::Sqlite => format!("({column} < {now})"),
+            Self::Postgres => {
+                let came_up = "CAST(extract(epoch FROM pg_postmaster_start_time()) * 1000 AS BIGINT)";
+                over_since(column, now, came_up)
+            }
+        }
+    }
+}
+
+/// A lease that ended longer before the database came up than this belongs to a node that is gone.
+const OUTAGE_MS: i64 = 60 * 60 * 1000;
+
+fn over_since(lease_until: &str, now: &str, came_up: &str) -> String {
+    let lease_ms = LEASE.as_millis();
+    format!(
+        "({lease_until} < {now} AND NOT ({lease_until} > {came_up} - {OUTAGE_MS} AND {now} < {came_up} + {lease_ms}))"
+    )
 }
 
 /// The one connection that writes.
@@ -270,4 +296,33 @@ fn arguments(values: Vec<Value>) -> Result<PgArguments, Failure> {
         added.map_err(|error| Failure::of_postgres(&sqlx::Error::Encode(error), false))?;
     }
     Ok(arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::over_since;
+
+    #[test]
+    fn a_lease_that_could_not_be_renewed_is_not_over() {
+        let memory = rusqlite::Connection::open_in_memory().unwrap();
+        let is_over = |lease_until: i64, now: i64, came_up: i64| {
+            let over = over_since(&lease_until.to_string(), &now.to_string(), &came_up.to_string());
+            let answer = memory.query_row(&format!("SELECT {over}"), [], |row| row.get::<_, bool>(0));
+            answer.unwrap()
+        };
+        let up = 100_000_000;
+        // The database has been there all the time.
+        assert!(!is_over(up + 60_000, up + 60_000, up));
+        assert!(is_over(up + 60_000, up + 60_001, up));
+        // It was away for eight seconds: everybody gets a whole lease to come back.
+        assert!(!is_over(up - 3_000, up + 1, up));
+        assert!(!is_over(up - 3_000, up + 4_999, up));
+        assert!(is_over(up - 3_000, up + 5_000, up));
+        // Who renewed since is judged by that.
+        assert!(!is_over(up + 5_500, up + 5_200, up));
+        assert!(is_over(up + 5_500, up + 5_501, up));
+        // Who is gone for hours is not waited for.
+        assert!(is_over(up - 3_600_000, up + 1, up));
+        assert!(is_over(1, up + 1, up));
+    }
 }

@@ -11,7 +11,7 @@ use weir_workflow_engine::{NODE_SLOTS, RunId, Timestamp};
 use super::connection::{Connection, Dialect, Numbers};
 use super::failure::Failure;
 use crate::fact::Heartbeat;
-use crate::node::{FREE_RUNS, LEASE, NOBODY, NodeIdentity};
+use crate::node::{FREE_RUNS, Fence, LEASE, NOBODY, NodeIdentity};
 use crate::outcome::{FactOutcome, HeartbeatReply};
 
 /// Counts in a heartbeat stop here.
@@ -138,29 +138,32 @@ pub(crate) async fn heartbeat(
 ) -> Result<FactOutcome, Failure> {
     let dialect = connection.dialect();
     let now = dialect.now_ms();
+    let over = dialect.lease_over("other.lease_until");
     let greatest = match dialect {
         Dialect::Sqlite => "max",
         Dialect::Postgres => "greatest",
     };
     let text = format!(
-        "UPDATE node SET lease_until = {now} + $1, id_high_water = {greatest}(id_high_water, $2) \
-         WHERE slot = $3 AND incarnation = $4 \
+        "UPDATE node SET lease_until = {now} + $1, id_high_water = {greatest}(id_high_water, $2), worker = $3 \
+         WHERE slot = $4 AND incarnation = $5 \
          RETURNING lease_until, \
-         (SELECT count(*) FROM (SELECT 1 FROM run WHERE owner = $3 AND due_at <= $5 LIMIT {COUNT_LIMIT}) AS due), \
+         (SELECT count(*) FROM (SELECT 1 FROM run WHERE owner = $4 AND due_at <= $6 LIMIT {COUNT_LIMIT}) AS due), \
          (SELECT count(*) FROM (SELECT 1 FROM run WHERE status < 2 AND owner IN \
-            (SELECT slot FROM node AS other WHERE other.slot <> $3 AND (other.incarnation = 0 OR other.lease_until < {now})) \
+            (SELECT slot FROM node AS other WHERE other.slot <> $4 AND (other.incarnation = 0 OR {over})) \
             LIMIT {COUNT_LIMIT}) AS unclaimed), \
-         (SELECT count(*) FROM (SELECT 1 FROM run WHERE owner = {NOBODY} AND status < 2 LIMIT $6) AS free), \
-         (SELECT count(*) FROM node AS other WHERE other.slot <> $3 AND other.incarnation <> 0 AND other.lease_until >= {now}), \
+         (SELECT count(*) FROM (SELECT 1 FROM run WHERE owner = {NOBODY} AND status < 2 LIMIT $7) AS free), \
+         (SELECT count(*) FROM node AS other WHERE other.slot <> $4 AND other.incarnation <> 0 AND NOT {over}), \
          (SELECT count(*) FROM (SELECT 1 FROM inbox JOIN run ON run.id = inbox.run_id \
-            WHERE run.owner = $3 AND run.status < 2 LIMIT {COUNT_LIMIT}) AS mail), \
+            WHERE run.owner = $4 AND run.status < 2 LIMIT {COUNT_LIMIT}) AS mail), \
          (SELECT revision FROM config_state WHERE id = 1), \
-         (SELECT count(*) FROM (SELECT 1 FROM bulk WHERE status = 0 AND (owner = $3 OR owner NOT IN \
-            (SELECT slot FROM node AS alive WHERE alive.incarnation <> 0 AND alive.lease_until >= {now})) LIMIT 1) AS bulk)"
+         (SELECT count(*) FROM (SELECT 1 FROM bulk WHERE status = 0 AND (owner = $4 OR owner NOT IN \
+            (SELECT slot FROM node AS other WHERE other.incarnation <> 0 AND NOT {over})) LIMIT 1) AS bulk), \
+         (SELECT count(*) FROM node AS other WHERE other.slot <> $4 AND other.incarnation <> 0 AND other.worker = 1 AND NOT {over})"
     );
     let values = vec![
         lease_ms().into(),
         beat.id_high_water.into(),
+        i64::from(node.drives_runs).into(),
         i64::from(node.slot).into(),
         node.incarnation.into(),
         beat.due_before.as_unix_ms().into(),
@@ -176,6 +179,7 @@ pub(crate) async fn heartbeat(
         unclaimed: count(2),
         free: count(3),
         others: count(4),
+        other_workers: count(8),
         mail: count(5),
         config_revision: number(&rows, 0, 6).unwrap_or(0),
         bulk: count(7) > 0,
@@ -196,6 +200,17 @@ pub(crate) async fn prove_lease(connection: &mut Connection, node: &NodeIdentity
     if rows.is_empty() { Err(Failure::Fenced) } else { Ok(()) }
 }
 
+/// Who has the place of a node that was fenced.
+pub(crate) async fn successor(connection: &mut Connection, node: &NodeIdentity) -> Result<Fence, Failure> {
+    let text = "SELECT incarnation FROM node WHERE name = $1";
+    let rows = connection.numbers(text, vec![node.name.as_str().into()], false).await?;
+    Ok(match number(&rows, 0, 0) {
+        None | Some(0) => Fence::LeaseOver,
+        Some(current) if current == node.incarnation => Fence::Unclear,
+        Some(_) => Fence::NameTaken,
+    })
+}
+
 /// Fences the nodes whose lease has run out and takes over a slice of their open runs. Inside a transaction.
 pub(crate) async fn claim(
     connection: &mut Connection,
@@ -205,7 +220,8 @@ pub(crate) async fn claim(
     let dialect = connection.dialect();
     prove_lease(connection, node).await?;
     let slot = i64::from(node.slot);
-    let gone = format!("slot <> $1 AND incarnation <> 0 AND lease_until < {}", dialect.now_ms());
+    let over = dialect.lease_over("lease_until");
+    let gone = format!("slot <> $1 AND incarnation <> 0 AND {over}");
     let fenced = connection
         .numbers(
             &format!("SELECT incarnation FROM node WHERE {gone}"),

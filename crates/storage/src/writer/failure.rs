@@ -93,7 +93,7 @@ impl Failure {
         match self {
             Self::Fact(Offence::Other(constraint)) => Box::new(constraint),
             Self::Fact(Offence::Journal) => "the journal has moved on".into(),
-            Self::Fenced => "another process took this node's place".into(),
+            Self::Fenced => "this process is not the node any more that the database knows".into(),
             Self::Contended(reason) | Self::NotWritten(reason) | Self::Unknown(reason) => reason.into(),
         }
     }

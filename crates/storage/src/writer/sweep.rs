@@ -37,7 +37,7 @@ fn number(count: u64) -> Value {
 }
 
 async fn begin_sweep(connection: &mut Connection, node: &NodeIdentity, begin: &SweepBegin) -> Result<u64, Failure> {
-    let now = connection.dialect().now_ms();
+    let over = connection.dialect().lease_over("lease_until");
     // A claim whose node is gone counts for nothing: an incarnation is never used again.
     let text = format!(
         "INSERT INTO sweep (endpoint_id, workspace_id, owner, covered_until, cause, started_at, pages, recovered, duplicates, failures) \
@@ -45,7 +45,7 @@ async fn begin_sweep(connection: &mut Connection, node: &NodeIdentity, begin: &S
          cause = excluded.cause, started_at = excluded.started_at, finished_at = NULL, outcome = NULL, error = NULL, \
          pages = 0, recovered = 0, duplicates = 0 \
          WHERE sweep.workspace_id = excluded.workspace_id AND sweep.started_at = $7 AND (sweep.owner = 0 OR sweep.owner = excluded.owner \
-         OR sweep.owner NOT IN (SELECT incarnation FROM node WHERE incarnation <> 0 AND lease_until >= {now}))"
+         OR sweep.owner NOT IN (SELECT incarnation FROM node WHERE incarnation <> 0 AND NOT {over}))"
     );
     let values = vec![
         begin.endpoint.as_raw().into(),

@@ -23,7 +23,7 @@ use super::seed::{self, Target};
 use super::{Queued, Shared, config, control, mail, operate, outgoing, postgres, retention, sqlite, sweep};
 use crate::fact::Prune;
 use crate::mail::RequestOutcome;
-use crate::node::NodeIdentity;
+use crate::node::{Fence, NodeIdentity};
 use crate::outcome::{AcceptOutcome, ConfigOutcome, FactOutcome, WriteError};
 
 /// Bytes of bodies in one transaction, above which the rest waits for the next.
@@ -31,8 +31,9 @@ const BATCH_BYTES: usize = 16 << 20;
 /// How often a batch is tried when others are in the way. Each try may wait two seconds for a lock, and the lease
 /// holds for five.
 const CONTENDED_TRIES: u32 = 2;
-/// Pauses between attempts to connect, the first and the longest.
-const RECONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Pauses between attempts to connect, the first and the longest: well below a lease, so that every node is back before
+/// another one may take it for dead.
+const RECONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// A statement that takes longer than this never comes back: the server's own limit is shorter.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(15);
 
@@ -151,7 +152,7 @@ impl WriterTask {
                 received = self.receiver.recv_many(&mut items, most) => received,
                 () = connect => {
                     if let Err(failure) = self.connect().await {
-                        self.failed(failure);
+                        self.failed(failure).await;
                         return self.fenced();
                     }
                     continue;
@@ -237,7 +238,7 @@ impl WriterTask {
                     }
                 }
                 Err(failure) => {
-                    let error = self.failed(failure);
+                    let error = self.failed(failure).await;
                     let fenced = error == WriteError::Fenced;
                     part.into_iter().for_each(|item| self.answer(item, Err(error.clone())));
                     if fenced {
@@ -278,7 +279,7 @@ impl WriterTask {
             }
             Err(Failure::Fact(Offence::Other(constraint))) => Err(WriteError::Refused(constraint)),
             Err(Failure::Fact(Offence::Journal)) => Err(WriteError::Stale),
-            Err(failure) => Err(self.failed(failure)),
+            Err(failure) => Err(self.failed(failure).await),
         };
         let fenced = result == Err(WriteError::Fenced);
         self.answer(item, result);
@@ -382,10 +383,11 @@ impl WriterTask {
     }
 
     /// What a failure of the whole transaction means for its facts, and for the connection.
-    fn failed(&mut self, failure: Failure) -> WriteError {
+    async fn failed(&mut self, failure: Failure) -> WriteError {
         match failure {
             Failure::Fenced => {
-                self.shared.fenced.store(true, Ordering::Release);
+                let why = self.why_fenced().await;
+                self.shared.fenced.get_or_init(|| why);
                 WriteError::Fenced
             }
             Failure::Unknown(reason) => {
@@ -404,6 +406,18 @@ impl WriterTask {
             }
             // Only a fact that stands alone comes here, and its caller has handled it.
             Failure::Fact(_) => WriteError::Unavailable,
+        }
+    }
+
+    /// What took the node's place.
+    async fn why_fenced(&mut self) -> Fence {
+        let Some(connection) = &mut self.connection else {
+            return Fence::OtherCopy;
+        };
+        let looking = control::successor(connection, &self.node);
+        match tokio::time::timeout(STATEMENT_LIMIT, looking).await {
+            Ok(Ok(why)) => why,
+            Ok(Err(_)) | Err(_) => Fence::Unclear,
         }
     }
 
@@ -458,9 +472,10 @@ impl WriterTask {
 
     /// Answers whatever is still queued and shuts the door.
     fn fenced(&mut self) -> WriterEnd {
+        let why = self.shared.fenced.get().copied().unwrap_or(Fence::Unclear);
         tracing::error!(
             node = self.node.name,
-            "node {} is not the one any more that the database knows",
+            "node {} is not the one any more that the database knows: {why}",
             self.node.name
         );
         self.receiver.close();

@@ -159,7 +159,12 @@ async fn a_fenced_writer_writes_nothing(bed: &Bed) {
         assert_eq!(answer, Err(WriteError::Fenced));
     }
     assert_eq!(node.writer.queue_depth(), (0, 0));
-    assert_eq!(node.writer.health(), weir_storage::WriterHealth::Fenced);
+    assert_eq!(
+        node.writer.health(),
+        weir_storage::WriterHealth::Fenced {
+            why: weir_storage::Fence::NameTaken
+        }
+    );
     assert_eq!(
         node.write(Fact::Accept(bed.accepted("3"))).await,
         Err(WriteError::Fenced)

@@ -58,7 +58,7 @@ pub fn may_hide_an_item(path: &str) -> bool {
 fn is_hashed(item: &Item) -> bool {
     match item.key.split_once('~') {
         Some(("", _)) => true,
-        Some((hash, _)) => fingerprint(&item.value.value()) == hash,
-        None => fingerprint(&item.value.value()) == *item.key,
+        Some((hash, _)) => fingerprint(item.value.value()) == hash,
+        None => fingerprint(item.value.value()) == *item.key,
     }
 }

@@ -9,13 +9,13 @@ use super::workflow::Workflow;
 use crate::auth::Permission;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use weir_storage::{HeldLane as Stored, WaitingFor as Waiting};
-use weir_workflow_engine::{GateKind, RunId};
+use weir_workflow_engine::{GateKind, RunId, Timestamp};
 
-/// What a run waits for before it starts.
+/// What a run waits for before it starts, or before it goes on: a server that drives runs.
 #[derive(Debug, SimpleObject)]
 #[graphql(complex)]
 pub(crate) struct WaitingFor {
-    /// The word of the workflow that has it wait.
+    /// The word of the workflow that has it wait, or what else is missing.
     reason: WaitingReason,
     /// The author's key. Null: the same for the whole workflow. Needs `PAYLOAD_READ`.
     #[graphql(skip)]
@@ -47,6 +47,20 @@ impl WaitingFor {
     }
 }
 
+impl WaitingFor {
+    /// Nobody is there to drive the run.
+    pub(crate) fn worker(since: Timestamp) -> Self {
+        WaitingFor {
+            reason: WaitingReason::Worker,
+            key: String::new(),
+            since: DateTime(since),
+            ahead: 0,
+            inside: 0,
+            held_by: None,
+        }
+    }
+}
+
 impl From<Waiting> for WaitingFor {
     fn from(waiting: Waiting) -> Self {
         WaitingFor {
@@ -61,7 +75,7 @@ impl From<Waiting> for WaitingFor {
     }
 }
 
-/// Why a run has not started.
+/// Why a run does not start, or does not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 pub(crate) enum WaitingReason {
     /// Until its workflow is resumed.
@@ -76,6 +90,8 @@ pub(crate) enum WaitingReason {
     Concurrency,
     /// Until its start fits into the period.
     Throttle,
+    /// Until a server with the role `worker` is up.
+    Worker,
 }
 
 impl From<GateKind> for WaitingReason {

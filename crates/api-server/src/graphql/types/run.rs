@@ -154,8 +154,22 @@ impl Run {
         }))
     }
 
-    /// What it waits for before it starts. Null: it has started, or is over.
+    /// What it waits for before it starts; once it has started, a server to drive it, when none is up. Null: it waits for
+    /// neither, or is over.
     async fn waiting_for(&self, ctx: &Context<'_>) -> ApiResult<Option<WaitingFor>> {
+        let caller = Caller::of(ctx);
+        caller.may(Permission::RunRead)?;
+        let orchestrator = caller.any();
+        let now = orchestrator.now();
+        let wants_to_go_on = match self.row.status {
+            Stored::Queued => false,
+            Stored::Running => true,
+            Stored::Waiting => self.row.due_at.is_some_and(|due| due <= now),
+            Stored::Paused | Stored::Succeeded | Stored::Failed | Stored::Canceled | Stored::Merged => return Ok(None),
+        };
+        if wants_to_go_on && !orchestrator.has_workers() {
+            return Ok(Some(WaitingFor::worker(self.row.due_at.unwrap_or(self.row.started_at))));
+        }
         if self.row.status != Stored::Queued {
             return Ok(None);
         }

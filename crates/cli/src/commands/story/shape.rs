@@ -88,6 +88,9 @@ impl WaitingFor {
             };
             return format!("its workflow is paused{ahead}");
         }
+        if self.reason == "WORKER" {
+            return "waits for a worker: no server with the role `worker` is up".to_owned();
+        }
         let mut text = format!("waits for its {}", self.reason.to_lowercase());
         if let Some(key) = &self.key {
             text.push_str(&format!(" {key:?}"));
