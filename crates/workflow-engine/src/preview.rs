@@ -70,8 +70,10 @@ impl ReplayPreview {
             unknown,
             note,
             in_part,
+            names,
         } = of;
         let within = |step: &str| format!("{path}/{step}");
+        self.names.add_run(path, names);
         self.reads.extend(reads.into_iter().map(|read| PreviewRead {
             step: within(&read.step),
             ..read

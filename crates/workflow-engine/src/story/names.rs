@@ -26,6 +26,13 @@ impl StepNames {
         }
     }
 
+    /// Takes in the names of a run that the step with this path starts.
+    pub(crate) fn add_run(&mut self, path: &str, of: Self) {
+        let places = of.places.into_iter();
+        self.places
+            .extend(places.map(|(item, place)| (format!("{path}/{item}"), place)));
+    }
+
     /// The step at this path as people name it: `lines[3].push` for the third of the lines.
     pub fn name(&self, path: &str) -> String {
         let mut name = String::with_capacity(path.len());
@@ -60,5 +67,24 @@ fn is_hashed(item: &Item) -> bool {
         Some(("", _)) => true,
         Some((hash, _)) => fingerprint(item.value.value()) == hash,
         None => fingerprint(item.value.value()) == *item.key,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_of_a_run_that_an_item_starts_are_told_by_their_places() {
+        let places = |step: &str, key: &str, place| StepNames {
+            places: BTreeMap::from([(format!("{step}[{key}]"), place)]),
+        };
+        let (outer, inner) = ("0f5e0f5e0f5e0f5e", "1a2b1a2b1a2b1a2b");
+        let mut names = places("orders", outer, 3);
+        names.add_run(&format!("orders[{outer}].bill"), places("lines", inner, 2));
+        assert_eq!(
+            names.name(&format!("orders[{outer}].bill/lines[{inner}].charge")),
+            "orders[3].bill/lines[2].charge"
+        );
     }
 }
