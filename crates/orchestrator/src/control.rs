@@ -40,6 +40,12 @@ pub enum ControlError {
         /// Where that stands.
         status: RunStatus,
     },
+    /// The idempotency key stands for a start with another input.
+    #[error("another input was started with this idempotency key, as {first}")]
+    KeyReused {
+        /// The event of that start.
+        first: EventId,
+    },
     /// Nothing can be said about this effect.
     #[error("the effect cannot be resolved: {why}")]
     NotResolvable {
@@ -116,10 +122,10 @@ impl Orchestrator {
     /// Starts a workflow with `input` as its event's body. Any published workflow can be started; one with a manual
     /// trigger has its input checked.
     ///
-    /// With an `idempotency_key`, a second call with the same key starts nothing and gives the first event.
+    /// With an `idempotency_key`, a second call with the same key and input starts nothing and gives the first event.
     ///
     /// # Errors
-    /// See [`ControlError`].
+    /// [`ControlError::KeyReused`] when the key was used with another input. See [`ControlError`].
     pub async fn run_start(
         &self,
         workspace: WorkspaceId,
@@ -178,6 +184,11 @@ impl Orchestrator {
             uid,
             now,
         };
+        // What a schedule is started with has its time in it.
+        let asked = match version.plan.trigger() {
+            Trigger::Schedule(_) => None,
+            Trigger::Manual { .. } | Trigger::Event { .. } => Some(start.input.clone()),
+        };
         let (mut started, run) = start.prepare(&self.core, snapshot)?;
         let detail = json!({ "event": uid.to_string(), "workflow": workflow.row.name });
         let told = audit(
@@ -200,6 +211,11 @@ impl Orchestrator {
                 replayed: false,
             })),
             Ok(FactOutcome::Accepted(AcceptOutcome::Duplicate { of })) => {
+                if let (Some(asked), Some(first)) = (asked, self.core.store.event_load(workspace, of).await?)
+                    && serde_json::from_slice::<Value>(&first.row.body).is_ok_and(|first| first != asked)
+                {
+                    return Err(ControlError::KeyReused { first: of });
+                }
                 let first = self
                     .core
                     .store

@@ -102,6 +102,8 @@ pub(crate) enum UserErrorCode {
     NotReplayable,
     /// The run was replayed before.
     AlreadyReplayed,
+    /// The idempotency key was used with another input.
+    IdempotencyKeyReused,
     /// The workflow cannot take this event.
     NotStartable,
     /// A run of the workflow worked on the event already.

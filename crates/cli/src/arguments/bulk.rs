@@ -119,6 +119,9 @@ pub(crate) struct BulkReplayArguments {
     /// Begin each run at its start. Default: at the step that failed.
     #[arg(long)]
     pub(crate) from_start: bool,
+    /// Begin each run at this step, by its path. Runs that never came to it are left out and told.
+    #[arg(long, value_name = "STEP", conflicts_with = "from_start")]
+    pub(crate) from: Option<String>,
     /// Use the version of the workflow that is published now. Default: the version that each run began on.
     #[arg(long)]
     pub(crate) live: bool,

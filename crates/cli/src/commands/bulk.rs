@@ -115,9 +115,13 @@ pub(crate) async fn replay(server: &ServerArguments, arguments: &BulkReplayArgum
         "status": arguments.status.wire(), "workflow": arguments.workflow, "errorCode": arguments.code,
         "errorStep": arguments.step, "causeId": arguments.cause, "since": arguments.since, "until": arguments.until,
     });
-    let from = if arguments.from_start { Some("START") } else { None };
+    let from = match (arguments.from_start, &arguments.from) {
+        (true, _) => Some("START"),
+        (false, Some(_)) => Some("STEP"),
+        (false, None) => None,
+    };
     let version = if arguments.live { "LIVE" } else { "PINNED" };
-    let options = json!({ "from": from, "version": version });
+    let options = json!({ "from": from, "step": arguments.from, "version": version });
     let query = "query Preview($filter: BulkFilterInput!, $options: ReplayOptionsInput) { \
         bulkReplayPreview(filter: $filter, options: $options) { runs more leftOutCount leftOut { runId reason } \
         effects { connectorName operation class answered sent changed blocked } summary confirm } }";

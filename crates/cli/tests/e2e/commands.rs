@@ -94,6 +94,14 @@ async fn a_run_is_started_once_and_replayed_without_repeating() {
     let (first, second) = (server.weir(&start), server.weir(&start));
     assert!(first.status.success(), "{}", stderr(&first));
     assert_eq!(stdout(&first), stdout(&second));
+    let other = start.map(|word| word.replace("hello", "bye"));
+    let other = server.weir(&other.each_ref().map(String::as_str));
+    assert!(!other.status.success(), "{}", stdout(&other));
+    let told = stderr(&other);
+    assert!(
+        told.contains("another input was started with this idempotency key"),
+        "{told}"
+    );
     let id = stdout(&first).trim().to_owned();
     eventually("the run succeeds", SOON, async || {
         (server.runs(&["--status", "succeeded"]).len() == 1).then_some(())

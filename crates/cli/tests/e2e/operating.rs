@@ -204,6 +204,14 @@ async fn an_operation_on_many_runs_survives_a_crash() {
         "{text}"
     );
     assert!(!shown.status.success(), "nobody is there to say yes");
+    let from = |step: &str| stdout(&server.weir(&["bulk", "replay", "--workflow", "pay", "--from", step]));
+    let text = from("pay");
+    assert!(text.contains("30 effects answered from the record, 30 sent"), "{text}");
+    let text = from("nowhere");
+    assert!(
+        text.contains("left out  run_") && text.contains("nowhere") && text.contains("more left out"),
+        "{text}"
+    );
     let begun = done(
         &server,
         &[

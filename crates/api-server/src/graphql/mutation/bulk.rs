@@ -62,9 +62,11 @@ impl BulkMutations {
                 })
             }
             Err(ControlError::Invalid(problems)) => Ok(BulkReplayPayload::refused(misfits("options", problems))),
-            Err(error @ (ControlError::PreviewChanged(_) | ControlError::AlreadyReplayed { .. })) => {
-                Err(ApiError::internal("replaying runs", &error))
-            }
+            Err(
+                error @ (ControlError::PreviewChanged(_)
+                | ControlError::AlreadyReplayed { .. }
+                | ControlError::KeyReused { .. }),
+            ) => Err(ApiError::internal("replaying runs", &error)),
             Err(ControlError::Unavailable(cause)) => Err(unavailable("the runs are not replayed", &cause)),
         }
     }
@@ -157,6 +159,7 @@ impl BulkMutations {
             Err(
                 error @ (ControlError::Invalid(_)
                 | ControlError::AlreadyReplayed { .. }
+                | ControlError::KeyReused { .. }
                 | ControlError::PreviewChanged(_)
                 | ControlError::BulkChanged(_)),
             ) => Err(ApiError::internal("stopping an operation", &error)),

@@ -76,6 +76,7 @@ impl EffectMutations {
             Err(
                 error @ (ControlError::Invalid(_)
                 | ControlError::AlreadyReplayed { .. }
+                | ControlError::KeyReused { .. }
                 | ControlError::PreviewChanged(_)
                 | ControlError::BulkChanged(_)),
             ) => Err(ApiError::internal("resolving an effect", &error)),

@@ -70,6 +70,15 @@ impl RunMutations {
                 replayed: false,
                 user_errors: misfits("input", problems),
             }),
+            Err(error @ ControlError::KeyReused { first }) => {
+                let message = format!("{error}: take another key for another input");
+                Ok(RunStartPayload::refused(UserError::precondition(
+                    UserErrorCode::IdempotencyKeyReused,
+                    "idempotencyKey",
+                    message,
+                    vec![first.to_string()],
+                )))
+            }
             Err(ControlError::NotReplayable { why } | ControlError::NotResolvable { why }) => Ok(
                 RunStartPayload::refused(UserError::input(UserErrorCode::Invalid, "workflow", why)),
             ),
@@ -153,7 +162,9 @@ impl RunMutations {
                 preview: None,
                 user_errors: misfits("options", problems),
             }),
-            Err(error @ ControlError::BulkChanged(_)) => Err(ApiError::internal("replaying a run", &error)),
+            Err(error @ (ControlError::BulkChanged(_) | ControlError::KeyReused { .. })) => {
+                Err(ApiError::internal("replaying a run", &error))
+            }
             Err(ControlError::Unavailable(cause)) => Err(unavailable("a run was not replayed", &cause)),
         }
     }
