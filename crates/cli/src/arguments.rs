@@ -8,6 +8,7 @@ mod audit;
 mod bulk;
 mod event;
 mod run;
+mod time;
 mod workflow;
 
 pub(crate) use audit::AuditArguments;
@@ -353,7 +354,7 @@ pub(crate) struct RunsArguments {
     #[arg(long, value_name = "CODE")]
     pub(crate) code: Option<String>,
     /// Only runs that started at this time or later, such as 2026-11-25T08:00:00Z.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
     pub(crate) since: Option<String>,
 }
 

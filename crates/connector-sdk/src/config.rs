@@ -313,6 +313,11 @@ impl Field {
         (!properties.defaults.is_empty()).then(|| Value::Object(properties.defaults.clone()))
     }
 
+    /// The values that it may have, where only some are allowed.
+    pub(crate) fn allowed(&self) -> Option<&[Value]> {
+        self.allowed.as_deref()
+    }
+
     /// Whether a value is fine, without saying why not; for the hot path.
     pub(crate) fn accepts(&self, value: &Value) -> bool {
         self.kind.is_none_or(|kind| kind.fits(value))

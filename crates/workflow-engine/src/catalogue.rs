@@ -1,5 +1,7 @@
 //! What the checks at publish want to know about connectors and connections: asked for, never fetched here.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -22,6 +24,8 @@ pub struct OperationInfo {
     pub required: Vec<String>,
     /// Names of all arguments; `None` when anything may be given.
     pub known: Option<Vec<String>>,
+    /// The values that an argument may have, by name, where only some are allowed.
+    pub allowed: BTreeMap<String, Vec<Value>>,
     /// JSON Schema of the output.
     pub output_schema: Option<Value>,
     /// Whether it reads a list page by page.

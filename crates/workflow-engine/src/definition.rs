@@ -359,8 +359,8 @@ pub(crate) struct Call {
     pub(crate) call: String,
     pub(crate) connection: Option<String>,
     pub(crate) with: Template,
-    /// The names of the arguments given.
-    pub(crate) arguments: Vec<String>,
+    /// The arguments given, by name; with the value where it is a plain one that no expression computes.
+    pub(crate) arguments: Vec<(String, Option<Value>)>,
     /// Present when all pages are wanted: the largest number of items.
     pub(crate) all_max: Option<u32>,
     pub(crate) retry: RetryPolicy,

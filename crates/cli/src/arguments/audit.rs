@@ -1,6 +1,6 @@
 //! `weir audit`.
 
-use super::{ListArguments, ServerArguments};
+use super::{ListArguments, ServerArguments, time};
 use clap::Args;
 
 #[derive(Debug, Args)]
@@ -10,10 +10,10 @@ pub(crate) struct AuditArguments {
     #[command(flatten)]
     pub(crate) list: ListArguments,
     /// Only what was done at this time or later, such as 2026-11-25T08:00:00Z.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
     pub(crate) since: Option<String>,
     /// Only what was done before this time.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
     pub(crate) until: Option<String>,
     /// Only what this one did: admin, a token's name or id, system, provider.
     #[arg(long, value_name = "WHO")]

@@ -1,6 +1,6 @@
 //! `weir bulk`: many runs.
 
-use super::{ListArguments, RunState, ServerArguments};
+use super::{ListArguments, RunState, ServerArguments, time};
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
@@ -76,10 +76,10 @@ pub(crate) struct BulkRequestArguments {
     #[arg(long, value_name = "NAME")]
     pub(crate) workflow: Option<String>,
     /// Only runs that started at this time or later, such as 2026-11-25T08:00:00Z.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
     pub(crate) since: Option<String>,
     /// Only runs that started before this time.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
     pub(crate) until: Option<String>,
     /// Why; it stands in the journals of the runs.
     #[arg(long, value_name = "TEXT")]
@@ -111,10 +111,10 @@ pub(crate) struct BulkReplayArguments {
     #[arg(long, value_name = "CAUSE")]
     pub(crate) cause: Option<String>,
     /// Only runs that started at this time or later, such as 2026-11-25T08:00:00Z.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
     pub(crate) since: Option<String>,
     /// Only runs that started before this time.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
     pub(crate) until: Option<String>,
     /// Begin each run at its start. Default: at the step that failed.
     #[arg(long)]

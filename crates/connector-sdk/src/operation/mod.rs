@@ -151,6 +151,12 @@ impl Operation {
         (!self.input.open).then(|| self.input.fields.keys().map(String::as_str).collect())
     }
 
+    /// The arguments that may have some values only, with these.
+    pub fn allowed_args(&self) -> impl Iterator<Item = (&str, &[Value])> {
+        let fields = self.input.fields.iter();
+        fields.filter_map(|(name, field)| Some((name.as_str(), field.allowed()?)))
+    }
+
     /// The arguments as a JSON Schema object.
     pub fn input_schema(&self) -> Value {
         self.input.json_schema()

@@ -109,6 +109,10 @@ impl Catalogue for Prospect {
             known: operation
                 .known_args()
                 .map(|known| known.iter().map(ToString::to_string).collect()),
+            allowed: operation
+                .allowed_args()
+                .map(|(name, values)| (name.to_owned(), values.to_vec()))
+                .collect(),
             output_schema: operation.output_schema().cloned(),
             paged: operation.is_paged(),
         })

@@ -1,7 +1,9 @@
 //! What the `call` steps call: connectors, operations, connections, arguments.
 
+use serde_json::Value;
+
 use super::{CallResolution, Resolution, with_pointer};
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, OperationInfo};
 use crate::definition::{Action, Call, Step};
 use crate::problem::{Problem, child};
 
@@ -50,7 +52,7 @@ fn resolve_call(
     };
     match catalogue.operation(connector, spoken, operation) {
         Some(info) => {
-            arguments(step, call, &info.required, info.known.as_deref(), problems);
+            arguments(step, call, &info, problems);
             if call.all_max.is_some() && !info.paged {
                 let message = format!("`all` needs pages, and `{}` has none", call.call);
                 problems.push(Problem::new(child(&step.pointer, "all"), "not_paged", message));
@@ -127,16 +129,32 @@ pub(super) fn check_connection(
     }
 }
 
-fn arguments(step: &Step, call: &Call, required: &[String], known: Option<&[String]>, problems: &mut Vec<Problem>) {
+fn arguments(step: &Step, call: &Call, info: &OperationInfo, problems: &mut Vec<Problem>) {
     let place = with_pointer(step);
-    for name in required.iter().filter(|name| !call.arguments.contains(name)) {
+    let is_given = |name: &str| call.arguments.iter().any(|(given, _)| given == name);
+    for name in info.required.iter().filter(|name| !is_given(name)) {
         let message = format!("`{}` needs the argument `{name}`", call.call);
         problems.push(Problem::new(&place, "missing_argument", message));
     }
-    let Some(known) = known else { return };
-    for name in call.arguments.iter().filter(|name| !known.contains(name)) {
+    for (name, value) in &call.arguments {
+        if let (Some(value), Some(allowed)) = (value, info.allowed.get(name))
+            && !allowed.contains(value)
+        {
+            let names: Vec<String> = allowed.iter().map(plain).collect();
+            let message = format!("`{}` takes no {name} `{}`", call.call, plain(value));
+            let problem = Problem::new(child(&place, name), "value_not_allowed", message);
+            problems.push(problem.suggest(format!("it takes {}", names.join(", "))));
+        }
+    }
+    let Some(known) = &info.known else { return };
+    for (name, _) in call.arguments.iter().filter(|(name, _)| !known.contains(name)) {
         let message = format!("`{}` has no argument `{name}`; it has {}", call.call, known.join(", "));
         let problem = Problem::new(child(&place, name), "unknown_argument", message);
         problems.push(problem.did_you_mean(name, known.iter().map(String::as_str)));
     }
+}
+
+/// A value as it stands in YAML.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -296,12 +296,12 @@ impl<'p> Steps<'p> {
         let timeout = fields
             .span("timeout", MAX_CALL_TIMEOUT, self.problems)
             .unwrap_or(DEFAULT_CALL_TIMEOUT);
-        let names = fields
-            .get("with")
-            .and_then(Value::as_object)
+        let given = fields.get("with").and_then(Value::as_object);
+        let arguments = given
             .into_iter()
-            .flat_map(|with| with.keys().cloned());
-        let arguments = names.collect();
+            .flatten()
+            .map(|(name, value)| (name.clone(), is_plain(value).then(|| value.clone())))
+            .collect();
         let all_max = fields.get("all").and_then(|all| self.all(all, &fields.at("all")));
         Some(Call {
             call: call.to_owned(),
@@ -594,5 +594,15 @@ impl<'p> Steps<'p> {
             status,
             reason: self.template(&reason, &stop.at("reason"))?,
         })
+    }
+}
+
+/// A single value without an expression.
+fn is_plain(value: &Value) -> bool {
+    match value {
+        Value::String(text) => !text.contains("{{"),
+        Value::Bool(_) | Value::Number(_) => true,
+        // Null is an argument that is left out.
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
     }
 }

@@ -20,6 +20,20 @@ fn wrong(steps: &str, expected: &str) {
     assert_eq!(problems(&format!("{HEAD}steps:\n{steps}")), [expected], "{steps}");
 }
 
+#[test]
+fn a_value_that_an_argument_cannot_have_is_told_before_anything_runs() {
+    let call = |method: &str| {
+        format!("  - {{ id: a, call: http.request, connection: crm, with: {{ method: {method}, path: /a }} }}")
+    };
+    wrong(
+        &call("FETCH"),
+        "/steps/0/with/method: `http.request` takes no method `FETCH` (it takes GET, HEAD, POST, PUT, PATCH, DELETE)",
+    );
+    assert!(problems(&format!("{HEAD}steps:\n{}", call("PATCH"))).is_empty());
+    // What is computed is known with the run.
+    assert!(problems(&format!("{HEAD}steps:\n{}", call("\"{{ event.type }}\""))).is_empty());
+}
+
 /// Runs keep to the versions that were in force when their workflow was published.
 #[test]
 fn publishing_freezes_the_versions_that_runs_may_call_over() {

@@ -87,10 +87,14 @@ impl Catalogue for Shop {
             return None;
         }
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+            .map(Value::from)
+            .to_vec();
         Some(match operation {
             "request" => OperationInfo {
                 required: names(&["method"]),
                 known: None,
+                allowed: BTreeMap::from([("method".to_owned(), methods)]),
                 ..OperationInfo::default()
             },
             "payment_intents.get" => OperationInfo {
@@ -105,13 +109,13 @@ impl Catalogue for Shop {
                         "metadata": { "type": "object", "properties": { "known": {} }, "additionalProperties": true },
                     },
                 })),
-                paged: false,
+                ..OperationInfo::default()
             },
             "contacts.search" => OperationInfo {
                 required: names(&["email"]),
                 known: Some(names(&["email", "limit"])),
-                output_schema: None,
                 paged: true,
+                ..OperationInfo::default()
             },
             _ => OperationInfo::default(),
         })
