@@ -103,6 +103,39 @@ async fn a_preview_goes_on_behind_a_wait_whose_event_is_there() {
     server.stop().await;
 }
 
+/// No two runs have the same id, so a request that holds it is another one in each preview.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_shown_can_be_confirmed_although_requests_hold_the_id_of_their_run() {
+    let shop = Upstream::start().await;
+    let server = TestServer::start().await;
+    let body = json!({ "run": "{{ run.id }}", "at": "{{ run.started_at }}" });
+    let mut documents = documents(&shop.url);
+    documents.pop();
+    documents.push(json!({
+        "kind": "Workflow", "name": "tell",
+        "on": { "event": "generic.order.told" },
+        "steps": [{ "id": "tell", "call": "http.request", "connection": "shop",
+            "with": { "method": "POST", "path": "/tell", "body": body } }],
+    }));
+    server.apply(&documents).await;
+    shop.next([Reply::Json(422, r#"{"error":"no"}"#), Reply::Json(200, "{}")]);
+    let event = hook(&server, json!({ "type": "order.told", "id": "o_1" })).await["event"].clone();
+    let query = format!("{{ event(id: {event}) {{ runs {{ id status }} }} }}");
+    let told = server
+        .until(&query, |data| data["event"]["runs"][0]["status"] == "FAILED")
+        .await;
+    let run = told["event"]["runs"][0]["id"].as_str().unwrap();
+    let shown = preview(&server, run, Value::Null).await;
+    assert_eq!(steps(&shown, "new"), ["tell"], "{shown:#}");
+    let replay = "mutation($input: RunReplayInput!) { runReplay(input: $input) { runId userErrors { code message } } }";
+    let input = json!({ "input": { "runId": run, "confirm": shown["confirm"] } });
+    let begun = server.query(replay, input).await["runReplay"].clone();
+    assert_eq!(begun["userErrors"], json!([]), "{begun:#}");
+    let again = server.finished(begun["runId"].as_str().unwrap()).await;
+    assert_eq!(again["status"], "SUCCEEDED", "{again:#}");
+    server.stop().await;
+}
+
 /// Orders that are billed by another workflow, which tells a third one.
 fn billed(url: &str) -> Vec<Value> {
     let post = |path: &str| json!({ "method": "POST", "path": path, "body": "{{ event.data.n }}" });

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use weir_storage::{CopiedEvent, Dedupe, Operation, RunCommit, RunOwner, RunRow, RunStatus, StoredEvent};
 use weir_workflow_engine::{
-    Document, Entry, Event, EventId, EventSource, Ledger, Past, Plan, ReplayPreview, Restart, RestartError, RunHead,
-    RunId, RunState, Timestamp, Turn, WorkspaceId, encode, restart,
+    Document, Entry, Event, EventId, EventSource, Ledger, Past, Plan, PreviewEffect, ReplayPreview, Restart,
+    RestartError, RunHead, RunId, RunState, Timestamp, Turn, WorkspaceId, encode, restart,
 };
 
 use super::rehearse::Stage;
@@ -528,6 +528,9 @@ fn begin_at(
 }
 
 /// What was shown, in one word: changes when anything shown changes, and with every replay, so that it is good for one.
+///
+/// The keys of effects that would be sent are left out: a request may hold the id of its run or the time of its start,
+/// and no two runs have the same.
 fn confirmation(
     (preview, from, options): (&ReplayPreview, &Option<String>, &ReplayOptions),
     version: i64,
@@ -535,6 +538,32 @@ fn confirmation(
     family: usize,
 ) -> String {
     let body = options.body.as_ref().map(Value::to_string);
-    let digest = Sha256::digest(format!("{run} {family} {version} {from:?} {body:?} {preview:?}").as_bytes());
+    let effect = |effect: &PreviewEffect| {
+        let PreviewEffect {
+            step,
+            connector,
+            operation,
+            class,
+            key,
+            changed,
+            undone,
+            sends,
+        } = effect;
+        let key = (!sends).then_some(key);
+        format!("{step} {connector}.{operation} {class} {key:?} {changed} {undone} {sends}")
+    };
+    let effects = |effects: &[PreviewEffect]| effects.iter().map(effect).collect::<Vec<_>>();
+    let ReplayPreview {
+        reads,
+        answered,
+        new,
+        unknown,
+        note,
+        in_part,
+        names: _,
+    } = preview;
+    let (answered, new, unknown) = (effects(answered), effects(new), effects(unknown));
+    let shown = format!("{reads:?} {answered:?} {new:?} {unknown:?} {note:?} {in_part}");
+    let digest = Sha256::digest(format!("{run} {family} {version} {from:?} {body:?} {shown}").as_bytes());
     hex::encode(digest.get(..8).unwrap_or_default())
 }
