@@ -35,6 +35,11 @@ impl Cluster {
         for number in 0..count {
             servers.push(node(&database, &format!("node-{number}"), &[]).await);
         }
+        Self::of(database, servers, providers).await
+    }
+
+    /// Servers that share a database, with an endpoint that each of them knows.
+    async fn of(database: Database, servers: Vec<Server>, providers: Simulator) -> Self {
         servers[0].apply(&documents(&providers, SECRET));
         let cluster = Cluster {
             database,
@@ -252,15 +257,7 @@ async fn servers_that_lose_the_database_together_go_on_as_who_they_are() {
         servers.push(node(&database, name, &[("WEIR_DATABASE_URL", &wire.url)]).await);
         wires.push(wire);
     }
-    servers[0].apply(&documents(&providers, SECRET));
-    let cluster = Cluster {
-        database,
-        servers,
-        providers,
-    };
-    for server in &cluster.servers {
-        cluster.knows_the_endpoint(server).await;
-    }
+    let cluster = Cluster::of(database, servers, providers).await;
     slow(&cluster.providers, 300);
     let streams = cluster.streams(EVENTS, 40.0);
     cluster.acknowledged(EVENTS).await;

@@ -156,3 +156,13 @@ impl<'a> Fields<'a> {
         found.map(|(_, meaning)| meaning.clone())
     }
 }
+
+/// A single value without an expression.
+pub(super) fn is_plain(value: &Value) -> bool {
+    match value {
+        Value::String(text) => !text.contains("{{"),
+        Value::Bool(_) | Value::Number(_) => true,
+        // Null is an argument that is left out.
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::fields::{Fields, wrong_type};
+use super::fields::{Fields, is_plain, wrong_type};
 use super::{
     Action, Call, Case, Choice, DEFAULT_CALL_TIMEOUT, DEFAULT_CASE, ForEach, Join, MAX_ALL_ITEMS, MAX_BRANCHES,
     MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WORKFLOW_TIMEOUT, OnError,
@@ -594,15 +594,5 @@ impl<'p> Steps<'p> {
             status,
             reason: self.template(&reason, &stop.at("reason"))?,
         })
-    }
-}
-
-/// A single value without an expression.
-fn is_plain(value: &Value) -> bool {
-    match value {
-        Value::String(text) => !text.contains("{{"),
-        Value::Bool(_) | Value::Number(_) => true,
-        // Null is an argument that is left out.
-        Value::Null | Value::Array(_) | Value::Object(_) => false,
     }
 }
