@@ -110,8 +110,6 @@ pub struct RunStory {
     pub steps: Vec<StoryStep>,
     /// How people call its steps.
     pub names: StepNames,
-    /// What went wrong, for people.
-    pub error_message: Option<String>,
     /// What it waits for before it starts.
     pub waiting_for: Option<WaitingFor>,
     /// The run that stands for its event instead of it.
@@ -235,6 +233,36 @@ impl Orchestrator {
         }
     }
 
+    /// Why a run failed, as its message says. `None`: it did not fail, or its journal does not tell.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn run_error(&self, workspace: WorkspaceId, row: &RunRow) -> Result<Option<String>, ControlError> {
+        let Some(code) = row.error_code.as_deref() else {
+            return Ok(None);
+        };
+        // People decide about effects behind the end of a run.
+        let end = self.core.store.journal_end(workspace, row.id, ROWS_OF_AN_END).await?;
+        let mut told = ending(&end);
+        if told.is_none() && end.first().is_some_and(|(seq, _)| *seq > 0) {
+            told = ending(&self.core.store.journal_load(workspace, row.id).await?);
+        }
+        Ok(told.or_else(|| turns::why_not_begun(code).map(str::to_owned)))
+    }
+
+    /// What tells the steps of a run as people name them.
+    ///
+    /// # Errors
+    /// The database does not answer, or the journal cannot be read.
+    pub async fn step_names(&self, workspace: WorkspaceId, run: RunId) -> Result<StepNames, ControlError> {
+        let mut names = StepNames::default();
+        for (seq, body) in self.core.store.journal_load(workspace, run).await? {
+            let (_, entries) = decode(&body).map_err(|error| unreadable(run, seq, &error))?;
+            entries.iter().for_each(|entry| names.note(entry));
+        }
+        Ok(names)
+    }
+
     /// The whole story of a run, read from its journal. `None`: there is no such run in this workspace.
     ///
     /// # Errors
@@ -261,11 +289,6 @@ impl Orchestrator {
         let mut names = StepNames::default();
         let entries = decoded.iter().flat_map(|(_, _, entries)| entries);
         entries.for_each(|entry| names.note(entry));
-        let error_message = decoded
-            .iter()
-            .flat_map(|(_, _, entries)| entries)
-            .find_map(failure_message)
-            .or_else(|| turns::why_not_begun(row.error_code.as_deref()?).map(str::to_owned));
         let waiting_for = match row.status {
             RunStatus::Queued => self.core.store.run_waiting_for(workspace, run).await?,
             _ => None,
@@ -289,11 +312,25 @@ impl Orchestrator {
             run: row,
             steps,
             names,
-            error_message,
             waiting_for,
             merged_into,
         }))
     }
+}
+
+/// More than what people usually say about effects behind the end of a run.
+const ROWS_OF_AN_END: u32 = 4;
+
+/// The message of the end that these rows tell; that of a run whose journal cannot be read says so.
+fn ending(rows: &[(i32, Vec<u8>)]) -> Option<String> {
+    rows.iter().find_map(|(seq, body)| match decode(body) {
+        Ok((_, entries)) => entries.iter().find_map(failure_message),
+        Err(error) => Some(format!("row {seq} of its journal cannot be read: {error}")),
+    })
+}
+
+fn unreadable(run: RunId, seq: i32, why: &impl std::fmt::Display) -> ControlError {
+    ControlError::Unavailable(format!("journal row {seq} of {run} cannot be read: {why}"))
 }
 
 fn failure_message(entry: &Entry) -> Option<String> {

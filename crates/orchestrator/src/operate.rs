@@ -197,20 +197,14 @@ impl Orchestrator {
         let found = self.core.store.approval_load(workspace, run, step).await?;
         let asked = match found.map(Approval::from_row) {
             Some(asked) => asked,
-            None => {
-                self.core
-                    .store
-                    .run_load(workspace, run)
-                    .await?
-                    .ok_or(AskError::NotFound)?;
-                return Err(AskError::NotAsked);
-            }
+            None => self.asked_by_name(workspace, run, step).await?,
         };
+        let step = asked.row.step.clone();
         if !asked.by.is_empty() && !asked.by.contains(&actor.name) {
             return Err(AskError::NotYours { by: asked.by });
         }
         let decision = Asked::Decision {
-            step: step.to_owned(),
+            step: step.clone(),
             approved,
             by: actor.name.clone(),
             note: note(text)?,
@@ -220,8 +214,26 @@ impl Orchestrator {
         } else {
             "approval.reject"
         };
-        self.ask(workspace, actor, run, action, decision, Some(step.to_owned()))
-            .await
+        self.ask(workspace, actor, run, action, decision, Some(step)).await
+    }
+
+    /// The question that a run asks in the step that people call `name` ([`weir_workflow_engine::StepNames`]).
+    async fn asked_by_name(&self, workspace: WorkspaceId, run: RunId, name: &str) -> Result<Approval, AskError> {
+        let row = self.core.store.run_load(workspace, run).await?;
+        row.ok_or(AskError::NotFound)?;
+        if !name.contains('[') {
+            return Err(AskError::NotAsked);
+        }
+        let names = self.step_names(workspace, run).await;
+        let names = names.map_err(|error| AskError::Unavailable(error.to_string()))?;
+        // All questions of one run stand on one page.
+        let above = RunId::from_raw(run.as_raw().saturating_add(1));
+        let page = self.core.store.approval_page(workspace, Some(above), 1).await?;
+        let asked = page
+            .rows
+            .into_iter()
+            .find(|asked| asked.run == run && names.name(&asked.step) == name);
+        asked.map(Approval::from_row).ok_or(AskError::NotAsked)
     }
 
     /// Whether somebody asked this open run to stand still, and nobody since to go on. Its row tells that only when it

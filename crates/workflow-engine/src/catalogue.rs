@@ -85,4 +85,7 @@ pub trait Catalogue {
     fn workflows(&self) -> Vec<String>;
     /// The workflows of which every run of this one starts a run ([`crate::Definition::always_starts`]).
     fn always_starts(&self, workflow: &str) -> Vec<String>;
+    /// What the input of a workflow that is started by hand must look like ([`crate::Trigger::Manual`]). `None`: it has
+    /// another trigger, or takes any input.
+    fn input_schema(&self, workflow: &str) -> Option<Value>;
 }

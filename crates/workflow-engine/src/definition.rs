@@ -18,6 +18,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use bounds::*;
+pub(crate) use input::check_input;
 pub use own::RESERVED_HEADERS;
 
 use crate::catalogue::HydrateMode;
@@ -142,7 +143,7 @@ impl Trigger {
             return Ok(());
         };
         let mut problems = Vec::new();
-        input::check(schema, input, "", &mut problems);
+        input::check(schema, input, "", false, &mut problems);
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 }
@@ -466,6 +467,8 @@ pub(crate) struct Approve {
 #[derive(Clone, Debug)]
 pub(crate) struct ChildRun {
     pub(crate) workflow: String,
+    /// The input as it stands in the document.
+    pub(crate) input: Value,
     /// `{workflow, input}`.
     pub(crate) with: Template,
     /// How long its end is waited for; `None` when it is not.

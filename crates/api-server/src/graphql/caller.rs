@@ -72,6 +72,21 @@ impl Caller {
         }
     }
 
+    /// The first of these permissions that the caller has.
+    pub(crate) fn any_of(&self, permissions: &[Permission]) -> ApiResult<Permission> {
+        let had = permissions
+            .iter()
+            .find(|permission| self.principal.may(**permission))
+            .copied();
+        had.ok_or_else(|| {
+            let names: Vec<_> = permissions.iter().map(|permission| permission.as_str()).collect();
+            ApiError::new(
+                Code::Forbidden,
+                format!("this needs the permission {}", names.join(" or ")),
+            )
+        })
+    }
+
     /// The configuration in memory.
     pub(crate) fn config(&self) -> ApiResult<(Arc<Snapshot>, WorkspaceId)> {
         let workspace = self.may(Permission::ConfigRead)?;

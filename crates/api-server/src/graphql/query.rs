@@ -8,10 +8,11 @@ use super::caller::Caller;
 use super::errors::{ApiError, ApiResult};
 use super::paging::{Listing, Page};
 use super::scalars::Json;
-use super::types::approval::Approval;
+use super::types::approval::{self, Approval};
 use super::types::audit::{AuditEntry, AuditFilter};
 use super::types::bulk::{self, BulkFilterInput, BulkOperation, BulkReplayPreview};
 use super::types::bulk_request::{BulkRequest, BulkRequestPreview, OpenRunFilterInput};
+use super::types::bulk_resolve::{BulkResolvePreview, EffectResolution, UnknownEffectFilterInput};
 use super::types::connection::Connection;
 use super::types::connector::{Connector, ConnectorVersion};
 use super::types::dead_letter::{self, DeadLetterCause, DeadLetterCauses, DeadLetterState, cause_key};
@@ -256,7 +257,7 @@ impl Query {
         run::load(ctx, parse_id(&id)?).await
     }
 
-    /// Decisions that people are asked for, those of the newest runs first. Needs `RUN_READ`.
+    /// Decisions that people are asked for, those of the newest runs first. Needs `RUN_READ`, or `RUN_APPROVE`.
     async fn approvals(
         &self,
         ctx: &Context<'_>,
@@ -268,7 +269,10 @@ impl Query {
             Listing::limit(first)?,
             listing.after(after.as_deref())?.map(RunId::from_raw),
         );
-        let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
+        let (store, workspace) = {
+            let caller = Caller::of(ctx);
+            caller.read(caller.any_of(&approval::TO_SEE)?)?
+        };
         let rows = store
             .approval_page(workspace, before, limit)
             .await
@@ -395,14 +399,8 @@ impl Query {
         let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunOperate)?;
         let options = parse_options(options)?;
         let filter = filter.parse().map_err(|wrong| ApiError::new(Code::BadRequest, wrong))?;
-        match orchestrator.bulk_preview(workspace, &filter, &options).await {
-            Ok(preview) => Ok(preview.into()),
-            Err(ControlError::NotFound) => Err(ApiError::new(
-                Code::BadRequest,
-                "the filter names a workflow that is not there",
-            )),
-            Err(other) => Err(ApiError::internal("previewing replays", &other)),
-        }
+        let preview = orchestrator.bulk_preview(workspace, &filter, &options).await;
+        preview.map(Into::into).map_err(no_preview("previewing replays"))
     }
 
     /// Which open runs fit the filter and what they are at, in sum. Nothing is asked of them. Needs `RUN_OPERATE`.
@@ -414,17 +412,27 @@ impl Query {
     ) -> ApiResult<BulkRequestPreview> {
         let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunOperate)?;
         let filter = filter.parse().map_err(|wrong| ApiError::new(Code::BadRequest, wrong))?;
-        match orchestrator
+        let preview = orchestrator
             .bulk_request_preview(workspace, &filter, request.into())
-            .await
-        {
-            Ok(preview) => Ok(preview.into()),
-            Err(ControlError::NotFound) => Err(ApiError::new(
-                Code::BadRequest,
-                "the filter names a workflow that is not there",
-            )),
-            Err(other) => Err(ApiError::internal("previewing a request to runs", &other)),
-        }
+            .await;
+        preview
+            .map(Into::into)
+            .map_err(no_preview("previewing a request to runs"))
+    }
+
+    /// Which effects of unknown fate fit the filter, in sum. Nothing is said about them. Needs `RUN_OPERATE`.
+    async fn bulk_resolve_preview(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which effects.")] filter: UnknownEffectFilterInput,
+        #[graphql(desc = "What would be said.")] resolution: EffectResolution,
+    ) -> ApiResult<BulkResolvePreview> {
+        let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunOperate)?;
+        let filter = filter.parse().map_err(|wrong| ApiError::new(Code::BadRequest, wrong))?;
+        let preview = orchestrator
+            .bulk_resolve_preview(workspace, &filter, resolution.into())
+            .await;
+        preview.map(Into::into).map_err(no_preview("previewing decisions"))
     }
 
     /// Operations on many runs, newest first. Needs `RUN_READ`.
@@ -555,5 +563,13 @@ fn which(id: Option<ID>, name: Option<String>) -> ApiResult<Which> {
         (Some(id), None) => Ok(Which::Id(id)),
         (None, Some(name)) => Ok(Which::Name(name)),
         _ => Err(ApiError::new(Code::BadRequest, "give either id or name")),
+    }
+}
+
+/// Why a filter of runs has no preview.
+fn no_preview(doing: &'static str) -> impl FnOnce(ControlError) -> ApiError {
+    move |error| match error {
+        ControlError::NotFound => ApiError::new(Code::BadRequest, "the filter names a workflow that is not there"),
+        other => ApiError::internal(doing, &other),
     }
 }

@@ -4,6 +4,7 @@
 
 mod administering;
 mod bulk;
+mod bulk_resolve;
 mod configuration;
 mod dead_letters;
 mod graphql_rules;

@@ -1,6 +1,6 @@
 //! `weir bulk`: many runs.
 
-use super::{ListArguments, RunState, ServerArguments, time};
+use super::{ListArguments, RunState, ServerArguments, VerdictArguments, time};
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
@@ -33,6 +33,15 @@ pub(crate) enum BulkCommand {
     Pause(BulkRequestArguments),
     /// Let many paused runs go on, chosen by the options; all paused runs when none is given.
     Resume(BulkRequestArguments),
+    /// Say what became of many effects that nobody knows about, chosen by the options; all of them when none is given.
+    ///
+    /// First it prints how many runs and effects fit, by operation, and asks. About each the server notes the same as
+    /// `weir run resolve` does about one; nothing is sent by it. `weir bulk replay --code effect_unknown` then goes on with
+    /// the runs.
+    #[command(after_help = "Examples:
+  weir bulk resolve --not-happened --operation crm.notes.create --since 2026-11-25 --note 'their log has none of them'
+  weir bulk resolve --look --workflow payment-to-crm")]
+    Resolve(BulkResolveArguments),
     /// List operations on many runs.
     List {
         #[command(flatten)]
@@ -84,6 +93,42 @@ pub(crate) struct BulkRequestArguments {
     /// Why; it stands in the journals of the runs.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
+    /// Print the operation and do not wait for its end.
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// Which effects, and what became of them.
+#[derive(Debug, Args)]
+pub(crate) struct BulkResolveArguments {
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    #[command(flatten)]
+    pub(crate) verdict: VerdictArguments,
+    /// Only effects of this operation, such as http.request.
+    #[arg(long, value_name = "OPERATION")]
+    pub(crate) operation: Option<String>,
+    /// Only of runs of this workflow, by name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) workflow: Option<String>,
+    /// Only of runs that stopped at this step.
+    #[arg(long, value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    /// Only of dead letters with this cause; `weir dead-letters list` lists them.
+    #[arg(long, value_name = "CAUSE")]
+    pub(crate) cause: Option<String>,
+    /// Only of runs that started at this time or later, such as 2026-11-25T08:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    pub(crate) since: Option<String>,
+    /// Only of runs that started before this time.
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    pub(crate) until: Option<String>,
+    /// Why, for those who look later.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) note: Option<String>,
     /// Print the operation and do not wait for its end.
     #[arg(long)]
     pub(crate) detach: bool,

@@ -206,3 +206,14 @@ pub(crate) struct VerdictArguments {
     #[arg(long)]
     pub(crate) look: bool,
 }
+
+impl VerdictArguments {
+    /// Its name in GraphQL.
+    pub(crate) fn wire(&self) -> &'static str {
+        match (self.happened, self.not_happened) {
+            (true, _) => "HAPPENED",
+            (false, true) => "NOT_HAPPENED",
+            (false, false) => "LOOK",
+        }
+    }
+}

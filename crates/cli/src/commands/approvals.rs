@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::process::ExitCode;
 
-const FIELDS: &str = "runId step stepName title detail by askedAt dueAt run { workflowName }";
+const FIELDS: &str = "runId step stepName title detail by askedAt dueAt workflowName";
 
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -22,12 +22,6 @@ struct Approval {
     by: Vec<String>,
     asked_at: DateTime<Utc>,
     due_at: Option<DateTime<Utc>>,
-    run: Option<Run>,
-}
-
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Run {
     workflow_name: Option<String>,
 }
 
@@ -48,11 +42,10 @@ pub(crate) async fn run(arguments: &ApprovalsArguments) -> anyhow::Result<ExitCo
 }
 
 fn row(asked: &Approval) -> Vec<String> {
-    let workflow = asked.run.as_ref().and_then(|run| run.workflow_name.clone());
     vec![
         asked.run_id.clone(),
         asked.step_name.clone(),
-        workflow.unwrap_or_default(),
+        asked.workflow_name.clone().unwrap_or_default(),
         story::moment(asked.asked_at),
         asked.due_at.map(story::moment).unwrap_or_default(),
         asked.by.join(", "),

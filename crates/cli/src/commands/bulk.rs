@@ -66,7 +66,7 @@ struct Preview {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct LeftOut {
+pub(super) struct LeftOut {
     run_id: String,
     reason: String,
 }
@@ -173,14 +173,19 @@ fn print(shown: &Preview) {
             effects.connector_name, effects.operation, effects.answered, effects.sent
         ));
     }
-    for left_out in shown.left_out.iter().take(LEFT_OUT_NAMED) {
+    print_left_out(&shown.left_out, shown.left_out_count, shown.more);
+}
+
+/// Which of the runs that fit are left out, and whether there are more than one operation takes.
+pub(super) fn print_left_out(left_out: &[LeftOut], count: u32, more: bool) {
+    for left_out in left_out.iter().take(LEFT_OUT_NAMED) {
         output::line(format!("  left out  {}  {}", left_out.run_id, left_out.reason));
     }
-    let hidden = usize::try_from(shown.left_out_count).unwrap_or(usize::MAX);
+    let hidden = usize::try_from(count).unwrap_or(usize::MAX);
     if hidden > LEFT_OUT_NAMED {
         output::line(format!("  … and {} more left out", hidden - LEFT_OUT_NAMED));
     }
-    if shown.more {
+    if more {
         output::line("  more runs fit than one operation takes; the oldest come first, repeat it for the others");
     }
 }
@@ -203,7 +208,11 @@ pub(super) async fn follow(client: &Client, id: &str) -> anyhow::Result<ExitCode
 }
 
 fn progress(bulk: &Bulk) -> String {
-    let done = if bulk.action == "REPLAY" { "started" } else { "asked" };
+    let done = match bulk.action.as_str() {
+        "REPLAY" => "started",
+        "RESOLVE" => "resolved",
+        _ => "asked",
+    };
     format!(
         "{}: {} of {} {done}, {} left out, {} to come",
         bulk.status.to_lowercase(),

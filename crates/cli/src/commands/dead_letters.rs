@@ -30,6 +30,8 @@ struct Cause {
     last_at: DateTime<Utc>,
     mark: Option<Mark>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    sample: Option<Sample>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     runs: Option<Runs>,
 }
 
@@ -39,6 +41,18 @@ struct Mark {
     note: Option<String>,
     by: String,
     at: DateTime<Utc>,
+}
+
+/// The last of the runs, with what its own message said.
+#[derive(Debug, Serialize, Deserialize)]
+struct Sample {
+    id: String,
+    error: Option<Told>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Told {
+    message: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -160,7 +174,8 @@ fn count(cause: &Cause) -> String {
 async fn show(server: &ServerArguments, id: &str, json: bool) -> anyhow::Result<ExitCode> {
     let client = Client::find(server)?;
     let query = format!(
-        "query Cause($id: ID!) {{ deadLetterCause(id: $id) {{ {FIELDS} runs(first: 20) {{ nodes {{ id finishedAt }} }} }} }}"
+        "query Cause($id: ID!) {{ deadLetterCause(id: $id) {{ {FIELDS} \
+         sample {{ id error {{ message }} }} runs(first: 20) {{ nodes {{ id finishedAt }} }} }} }}"
     );
     let found = client
         .query::<OneData>(&query, json!({ "id": id }))
@@ -195,6 +210,12 @@ async fn show(server: &ServerArguments, id: &str, json: bool) -> anyhow::Result<
         cause.code
     ));
     output::line(format!("  {}", cause.message));
+    if let Some(sample) = &cause.sample
+        && let Some(message) = sample.error.as_ref().and_then(|error| error.message.as_ref())
+        && *message != cause.message
+    {
+        output::line(format!("  the last of them, {}: {message}", sample.id));
+    }
     output::line(format!(
         "  {}, from {} to {}",
         cause.state.to_lowercase(),

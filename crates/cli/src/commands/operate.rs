@@ -2,7 +2,6 @@
 
 use crate::arguments::ServerArguments;
 use crate::client::Client;
-use crate::commands::step_names;
 use crate::commands::user_errors::{self, UserError};
 use crate::failure::Failure;
 use crate::output;
@@ -78,15 +77,19 @@ pub(crate) async fn decide(
     approve: bool,
     note: Option<String>,
 ) -> anyhow::Result<ExitCode> {
-    let client = Client::find(server)?;
-    let path = step_names::path_of(&client, id, step.to_owned()).await?;
-    let arguments = json!({ "runId": id, "step": path, "approve": approve, "note": note });
+    let arguments = json!({ "runId": id, "step": step, "approve": approve, "note": note });
     let mutation = ("approvalDecide", "ApprovalDecideInput");
     let done = match approve {
         true => format!("decided for {step}: the run goes on"),
         false => format!("decided against {step}: the step fails with `rejected`"),
     };
-    send(&client, mutation, arguments, ("nothing was decided", &done)).await
+    send(
+        &Client::find(server)?,
+        mutation,
+        arguments,
+        ("nothing was decided", &done),
+    )
+    .await
 }
 
 async fn send(

@@ -43,11 +43,7 @@ pub(crate) async fn run(server: &ServerArguments, arguments: ResolveArguments) -
         Some(step) => step_names::path_of(&client, &arguments.id, step).await?,
         None => only_unknown(&show::load(&client, &arguments.id, false).await?)?,
     };
-    let resolution = match (arguments.verdict.happened, arguments.verdict.not_happened) {
-        (true, _) => "HAPPENED",
-        (false, true) => "NOT_HAPPENED",
-        (false, false) => "LOOK",
-    };
+    let resolution = arguments.verdict.wire();
     let query = format!(
         "mutation Resolve($input: EffectResolveInput!) {{ effectResolve(input: $input) {{ message decision {{ verdict }} {} }} }}",
         user_errors::FIELDS

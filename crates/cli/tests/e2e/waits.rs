@@ -216,7 +216,18 @@ async fn items_are_named_by_their_place_wherever_a_step_is_told_or_asked_for() {
         "{told}"
     );
     assert!(told.contains(&format!("`weir approve {run} lines[2].ok`")), "{told}");
-    id(&server, &["approve", &run, "lines[1].ok"]);
+    // Whoever may decide and nothing else sees what is asked, and answers it by the same name.
+    let token = server.weir(&["token", "create", "--name", "boss", "--scope", "RUN_APPROVE"]);
+    let boss = |arguments: &[&str]| {
+        let mut command = server.command(arguments);
+        command.env("WEIR_TOKEN", stdout(&token).trim()).output().unwrap()
+    };
+    assert_eq!(stdout(&boss(&["approvals"])), listed);
+    assert!(stderr(&boss(&["runs"])).contains("this needs the permission RUN_READ"));
+    let decided = boss(&["approve", &run, "lines[1].ok"]);
+    assert_eq!(stdout(&decided).trim(), run, "{}", stderr(&decided));
+    let unasked = boss(&["approve", &run, "lines[3].ok"]);
+    assert!(stderr(&unasked).contains("does not ask for a decision"));
     id(&server, &["reject", &run, "lines[2].ok"]);
     let failed = runs_in(&server, "failed", 1).await;
     let error = &failed[0]["error"];

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use weir_connector_sdk::{Connector, Effect, Hydrate};
-use weir_workflow_engine::EffectClass;
-use weir_workflow_engine::{Catalogue, EventTypeInfo, HydrateMode, OperationInfo, ReadInfo};
+use weir_workflow_engine::{
+    Catalogue, Definition, EffectClass, EventTypeInfo, HydrateMode, OperationInfo, ReadInfo, Trigger,
+};
 
 /// The class of one call, as the connector declares it for this configuration and these arguments.
 /// An operation that is gone from the manifest is blind: nothing may be taken for granted.
@@ -60,8 +61,31 @@ pub(crate) struct Prospect {
     pub(crate) connectors: Connectors,
     /// Connection name to its connector, with the version where it has one.
     pub(crate) connections: BTreeMap<String, String>,
-    /// The names of all workflows, with those that each always starts.
-    pub(crate) workflows: BTreeMap<String, Vec<String>>,
+    /// All workflows by their names.
+    pub(crate) workflows: BTreeMap<String, Callee>,
+}
+
+/// What a workflow that starts another one wants to know of it.
+#[derive(Default)]
+pub(crate) struct Callee {
+    /// The workflows that each of its runs starts.
+    always_starts: Vec<String>,
+    /// What its trigger wants its input to look like.
+    input_schema: Option<Value>,
+}
+
+impl Callee {
+    /// As this definition says.
+    pub(crate) fn of(definition: &Definition) -> Self {
+        let input_schema = match definition.trigger() {
+            Trigger::Manual { input } => input.clone(),
+            Trigger::Event { .. } | Trigger::Schedule(_) => None,
+        };
+        Self {
+            always_starts: definition.always_starts(),
+            input_schema,
+        }
+    }
 }
 
 impl Prospect {
@@ -144,6 +168,11 @@ impl Catalogue for Prospect {
     }
 
     fn always_starts(&self, workflow: &str) -> Vec<String> {
-        self.workflows.get(workflow).cloned().unwrap_or_default()
+        let callee = self.workflows.get(workflow);
+        callee.map_or_else(Vec::new, |callee| callee.always_starts.clone())
+    }
+
+    fn input_schema(&self, workflow: &str) -> Option<Value> {
+        self.workflows.get(workflow)?.input_schema.clone()
     }
 }

@@ -10,7 +10,7 @@ pub(super) use delete::plan_delete;
 use workflow::plan_workflow;
 pub(super) use workflow::{plan_discard, plan_draft};
 
-use super::catalogue::Prospect;
+use super::catalogue::{Callee, Prospect};
 use super::connector::ConnectorDocument;
 use super::document::{self, ConnectionDocument, EndpointDocument, Parsed, Reader, WorkflowDocument, nearest};
 use super::render::{connection_document, endpoint_document, endpoint_parts, pretty};
@@ -86,11 +86,11 @@ pub(super) fn plan(
             }
             Parsed::Workflow(workflow) => {
                 let definition = Definition::parse(&workflow.definition);
-                let starts = definition.map(|definition| definition.always_starts());
                 // What is wrong with it is told below.
+                let callee = definition.map(|definition| Callee::of(&definition));
                 prospect
                     .workflows
-                    .insert(workflow.name.clone(), starts.unwrap_or_default());
+                    .insert(workflow.name.clone(), callee.unwrap_or_default());
             }
             Parsed::Connector(_) | Parsed::Endpoint(_) => {}
         }
@@ -194,16 +194,16 @@ fn prospect(snapshot: &Snapshot, workspace: WorkspaceId) -> Prospect {
         .connections(workspace)
         .map(|(connection, row)| (connection.name.clone(), row.connector.clone()))
         .collect();
-    let starts = |workflow: &Workflow| {
+    let callee = |workflow: &Workflow| {
         let published = workflow.published.as_ref();
-        published.map_or_else(Vec::new, |version| version.plan.definition().always_starts())
+        published.map_or_else(Callee::default, |version| Callee::of(version.plan.definition()))
     };
     let workflows = snapshot.workflows(workspace);
     Prospect {
         connectors: snapshot.connectors(workspace).clone(),
         connections,
         workflows: workflows
-            .map(|workflow| (workflow.row.name.clone(), starts(workflow)))
+            .map(|workflow| (workflow.row.name.clone(), callee(workflow)))
             .collect(),
     }
 }

@@ -86,8 +86,11 @@ pub(super) fn workflow_document(definition: &Value) -> Value {
     Value::Object(document)
 }
 
+/// The document as YAML, as people write it and `weir export` prints it: what a difference is shown of.
 pub(super) fn pretty(value: &Value) -> String {
-    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
-    text.push('\n');
+    let mut text = serde_saphyr::to_string(value).unwrap_or_else(|_| value.to_string());
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
     text
 }

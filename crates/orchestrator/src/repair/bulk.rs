@@ -19,6 +19,7 @@ use weir_workflow_engine::{BulkId, RunId, Timestamp, WorkspaceId};
 
 use super::bulk_operation::{Beginning, Turn, actor_of, bracketed, plural};
 use super::bulk_request::{BulkAction, BulkRequest};
+use super::bulk_resolve::BulkVerdict;
 use super::{Refused, ReplayFrom, ReplayOptions, ReplayVersion, write};
 use crate::configure::Actor;
 use crate::control::ControlError;
@@ -257,11 +258,13 @@ impl Orchestrator {
     }
 }
 
-/// Which operations a loop goes on with. What is asked of open runs does not stand behind replays that take their time.
+/// Which operations a loop goes on with. What is asked of open runs does not stand behind replays that take their time,
+/// and neither of them behind looks at a provider that takes its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lot {
     Replays,
     Requests,
+    Decisions,
 }
 
 impl Lot {
@@ -270,6 +273,7 @@ impl Lot {
         match self {
             Self::Replays => &core.bulk,
             Self::Requests => &core.bulk_requests,
+            Self::Decisions => &core.bulk_decisions,
         }
     }
 }
@@ -300,6 +304,7 @@ pub(crate) async fn work(core: Arc<Core>, lot: Lot) {
             let its_lot = match task {
                 Task::Replay(_) => Lot::Replays,
                 Task::Request { .. } => Lot::Requests,
+                Task::Resolve { .. } => Lot::Decisions,
             };
             if its_lot != lot {
                 continue;
@@ -336,6 +341,14 @@ async fn drive(orchestrator: &Orchestrator, bulk: &BulkRow, task: &Task) {
                     Task::Replay(options) => orchestrator.turn(bulk, options, &item).await.map(Some),
                     Task::Request { request, reason } => {
                         orchestrator.ask_turn(bulk, *request, reason, &item).await.map(Some)
+                    }
+                    Task::Resolve {
+                        verdict,
+                        note,
+                        operation,
+                    } => {
+                        let said = (*verdict, note.as_str(), operation.as_deref());
+                        orchestrator.resolve_turn(bulk, said, &item).await.map(Some)
                     }
                 },
                 None => {
@@ -434,21 +447,32 @@ fn options_json(options: &ReplayOptions) -> Value {
 /// What an operation does with its runs.
 enum Task {
     Replay(ReplayOptions),
-    Request { request: BulkRequest, reason: String },
+    Request {
+        request: BulkRequest,
+        reason: String,
+    },
+    Resolve {
+        verdict: BulkVerdict,
+        note: String,
+        /// The only operation it is about.
+        operation: Option<String>,
+    },
 }
 
 fn parse_task(bulk: &BulkRow) -> Option<Task> {
     let stored: Value = serde_json::from_str(&bulk.options).ok()?;
+    let text = |name: &str| stored.get(name).and_then(Value::as_str).map(str::to_owned);
     match BulkAction::of(bulk) {
         BulkAction::Replay => parse_options(&stored).map(Task::Replay),
         BulkAction::Request(request) => {
-            let reason = stored
-                .get("reason")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned();
+            let reason = text("reason").unwrap_or_default();
             Some(Task::Request { request, reason })
         }
+        BulkAction::Resolve => Some(Task::Resolve {
+            verdict: BulkVerdict::of(&stored)?,
+            note: text("note").unwrap_or_default(),
+            operation: text("operation"),
+        }),
     }
 }
 

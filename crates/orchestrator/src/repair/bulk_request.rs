@@ -15,6 +15,7 @@ use weir_workflow_engine::{BulkId, RunId, Timestamp, WorkflowId, WorkspaceId};
 
 use super::bulk::{Lot, MAX_BULK_RUNS};
 use super::bulk_operation::{Beginning, Turn, actor_of, bracketed, plural};
+use super::bulk_resolve::BulkVerdict;
 use super::{Refused, audit, write};
 use crate::configure::Actor;
 use crate::control::ControlError;
@@ -68,6 +69,8 @@ pub enum BulkAction {
     Replay,
     /// Asks something of open runs.
     Request(BulkRequest),
+    /// Says what became of effects that nobody knows about.
+    Resolve,
 }
 
 impl BulkAction {
@@ -79,6 +82,7 @@ impl BulkAction {
             Some("cancel") => Self::Request(BulkRequest::Cancel),
             Some("pause") => Self::Request(BulkRequest::Pause),
             Some("resume") => Self::Request(BulkRequest::Resume),
+            None if BulkVerdict::of(&options).is_some() => Self::Resolve,
             Some(_) | None => Self::Replay,
         }
     }

@@ -6,6 +6,7 @@
 pub(crate) mod bulk;
 mod bulk_operation;
 mod bulk_request;
+mod bulk_resolve;
 mod dead_letter;
 mod event_start;
 mod rehearse;
@@ -14,6 +15,7 @@ mod resolve;
 
 pub use bulk::{BULK_IN_FLIGHT, BulkEffects, BulkFilter, BulkPreview, MAX_BULK_RUNS};
 pub use bulk_request::{BulkAction, BulkRequest, OpenEffects, OpenFilter, RequestError, RequestPreview};
+pub use bulk_resolve::{BulkResolveError, BulkVerdict, ResolvePreview, UnknownEffects, UnknownFilter};
 pub(crate) use dead_letter::dead_letter;
 pub use event_start::EventStartError;
 pub use rehearse::MAX_PREVIEWED_RUNS;

@@ -56,6 +56,17 @@ pub struct Resolved {
     pub message: String,
 }
 
+/// Which effect something is said about.
+#[derive(Clone, Copy)]
+pub(super) struct Of<'a> {
+    /// The run whose journal takes it.
+    pub(super) run: RunId,
+    /// Path of the step.
+    pub(super) step: &'a str,
+    /// The effect. `None`: that of the step, or what an earlier run left open there.
+    pub(super) key: Option<EffectKey>,
+}
+
 impl Orchestrator {
     /// Notes what became of the effect of a step of a run that is over. It is on disk when this returns; the next
     /// replay of the family goes by it.
@@ -69,8 +80,23 @@ impl Orchestrator {
         actor: &Actor,
         run: RunId,
         step: &str,
-        (resolution, note): (Resolution, String),
+        said: (Resolution, String),
     ) -> Result<Resolved, ControlError> {
+        let key = None;
+        self.resolve_one(workspace, actor, Of { run, step, key }, said, &Purpose::default())
+            .await
+    }
+
+    /// The same about a known effect of the step, or with another urgency.
+    pub(super) async fn resolve_one(
+        &self,
+        workspace: WorkspaceId,
+        actor: &Actor,
+        of: Of<'_>,
+        (resolution, note): (Resolution, String),
+        purpose: &Purpose,
+    ) -> Result<Resolved, ControlError> {
+        let Of { run, step, .. } = of;
         let (verdict, looked) = match resolution {
             Resolution::Happened { output } => {
                 let output = output.map_or_else(Document::null, Document::from_value);
@@ -78,14 +104,14 @@ impl Orchestrator {
             }
             Resolution::NotHappened => (Verdict::NotHappened, false),
             Resolution::Look => {
-                let (family, key) = self.open_effect(workspace, run, step).await?;
+                let (family, key) = self.open_effect(workspace, of).await?;
                 let intent = family.intent(key).ok_or(ControlError::NotFound)?;
                 let first_sent_at = family
                     .ledger()
                     .get(&key)
                     .map_or(intent.first_sent_at, |record| record.first_sent_at);
                 let row = &family.member(run).ok_or(ControlError::NotFound)?.row;
-                match self.look(workspace, row, intent, first_sent_at).await? {
+                match self.look(workspace, row, (intent, first_sent_at), purpose).await? {
                     Found::This(output) => (Verdict::Happened { output }, true),
                     Found::Nothing(message) => {
                         let decided = None;
@@ -97,7 +123,7 @@ impl Orchestrator {
         // A replay that is being started must not be decided by what is about to change.
         let _one_at_a_time = self.core.replaying.lock().await;
         for _ in 0..TRIES {
-            let (family, key) = self.open_effect(workspace, run, step).await?;
+            let (family, key) = self.open_effect(workspace, of).await?;
             let message = match (&verdict, looked) {
                 (Verdict::Happened { .. }, true) => "the provider has it: it took place",
                 (Verdict::Happened { .. }, false) if family.undoes(step) => {
@@ -139,8 +165,7 @@ impl Orchestrator {
     async fn open_effect(
         &self,
         workspace: WorkspaceId,
-        run: RunId,
-        step: &str,
+        Of { run, step, key }: Of<'_>,
     ) -> Result<(Family, EffectKey), ControlError> {
         let row = self.core.store.run_load(workspace, run).await?;
         let row = row.ok_or(ControlError::NotFound)?;
@@ -150,17 +175,18 @@ impl Orchestrator {
             return not_resolvable(format!("{open} is not over yet"));
         }
         let member = family.member(run).ok_or(ControlError::NotFound)?;
-        let told = story(None, &[(0, row.started_at, member.entries.clone())], None);
-        let told = told.into_iter().find(|told| told.path == step);
-        let ledger = family.ledger();
-        let key = match told.and_then(|told| told.effect) {
-            Some(effect) => Some(effect.key),
-            // What an earlier run left open keeps this one from going on.
-            None => {
-                let mut open = ledger.iter().filter(|(_, record)| record.is_open());
-                open.find(|(_, record)| &*record.step == step).map(|(key, _)| *key)
-            }
+        let told = || {
+            let told = story(None, &[(0, row.started_at, member.entries.clone())], None);
+            let told = told.into_iter().find(|told| told.path == step);
+            Some(told?.effect?.key)
         };
+        let ledger = family.ledger();
+        // What an earlier run left open keeps this one from going on.
+        let left = || {
+            let mut open = ledger.iter().filter(|(_, record)| record.is_open());
+            open.find(|(_, record)| &*record.step == step).map(|(key, _)| *key)
+        };
+        let key = key.or_else(told).or_else(left);
         let Some(key) = key else {
             return not_resolvable(format!("step `{step}` of {run} has no effect"));
         };
@@ -230,8 +256,8 @@ impl Orchestrator {
         &self,
         workspace: WorkspaceId,
         row: &RunRow,
-        intent: &Intent,
-        first_sent_at: Timestamp,
+        (intent, first_sent_at): (&Intent, Timestamp),
+        purpose: &Purpose,
     ) -> Result<Found, ControlError> {
         let not_resolvable = |why: String| ControlError::NotResolvable { why };
         let EffectClass::FindBy { consistent, settle } = intent.class else {
@@ -267,11 +293,7 @@ impl Orchestrator {
                 mode: SendMode::LookOnly,
             }),
         };
-        let result = self
-            .core
-            .performer
-            .call(&connection, &command, &Purpose::default())
-            .await;
+        let result = self.core.performer.call(&connection, &command, purpose).await;
         let settle = if consistent { Duration::ZERO } else { settle };
         let settled_at = first_sent_at.plus(DEFAULT_CALL_TIMEOUT).plus(settle);
         match result.outcome {

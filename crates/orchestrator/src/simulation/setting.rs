@@ -12,7 +12,7 @@ use weir_workflow_engine::{ConnectionId, Definition, VersionId, WorkflowId, chec
 use super::definitions::Written;
 use super::provider::MANIFEST;
 use super::world::{BEGIN, WORKSPACE};
-use crate::configure::catalogue::Prospect;
+use crate::configure::catalogue::{Callee, Prospect};
 use crate::published::Connectors;
 use crate::registry::Registry;
 use crate::snapshot::Snapshot;
@@ -38,7 +38,7 @@ pub(super) fn snapshot(workflows: &[Written]) -> Result<Snapshot, String> {
         connections: BTreeMap::from([("shop".to_owned(), "shop".to_owned())]),
         workflows: workflows
             .iter()
-            .map(|workflow| (workflow.name.clone(), Vec::new()))
+            .map(|workflow| (workflow.name.clone(), Callee::default()))
             .collect(),
     };
     let mut rows = ConfigRows {

@@ -1,8 +1,9 @@
 //! What steps wait for, and which runs they start: event types, connections, workflows.
 
 use super::calls::check_connection;
+use super::with_pointer;
 use crate::catalogue::Catalogue;
-use crate::definition::{Action, Step, UNDO, WaitFor};
+use crate::definition::{Action, ChildRun, Step, UNDO, WaitFor, check_input};
 use crate::problem::{Problem, child};
 
 pub(super) fn check(steps: &[Step], catalogue: &dyn Catalogue, problems: &mut Vec<Problem>) {
@@ -14,14 +15,7 @@ fn inside(steps: &[Step], around: Option<&'static str>, catalogue: &dyn Catalogu
     for step in steps {
         match &step.action {
             Action::WaitFor(wait) => wait_for(step, wait, catalogue, problems),
-            Action::Run(run) => {
-                let known = catalogue.workflows();
-                if !known.contains(&run.workflow) {
-                    let message = format!("there is no workflow `{}`", run.workflow);
-                    let problem = Problem::new(child(&step.pointer, "run"), "unknown_workflow", message);
-                    problems.push(problem.did_you_mean(&run.workflow, known.iter().map(String::as_str)));
-                }
-            }
+            Action::Run(run) => child_run(step, run, catalogue, problems),
             Action::Compensate => {
                 if let Some(around) = around {
                     let message =
@@ -41,6 +35,26 @@ fn inside(steps: &[Step], around: Option<&'static str>, catalogue: &dyn Catalogu
             let own = own.or_else(|| (label == UNDO).then_some("`undo`"));
             inside(block, own.or(around), catalogue, problems);
         }
+    }
+}
+
+/// Whether the workflow exists and takes the input, as far as the document says what it will be.
+fn child_run(step: &Step, run: &ChildRun, catalogue: &dyn Catalogue, problems: &mut Vec<Problem>) {
+    let known = catalogue.workflows();
+    if !known.contains(&run.workflow) {
+        let message = format!("there is no workflow `{}`", run.workflow);
+        let problem = Problem::new(child(&step.pointer, "run"), "unknown_workflow", message);
+        problems.push(problem.did_you_mean(&run.workflow, known.iter().map(String::as_str)));
+        return;
+    }
+    if let Some(schema) = catalogue.input_schema(&run.workflow) {
+        let mut found = Vec::new();
+        check_input(&schema, &run.input, &with_pointer(step), &mut found);
+        let taker = format!("`{}` takes what its trigger says", run.workflow);
+        problems.extend(found.into_iter().map(|problem| match problem.suggestion {
+            Some(_) => problem,
+            None => problem.suggest(taker.clone()),
+        }));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Whether the input of a manual start looks like its trigger says.
+//! Whether the input of a manual start looks like its trigger says: the input itself, or what a `run` step says of it.
 
 use serde_json::Value;
 
@@ -18,8 +18,17 @@ fn is_type(value: &Value, wanted: &str) -> bool {
     }
 }
 
-/// Everything in `value` that `schema` does not allow; the schema was checked when the workflow was parsed.
-pub(super) fn check(schema: &Value, value: &Value, pointer: &str, problems: &mut Vec<Problem>) {
+/// Everything in `value` that `schema` does not allow; the schema was checked when the workflow was parsed. What an
+/// expression is to give fits everything: it is not known yet.
+pub(crate) fn check_input(schema: &Value, value: &Value, pointer: &str, problems: &mut Vec<Problem>) {
+    check(schema, value, pointer, true, problems);
+}
+
+/// `computed`: whether texts may be expressions.
+pub(super) fn check(schema: &Value, value: &Value, pointer: &str, computed: bool, problems: &mut Vec<Problem>) {
+    if computed && value.as_str().is_some_and(|text| text.contains("{{")) {
+        return;
+    }
     if let Some(wanted) = schema.get("type").and_then(Value::as_str)
         && !is_type(value, wanted)
     {
@@ -36,7 +45,7 @@ pub(super) fn check(schema: &Value, value: &Value, pointer: &str, problems: &mut
     }
     if let (Some(list), Some(items)) = (value.as_array(), schema.get("items")) {
         for (index, element) in list.iter().enumerate() {
-            check(items, element, &child(pointer, index), problems);
+            check(items, element, &child(pointer, index), computed, problems);
         }
     }
     let Some(object) = value.as_object() else {
@@ -57,7 +66,7 @@ pub(super) fn check(schema: &Value, value: &Value, pointer: &str, problems: &mut
     for (name, member) in object {
         let place = child(pointer, name);
         match properties.and_then(|properties| properties.get(name)) {
-            Some(property) => check(property, member, &place, problems),
+            Some(property) => check(property, member, &place, computed, problems),
             None if schema.get("additionalProperties") == Some(&Value::Bool(false)) => {
                 let known = properties
                     .into_iter()

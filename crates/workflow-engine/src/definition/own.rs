@@ -39,7 +39,7 @@ impl Steps<'_> {
         };
         // Told with the places in the document; the template beneath has another shape.
         self.template(&input, &fields.at("with"))?;
-        let with = json!({ "workflow": workflow, "input": input });
+        let with = json!({ "workflow": workflow, "input": &input });
         let detach = match fields.get("detach") {
             Some(Value::Bool(detach)) => *detach,
             Some(other) => {
@@ -59,6 +59,7 @@ impl Steps<'_> {
         let place = fields.at("with");
         Some(ChildRun {
             workflow: workflow.to_owned(),
+            input,
             with: Template::compile(&with, &place)
                 .ok()?
                 .moved(&format!("{place}/input"), &place),

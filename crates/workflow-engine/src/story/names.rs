@@ -2,7 +2,8 @@
 //!
 //! Paths stay what they are: they name steps in journals, in effect keys and to programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use crate::effect::fingerprint;
 use crate::journal::{Entry, Item};
@@ -10,27 +11,49 @@ use crate::journal::{Entry, Item};
 /// Where the items of `for_each` steps stand that have no readable key of their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepNames {
-    /// By the path of the item, such as `lines[0f5e…]`: its place in the list, from 1.
-    places: BTreeMap<String, usize>,
+    /// By the path of the step that has the items.
+    lists: BTreeMap<Arc<str>, List>,
+}
+
+/// The items of one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct List {
+    items: Arc<[Item]>,
+    /// The place of each key, from 1; empty when the items have readable keys. Found out when somebody asks: a run may
+    /// have thousands of lists, and few of them are named.
+    places: OnceLock<HashMap<Arc<str>, usize>>,
+}
+
+impl List {
+    fn place(&self, key: &str) -> Option<usize> {
+        let places = self.places.get_or_init(|| {
+            // Beside readable keys a place would be taken for one of them.
+            if !self.items.iter().all(is_hashed) {
+                return HashMap::new();
+            }
+            let keys = self.items.iter().map(|item| Arc::clone(&item.key));
+            keys.zip(1..).collect()
+        });
+        places.get(key).copied()
+    }
 }
 
 impl StepNames {
     /// Takes in what a journal tells.
     pub fn note(&mut self, entry: &Entry) {
         let Entry::Items(taken) = entry else { return };
-        // Beside readable keys a place would be taken for one of them.
-        if taken.items.iter().all(is_hashed) {
-            for (place, item) in taken.items.iter().enumerate() {
-                self.places.insert(format!("{}[{}]", taken.step, item.key), place + 1);
-            }
-        }
+        let list = List {
+            items: Arc::clone(&taken.items),
+            places: OnceLock::new(),
+        };
+        self.lists.insert(Arc::clone(&taken.step), list);
     }
 
     /// Takes in the names of a run that the step with this path starts.
     pub(crate) fn add_run(&mut self, path: &str, of: Self) {
-        let places = of.places.into_iter();
-        self.places
-            .extend(places.map(|(item, place)| (format!("{path}/{item}"), place)));
+        let lists = of.lists.into_iter();
+        self.lists
+            .extend(lists.map(|(step, list)| (format!("{path}/{step}").into(), list)));
     }
 
     /// The step at this path as people name it: `lines[3].push` for the third of the lines.
@@ -38,10 +61,11 @@ impl StepNames {
         let mut name = String::with_capacity(path.len());
         let mut told = 0;
         for (end, _) in path.match_indices(']') {
-            let place = path.get(..=end).and_then(|item| self.places.get(item));
-            let key = path.get(..end).and_then(|before| before.rfind('['));
-            if let (Some(place), Some(key)) = (place, key) {
-                name.push_str(path.get(told..=key).unwrap_or_default());
+            let Some((step, key)) = path.get(..end).and_then(|before| before.rsplit_once('[')) else {
+                continue;
+            };
+            if let Some(place) = self.lists.get(step).and_then(|list| list.place(key)) {
+                name.push_str(path.get(told..=step.len()).unwrap_or_default());
                 name.push_str(&place.to_string());
                 told = end;
             }
@@ -73,17 +97,30 @@ fn is_hashed(item: &Item) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::Document;
+    use crate::journal::ItemsTaken;
 
     #[test]
     fn items_of_a_run_that_an_item_starts_are_told_by_their_places() {
-        let places = |step: &str, key: &str, place| StepNames {
-            places: BTreeMap::from([(format!("{step}[{key}]"), place)]),
+        let list = |step: &str, keys: &[&str]| {
+            let item = |key: &&str| Item {
+                key: format!("~{key}").into(),
+                value: Document::null(),
+            };
+            let mut names = StepNames::default();
+            names.note(&Entry::Items(ItemsTaken {
+                step: step.into(),
+                items: keys.iter().map(item).collect(),
+            }));
+            names
         };
         let (outer, inner) = ("0f5e0f5e0f5e0f5e", "1a2b1a2b1a2b1a2b");
-        let mut names = places("orders", outer, 3);
-        names.add_run(&format!("orders[{outer}].bill"), places("lines", inner, 2));
+        let mut names = list("orders", &["a", "b", outer]);
+        let (outer, inner_key) = (format!("~{outer}"), format!("~{inner}"));
+        let of_run = list("lines", &["a", inner]);
+        names.add_run(&format!("orders[{outer}].bill"), of_run);
         assert_eq!(
-            names.name(&format!("orders[{outer}].bill/lines[{inner}].charge")),
+            names.name(&format!("orders[{outer}].bill/lines[{inner_key}].charge")),
             "orders[3].bill/lines[2].charge"
         );
     }

@@ -238,6 +238,18 @@ fn what_weir_refuses_itself_fails_the_step() {
             "/steps/0/run: there is no workflow `invoise` (did you mean `invoice`?)",
         ),
         (
+            "steps:\n  - { id: r, run: bill, with: { lines: [{ amount: 5 }, { amount: many }], speed: fast, order: \"{{ event.id }}\" } }".to_owned(),
+            "/steps/0/with/lines/1/amount: the input must be of type integer here, not text (`bill` takes what its trigger says)",
+        ),
+        (
+            "steps:\n  - { id: r, run: bill, with: { ordr: x, order: y, speed: \"{{ event.type }}\" } }".to_owned(), // misspelt on purpose
+            "/steps/0/with/ordr: there is no `ordr` in the input (did you mean `order`?)", // misspelt on purpose
+        ),
+        (
+            "steps:\n  - { id: r, run: bill, with: { lines: \"{{ event.data.lines }}\" } }".to_owned(),
+            "/steps/0/with: `order` is missing (`bill` takes what its trigger says)",
+        ),
+        (
             "steps:\n  - { id: r, run: invoice, detach: true, timeout: 1d }".to_owned(),
             "/steps/0/timeout: a run that is not waited for has no `timeout`",
         ),

@@ -146,7 +146,7 @@ impl Catalogue for Shop {
     }
 
     fn workflows(&self) -> Vec<String> {
-        ["bench", "invoice", "again", "w"].map(str::to_owned).to_vec()
+        ["bench", "bill", "invoice", "again", "w"].map(str::to_owned).to_vec()
     }
 
     fn always_starts(&self, workflow: &str) -> Vec<String> {
@@ -155,6 +155,21 @@ impl Catalogue for Shop {
             _ => &[],
         };
         started.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn input_schema(&self, workflow: &str) -> Option<Value> {
+        (workflow == "bill").then(|| {
+            json!({
+                "type": "object",
+                "required": ["order"],
+                "properties": {
+                    "order": { "type": "string" },
+                    "lines": { "type": "array", "items": { "properties": { "amount": { "type": "integer" } } } },
+                    "speed": { "enum": ["slow", "fast"] },
+                },
+                "additionalProperties": false,
+            })
+        })
     }
 }
 

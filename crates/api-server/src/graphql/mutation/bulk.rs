@@ -4,14 +4,16 @@ use super::super::caller::Caller;
 use super::super::errors::{ApiError, ApiResult};
 use super::super::types::bulk::{self, BulkFilterInput, BulkOperation, BulkReplayPreview};
 use super::super::types::bulk_request::{BulkRequest, OpenRunFilterInput};
+use super::super::types::bulk_resolve::{BulkResolvePreview, EffectResolution, UnknownEffectFilterInput};
 use super::super::types::replay_preview::ReplayOptionsInput;
 use super::super::user_error::{UserError, UserErrorCode};
+use super::effect::wrong_note;
 use super::run::misfits;
 use super::{input_id, unavailable};
 use crate::auth::Permission;
 use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 use weir_orchestrator::control::ControlError;
-use weir_orchestrator::repair::RequestError;
+use weir_orchestrator::repair::{BulkResolveError, RequestError};
 use weir_workflow_engine::BulkId;
 
 /// Mutations of many runs at once.
@@ -120,6 +122,61 @@ impl BulkMutations {
                 Err(unavailable("the runs are not asked", &cause))
             }
             Err(RequestError::Control(error)) => Err(ApiError::internal("asking many runs", &error)),
+        }
+    }
+
+    /// Says the same about every effect of unknown fate that fits the filter, as `effectResolve` does about one.
+    /// `bulkResolvePreview` tells which they are, and gives the word for `confirm`. Needs `RUN_OPERATE`.
+    async fn bulk_resolve(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which effects, and what became of them.")] input: BulkResolveInput,
+    ) -> ApiResult<BulkResolvePayload> {
+        let caller = Caller::of(ctx);
+        let (orchestrator, workspace) = caller.orchestrator(Permission::RunOperate)?;
+        let refused = |error| {
+            Ok(BulkResolvePayload {
+                user_errors: vec![error],
+                ..BulkResolvePayload::default()
+            })
+        };
+        let filter = match input.filter.parse() {
+            Ok(filter) => filter,
+            Err(wrong) => return refused(UserError::input(UserErrorCode::Invalid, "filter", wrong)),
+        };
+        let note = input.note.unwrap_or_default();
+        if let Some(wrong) = wrong_note(&note) {
+            return refused(wrong);
+        }
+        let said = (input.resolution.into(), note.as_str());
+        let begun = orchestrator
+            .bulk_resolve(workspace, &caller.actor(), &filter, said, &input.confirm)
+            .await;
+        match begun {
+            Ok(id) => Ok(BulkResolvePayload {
+                bulk: Some(id),
+                ..BulkResolvePayload::default()
+            }),
+            Err(error @ BulkResolveError::NoneFits) => refused(UserError::precondition(
+                UserErrorCode::NotFound,
+                "filter",
+                error.to_string(),
+                Vec::new(),
+            )),
+            Err(BulkResolveError::Changed(preview)) => {
+                let message = "the effects that fit are not those that were shown: look at the preview again";
+                let error = UserError::precondition(UserErrorCode::PreviewChanged, "confirm", message, Vec::new());
+                Ok(BulkResolvePayload {
+                    bulk: None,
+                    preview: Some((*preview).into()),
+                    user_errors: vec![error],
+                })
+            }
+            Err(BulkResolveError::Control(ControlError::NotFound)) => refused(UserError::not_found("filter")),
+            Err(BulkResolveError::Control(ControlError::Unavailable(cause))) => {
+                Err(unavailable("the effects were not resolved", &cause))
+            }
+            Err(BulkResolveError::Control(error)) => Err(ApiError::internal("resolving many effects", &error)),
         }
     }
 
@@ -244,6 +301,44 @@ pub(crate) struct BulkRequestPayload {
 
 #[async_graphql::ComplexObject]
 impl BulkRequestPayload {
+    /// Id of the operation; it needs no permission to read. Null: nothing began.
+    async fn bulk_id(&self) -> Option<ID> {
+        self.bulk.map(|id| id.to_string().into())
+    }
+
+    /// The operation. Null: nothing began. Needs `RUN_READ`.
+    async fn bulk(&self, ctx: &Context<'_>) -> ApiResult<Option<BulkOperation>> {
+        load(ctx, self.bulk).await
+    }
+}
+
+/// Which effects, and what became of them.
+#[derive(Debug, InputObject)]
+pub(crate) struct BulkResolveInput {
+    /// Which effects.
+    filter: UnknownEffectFilterInput,
+    /// What became of them.
+    resolution: EffectResolution,
+    /// Why, for those who look later.
+    note: Option<String>,
+    /// `confirm` of the preview that was looked at.
+    confirm: String,
+}
+
+/// An operation that began.
+#[derive(Debug, Default, SimpleObject)]
+#[graphql(complex)]
+pub(crate) struct BulkResolvePayload {
+    #[graphql(skip)]
+    bulk: Option<BulkId>,
+    /// The new preview, when the one that was confirmed is no longer true.
+    preview: Option<BulkResolvePreview>,
+    /// What the input did wrong.
+    user_errors: Vec<UserError>,
+}
+
+#[async_graphql::ComplexObject]
+impl BulkResolvePayload {
     /// Id of the operation; it needs no permission to read. Null: nothing began.
     async fn bulk_id(&self) -> Option<ID> {
         self.bulk.map(|id| id.to_string().into())

@@ -3,12 +3,13 @@
 use super::super::caller::Caller;
 use super::super::errors::{ApiError, ApiResult};
 use super::super::scalars::Json;
+use super::super::types::bulk_resolve::EffectResolution;
 use super::super::types::run::{self, Run};
 use super::super::types::step::EffectDecision;
 use super::super::user_error::{UserError, UserErrorCode};
 use super::{input_id, unavailable};
 use crate::auth::Permission;
-use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject};
+use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
 use weir_orchestrator::control::ControlError;
 use weir_orchestrator::repair::{MAX_NOTE_CHARACTERS, MAX_STATED_OUTPUT_BYTES, Resolution};
 use weir_workflow_engine::RunId;
@@ -37,8 +38,8 @@ impl EffectMutations {
             let error = UserError::input(UserErrorCode::Invalid, field, message);
             Ok(EffectResolvePayload::refused(vec![error]))
         };
-        if note.chars().count() > MAX_NOTE_CHARACTERS {
-            return invalid("note", format!("a note has at most {MAX_NOTE_CHARACTERS} characters"));
+        if let Some(wrong) = wrong_note(&note) {
+            return Ok(EffectResolvePayload::refused(vec![wrong]));
         }
         let resolution = match (input.resolution, input.output) {
             (EffectResolution::Happened, output) => Resolution::Happened {
@@ -84,6 +85,14 @@ impl EffectMutations {
     }
 }
 
+/// What is wrong with a note about effects.
+pub(super) fn wrong_note(note: &str) -> Option<UserError> {
+    (note.chars().count() > MAX_NOTE_CHARACTERS).then(|| {
+        let message = format!("a note has at most {MAX_NOTE_CHARACTERS} characters");
+        UserError::input(UserErrorCode::Invalid, "note", message)
+    })
+}
+
 /// Which effect, and what became of it.
 #[derive(Debug, InputObject)]
 pub(crate) struct EffectResolveInput {
@@ -97,18 +106,6 @@ pub(crate) struct EffectResolveInput {
     output: Option<Json>,
     /// Why, for those who look later.
     note: Option<String>,
-}
-
-/// What a person says about an effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-pub(crate) enum EffectResolution {
-    /// It took place: it is not sent again.
-    Happened,
-    /// It did not take place: the next retry sends it. What undoes a step is sent when a run undoes that again.
-    NotHappened,
-    /// Weir asks the provider, where the connector says how. What is found counts as happened; finding nothing decides
-    /// nothing.
-    Look,
 }
 
 /// What is known of the effect now.

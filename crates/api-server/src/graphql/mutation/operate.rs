@@ -219,7 +219,7 @@ pub(crate) struct LaneReleaseInput {
 pub(crate) struct ApprovalDecideInput {
     /// The run that waits.
     run_id: ID,
-    /// Path of the step that asks.
+    /// The step that asks: its path, or its name.
     step: String,
     /// True for it, false against it.
     approve: bool,

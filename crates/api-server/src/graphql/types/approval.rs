@@ -13,7 +13,22 @@ use weir_workflow_engine::may_hide_an_item;
 #[derive(Debug)]
 pub(crate) struct Approval(pub(crate) Asked);
 
-/// A decision that an `approve` step asks for. It is gone from the list once somebody decided. Needs `RUN_READ`.
+/// Either of these shows who is asked what, and where.
+pub(crate) const TO_SEE: [Permission; 2] = [Permission::RunRead, Permission::RunApprove];
+
+impl Approval {
+    /// Whoever is to decide must see about what.
+    fn may_read(&self, caller: &Caller) -> ApiResult<()> {
+        let named = self.0.by.is_empty() || self.0.by.contains(&caller.principal().name);
+        if named && caller.principal().may(Permission::RunApprove) {
+            return Ok(());
+        }
+        caller.may(Permission::PayloadRead).map(drop)
+    }
+}
+
+/// A decision that an `approve` step asks for. It is gone from the list once somebody decided. Needs `RUN_READ`, or
+/// `RUN_APPROVE`.
 #[Object]
 impl Approval {
     /// Id of the run that waits.
@@ -21,7 +36,17 @@ impl Approval {
         self.0.row.run.to_string().into()
     }
 
-    /// The run that waits.
+    /// Name of the workflow that asks, also of one that was deleted.
+    async fn workflow_name(&self, ctx: &Context<'_>) -> ApiResult<Option<String>> {
+        let caller = Caller::of(ctx);
+        let (store, workspace) = caller.read(caller.any_of(&TO_SEE)?)?;
+        let row = store.run_load(workspace, self.0.row.run).await;
+        let row = row.map_err(|error| ApiError::internal("reading a run", &error))?;
+        let Some(row) = row else { return Ok(None) };
+        run::workflow_name(ctx, &row, caller.any_of(&TO_SEE)?).await
+    }
+
+    /// The run that waits. Needs `RUN_READ`.
     async fn run(&self, ctx: &Context<'_>) -> ApiResult<Option<Run>> {
         run::load(ctx, self.0.row.run).await
     }
@@ -37,21 +62,22 @@ impl Approval {
         if !may_hide_an_item(step) {
             return Ok(step.clone());
         }
-        let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunRead)?;
-        let story = orchestrator.run_story(workspace, self.0.row.run).await;
-        let story = story.map_err(|error| ApiError::internal("reading a run's journal", &error))?;
-        Ok(story.map_or_else(|| step.clone(), |story| story.names.name(step)))
+        let caller = Caller::of(ctx);
+        let (_, workspace) = caller.read(caller.any_of(&TO_SEE)?)?;
+        let names = caller.any().step_names(workspace, self.0.row.run).await;
+        let names = names.map_err(|error| ApiError::internal("reading a run's journal", &error))?;
+        Ok(names.name(step))
     }
 
-    /// What is asked. Needs `PAYLOAD_READ`.
+    /// What is asked. Needs `PAYLOAD_READ`, or `RUN_APPROVE` and to be one of those who may decide.
     async fn title(&self, ctx: &Context<'_>) -> ApiResult<&str> {
-        Caller::of(ctx).may(Permission::PayloadRead)?;
+        self.may_read(Caller::of(ctx))?;
         Ok(&self.0.row.title)
     }
 
-    /// What belongs to the question. Needs `PAYLOAD_READ`.
+    /// What belongs to the question. Needs the same as `title`.
     async fn detail(&self, ctx: &Context<'_>) -> ApiResult<Json> {
-        Caller::of(ctx).may(Permission::PayloadRead)?;
+        self.may_read(Caller::of(ctx))?;
         Ok(Json(self.0.detail.clone()))
     }
 

@@ -89,13 +89,23 @@ pub(crate) struct BulkReplayPreview {
     confirm: String,
 }
 
-/// A run that fits and cannot be replayed.
+/// A run that fits and is left out.
 #[derive(Debug, SimpleObject)]
 pub(crate) struct LeftOut {
     /// The run.
     run_id: ID,
     /// Why.
     reason: String,
+}
+
+/// The first of the runs that are left out.
+pub(super) fn left_out(runs: Vec<(RunId, String)>) -> Vec<LeftOut> {
+    let shown = runs.into_iter().take(MAX_LEFT_OUT_SHOWN);
+    let shown = shown.map(|(run, reason)| LeftOut {
+        run_id: run.to_string().into(),
+        reason,
+    });
+    shown.collect()
 }
 
 /// What would become of the effects of one operation.
@@ -132,15 +142,7 @@ impl From<BulkPreview> for BulkReplayPreview {
             runs: preview.runs,
             more: preview.more,
             left_out_count: u32::try_from(preview.left_out.len()).unwrap_or(u32::MAX),
-            left_out: preview
-                .left_out
-                .into_iter()
-                .take(MAX_LEFT_OUT_SHOWN)
-                .map(|(run, reason)| LeftOut {
-                    run_id: run.to_string().into(),
-                    reason,
-                })
-                .collect(),
+            left_out: left_out(preview.left_out),
             in_part_count: preview.in_part,
             reads: Long(preview.reads),
             effects: preview.effects.into_iter().map(effects).collect(),
@@ -216,13 +218,13 @@ impl BulkOperation {
         Ok(Long(self.counts(ctx).await?.pending))
     }
 
-    /// Of how many the replay was started, or how many were asked.
+    /// Of how many the replay was started, how many were asked, or about how many it was said.
     async fn started(&self, ctx: &Context<'_>) -> ApiResult<Long> {
         Ok(Long(self.counts(ctx).await?.started))
     }
 
-    /// How many were left out, because what their replay would do was not what had been shown, or because they had ended
-    /// before they were asked.
+    /// How many were left out: what their replay would do was not what had been shown, they had ended before they were
+    /// asked, or a look at the provider found nothing.
     async fn skipped(&self, ctx: &Context<'_>) -> ApiResult<Long> {
         Ok(Long(self.counts(ctx).await?.skipped))
     }
@@ -285,7 +287,7 @@ pub(crate) enum BulkOperationStatus {
 pub(crate) enum BulkRunState {
     /// Its turn has not come.
     Pending,
-    /// Its replay was started, or it was asked.
+    /// Its replay was started, it was asked, or it was said what became of its effects.
     Started,
     /// It was left out.
     Skipped,

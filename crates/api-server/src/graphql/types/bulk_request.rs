@@ -38,6 +38,8 @@ pub(crate) enum BulkOperationAction {
     Pause,
     /// Lets them go on.
     Resume,
+    /// Says what became of their effects that nobody knows about.
+    Resolve,
 }
 
 impl From<BulkAction> for BulkOperationAction {
@@ -47,6 +49,7 @@ impl From<BulkAction> for BulkOperationAction {
             BulkAction::Request(repair::BulkRequest::Cancel) => Self::Cancel,
             BulkAction::Request(repair::BulkRequest::Pause) => Self::Pause,
             BulkAction::Request(repair::BulkRequest::Resume) => Self::Resume,
+            BulkAction::Resolve => Self::Resolve,
         }
     }
 }

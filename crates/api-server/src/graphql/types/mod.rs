@@ -6,6 +6,7 @@ pub(crate) mod body;
 pub(crate) mod budget;
 pub(crate) mod bulk;
 pub(crate) mod bulk_request;
+pub(crate) mod bulk_resolve;
 pub(crate) mod connection;
 pub(crate) mod connector;
 pub(crate) mod coverage;

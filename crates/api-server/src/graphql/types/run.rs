@@ -72,14 +72,7 @@ impl Run {
 
     /// Name of its workflow, also of one that was deleted.
     async fn workflow_name(&self, ctx: &Context<'_>) -> ApiResult<Option<String>> {
-        let caller = Caller::of(ctx);
-        let workspace = caller.may(Permission::RunRead)?;
-        let workflow = Workflow::by_id(&caller.any().snapshot(), workspace, self.row.workflow_id);
-        if let Some(workflow) = workflow {
-            return Ok(Some(workflow.0.row.name.clone()));
-        }
-        let version = load_version(ctx, Some(self.row.version_id), Permission::RunRead).await?;
-        Ok(version.and_then(|version| version.workflow_name()))
+        workflow_name(ctx, &self.row, Permission::RunRead).await
     }
 
     /// Whether its workflow was deleted.
@@ -133,16 +126,22 @@ impl Run {
         };
         let message = match ctx.look_ahead().field("message").exists() {
             true => {
-                let story = self.story(ctx).await?;
-                story.and_then(|story| story.error_message.as_deref().map(|message| step::told(ctx, message)))
+                let caller = Caller::of(ctx);
+                let (_, workspace) = caller.read(Permission::RunRead)?;
+                let message = caller.any().run_error(workspace, &self.row).await;
+                let message = message.map_err(|error| ApiError::internal("reading a run's journal", &error))?;
+                message.map(|message| step::told(ctx, &message))
             }
             false => None,
         };
         let step = self.row.error_step.clone();
         let step_name = match step.as_deref().filter(|step| may_hide_an_item(step)) {
             Some(hidden) if ctx.look_ahead().field("stepName").exists() => {
-                let story = self.story(ctx).await?;
-                story.map(|story| story.names.name(hidden))
+                let caller = Caller::of(ctx);
+                let (_, workspace) = caller.read(Permission::RunRead)?;
+                let names = caller.any().step_names(workspace, self.row.id).await;
+                // A journal that cannot be read does not hide the other runs of a list.
+                names.ok().map(|names| names.name(hidden))
             }
             Some(_) | None => None,
         };
@@ -316,6 +315,22 @@ pub(crate) async fn load(ctx: &Context<'_>, id: RunId) -> ApiResult<Option<Run>>
         .await
         .map_err(|error| ApiError::internal("reading a run", &error))?;
     Ok(row.map(Run::from_row))
+}
+
+/// Name of a run's workflow, also of one that was deleted.
+pub(crate) async fn workflow_name(
+    ctx: &Context<'_>,
+    row: &RunRow,
+    permission: Permission,
+) -> ApiResult<Option<String>> {
+    let caller = Caller::of(ctx);
+    let workspace = caller.may(permission)?;
+    let workflow = Workflow::by_id(&caller.any().snapshot(), workspace, row.workflow_id);
+    if let Some(workflow) = workflow {
+        return Ok(Some(workflow.0.row.name.clone()));
+    }
+    let version = load_version(ctx, Some(row.version_id), permission).await?;
+    Ok(version.and_then(|version| version.workflow_name()))
 }
 
 /// A run that never started because another one stands for its event.
