@@ -12,7 +12,9 @@ mod time;
 mod workflow;
 
 pub(crate) use audit::AuditArguments;
-pub(crate) use bulk::{BulkCommand, BulkReplayArguments, BulkRequestArguments, BulkResolveArguments};
+pub(crate) use bulk::{
+    BulkCommand, BulkReleaseArguments, BulkReplayArguments, BulkRequestArguments, BulkResolveArguments,
+};
 pub(crate) use event::EventCommand;
 pub(crate) use run::{ReplayArguments, ResolveArguments, RunCommand, RunState, VerdictArguments};
 pub(crate) use workflow::WorkflowCommand;

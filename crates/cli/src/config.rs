@@ -62,6 +62,9 @@ pub(crate) struct SettingsSource {
     /// Accepted runs that may wait on disk; above it webhooks get 503 with Retry-After. Default: 100000
     #[arg(long, env = "WEIR_MAX_BACKLOG_RUNS", value_name = "COUNT")]
     pub(crate) max_backlog_runs: Option<usize>,
+    /// Accepted runs that may wait in lanes, for limits and for paused workflows; above it webhooks get 503 with Retry-After. Default: 1000000
+    #[arg(long, env = "WEIR_MAX_QUEUED_RUNS", value_name = "COUNT")]
+    pub(crate) max_queued_runs: Option<usize>,
     /// What this server does: api (GraphQL), ingest (webhooks), worker (runs), comma separated. Anything but all of it needs PostgreSQL. Default: api,ingest,worker
     #[arg(long, env = "WEIR_ROLES", value_name = "ROLE,…", value_delimiter = ',')]
     pub(crate) roles: Option<Vec<String>>,
@@ -169,6 +172,7 @@ impl SettingsSource {
             trusted_proxies: self.trusted_proxies.or(fallback.trusted_proxies),
             max_body_bytes: self.max_body_bytes.or(fallback.max_body_bytes),
             max_backlog_runs: self.max_backlog_runs.or(fallback.max_backlog_runs),
+            max_queued_runs: self.max_queued_runs.or(fallback.max_queued_runs),
             roles: self.roles.or(fallback.roles),
             node: self.node.or(fallback.node),
             workers: self.workers.or(fallback.workers),
@@ -288,6 +292,7 @@ pub(crate) fn check(source: SettingsSource) -> anyhow::Result<Config> {
             .collect(),
         max_body_bytes: source.max_body_bytes.unwrap_or(defaults.max_body_bytes),
         max_backlog_runs: source.max_backlog_runs.unwrap_or(defaults.max_backlog_runs),
+        max_queued_runs: source.max_queued_runs.unwrap_or(defaults.max_queued_runs),
         shutdown_grace: Duration::from_secs(source.shutdown_grace_s.unwrap_or(DEFAULT_SHUTDOWN_GRACE_S)),
         retention: Retention {
             runs: kept(source.keep_runs_days, defaults.retention.runs),

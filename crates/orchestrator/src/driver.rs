@@ -166,6 +166,8 @@ pub(crate) struct Driver {
     committed_bytes: usize,
     /// Calls under way.
     calls: usize,
+    /// The process may end any moment: what is known is written down at once.
+    stopping: bool,
 }
 
 impl Driver {
@@ -176,8 +178,14 @@ impl Driver {
             uncommitted: Vec::new(),
             committed_bytes: run.state.gathered_bytes(),
             calls: 0,
+            stopping: false,
             run,
         }
+    }
+
+    /// From now on whatever was decided is committed with the step that decided it.
+    pub(crate) fn stop(&mut self) {
+        self.stopping = true;
     }
 
     /// The run as it is in memory.
@@ -272,7 +280,8 @@ impl Driver {
         let many = self.uncommitted.len() >= COMMIT_BEYOND_ENTRIES || gathered >= COMMIT_BEYOND_BYTES;
         let waits_anew = !over && self.inbox.has_news(&self.run.state);
         let leaves = decision.commands.iter().any(Command::durable_first);
-        let commit = (leaves || parks || over || many || waits_anew).then(|| {
+        let must_not_be_lost = self.stopping && !self.uncommitted.is_empty();
+        let commit = (leaves || parks || over || many || waits_anew || must_not_be_lost).then(|| {
             let update = if over {
                 Some(final_update(&decision.status, now))
             } else {

@@ -26,6 +26,7 @@ pub mod own;
 mod panics;
 pub mod perform;
 pub mod published;
+mod queued;
 mod recovery;
 pub mod registry;
 pub mod repair;

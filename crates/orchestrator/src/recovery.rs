@@ -117,6 +117,7 @@ pub(crate) fn spawn_loops(core: &Arc<Core>) {
     core.loops.spawn(crate::ingest::tell_further_refusals(Arc::clone(core)));
     core.loops.spawn(retention::run(Arc::clone(core)));
     core.loops.spawn(crate::schedules::run(Arc::clone(core)));
+    core.loops.spawn(crate::queued::run(Arc::clone(core)));
     core.loops.spawn(crate::sweeps::run(Arc::clone(core)));
     core.runs.wake.notify_one();
 }

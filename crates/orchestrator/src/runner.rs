@@ -21,8 +21,8 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 use weir_storage::{Fact, Leaves, RunCommit, RunStatus, RunUpdate, WriteError};
 use weir_workflow_engine::{
-    CallFailure, CallId, CallOutcome, CallResult, Command, OWN, Origin, Retry, RunId, Sent, Timestamp, WorkflowId,
-    WorkspaceId, encode,
+    CallFailure, CallId, CallOutcome, CallResult, Command, HeldBy, Hold, OWN, Origin, Retry, RunId, Sent, Timestamp,
+    WorkflowId, WorkspaceId, encode,
 };
 
 /// Pieces of mail that are taken out of an inbox at once.
@@ -31,6 +31,9 @@ const MAIL_AT_ONCE: u32 = 100;
 const COMMIT_RETRY_FIRST: Duration = Duration::from_millis(5);
 /// Longest pause between two such offers.
 const COMMIT_RETRY_MAX: Duration = Duration::from_secs(2);
+/// How long a call is put off by a stop, so that the stopping process does not offer it again itself: less than a start
+/// takes.
+const PUT_OFF: Duration = Duration::from_secs(1);
 /// Starts a task for `run`, which belongs to this node, or leaves it on disk when memory is full. Never waits: the writer
 /// calls it between commits.
 pub(crate) fn launch(core: &Arc<Core>, run: ActiveRun) {
@@ -140,6 +143,10 @@ async fn drive(core: &Arc<Core>, run: ActiveRun, place: &mut Place) -> Ended {
     let mut given: Option<Given> = None;
     loop {
         let now = core.clock.now();
+        let stopping = core.stopping.is_cancelled();
+        if stopping {
+            driver.stop();
+        }
         let step = {
             let snapshot = core.snapshot.load();
             let surroundings = snapshot.surroundings(workspace, &version.plan);
@@ -150,10 +157,6 @@ async fn drive(core: &Arc<Core>, run: ActiveRun, place: &mut Place) -> Ended {
         };
         place.grow_to(driver.gathered_bytes());
         if step.leaves() {
-            if core.stopping.is_cancelled() {
-                // The intent was not committed, so nothing has to be remembered of it.
-                return Ended::Stopped;
-            }
             core.performer.intend(&step.commands);
         }
         if let Some(row) = step.commit {
@@ -164,7 +167,11 @@ async fn drive(core: &Arc<Core>, run: ActiveRun, place: &mut Place) -> Ended {
             }
         }
         for command in step.commands {
-            calls.push(perform(core, driver.run(), command, &purpose));
+            calls.push(match stopping && !is_own(&command) {
+                // What came back and the intents are on disk, and nothing leaves any more: the next server makes the call.
+                true => held_by_stop(&command, now),
+                false => perform(core, driver.run(), command, &purpose),
+            });
         }
         let due = match step.then {
             Then::End(status) => {
@@ -182,19 +189,24 @@ async fn drive(core: &Arc<Core>, run: ActiveRun, place: &mut Place) -> Ended {
                 Err(()) => return Ended::Stopped,
             },
         };
-        given = Some(match next_input(&mut calls, due, now, &place.mailbox).await {
-            Some(given) => given,
-            None => {
-                place.mailbox.take();
-                if refill(core, &mut driver).await.is_err() {
-                    return Ended::Stopped;
+        // What would begin again is held again: only calls that are under way are waited for.
+        let due = due.filter(|_| !stopping || calls.is_empty());
+        let until_stop = (!stopping).then(|| core.stopping.cancelled());
+        given = Some(
+            match next_input(&mut calls, (due, now), until_stop, &place.mailbox).await {
+                Some(given) => given,
+                None => {
+                    place.mailbox.take();
+                    if refill(core, &mut driver).await.is_err() {
+                        return Ended::Stopped;
+                    }
+                    match next_letter(core, workspace, &driver).await {
+                        Ok(letter) => letter.map_or(Given::Due, Given::Mail),
+                        Err(()) => return Ended::Stopped,
+                    }
                 }
-                match next_letter(core, workspace, &driver).await {
-                    Ok(letter) => letter.map_or(Given::Due, Given::Mail),
-                    Err(()) => return Ended::Stopped,
-                }
-            }
-        });
+            },
+        );
     }
 }
 
@@ -233,13 +245,19 @@ async fn pause_for(core: &Core, error: &weir_storage::ReadError) -> Result<(), (
     }
 }
 
-/// What comes first; `None` = mail.
+/// What comes first; `None` = mail. A stop of the process counts as a time that has come.
 async fn next_input(
     calls: &mut FuturesUnordered<Call>,
-    due: Option<Timestamp>,
-    now: Timestamp,
+    (due, now): (Option<Timestamp>, Timestamp),
+    until_stop: Option<impl Future<Output = ()>>,
     mailbox: &Mailbox,
 ) -> Option<Given> {
+    let stop = async {
+        match until_stop {
+            Some(stop) => stop.await,
+            None => std::future::pending().await,
+        }
+    };
     let until = async {
         match due {
             Some(due) => tokio::time::sleep(due.since(now)).await,
@@ -249,14 +267,35 @@ async fn next_input(
     tokio::select! {
         Some((call, result)) = calls.next() => Some(Given::Outcome(call, result)),
         () = until => Some(Given::Due),
+        () = stop => Some(Given::Due),
         () = mailbox.arrived() => None,
     }
 }
 
+/// Whether a command is carried out inside of this program.
+fn is_own(command: &Command) -> bool {
+    matches!(command, Command::Call(call) if call.connector == OWN)
+}
+
+/// What comes of a command when the process stops: it is no try, and offered again to whoever goes on.
+fn held_by_stop(command: &Command, now: Timestamp) -> Call {
+    let result = CallResult {
+        outcome: CallOutcome::Held(Hold {
+            until: now.plus(PUT_OFF),
+            by: HeldBy::Stop,
+            reason: "the server was stopping".to_owned(),
+        }),
+        exchanges: Vec::new(),
+        origin: Origin::Sent,
+    };
+    let id = command.call();
+    Box::pin(async move { (id, result) })
+}
+
 fn perform(core: &Arc<Core>, run: &ActiveRun, command: Command, purpose: &Purpose) -> Call {
     let workspace = run.state.head().workspace;
-    if let Command::Call(call) = &command
-        && call.connector == OWN
+    if is_own(&command)
+        && let Command::Call(call) = &command
     {
         let (core, call) = (Arc::clone(core), call.clone());
         let parent = run.as_parent();

@@ -10,6 +10,7 @@ use crate::egress::{EgressConfigError, EgressPolicy};
 use crate::ingest::{Allowance, FurtherRefusals, IntakeLoad, KeyDocumentCache, MAX_REFUSED_PER_MINUTE};
 use crate::lease::Lease;
 use crate::perform::{Performer, PerformerOptions};
+use crate::queued::Queued;
 use crate::recovery::HEARTBEAT;
 use crate::registry::Registry;
 use crate::runs::Runs;
@@ -123,6 +124,8 @@ pub(crate) struct Core {
     pub(crate) resumed: tokio::sync::Notify,
     /// One replay is started at a time.
     pub(crate) replaying: tokio::sync::Mutex<()>,
+    /// Runs that wait at gates.
+    pub(crate) queued: Queued,
     /// Asks for a look at operations on many runs.
     pub(crate) bulk: tokio::sync::Notify,
     /// The same for those that ask something of open runs.
@@ -205,6 +208,9 @@ impl std::fmt::Debug for Orchestrator {
     }
 }
 
+/// Where somebody looks for runs that are queued.
+const QUEUED_WHERE: &str =
+    "`weir workflows` shows paused workflows, `weir lanes` held lanes, `weir runs --status queued` the runs";
 /// What to say when nobody drives runs.
 const NO_WORKER: &str = "no server with the role `worker` is up: runs are accepted and wait (WEIR_ROLES)";
 
@@ -268,6 +274,7 @@ impl Orchestrator {
                     settings.max_run_bytes_in_memory,
                     settings.max_backlog_runs,
                 ),
+                queued: Queued::new(settings.max_queued_runs),
                 schedules: crate::schedules::Schedules::default(),
                 sweeps: crate::sweeps::Sweeps::default(),
                 ledger: crate::sweeps::Ledger::default(),
@@ -438,8 +445,18 @@ impl Orchestrator {
                 self.core.settings.max_backlog_runs
             ));
         }
-        let skew_ms = self.core.clock.skew_ms();
+        let (queued, max_queued) = (self.core.queued.seen(), self.core.settings.max_queued_runs);
         let mut warnings = Vec::new();
+        if self.core.queued.is_full() {
+            reasons.push(format!(
+                "{queued} accepted runs are queued, and {max_queued} may be: {QUEUED_WHERE}"
+            ));
+        } else if self.core.queued.is_half_full() {
+            warnings.push(format!(
+                "{queued} accepted runs are queued, of {max_queued} that may be: {QUEUED_WHERE}"
+            ));
+        }
+        let skew_ms = self.core.clock.skew_ms();
         if skew_ms.unsigned_abs() > u64::try_from(CLOCK_SKEW_LIMIT.as_millis()).unwrap_or(u64::MAX) {
             warnings.push(skew_warning(skew_ms));
         }

@@ -109,6 +109,11 @@ pub struct Settings {
     ///
     /// Limit: runs that wait on disk for their turn | 503 with `Retry-After`, `BACKLOG_FULL` | `webhooks_wait_outside_when_the_backlog_is_full` | `weir_runs_backlog`
     pub max_backlog_runs: usize,
+    /// Accepted runs that wait at gates: in lanes, for limits, for workflows that are paused. Above it webhooks get 503
+    /// with `Retry-After`, so that a forgotten pause does not fill the disk.
+    ///
+    /// Limit: runs that wait at gates | 503 with `Retry-After`, `BACKLOG_FULL` | `webhooks_wait_outside_when_too_many_runs_are_queued` | `weir_runs_queued`
+    pub max_queued_runs: usize,
     /// How long `shutdown` lets calls that have left come back before it parks the rest.
     pub shutdown_grace: Duration,
     /// How long what is over is kept.
@@ -127,6 +132,7 @@ impl Default for Settings {
             max_runs_in_memory: 2048,
             max_run_bytes_in_memory: 64 * 1024 * 1024,
             max_backlog_runs: 100_000,
+            max_queued_runs: 1_000_000,
             shutdown_grace: Duration::from_secs(10),
             retention: Retention::default(),
         }

@@ -3,6 +3,9 @@
 use crate::effect::EffectKey;
 use crate::story::StepNames;
 
+/// More reasons than these say nothing more.
+const REASONS_SHOWN: usize = 4;
+
 /// What a replay would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplayPreview {
@@ -53,12 +56,30 @@ pub struct PreviewEffect {
     pub undone: bool,
     /// Whether something would be sent.
     pub sends: bool,
+    /// Whether it hangs on a read that would be made again. When that answers otherwise than before, what was answered
+    /// from the record may be another request, and that is sent.
+    pub on_reads: bool,
 }
 
 impl ReplayPreview {
-    /// Notes why it does not show everything; the first reason stays.
+    /// The effect that a replay would stop at without having sent anything: nobody knows about it, and it must not be sent
+    /// again.
+    pub fn stuck_at(&self) -> Option<&PreviewEffect> {
+        let sends = self.new.iter().chain(&self.unknown).any(|effect| effect.sends);
+        let mut unknown = self.unknown.iter();
+        unknown.find(|effect| !effect.sends).filter(|_| !sends)
+    }
+
+    /// Notes why it does not show everything, behind what was noted before, the first few reasons.
     pub fn note(&mut self, note: String) {
-        self.note.get_or_insert(note);
+        match &mut self.note {
+            None => self.note = Some(note),
+            Some(noted) if noted.contains(&note) || noted.matches("; ").count() >= REASONS_SHOWN => {}
+            Some(noted) => {
+                noted.push_str("; ");
+                noted.push_str(&note);
+            }
+        }
     }
 
     /// Adds what a run would do that the step with this path starts.

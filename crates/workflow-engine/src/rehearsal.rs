@@ -1,9 +1,12 @@
 //! A replay that takes place on paper: the run itself, decided by the same rules, with the answers of the recorded run.
 //! So its preview cannot say anything that the replay would not do. It sends nothing and writes nothing.
 
+mod dependence;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use self::dependence::Dependence;
 use crate::command::{CallCommand, Command, SendMode};
 use crate::document::Document;
 use crate::effect::EffectKey;
@@ -133,7 +136,32 @@ impl<'a> Rehearsal<'a> {
             }
             (Status::Failed { .. } | Status::Running | Status::Succeeded | Status::Canceled, _) => {}
         }
+        self.note_reads();
         self.preview
+    }
+
+    /// Tells which effects hang on reads that are made again.
+    fn note_reads(&mut self) {
+        let preview = &mut self.preview;
+        let reads = preview.reads.iter().map(|read| read.step.as_str());
+        let dependence = Dependence::of(self.plan.definition(), reads);
+        let effects = preview.answered.iter_mut().chain(&mut preview.new);
+        for effect in effects.chain(&mut preview.unknown) {
+            effect.on_reads = dependence.reaches(&effect.step);
+        }
+        let answered = preview.answered.iter().filter(|effect| effect.on_reads);
+        let steps: Vec<String> = answered.map(|effect| preview.names.name(&effect.step)).collect();
+        if let Some(first) = steps.first() {
+            let others = match steps.len() {
+                1 => String::new(),
+                count => format!(" and {} more", count - 1),
+            };
+            let note = format!(
+                "`{first}`{others}: answered from the record as long as what is read again answers as before; another \
+                 request is sent"
+            );
+            preview.shown_in_part(note);
+        }
     }
 
     fn take_in(&mut self, input: Input<'_>, environment: &dyn Environment) {
@@ -211,6 +239,7 @@ impl<'a> Rehearsal<'a> {
             changed: false,
             undone: false,
             sends: false,
+            on_reads: false,
         })
     }
 
@@ -229,6 +258,7 @@ impl<'a> Rehearsal<'a> {
                         changed: false,
                         undone: false,
                         sends: false,
+                        on_reads: false,
                     });
                 }
                 Entry::Intended(intent) => {
@@ -242,6 +272,7 @@ impl<'a> Rehearsal<'a> {
                         changed: self.changed(&intent.step, &intent.key),
                         undone: self.undone(&intent.step),
                         sends: true,
+                        on_reads: false,
                     };
                     if &*intent.connector == OWN && &*intent.operation == "run" {
                         self.starts.push(RunStart {
@@ -272,6 +303,7 @@ impl<'a> Rehearsal<'a> {
                         changed: false,
                         undone: false,
                         sends: false,
+                        on_reads: false,
                     });
                 }
                 _ => {}

@@ -66,6 +66,8 @@ pub enum HeldBy {
     Budget,
     /// A circuit breaker of its connection: the provider is down, or fails the calls of this step.
     Breaker,
+    /// The server that drives the run is stopping: the next one makes the call.
+    Stop,
 }
 
 impl HeldBy {
@@ -74,6 +76,7 @@ impl HeldBy {
         match self {
             Self::Budget => "budget",
             Self::Breaker => "breaker",
+            Self::Stop => "stop",
         }
     }
 
@@ -82,6 +85,7 @@ impl HeldBy {
         match self {
             Self::Budget => "budget_exhausted",
             Self::Breaker => "circuit_open",
+            Self::Stop => "server_stopped",
         }
     }
 }

@@ -12,6 +12,7 @@ use async_graphql::parser::types::ExecutableDocument;
 use async_graphql::{Response, ServerError, ServerResult, ValidationResult, Value, Variables, async_trait};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use weir_storage::ReadError;
 
 /// What resolvers return.
 pub(crate) type ApiResult<T> = Result<T, ApiError>;
@@ -41,6 +42,11 @@ impl ApiError {
             chain.push_str(&cause.to_string());
             source = cause.source();
         }
+        if is_away(cause) {
+            tracing::warn!("{task} failed: {chain}");
+            let message = format!("{task} failed: the database does not answer now; try again");
+            return Self::new(Code::DatabaseUnavailable, message);
+        }
         Self::internal_text(task, &chain)
     }
 
@@ -53,6 +59,18 @@ impl ApiError {
             request_id: Some(request_id),
         }
     }
+}
+
+/// Whether something failed only because the database is away.
+fn is_away(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(cause);
+    while let Some(cause) = next {
+        if matches!(cause.downcast_ref::<ReadError>(), Some(ReadError::Unavailable(_))) {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
 }
 
 impl From<ApiError> for async_graphql::Error {

@@ -105,6 +105,58 @@ async fn webhooks_wait_outside_when_the_backlog_is_full() {
     server.stop().await;
 }
 
+/// A pause that somebody forgot ends in an answer that senders understand, and in words that people do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webhooks_wait_outside_when_too_many_runs_are_queued() {
+    let server = TestServer::start_with(Settings {
+        max_queued_runs: 4,
+        ..Settings::default()
+    })
+    .await;
+    server.apply(&[orders_endpoint(), note_workflow()]).await;
+    let change = |word: &str| {
+        format!(
+            "mutation($input: Workflow{word}Input!) {{ workflow{word}(input: $input) {{ userErrors {{ message }} }} }}"
+        )
+    };
+    let input = json!({ "input": { "workflow": note_workflow()["name"] } });
+    server.query(&change("Pause"), input.clone()).await;
+    let send = async |number: usize| {
+        let body = json!({ "type": "order.placed", "id": number.to_string() }).to_string();
+        server.hook("/hooks/main/orders", ENDPOINT_SECRET, body).await
+    };
+    for number in 0..4 {
+        assert_eq!(send(number).await.status(), 200);
+    }
+    let mut number = 4;
+    let refused = loop {
+        let answer = send(number).await;
+        if answer.status() != 200 {
+            break answer;
+        }
+        number += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(
+        (refused.status().as_u16(), &refused.headers()["retry-after"]),
+        (503, &"5".parse().unwrap())
+    );
+    let problem: Value = refused.json().await.unwrap();
+    assert_eq!(problem["code"], "BACKLOG_FULL", "{problem:#}");
+    let ready: Value = reqwest::get(server.url("/readyz")).await.unwrap().json().await.unwrap();
+    let reason = ready["reasons"][0].as_str().unwrap();
+    assert!(
+        reason.contains("accepted runs are queued") && reason.contains("weir workflows"),
+        "{reason}"
+    );
+    // When they may go, the door opens again.
+    server.query(&change("Resume"), input).await;
+    while send(number).await.status() != 200 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn inputs_stop_at_their_bounds() {
     let server = TestServer::start().await;

@@ -79,3 +79,38 @@ async fn every_part_of_the_schema_is_described() {
     }
     server.stop().await;
 }
+
+/// Whoever gets a code finds it in the documentation.
+#[test]
+fn every_code_is_documented() {
+    let page = |name: &str| {
+        let path = format!("{}/../../docs/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).unwrap()
+    };
+    let errors = page("errors.md");
+    for code in weir_api_server::Code::ALL {
+        let entry = code.entry();
+        let row = format!(
+            "| `{}` | {} | {} | {} |",
+            entry.code, entry.status, entry.title, entry.fix
+        );
+        assert!(errors.contains(&row), "docs/errors.md lacks: {row}");
+    }
+    let schema = weir_api_server::schema_sdl();
+    let codes = schema
+        .split_once("enum UserErrorCode {")
+        .unwrap()
+        .1
+        .split_once("\n}")
+        .unwrap()
+        .0;
+    let graphql = page("graphql.md");
+    let names = codes.lines().map(str::trim);
+    let names: Vec<&str> = names
+        .filter(|line| !line.is_empty() && line.chars().all(|letter| letter.is_ascii_uppercase() || letter == '_'))
+        .collect();
+    assert!(names.len() > 15, "{names:?}");
+    for name in names {
+        assert!(graphql.contains(&format!("`{name}`")), "docs/graphql.md lacks {name}");
+    }
+}

@@ -42,6 +42,11 @@ pub(crate) enum BulkCommand {
   weir bulk resolve --not-happened --operation crm.notes.create --since 2026-11-25 --note 'their log has none of them'
   weir bulk resolve --look --workflow payment-to-crm")]
     Resolve(BulkResolveArguments),
+    /// Let go of many lanes that failed runs keep; all of them when no workflow is given.
+    ///
+    /// First it prints how many lanes are held and how many runs wait behind them, and asks. The failed runs stay failed;
+    /// to repeat them instead, which lets a lane go by its success, use `weir bulk replay`.
+    Release(BulkReleaseArguments),
     /// List operations on many runs.
     List {
         #[command(flatten)]
@@ -96,6 +101,19 @@ pub(crate) struct BulkRequestArguments {
     /// Print the operation and do not wait for its end.
     #[arg(long)]
     pub(crate) detach: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// Which lanes to let go.
+#[derive(Debug, Args)]
+pub(crate) struct BulkReleaseArguments {
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    /// Only lanes of this workflow, by name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) workflow: Option<String>,
     /// Do not ask.
     #[arg(long)]
     pub(crate) yes: bool,

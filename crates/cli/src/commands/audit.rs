@@ -67,6 +67,7 @@ pub(crate) async fn run(arguments: &AuditArguments) -> anyhow::Result<ExitCode> 
         argument: ("filter", "AuditFilter"),
         value: filter,
         fields: FIELDS,
+        page: lists::PAGE_MAX,
     };
     let entries: Vec<Entry> = lists::read(&client, &list, arguments.list.limit).await?;
     if arguments.list.json {

@@ -80,6 +80,7 @@ struct Effects {
     answered: u64,
     sent: u64,
     changed: u64,
+    resent: u64,
     blocked: u64,
 }
 
@@ -124,7 +125,7 @@ pub(crate) async fn replay(server: &ServerArguments, arguments: &BulkReplayArgum
     let options = json!({ "from": from, "step": arguments.from, "version": version });
     let query = "query Preview($filter: BulkFilterInput!, $options: ReplayOptionsInput) { \
         bulkReplayPreview(filter: $filter, options: $options) { runs more leftOutCount leftOut { runId reason } \
-        effects { connectorName operation class answered sent changed blocked } summary confirm } }";
+        effects { connectorName operation class answered sent changed resent blocked } summary confirm } }";
     let shown = client
         .query::<PreviewData>(query, json!({ "filter": filter, "options": options }))
         .await?
@@ -164,12 +165,16 @@ fn print(shown: &Preview) {
             0 => String::new(),
             changed => format!(", {changed} with another request than last time"),
         };
+        let resent = match effects.resent {
+            0 => String::new(),
+            resent => style.yellow(format!(", {resent} that may have taken place")),
+        };
         let blocked = match effects.blocked {
             0 => String::new(),
             blocked => style.red(format!(", {blocked} of unknown fate")),
         };
         output::line(format!(
-            "  {}.{}  {class}  {} answered, {} sent{changed}{blocked}",
+            "  {}.{}  {class}  {} answered, {} sent{changed}{resent}{blocked}",
             effects.connector_name, effects.operation, effects.answered, effects.sent
         ));
     }

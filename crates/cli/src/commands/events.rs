@@ -43,6 +43,7 @@ pub(crate) async fn run(arguments: &EventsArguments) -> anyhow::Result<ExitCode>
         argument: ("filter", "EventFilter"),
         value: filter,
         fields: FIELDS,
+        page: lists::PAGE_MAX,
     };
     let events: Vec<Event> = lists::read(&client, &list, arguments.list.limit).await?;
     if arguments.list.json {

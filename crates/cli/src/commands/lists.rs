@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// Largest page that the server gives.
-const PAGE_MAX: u32 = 100;
+pub(crate) const PAGE_MAX: u32 = 100;
 
 /// Which list: a field of the query with `first` and `after`, and what else it takes.
 pub(crate) struct List<'a> {
@@ -20,6 +20,8 @@ pub(crate) struct List<'a> {
     pub(crate) value: Value,
     /// What to read of each node.
     pub(crate) fields: &'a str,
+    /// How many at a time, at most [`PAGE_MAX`]: fewer where the server has much to read for each.
+    pub(crate) page: u32,
 }
 
 /// Reads at most `limit` nodes, newest first.
@@ -29,6 +31,7 @@ pub(crate) async fn read<T: DeserializeOwned>(client: &Client, list: &List<'_>, 
         argument: (name, kind),
         value,
         fields,
+        page,
     } = list;
     let document = format!(
         "query List($first: Int, $after: String, $value: {kind}) {{ \
@@ -38,17 +41,17 @@ pub(crate) async fn read<T: DeserializeOwned>(client: &Client, list: &List<'_>, 
     let mut after = Value::Null;
     loop {
         let missing = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
-        let variables = json!({ "first": missing.min(PAGE_MAX), "after": after, "value": value });
+        let variables = json!({ "first": missing.min(*page), "after": after, "value": value });
         let mut data: Value = client.query(&document, variables).await?;
-        let mut page = data[*field].take();
-        let nodes: Vec<T> = serde_json::from_value(page["nodes"].take())
+        let mut found_page = data[*field].take();
+        let nodes: Vec<T> = serde_json::from_value(found_page["nodes"].take())
             .with_context(|| format!("the server's list of {field} has an unexpected shape"))?;
         found.extend(nodes);
         let enough = u32::try_from(found.len()).unwrap_or(u32::MAX) >= limit;
-        if enough || page["pageInfo"]["hasNextPage"] != json!(true) {
+        if enough || found_page["pageInfo"]["hasNextPage"] != json!(true) {
             return Ok(found);
         }
-        after = page["pageInfo"]["endCursor"].take();
+        after = found_page["pageInfo"]["endCursor"].take();
     }
 }
 

@@ -5,6 +5,7 @@ mod approvals;
 mod audit;
 mod backup;
 mod bulk;
+mod bulk_release;
 mod bulk_request;
 mod bulk_resolve;
 pub(crate) mod connection;
@@ -100,6 +101,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bulk(BulkCommand::Cancel(arguments)) => bulk_request::run(BulkAsk::Cancel, &arguments).await,
         Command::Bulk(BulkCommand::Pause(arguments)) => bulk_request::run(BulkAsk::Pause, &arguments).await,
         Command::Bulk(BulkCommand::Resume(arguments)) => bulk_request::run(BulkAsk::Resume, &arguments).await,
+        Command::Bulk(BulkCommand::Release(arguments)) => bulk_release::run(&arguments).await,
         Command::Bulk(BulkCommand::Resolve(arguments)) => bulk_resolve::run(&arguments).await,
         Command::Bulk(BulkCommand::List { server, list }) => bulk::list(&server, &list).await,
         Command::Bulk(BulkCommand::Show { server, id, wait, json }) => bulk::show(&server, &id, wait, json).await,

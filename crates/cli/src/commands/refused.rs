@@ -73,6 +73,7 @@ pub(crate) async fn read(client: &Client, endpoint: Option<&str>, limit: u32) ->
         argument: ("endpointId", "ID"),
         value: endpoint_id,
         fields: FIELDS,
+        page: lists::PAGE_MAX,
     };
     lists::read(client, &list, limit).await
 }

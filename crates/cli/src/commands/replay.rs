@@ -13,7 +13,7 @@ use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-const CALL: &str = "{ step stepName connectorName operation class changed undone sends }";
+const CALL: &str = "{ step stepName connectorName operation class changed undone sends onReads }";
 
 /// Where a run is begun when nothing is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,7 @@ struct Call {
     changed: bool,
     undone: bool,
     sends: bool,
+    on_reads: bool,
 }
 
 #[derive(Deserialize)]
@@ -76,6 +77,16 @@ struct ReplayData {
 struct Payload {
     run_id: Option<String>,
     user_errors: Vec<UserError>,
+}
+
+impl Preview {
+    /// The step that it would stop at without having sent anything.
+    fn stuck_at(&self) -> Option<&str> {
+        let sends = self.new.iter().chain(&self.unknown).any(|call| call.sends);
+        let mut unknown = self.unknown.iter();
+        let stops = unknown.find(|call| !call.sends).filter(|_| !sends)?;
+        Some(&stops.step_name)
+    }
 }
 
 pub(crate) async fn run(
@@ -106,11 +117,20 @@ pub(crate) async fn run(
     print(id, &preview);
     if let (Some(by), false) = (&preview.replaced_by, arguments.again) {
         let status = by.status.to_lowercase();
-        return Err(
-            Failure::usage(format!("{} repeated this run already and is {status}", by.run_id))
-                .fix(format!("replay {} instead, or give --again", by.run_id))
-                .into(),
-        );
+        let fix = match by.status.as_str() {
+            "FAILED" | "CANCELED" => format!("replay {} instead, or give --again", by.run_id),
+            _ => "give --again to repeat it all the same".to_owned(),
+        };
+        let failure = Failure::usage(format!("{} repeated this run already and is {status}", by.run_id));
+        return Err(failure.fix(fix).into());
+    }
+    if let Some(step) = preview.stuck_at() {
+        let failure = Failure::new(format!(
+            "not replayed: nobody knows whether `{step}` took place, and the replay would stop there without sending anything"
+        ));
+        return Err(failure
+            .fix(format!("first say what became of it: weir run resolve {id} {step}"))
+            .into());
     }
     if !arguments.yes && !confirmed("Replay it?")? {
         output::remark("not replayed");
@@ -153,12 +173,16 @@ fn print(id: &str, preview: &Preview) {
     for step in &preview.kept_names {
         output::line(format!("  {}  {step}", style.dim("kept    ")));
     }
-    let list = |label: String, calls: &[Call]| {
+    let list = |label: String, calls: &[&Call], otherwise: &str| {
         for call in calls {
             let changed = match (call.undone, call.changed) {
                 (true, _) => "  (it was undone)",
                 (false, true) => "  (the request differs from last time)",
-                (false, false) => "",
+                (false, false) => otherwise,
+            };
+            let changed = match call.sends {
+                false if call.on_reads => "  (as long as what is read again answers as before)",
+                _ => changed,
             };
             let class = call.class.as_ref();
             let class = class
@@ -170,19 +194,29 @@ fn print(id: &str, preview: &Preview) {
             ));
         }
     };
-    list(style.dim("read    "), &preview.reads);
-    list(style.green("answered"), &preview.answered);
-    list(style.yellow("sent    "), &preview.new);
-    list(style.red("unknown "), &preview.unknown);
-    if let Some(call) = preview.unknown.iter().find(|call| !call.sends) {
+    list(style.dim("read    "), &every(&preview.reads), "");
+    list(style.green("answered"), &every(&preview.answered), "");
+    list(style.yellow("sent    "), &every(&preview.new), "");
+    let (again, stops): (Vec<&Call>, Vec<&Call>) = preview.unknown.iter().partition(|call| call.sends);
+    list(
+        style.yellow("sent    "),
+        &again,
+        "  (it may have taken place: sent again in the way of its class)",
+    );
+    list(style.red("unknown "), &stops, "");
+    if let Some(call) = stops.first() {
         output::line(format!(
-            "  note: it would end with effect_unknown again; first say what became of it: weir run resolve {id} {}",
+            "  note: it would end with effect_unknown; first say what became of it: weir run resolve {id} {}",
             call.step_name
         ));
     }
     if let Some(note) = &preview.note {
         output::line(format!("  note: {note}"));
     }
+}
+
+fn every(calls: &[Call]) -> Vec<&Call> {
+    calls.iter().collect()
 }
 
 /// What the arguments ask for, as GraphQL takes it.

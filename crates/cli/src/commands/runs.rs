@@ -8,6 +8,8 @@ use crate::output;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
+/// Runs at a time: for one that waits the server reads its journal.
+const PAGE: u32 = 50;
 /// What stands for a time that does not exist.
 const NEVER: &str = "-";
 
@@ -65,6 +67,7 @@ pub(crate) async fn read(client: &Client, states: &[&str], choice: Choice<'_>, l
             argument: ("filter", "RunFilter"),
             value: filter,
             fields: RUN_FIELDS,
+            page: PAGE,
         };
         runs.extend(lists::read::<Run>(client, &list, limit).await?);
     }

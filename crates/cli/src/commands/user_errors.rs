@@ -24,6 +24,16 @@ impl UserError {
         self.code == "OPEN_RUNS"
     }
 
+    /// The text behind its place inside of the document that was given, where there is one.
+    fn placed(&self) -> String {
+        // Before it stand `input` and the member that holds the document.
+        match (self.pointer.as_deref(), self.path.get(2..)) {
+            (Some(pointer), _) if !pointer.is_empty() => format!("{pointer}: {}", self.text()),
+            (_, Some(inside)) if !inside.is_empty() => format!("/{}: {}", inside.join("/"), self.text()),
+            _ => self.text(),
+        }
+    }
+
     /// The message with its suggestion.
     pub(crate) fn text(&self) -> String {
         match &self.suggestion {
@@ -38,6 +48,6 @@ pub(crate) fn refuse(what: &str, errors: &[UserError]) -> Result<(), Failure> {
     if errors.is_empty() {
         return Ok(());
     }
-    let texts: Vec<String> = errors.iter().map(UserError::text).collect();
+    let texts: Vec<String> = errors.iter().map(UserError::placed).collect();
     Err(Failure::new(format!("{what}: {}", texts.join("\n"))))
 }

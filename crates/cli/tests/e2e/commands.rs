@@ -309,3 +309,40 @@ async fn started_and_stopped(folder: &Path) -> String {
     assert!(output.status.success(), "{}", stderr(&output));
     stderr(&output)
 }
+
+/// What a person has a few of on the first day, and hundreds of in the second month.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_told_however_long_they_are() {
+    const MANY: usize = 120;
+    let server = Server::start().await;
+    let workflows: Vec<String> = (0..MANY)
+        .map(|number| {
+            format!(
+                "kind: Workflow\nname: w{number}\non: {{ manual: {{}} }}\nsteps: [{{ id: lines, for_each: \"{{{{ [1] }}}}\", do: [{{ id: ok, approve: Now? }}] }}]\n"
+            )
+        })
+        .collect();
+    server.apply(&workflows.join("---\n"));
+    let start = "mutation($input: RunStartInput!) { runStart(input: $input) { runId } }";
+    for number in 0..MANY {
+        let body = json!({ "query": start, "variables": { "input": { "workflow": format!("w{number}") } } });
+        let started = http()
+            .post(format!("{}/graphql", server.url))
+            .bearer_auth(&server.token)
+            .json(&body);
+        assert_eq!(started.send().await.unwrap().status(), 200);
+    }
+    eventually("all of them wait", SOON, async || {
+        (server.list(&["approvals", "--json", "--limit", "1000"]).len() == MANY).then_some(())
+    })
+    .await;
+    for list in ["workflows", "runs", "events", "approvals"] {
+        let limit: &[&str] = if list == "workflows" { &[] } else { &["--limit", "1000"] };
+        let listed = server.list(&[&[list, "--json"], limit].concat());
+        assert_eq!(listed.len(), MANY, "{list}");
+    }
+    assert_eq!(
+        server.runs(&["--status", "waiting"])[0]["waits"][0]["stepName"],
+        "lines[1].ok"
+    );
+}

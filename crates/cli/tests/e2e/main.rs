@@ -47,6 +47,8 @@ mod roles;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]
+mod stops;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod sweeps;

@@ -234,6 +234,23 @@ async fn a_failed_order_holds_its_own_lane_until_a_person_lets_it_go() {
     assert_eq!(notes(&upstream).len(), 2);
     let told = server.list(&["audit", "--action", "lane.release", "--json"]);
     assert_eq!((told.len(), told[0]["subject"].as_str()), (1, Some(holder)), "{told:?}");
+    // Many of them are let go together, those of other workflows are not.
+    for order in ["c", "d"] {
+        send(&server, order, 1, true).await;
+        send(&server, order, 2, false).await;
+    }
+    done_in(&server, "queued", 2).await;
+    let other = server.weir(&["bulk", "release", "--workflow", "nothing", "--yes"]);
+    assert!(!other.status.success() && stderr(&other).contains("no held lane fits"));
+    assert_eq!(server.list(&["lanes", "--json"]).len(), 2);
+    let all = server.weir(&["bulk", "release", "--yes"]);
+    assert!(
+        stdout(&all).contains("2 held lanes, 2 runs wait behind them") && stdout(&all).contains("2 of 2 lanes let go"),
+        "{}{}",
+        stdout(&all),
+        stderr(&all)
+    );
+    done(&server, 4).await;
 }
 
 async fn done_in(server: &Server, status: &str, count: usize) -> Vec<Value> {

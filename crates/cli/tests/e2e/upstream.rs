@@ -1,10 +1,16 @@
 //! A server that writes down every request it gets, byte for byte, and answers each with the same JSON, unless a test
-//! says otherwise; with 400 where a part of the path is `fail`, and with 503 where one is `busy`.
+//! says otherwise; with 400 where a part of the path is `fail`, with 503 where one is `busy`, and after a while where one
+//! is `slow`.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// How long a slow answer takes.
+const SLOW: Duration = Duration::from_millis(700);
 
 /// One request as it came.
 #[derive(Debug, Clone)]
@@ -29,6 +35,7 @@ pub(crate) struct Upstream {
     pub(crate) url: String,
     requests: Arc<Mutex<Vec<Request>>>,
     next: Arc<Mutex<VecDeque<Reply>>>,
+    held: watch::Sender<Vec<&'static str>>,
 }
 
 /// How one request is answered instead.
@@ -53,12 +60,32 @@ impl Upstream {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let next: Arc<Mutex<VecDeque<Reply>>> = Arc::default();
         let (kept, script) = (Arc::clone(&requests), Arc::clone(&next));
+        let held = watch::Sender::new(Vec::new());
+        let holding = held.subscribe();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&kept), Arc::clone(&script), body));
+                let script = (Arc::clone(&script), holding.clone());
+                tokio::spawn(serve(stream, Arc::clone(&kept), script, body));
             }
         });
-        Upstream { url, requests, next }
+        Upstream {
+            url,
+            requests,
+            next,
+            held,
+        }
+    }
+
+    /// From now on requests with one of these parts in their paths get no answer; the others, and those that wait for
+    /// one, do.
+    pub(crate) fn hold(&self, parts: &[&'static str]) {
+        self.held.send_replace(parts.to_vec());
+    }
+
+    /// How many requests had this part in their paths.
+    pub(crate) fn count(&self, part: &str) -> usize {
+        let requests = self.requests.lock().unwrap();
+        requests.iter().filter(|request| has(&request.head, part)).count()
     }
 
     /// Says how the next requests are answered.
@@ -71,10 +98,16 @@ impl Upstream {
     }
 }
 
+/// Whether a request has this part in its path.
+fn has(head: &str, name: &str) -> bool {
+    let path = head.split(' ').nth(1).unwrap_or_default();
+    path.split(['/', '?']).any(|part| part == name)
+}
+
 async fn serve(
     mut stream: TcpStream,
     requests: Arc<Mutex<Vec<Request>>>,
-    next: Arc<Mutex<VecDeque<Reply>>>,
+    (next, mut held): (Arc<Mutex<VecDeque<Reply>>>, watch::Receiver<Vec<&'static str>>),
     body: &str,
 ) {
     let mut bytes = Vec::new();
@@ -100,14 +133,20 @@ async fn serve(
             return;
         }
     }
-    let path = request.head.split(' ').nth(1).unwrap_or_default();
-    let has = |name: &str| path.split(['/', '?']).any(|part| part == name);
-    let status = match (has("fail"), has("busy")) {
+    let head = request.head.clone();
+    let status = match (has(&head, "fail"), has(&head, "busy")) {
         (true, _) => 400,
         (_, true) => 503,
         (false, false) => 200,
     };
     requests.lock().unwrap().push(request);
+    if has(&head, "slow") {
+        tokio::time::sleep(SLOW).await;
+    }
+    let free = |parts: &Vec<&'static str>| !parts.iter().any(|part| has(&head, part));
+    if held.wait_for(free).await.is_err() {
+        return;
+    }
     let reply = next.lock().unwrap().pop_front();
     let json = "content-type: application/json\r\n";
     let (status, headers, body) = match reply {

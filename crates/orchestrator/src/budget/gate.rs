@@ -279,6 +279,8 @@ impl Gate {
         match hold.by {
             HeldBy::Budget => self.held_by_budget.increment(1),
             HeldBy::Breaker => self.held_by_breaker.increment(1),
+            // Held by the run's own task, before it comes here.
+            HeldBy::Stop => {}
         }
         hold
     }

@@ -324,6 +324,7 @@ pub(crate) fn accept_fact(
     let runs = started.iter().map(|run| new_run(run, owner)).collect();
     let core = Arc::clone(core);
     let after_commit = Box::new(move |outcome: &AcceptOutcome, held: &BTreeSet<RunId>| {
+        core.queued.note(held.len());
         if *outcome == AcceptOutcome::New && owner == RunOwner::ThisNode {
             for run in started.into_iter().filter(|run| !held.contains(&run.state.head().id)) {
                 runner::launch(&core, run);

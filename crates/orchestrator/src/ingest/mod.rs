@@ -208,6 +208,11 @@ impl Orchestrator {
             let detail = format!("{} accepted runs wait for their turn", self.settings().max_backlog_runs);
             return Err(IngestProblem::busy(IngestCode::BacklogFull, detail, 5));
         }
+        if self.core.queued.is_full() {
+            metrics::counter!("weir_webhooks_refused_total", "reason" => "backlog_full").increment(1);
+            let detail = format!("{} accepted runs are queued at gates", self.core.queued.seen());
+            return Err(IngestProblem::busy(IngestCode::BacklogFull, detail, 5));
+        }
         Ok(Admission {
             endpoint: Arc::clone(endpoint),
             client,

@@ -92,6 +92,8 @@ pub struct BulkEffects {
     pub sent: u64,
     /// Of those that would be sent: the same step did it before with another request.
     pub changed: u64,
+    /// Of those that would be sent: nobody knows whether they took place; they are sent again in the way of their class.
+    pub resent: u64,
     /// Nobody knows whether they took place, and the run would end there.
     pub blocked: u64,
 }
@@ -179,6 +181,12 @@ impl Orchestrator {
             match self.prepare(workspace, run.id, options).await {
                 Ok(ready) => {
                     let shown = ready.prepared.preview;
+                    if let Some(stuck) = shown.stuck_at() {
+                        let (step, run) = (shown.names.name(&stuck.step), run.id);
+                        let why = format!("nobody knows about `{step}`; first say it: weir run resolve {run} {step}");
+                        preview.left_out.push((run, why));
+                        continue;
+                    }
                     preview.reads += u64::try_from(shown.reads.len()).unwrap_or(u64::MAX);
                     preview.in_part += u32::from(shown.in_part);
                     let all = shown.answered.iter().chain(&shown.new).chain(&shown.unknown);
@@ -193,10 +201,13 @@ impl Orchestrator {
                                 answered: 0,
                                 sent: 0,
                                 changed: 0,
+                                resent: 0,
                                 blocked: 0,
                             });
                         sum.sent += u64::from(effect.sends);
                         sum.changed += u64::from(effect.sends && effect.changed);
+                        let is_unknown = shown.unknown.iter().any(|unknown| unknown.key == effect.key);
+                        sum.resent += u64::from(effect.sends && is_unknown);
                         if !effect.sends {
                             let is_answered = shown.answered.iter().any(|answered| answered.key == effect.key);
                             sum.answered += u64::from(is_answered);
@@ -402,10 +413,14 @@ fn summary(preview: &BulkPreview) -> String {
         sum(|effects| effects.sent),
         bracketed(&sent)
     ));
+    let resent = sum(|effects| effects.resent);
+    if resent > 0 {
+        parts.push(format!("{resent} of them may have taken place and are sent again"));
+    }
     if preview.in_part > 0 {
         parts.push(format!(
-            "{} shown in part (what follows a call without a recorded answer or an open wait, in runs that they start too, \
-             is not counted)",
+            "{} shown in part (what another answer to a read changes, and what follows a call without a recorded answer or \
+             an open wait, in runs that they start too, is not counted)",
             preview.in_part
         ));
     }
@@ -532,6 +547,7 @@ mod tests {
             answered,
             sent,
             changed: 0,
+            resent: 0,
             blocked,
         };
         let preview = BulkPreview {

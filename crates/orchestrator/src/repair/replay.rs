@@ -548,6 +548,7 @@ fn confirmation(
             changed,
             undone,
             sends,
+            on_reads: _,
         } = effect;
         let key = (!sends).then_some(key);
         format!("{step} {connector}.{operation} {class} {key:?} {changed} {undone} {sends}")

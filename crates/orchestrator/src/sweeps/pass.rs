@@ -267,7 +267,7 @@ impl Pass<'_> {
             core: Arc::clone(self.core),
         };
         for _ in 0..ROUTING_TRIES {
-            if self.core.runs.backlog_is_full() {
+            if self.core.runs.backlog_is_full() || self.core.queued.is_full() {
                 return Err(Stop::Partial(
                     "too many accepted runs wait for their turn; it is gone on with".to_owned(),
                 ));

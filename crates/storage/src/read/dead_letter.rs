@@ -135,6 +135,8 @@ impl Store {
         };
         let counted = all.filter(dead_letter::Column::RunId.gt(floor));
         let first = counted.order_by_asc(dead_letter::Column::RunId).one(&self.db).await?;
+        // The run that began last need not be the one that failed last.
+        let first_at = first.map_or(last.failed_at, |first| first.failed_at);
         // Counted by the database: ten thousand entries of the index cost it a millisecond, and us the rows.
         let text = format!(
             "SELECT count(*) AS found FROM (SELECT 1 FROM dead_letter WHERE workspace_id = {} AND workflow_id = {} \
@@ -157,8 +159,8 @@ impl Store {
             code: last.code,
             step: last.step,
             message: last.message,
-            first_at: time(first.map_or(last.failed_at, |first| first.failed_at)),
-            last_at: time(last.failed_at),
+            first_at: time(first_at.min(last.failed_at)),
+            last_at: time(first_at.max(last.failed_at)),
             sample: RunId::from_raw(last.run_id),
             mark,
         }))

@@ -74,6 +74,17 @@ pub struct HeldRuns {
 }
 
 impl Store {
+    /// How many runs wait at gates, over all tenants: of interest to the server alone.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn queued_runs(&self) -> Result<u64, ReadError> {
+        let text = "SELECT CAST(COALESCE(SUM(waiting), 0) AS BIGINT) AS found FROM gate WHERE waiting > 0";
+        let counted = self.query(text).await?;
+        let found: i64 = counted.map_or(Ok(0), |row| row.try_get("", "found"))?;
+        Ok(u64::try_from(found).unwrap_or(0))
+    }
+
     /// The runs that wait until a workflow is resumed; `None` when there are none.
     ///
     /// # Errors

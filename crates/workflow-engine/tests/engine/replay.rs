@@ -93,7 +93,49 @@ fn a_confirmed_effect_is_never_sent_again() {
         ]
     );
     let (preview, counts) = told(&plan(STEPS), EffectClass::Blind, &entries, "a@b.test");
-    assert_eq!((counts, preview.note, preview.in_part), ([1, 2, 0, 0], None, false));
+    assert_eq!(counts, [1, 2, 0, 0]);
+    // What was paid hangs on what is looked up again, and the mail on what was paid.
+    assert!(preview.in_part && preview.answered.iter().all(|effect| effect.on_reads));
+    let note = preview.note.unwrap();
+    assert!(
+        note.starts_with("`pay` and 1 more: answered from the record as long as what is read again answers as before"),
+        "{note}"
+    );
+}
+
+#[test]
+fn a_preview_tells_what_hangs_on_reads_that_are_made_again() {
+    let steps = r#"
+  - { id: look, call: stripe.payment_intents.get, with: { id: "{{ event.data.id }}" } }
+  - { id: plain, call: stripe.refunds.create, with: { charge: "{{ event.data.id }}" } }
+  - { id: of, set: { customer: "{{ steps.look.customer }}" } }
+  - { id: by, if: "{{ steps.of.customer == 'cus_1' }}", then: [{ id: inside, call: stripe.refunds.create, with: { charge: fixed } }] }
+  - { id: each, for_each: "{{ [steps.look.customer] }}", as: who, do: [{ id: one, call: stripe.refunds.create, with: { charge: "{{ who }}" } }] }
+  - { id: other, for_each: "{{ [1] }}", do: [{ id: two, call: stripe.refunds.create, with: { charge: "{{ item }}" } }] }
+  - { id: last, when: "{{ results.look.status == 'succeeded' }}", call: stripe.refunds.create, with: { charge: last } }
+"#;
+    let mut driver = Driver::new(plan(steps), KEYED, data("a@b.test"));
+    driver.start();
+    driver.done(json!({ "customer": "cus_1" }));
+    while driver.last.status == Status::Running {
+        driver.done(json!({ "id": "re" }));
+    }
+    let (preview, _) = told(&plan(steps), KEYED, &driver.entries(), "a@b.test");
+    let hangs: Vec<(&str, bool)> = preview
+        .answered
+        .iter()
+        .map(|effect| (effect.step.rsplit('.').next().unwrap(), effect.on_reads))
+        .collect();
+    assert_eq!(
+        hangs,
+        [
+            ("plain", false),
+            ("inside", true),
+            ("one", true),
+            ("two", false),
+            ("last", true)
+        ]
+    );
 }
 
 #[test]

@@ -262,6 +262,8 @@ enum HoldReason {
     Budget,
     /// A circuit breaker of its connection: the provider is down, or fails the calls of this step.
     Breaker,
+    /// The server that drove the run was stopping: the next one makes the call.
+    Stop,
 }
 
 /// A call that waits until its connection may send. It is no failure, and no try is counted.
@@ -279,6 +281,7 @@ impl From<StoryHold> for StepHold {
             by: match hold.by {
                 HeldBy::Budget => HoldReason::Budget,
                 HeldBy::Breaker => HoldReason::Breaker,
+                HeldBy::Stop => HoldReason::Stop,
             },
             until: DateTime(hold.until),
         }

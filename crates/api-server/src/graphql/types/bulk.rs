@@ -123,6 +123,8 @@ pub(crate) struct BulkPreviewEffects {
     sent: Long,
     /// Of those that would be sent: the same step did it before with another request.
     changed: Long,
+    /// Of those that would be sent: nobody knows whether they took place; they are sent again in the way of their class.
+    resent: Long,
     /// Nobody knows whether they took place, and their runs would end there again.
     blocked: Long,
 }
@@ -136,6 +138,7 @@ impl From<BulkPreview> for BulkReplayPreview {
             answered: Long(effects.answered),
             sent: Long(effects.sent),
             changed: Long(effects.changed),
+            resent: Long(effects.resent),
             blocked: Long(effects.blocked),
         };
         BulkReplayPreview {

@@ -111,6 +111,9 @@ pub(crate) struct PreviewCall {
     undone: bool,
     /// Whether a request would be sent.
     sends: bool,
+    /// Whether it hangs on a read that would be made again: when that answers otherwise than before, what is answered from
+    /// the record here may be another request, and that is sent.
+    on_reads: bool,
 }
 
 impl PreviewCall {
@@ -125,6 +128,7 @@ impl PreviewCall {
             changed: false,
             undone: false,
             sends: true,
+            on_reads: false,
         }
     }
 
@@ -139,6 +143,7 @@ impl PreviewCall {
             changed: effect.changed,
             undone: effect.undone,
             sends: effect.sends,
+            on_reads: effect.on_reads,
         }
     }
 }

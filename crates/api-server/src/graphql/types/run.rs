@@ -86,7 +86,7 @@ impl Run {
     /// Number of the version it is pinned to.
     async fn version_number(&self, ctx: &Context<'_>) -> ApiResult<Option<i32>> {
         let version = load_version(ctx, Some(self.row.version_id), Permission::RunRead).await?;
-        Ok(version.map(|version| long_to_int(version.row().number.into())))
+        Ok(version.map(|version| long_to_int(version.number_of().into())))
     }
 
     /// The version it is pinned to. Needs `CONFIG_READ`.

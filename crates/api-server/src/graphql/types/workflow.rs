@@ -10,7 +10,7 @@ use crate::auth::Permission;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use std::sync::Arc;
 use weir_orchestrator::configure::{ApplyError, VersionDiff};
-use weir_orchestrator::snapshot::Snapshot;
+use weir_orchestrator::snapshot::{Snapshot, Version};
 use weir_storage::{VersionState as StoredState, WorkflowState as StoredWorkflowState, WorkflowVersionRow};
 use weir_workflow_engine::{Definition, Difference, DifferenceKind, VersionId, WorkflowId, WorkspaceId};
 
@@ -68,7 +68,8 @@ impl Workflow {
 
     /// The version that takes events. Null: it has never been published.
     async fn published(&self, ctx: &Context<'_>) -> ApiResult<Option<WorkflowVersion>> {
-        load_version(ctx, self.0.row.published_version, Permission::ConfigRead).await
+        Caller::of(ctx).may(Permission::ConfigRead)?;
+        Ok(self.0.published.clone().map(WorkflowVersion::Live))
     }
 
     /// The version being worked on. Null: there is no draft.
@@ -86,7 +87,7 @@ impl Workflow {
             .version_page(workspace, self.0.row.id, None, 100)
             .await
             .map_err(|error| ApiError::internal("reading versions", &error))?;
-        Ok(Some(page.rows.into_iter().map(WorkflowVersion).collect()))
+        Ok(Some(page.rows.into_iter().map(WorkflowVersion::Row).collect()))
     }
 
     /// What differs between two versions. Null: there is no such version, or the two left out mean none.
@@ -121,16 +122,18 @@ impl Workflow {
         ctx: &Context<'_>,
         #[graphql(desc = "How many.", default = 5)] first: u32,
     ) -> ApiResult<Option<Vec<DateTime>>> {
-        let (orchestrator, _) = Caller::of(ctx).orchestrator(Permission::ConfigRead)?;
+        let caller = Caller::of(ctx);
+        caller.may(Permission::ConfigRead)?;
         let first = usize::try_from(first.min(MAX_NEXT_RUNS)).unwrap_or_default();
-        let planned = orchestrator.next_runs(&self.0, first);
+        let planned = caller.any().next_runs(&self.0, first);
         Ok(Some(planned.into_iter().map(DateTime).collect()))
     }
 
     /// The planned time for which its schedule fired last. Null: it has no schedule, or it has not fired with these times.
     async fn last_scheduled_for(&self, ctx: &Context<'_>) -> ApiResult<Option<DateTime>> {
-        let (orchestrator, _) = Caller::of(ctx).orchestrator(Permission::ConfigRead)?;
-        Ok(orchestrator.fired_for(self.0.row.id).map(DateTime))
+        let caller = Caller::of(ctx);
+        caller.may(Permission::ConfigRead)?;
+        Ok(caller.any().fired_for(self.0.row.id).map(DateTime))
     }
 
     /// Raised by each change; pass it as `expectedRevision`.
@@ -262,29 +265,43 @@ pub(crate) async fn load_version(
         .version_load(workspace, id)
         .await
         .map_err(|error| ApiError::internal("reading a workflow version", &error))?;
-    Ok(row.map(WorkflowVersion))
+    Ok(row.map(WorkflowVersion::Row))
 }
 
 /// One version of a workflow.
 #[derive(Debug)]
-pub(crate) struct WorkflowVersion(WorkflowVersionRow);
+pub(crate) enum WorkflowVersion {
+    /// As it is stored.
+    Row(WorkflowVersionRow),
+    /// The published one, as it is in memory: a list of all workflows reads nothing.
+    Live(Arc<Version>),
+}
 
 impl From<WorkflowVersionRow> for WorkflowVersion {
     fn from(row: WorkflowVersionRow) -> Self {
-        WorkflowVersion(row)
+        WorkflowVersion::Row(row)
     }
 }
 
 impl WorkflowVersion {
     /// The name of its workflow, as its document says.
     pub(crate) fn workflow_name(&self) -> Option<String> {
-        let document: serde_json::Value = serde_json::from_str(&self.0.definition).ok()?;
-        Some(document.get("name")?.as_str()?.to_owned())
+        Some(self.document()?.get("name")?.as_str()?.to_owned())
     }
 
-    /// Its row.
-    pub(crate) fn row(&self) -> &WorkflowVersionRow {
-        &self.0
+    /// Counted from 1 in the workflow.
+    pub(crate) fn number_of(&self) -> u32 {
+        match self {
+            Self::Row(row) => row.number,
+            Self::Live(version) => version.number,
+        }
+    }
+
+    fn document(&self) -> Option<serde_json::Value> {
+        match self {
+            Self::Row(row) => serde_json::from_str(&row.definition).ok(),
+            Self::Live(version) => Some(version.definition.clone()),
+        }
     }
 }
 
@@ -293,48 +310,67 @@ impl WorkflowVersion {
 impl WorkflowVersion {
     /// Its id.
     pub(crate) async fn id(&self) -> ID {
-        self.0.id.to_string().into()
+        let id = match self {
+            Self::Row(row) => row.id,
+            Self::Live(version) => version.id,
+        };
+        id.to_string().into()
     }
 
     /// Counted from 1 in the workflow.
     async fn number(&self) -> u32 {
-        self.0.number
+        self.number_of()
     }
 
     /// Whether it may still change.
     async fn state(&self) -> VersionState {
-        match self.0.state {
-            StoredState::Draft => VersionState::Draft,
-            StoredState::Published => VersionState::Published,
+        match self {
+            Self::Row(row) if row.state == StoredState::Draft => VersionState::Draft,
+            Self::Row(_) | Self::Live(_) => VersionState::Published,
         }
     }
 
     /// Its workflow. Null: it was deleted.
     async fn workflow(&self, ctx: &Context<'_>) -> ApiResult<Option<Workflow>> {
         let (snapshot, workspace) = Caller::of(ctx).config()?;
-        Ok(Workflow::by_id(&snapshot, workspace, self.0.workflow))
+        let workflow = match self {
+            Self::Row(row) => row.workflow,
+            Self::Live(version) => version.workflow,
+        };
+        Ok(Workflow::by_id(&snapshot, workspace, workflow))
     }
 
     /// The document, without `kind`.
     async fn definition(&self) -> Json {
-        Json(serde_json::from_str(&self.0.definition).unwrap_or_default())
+        Json(self.document().unwrap_or_default())
     }
 
     /// What starts it. Null for a draft that is not right yet.
     async fn trigger(&self) -> Option<Trigger> {
-        let document: serde_json::Value = serde_json::from_str(&self.0.definition).ok()?;
+        let document = self.document()?;
         let definition = Definition::parse(&document).ok()?;
         Some(Trigger::of(definition.trigger(), &document))
     }
 
     /// Checksum of the document.
-    async fn checksum(&self) -> &str {
-        &self.0.checksum
+    async fn checksum(&self, ctx: &Context<'_>) -> ApiResult<String> {
+        let id = match self {
+            Self::Row(row) => return Ok(row.checksum.clone()),
+            Self::Live(version) => version.id,
+        };
+        let (store, workspace) = Caller::of(ctx).read(Permission::ConfigRead)?;
+        let row = store.version_load(workspace, id).await;
+        let row = row.map_err(|error| ApiError::internal("reading a workflow version", &error))?;
+        let row = row.ok_or_else(|| ApiError::internal_text("reading a workflow version", "it is no longer stored"))?;
+        Ok(row.checksum)
     }
 
     /// When it was made.
     async fn created_at(&self) -> DateTime {
-        DateTime(self.0.created_at)
+        DateTime(match self {
+            Self::Row(row) => row.created_at,
+            Self::Live(version) => version.created_at,
+        })
     }
 }
 

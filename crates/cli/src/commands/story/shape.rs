@@ -272,7 +272,12 @@ impl Run {
 
     /// Whether anything of it was ever begun, as far as its state tells.
     pub(crate) fn has_begun(&self) -> bool {
-        let refused = |error: &RunError| matches!(error.code.as_str(), "where_failed" | "flow_control_failed");
+        let refused = |error: &RunError| {
+            matches!(
+                error.code.as_str(),
+                "where_failed" | "flow_control_failed" | "lane_full"
+            )
+        };
         !matches!(self.status.as_str(), "QUEUED" | "MERGED") && !self.error.as_ref().is_some_and(refused)
     }
 
