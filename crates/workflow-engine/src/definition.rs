@@ -387,6 +387,9 @@ pub(crate) struct Try {
     pub(crate) finally: Vec<Step>,
 }
 
+/// What a `for_each` without `as` calls its item.
+pub(crate) const ITEM: &str = "item";
+
 /// A `for_each` step.
 #[derive(Clone, Debug)]
 pub(crate) struct ForEach {

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::Environment;
 use super::fold::EFFECT_UNKNOWN;
 use super::state::{Closed, Place, ReadState, RunState, Slot, Verdict};
+use crate::definition::ITEM;
 use crate::document::{Document, PathPart};
 use crate::event::Event;
 use crate::expression::{Found, Scope};
@@ -396,12 +397,17 @@ impl<'a> RunScope<'a> {
         in_value(value, path)
     }
 
+    /// Whether a name stands for the items of a loop that calls them `item_name`.
+    fn is_item(&self, name: &str, item_name: &str) -> bool {
+        name == item_name || (name == ITEM && !self.program.item_is_outer)
+    }
+
     /// `item`, `index`, and what `as` calls the item, from the innermost loop outwards.
     fn in_loops(&self, root: &str, path: &[PathPart]) -> Found<'_> {
         if let Some((name, number, value)) = self.candidate {
             match root {
                 "index" => return in_value(Value::from(number), path),
-                _ if root == name || root == "item" => {
+                _ if self.is_item(root, name) => {
                     return in_value(crate::document::parse_text(value), path);
                 }
                 _ => {}
@@ -423,7 +429,7 @@ impl<'a> RunScope<'a> {
             if root == "index" {
                 return in_value(Value::from(*number), path);
             }
-            if root != task.item_name && root != "item" {
+            if !self.is_item(root, &task.item_name) {
                 continue;
             }
             let items = self.place.items.get(..depth).unwrap_or_default();
