@@ -19,7 +19,7 @@ use serde_json::Value;
 
 pub use bounds::*;
 pub(crate) use input::check_input;
-pub use own::RESERVED_HEADERS;
+pub use own::{ANSWER_STATUSES, RESERVED_HEADERS, UNFIT_STATUS};
 
 use crate::catalogue::HydrateMode;
 use crate::correlation::Correlation;

@@ -293,7 +293,7 @@ impl<'a> Names<'a> {
             Action::Run(run) if run.wait.is_some() => names(&["run", "output"]),
             Action::Run(_) => names(&["run"]),
             Action::Emit(_) => names(&["id"]),
-            Action::Respond(_) => names(&["delivered"]),
+            Action::Respond(_) => names(&["delivered", "unfit"]),
             Action::Compensate => names(&["undone"]),
             Action::If { .. }
             | Action::Switch(_)

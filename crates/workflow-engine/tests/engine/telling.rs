@@ -240,3 +240,41 @@ fn items_that_a_limit_left_unbegun_count_as_failed() {
         ("event.data.lines: 4 items, 3 failed", "succeeded")
     );
 }
+
+#[test]
+fn an_answer_that_could_not_be_sent_as_it_is_says_what_was_sent() {
+    let steps = "  - { id: say, respond: { status: \"{{ event.data.status }}\", headers: { x-a: \"{{ event.data.a }}\" } } }\n  - { id: end, set: { unfit: \"{{ steps.say.unfit | default([]) }}\" } }";
+    for (status, output, label, note) in [
+        (
+            json!(999),
+            json!({ "delivered": true, "unfit": ["status"] }),
+            "999 → 500",
+            Some("no answer can have the status 999 (200 to 599 can be sent): the caller got 500"),
+        ),
+        (
+            json!("soon"),
+            json!({ "delivered": false, "unfit": ["status", "x-a"] }),
+            "soon → 500",
+            Some(
+                "no answer can have the status soon (200 to 599 can be sent): whoever asks for the answer gets 500; \
+                 left out, as no answer can carry it: header x-a",
+            ),
+        ),
+        (
+            json!(201),
+            json!({ "delivered": true, "unfit": ["x-a"] }),
+            "201",
+            Some("left out, as no answer can carry it: header x-a"),
+        ),
+        (json!(201), json!({ "delivered": true }), "201", None),
+    ] {
+        let mut driver = Driver::new(plan(steps), KEYED, json!({ "status": status, "a": "b" }));
+        driver.start();
+        driver.done(output.clone());
+        assert_eq!(driver.code(), "succeeded");
+        let told = story(Some(&driver.plan), &driver.rows, None);
+        assert_eq!((told[0].label.as_str(), told[0].note.as_deref()), (label, note), "{output}");
+        let unfit = output.get("unfit").cloned().unwrap_or(json!([]));
+        assert_eq!(driver.last_set()["unfit"], unfit);
+    }
+}
