@@ -81,7 +81,10 @@ pub use schedule::{
     CatchUp, DEFAULT_CATCH_UP, Due, MAX_CATCH_UP, MAX_CRON_BYTES, MAX_CRON_LINES, MAX_EVERY, MAX_MISSED_COUNTED,
     MAX_SCHEDULE_INPUT_BYTES, MIN_EVERY, SKIP_AFTER, Schedule,
 };
-pub use story::{StepNames, StoryAttempt, StoryEffect, StoryHold, StoryStep, may_hide_an_item, story, tell_family};
+pub use story::{
+    MAX_PASSED_OVER_TOLD, StepNames, StoryAttempt, StoryEffect, StoryHold, StoryStep, may_hide_an_item, story,
+    tell_family,
+};
 pub use time::{Timestamp, TimestampError};
 pub use turn::{
     Arrival, Ask, Board, Gate, GateChange, GateKey, GateKind, MAX_RESUMED, Moves, Outcome, Rules, RunEnd, Stage,

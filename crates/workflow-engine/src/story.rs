@@ -7,7 +7,7 @@ mod names;
 mod outer;
 mod step;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use self::names::{StepNames, may_hide_an_item};
 pub use self::step::{StoryAttempt, StoryEffect, StoryHold, StoryStep};
@@ -19,6 +19,11 @@ use crate::journal::{Awaits, EffectEnd, Entry, Target};
 use crate::ledger::{EffectState, Ledger};
 use crate::plan::{By, Node, NodeId, OWN, Plan, Program, Task};
 use crate::time::Timestamp;
+
+/// Events that were found by the key of a `wait_for` and not taken, as told with the step: the newest.
+///
+/// Limit: events told with a step that waited and did not take them | the newest are told, of the others how many | `events_that_a_step_did_not_take_stay_in_its_story`
+pub const MAX_PASSED_OVER_TOLD: usize = 5;
 
 /// Tells in a story what only its family knows of its unknown effects: how those that other runs left behind can be
 /// repeated, and what people said. A decision stands in the journal of one run and is about the effect in all of them.
@@ -56,6 +61,7 @@ pub fn story(
         over: BTreeSet::new(),
         failed_parts: BTreeMap::new(),
         caught: BTreeSet::new(),
+        passed_over: BTreeMap::new(),
         retried_at,
         names: StepNames::default(),
     };
@@ -70,6 +76,7 @@ pub fn story(
         }
     }
     teller.finish(ended);
+    teller.tell_passed_over();
     let Teller { mut steps, names, .. } = teller;
     steps.iter_mut().for_each(|step| step.name = names.name(&step.path));
     steps
@@ -90,6 +97,8 @@ struct Teller<'a> {
     failed_parts: BTreeMap<String, usize>,
     /// `try` steps whose `try` failed.
     caught: BTreeSet<String>,
+    /// The newest of the events that steps did not take, with why, and how many there were.
+    passed_over: BTreeMap<String, (VecDeque<String>, usize)>,
     /// When a run began that goes on where another one failed.
     retried_at: Option<Timestamp>,
     names: StepNames,
@@ -347,8 +356,13 @@ impl<'a> Teller<'a> {
                 step.output = Some(arrived.output.clone());
             }
             Entry::PassedOver(passed) => {
-                let step = self.step(&step_of(&passed.step), "wait_for", at);
-                step.note = Some(format!("{} was not taken: {}", passed.event, passed.reason));
+                self.step(&step_of(&passed.step), "wait_for", at);
+                let (newest, count) = self.passed_over.entry(passed.step.to_string()).or_default();
+                *count += 1;
+                newest.push_back(format!("{} was not taken: {}", passed.event, passed.reason));
+                if newest.len() > MAX_PASSED_OVER_TOLD {
+                    newest.pop_front();
+                }
             }
             Entry::Compensating(compensating) => {
                 let step = self.step(&step_of(&compensating.step), "compensate", at);
@@ -391,6 +405,23 @@ impl<'a> Teller<'a> {
             | Entry::TimedOut(_)
             | Entry::Outgrown(_)
             | Entry::Finished(_) => {}
+        }
+    }
+
+    /// What a step did not take stands below what became of it, whether it still waits or not.
+    fn tell_passed_over(&mut self) {
+        for (path, (newest, count)) in &self.passed_over {
+            let step = self.by_path.get(path).and_then(|at| self.steps.get_mut(*at));
+            let Some(step) = step else { continue };
+            let earlier = count - newest.len();
+            let earlier = (earlier > 0).then(|| format!("{earlier} earlier ones were not taken either"));
+            let lines = step
+                .note
+                .take()
+                .into_iter()
+                .chain(newest.iter().cloned())
+                .chain(earlier);
+            step.note = Some(lines.collect::<Vec<_>>().join("\n"));
         }
     }
 

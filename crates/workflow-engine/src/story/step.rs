@@ -34,7 +34,7 @@ pub struct StoryStep {
     pub effect: Option<StoryEffect>,
     /// Its output; not repeated for steps with steps inside.
     pub output: Option<Document>,
-    /// Why it failed, waits, or was left out.
+    /// Why it failed, waits, or was left out, and which events it did not take, a line each.
     pub note: Option<String>,
     /// What holds its call back while it waits for its connection.
     pub hold: Option<StoryHold>,

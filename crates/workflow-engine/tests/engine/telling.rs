@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde_json::json;
-use weir_workflow_engine::{Sent, StoryStep, story};
+use weir_workflow_engine::{EventId, Input, MAX_PASSED_OVER_TOLD, Mail, Sent, StoryStep, story};
 
 use crate::support::{Driver, HYDRATED, KEYED, failure, plan, plan_in, seconds};
 
@@ -273,8 +273,39 @@ fn an_answer_that_could_not_be_sent_as_it_is_says_what_was_sent() {
         driver.done(output.clone());
         assert_eq!(driver.code(), "succeeded");
         let told = story(Some(&driver.plan), &driver.rows, None);
-        assert_eq!((told[0].label.as_str(), told[0].note.as_deref()), (label, note), "{output}");
+        assert_eq!(
+            (told[0].label.as_str(), told[0].note.as_deref()),
+            (label, note),
+            "{output}"
+        );
         let unfit = output.get("unfit").cloned().unwrap_or(json!([]));
         assert_eq!(driver.last_set()["unfit"], unfit);
     }
+}
+
+#[test]
+fn events_that_a_step_did_not_take_stay_in_its_story() {
+    let steps = "  - { id: paid, wait_for: { event: stripe.charge.refunded, key: \"{{ arrived.data.order }}\", equals: \"{{ event.data.order }}\", where: \"{{ arrived.data.amount >= 10 }}\" }, timeout: 1h }";
+    let mut driver = Driver::new(plan(steps), KEYED, json!({ "order": 7 }));
+    driver.start();
+    let mut arrive = |uid: i64, amount: i64| {
+        let mut event = crate::support::event(json!({ "order": 7, "amount": amount }));
+        event.kind = "charge.refunded".to_owned();
+        event.uid = EventId::from_raw(uid);
+        driver.input(Input::Mail(Mail::Event(&event)));
+        let told = story(Some(&driver.plan), &driver.rows, None);
+        (event.uid, told[0].status, told[0].note.clone().unwrap_or_default())
+    };
+    let (first, _, note) = arrive(100, 1);
+    let why = "was not taken: its `where` was not true";
+    assert_eq!(note, format!("until 2026-01-01T01:00:00.000Z\n{first} {why}"));
+    let mut passed = vec![first];
+    passed.extend((101..107).map(|uid| arrive(uid, 2).0));
+    let (_, status, note) = arrive(107, 10);
+    let mut told: Vec<String> = passed[passed.len() - MAX_PASSED_OVER_TOLD..]
+        .iter()
+        .map(|event| format!("{event} {why}"))
+        .collect();
+    told.push("2 earlier ones were not taken either".to_owned());
+    assert_eq!((status, note), ("succeeded", told.join("\n")));
 }
