@@ -73,8 +73,8 @@ pub fn check(definition: &Definition, catalogue: &dyn Catalogue) -> Result<Resol
     }
     for steps in [&definition.steps, &definition.on_failure] {
         calls::resolve(steps, catalogue, &mut resolution, &mut problems);
-        waits::check(steps, catalogue, &mut problems);
     }
+    waits::check(definition, catalogue, &mut problems);
     cycles::check(definition, catalogue, &mut problems);
     let mut names = Names::new(definition, &resolution, catalogue, &mut problems);
     names.block(&definition.steps);

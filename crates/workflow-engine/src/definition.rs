@@ -459,6 +459,8 @@ pub(crate) struct WaitFor {
 #[derive(Clone, Debug)]
 pub(crate) struct Approve {
     pub(crate) title: Template,
+    /// Where the title stands when the document gives it no words.
+    pub(crate) untitled_at: Option<String>,
     /// What else the person sees.
     pub(crate) detail: Template,
     /// Who may decide; anybody who may decide at all when it is empty.
