@@ -207,7 +207,7 @@ pub fn duration_s(text: &str) -> Option<u64> {
 /// The kind of a value in words.
 pub(crate) fn kind_of(value: &Value) -> &'static str {
     match value {
-        Value::Null => "nothing",
+        Value::Null => "null",
         Value::Bool(_) => "true or false",
         Value::Number(_) => "a number",
         Value::String(_) => "text",

@@ -439,3 +439,44 @@ fn what_failed_in_part_was_done_in_part() {
     check(200, json!({ "refused": "all" }), ("refused", Executed::No));
     check(200, json!({ "rows": [{ "done": false }] }), ("none_done", Executed::No));
 }
+
+#[test]
+fn an_argument_that_does_not_fit_is_shown() {
+    let text = "connector: e\nversion: 1.0.0\nhosts: [\"https://e.test\"]\nauth: { none: {} }\noperations: { x: { get: /x, query: { n: \"{{ n }}\", how: \"{{ how }}\" }, input: { n: { type: integer }, how: { enum: [fast, slow] } } } }\n";
+    let connector = Connector::parse(text, &|_| None).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let long = "x".repeat(200);
+    for (args, place, told) in [
+        (
+            json!({ "n": "five" }),
+            "/n",
+            "`n` must be of type integer, found text: \"five\"".to_owned(),
+        ),
+        (
+            json!({ "n": null }),
+            "/n",
+            "`n` must be of type integer, found null".to_owned(),
+        ),
+        (
+            json!({ "n": [long] }),
+            "/n",
+            format!("`n` must be of type integer, found a list: [\"{}…", "x".repeat(78)),
+        ),
+        (
+            json!({ "how": "FETCH" }),
+            "/how",
+            "`how` has a value that is not allowed: \"FETCH\" (one of: fast, slow)".to_owned(),
+        ),
+        (
+            json!({ "how": null }),
+            "/how",
+            "`how` has a value that is not allowed: null (one of: fast, slow)".to_owned(),
+        ),
+    ] {
+        let error = connector
+            .operation("x")
+            .unwrap()
+            .request(&ctx(&args, None))
+            .unwrap_err();
+        assert_eq!((error.pointer.as_str(), error.message), (place, told), "{args}");
+    }
+}

@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use weir_storage::{RowIdentity, RunRow, RunStatus};
-use weir_workflow_engine::{Entry, EventId, JournalError, OWN, RESERVED_HEADERS, RunId, WorkspaceId, decode};
+use weir_workflow_engine::{
+    ANSWER_STATUSES, Entry, EventId, JournalError, OWN, RESERVED_HEADERS, RunId, UNFIT_STATUS, WorkspaceId, decode,
+};
 
 use crate::control::ControlError;
 use crate::driver::{ActiveRun, Refused};
@@ -46,10 +48,12 @@ impl Answer {
             None => Some(200),
         };
         let status = status.and_then(|status| u16::try_from(status).ok());
-        let status = status.filter(|status| (200..=599).contains(status)).unwrap_or_else(|| {
-            unfit.push("status".to_owned());
-            500
-        });
+        let status = status
+            .filter(|status| ANSWER_STATUSES.contains(status))
+            .unwrap_or_else(|| {
+                unfit.push("status".to_owned());
+                UNFIT_STATUS
+            });
         let mut headers: Vec<(String, String)> = Vec::new();
         for (name, value) in args.get("headers").and_then(Value::as_object).into_iter().flatten() {
             let name = name.to_ascii_lowercase();

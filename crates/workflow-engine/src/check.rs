@@ -38,6 +38,10 @@ pub struct Resolution {
     /// have a choice. Runs of this version keep to it, whatever the connection is pinned to since.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pins: BTreeMap<String, String>,
+    /// Whether steps say `item` in a loop with `as` and mean the item of a loop around it that has none. Versions from
+    /// before this was frozen mean the item of the innermost loop, whatever it is called.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub item_is_outer: bool,
 }
 
 /// What a `call` step calls.
@@ -69,12 +73,14 @@ pub fn check(definition: &Definition, catalogue: &dyn Catalogue) -> Result<Resol
     }
     for steps in [&definition.steps, &definition.on_failure] {
         calls::resolve(steps, catalogue, &mut resolution, &mut problems);
-        waits::check(steps, catalogue, &mut problems);
     }
+    waits::check(definition, catalogue, &mut problems);
     cycles::check(definition, catalogue, &mut problems);
     let mut names = Names::new(definition, &resolution, catalogue, &mut problems);
     names.block(&definition.steps);
     names.on_failure(&definition.on_failure);
+    let item_is_outer = names.item_is_outer();
+    resolution.item_is_outer = item_is_outer;
     resolution.pins = pins(&resolution, catalogue);
     if problems.is_empty() {
         Ok(resolution)
@@ -110,6 +116,7 @@ fn trigger(definition: &Definition, catalogue: &dyn Catalogue, problems: &mut Ve
         reads: Vec::new(),
         calls: BTreeMap::new(),
         pins: BTreeMap::new(),
+        item_is_outer: false,
     };
     let Trigger::Event {
         event,

@@ -64,6 +64,8 @@ pub struct CallCommand {
     pub operation: String,
     /// The arguments: always a JSON object.
     pub args: Document,
+    /// JSON pointer of the arguments in the workflow, to say where a wrong one stands; empty when they stand in none.
+    pub args_at: String,
     /// Present when all pages of a list are wanted: the largest number of items. Only of calls that read.
     pub all_max: Option<u32>,
     /// How long one try may take; for all pages, how long each page may take.

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 pub use bounds::*;
 pub(crate) use input::check_input;
-pub use own::RESERVED_HEADERS;
+pub use own::{ANSWER_STATUSES, RESERVED_HEADERS, UNFIT_STATUS};
 
 use crate::catalogue::HydrateMode;
 use crate::correlation::Correlation;
@@ -387,6 +387,9 @@ pub(crate) struct Try {
     pub(crate) finally: Vec<Step>,
 }
 
+/// What a `for_each` without `as` calls its item.
+pub(crate) const ITEM: &str = "item";
+
 /// A `for_each` step.
 #[derive(Clone, Debug)]
 pub(crate) struct ForEach {
@@ -456,6 +459,8 @@ pub(crate) struct WaitFor {
 #[derive(Clone, Debug)]
 pub(crate) struct Approve {
     pub(crate) title: Template,
+    /// Where the title stands when the document gives it no words.
+    pub(crate) untitled_at: Option<String>,
     /// What else the person sees.
     pub(crate) detail: Template,
     /// Who may decide; anybody who may decide at all when it is empty.

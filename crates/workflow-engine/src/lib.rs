@@ -40,10 +40,10 @@ pub use check::{CallResolution, Resolution, check};
 pub use command::{CallCommand, CallId, Command, EffectCommand, ReadCommand, SendMode};
 pub use correlation::{Correlation, Correlator};
 pub use definition::{
-    DEFAULT_CALL_TIMEOUT, DEFAULT_MAX_WAITING, DEFAULT_RESPOND_WITHIN, DEFAULT_WAIT, Definition, MAX_ALL_ITEMS,
-    MAX_APPROVERS, MAX_BATCH, MAX_BRANCHES, MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY, MAX_GATHERING, MAX_LIMIT,
-    MAX_MAX_WAITING, MAX_PERIOD, MAX_PRIORITY, MAX_RESPOND_WITHIN, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WAIT,
-    MAX_WORKFLOW_TIMEOUT, RESERVED_HEADERS, Trigger,
+    ANSWER_STATUSES, DEFAULT_CALL_TIMEOUT, DEFAULT_MAX_WAITING, DEFAULT_RESPOND_WITHIN, DEFAULT_WAIT, Definition,
+    MAX_ALL_ITEMS, MAX_APPROVERS, MAX_BATCH, MAX_BRANCHES, MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY, MAX_GATHERING,
+    MAX_LIMIT, MAX_MAX_WAITING, MAX_PERIOD, MAX_PRIORITY, MAX_RESPOND_WITHIN, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES,
+    MAX_WAIT, MAX_WORKFLOW_TIMEOUT, RESERVED_HEADERS, Trigger, UNFIT_STATUS,
 };
 pub use difference::{Difference, DifferenceKind, differences};
 pub use document::{Document, DocumentError, MAX_JSON_DEPTH, PathPart};
@@ -81,7 +81,10 @@ pub use schedule::{
     CatchUp, DEFAULT_CATCH_UP, Due, MAX_CATCH_UP, MAX_CRON_BYTES, MAX_CRON_LINES, MAX_EVERY, MAX_MISSED_COUNTED,
     MAX_SCHEDULE_INPUT_BYTES, MIN_EVERY, SKIP_AFTER, Schedule,
 };
-pub use story::{StepNames, StoryAttempt, StoryEffect, StoryHold, StoryStep, may_hide_an_item, story, tell_family};
+pub use story::{
+    MAX_PASSED_OVER_TOLD, StepNames, StoryAttempt, StoryEffect, StoryHold, StoryStep, may_hide_an_item, story,
+    tell_family,
+};
 pub use time::{Timestamp, TimestampError};
 pub use turn::{
     Arrival, Ask, Board, Gate, GateChange, GateKey, GateKind, MAX_RESUMED, Moves, Outcome, Rules, RunEnd, Stage,

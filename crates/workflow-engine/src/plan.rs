@@ -240,6 +240,8 @@ pub(crate) struct Program {
     pub(crate) connector: String,
     /// The connection of the reads, when the event has none.
     pub(crate) connection: Option<String>,
+    /// Whether a loop with `as` leaves `item` to the loops around it; in older versions it has both names.
+    pub(crate) item_is_outer: bool,
 }
 
 /// A version ready to run.
@@ -279,6 +281,7 @@ impl Plan {
         program.slots = slots;
         program.connector = resolution.connector.clone().unwrap_or_default();
         program.connection.clone_from(&resolution.connection);
+        program.item_is_outer = resolution.item_is_outer;
         Ok(Self {
             definition: definition.clone(),
             resolution: resolution.clone(),

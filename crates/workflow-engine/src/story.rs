@@ -4,21 +4,26 @@
 
 mod attempt;
 mod names;
+mod outer;
 mod step;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use self::names::{StepNames, may_hide_an_item};
 pub use self::step::{StoryAttempt, StoryEffect, StoryHold, StoryStep};
 
 use crate::command::CallId;
-use crate::definition::{Choice, Join};
+use crate::definition::Choice;
 use crate::document::Document;
-use crate::journal::{Awaits, EffectEnd, Entry, RanOver, Target};
+use crate::journal::{Awaits, EffectEnd, Entry, Target};
 use crate::ledger::{EffectState, Ledger};
-use crate::plan::{By, CATCH, Node, NodeId, OWN, Plan, Program, Task};
+use crate::plan::{By, Node, NodeId, OWN, Plan, Program, Task};
 use crate::time::Timestamp;
+
+/// Events that were found by the key of a `wait_for` and not taken, as told with the step: the newest.
+///
+/// Limit: events told with a step that waited and did not take them | the newest are told, of the others how many | `events_that_a_step_did_not_take_stay_in_its_story`
+pub const MAX_PASSED_OVER_TOLD: usize = 5;
 
 /// Tells in a story what only its family knows of its unknown effects: how those that other runs left behind can be
 /// repeated, and what people said. A decision stands in the journal of one run and is about the effect in all of them.
@@ -54,6 +59,9 @@ pub fn story(
         handled: BTreeSet::new(),
         limits: BTreeMap::new(),
         over: BTreeSet::new(),
+        failed_parts: BTreeMap::new(),
+        caught: BTreeSet::new(),
+        passed_over: BTreeMap::new(),
         retried_at,
         names: StepNames::default(),
     };
@@ -68,6 +76,7 @@ pub fn story(
         }
     }
     teller.finish(ended);
+    teller.tell_passed_over();
     let Teller { mut steps, names, .. } = teller;
     steps.iter_mut().for_each(|step| step.name = names.name(&step.path));
     steps
@@ -84,6 +93,12 @@ struct Teller<'a> {
     limits: BTreeMap<String, Timestamp>,
     /// Steps that failed because the steps in them took too long.
     over: BTreeSet<String>,
+    /// How many items or branches failed of those that collect failures.
+    failed_parts: BTreeMap<String, usize>,
+    /// `try` steps whose `try` failed.
+    caught: BTreeSet<String>,
+    /// The newest of the events that steps did not take, with why, and how many there were.
+    passed_over: BTreeMap<String, (VecDeque<String>, usize)>,
     /// When a run began that goes on where another one failed.
     retried_at: Option<Timestamp>,
     names: StepNames,
@@ -302,18 +317,7 @@ impl<'a> Teller<'a> {
                 self.limits.insert(limited.step.to_string(), limited.until);
             }
             Entry::RanOver(over) => self.ran_over(over, at),
-            Entry::Caught(crate::journal::Caught { step, part: Some(part) }) => {
-                let (branch, item) = (format!("{step}.{part}."), format!("{step}[{part}]."));
-                self.handled.extend([branch, item]);
-            }
-            Entry::Caught(caught) => {
-                let node = self.node(&caught.step);
-                if node.is_none_or(|node| node.has_block(CATCH)) {
-                    self.handled.insert(format!("{}.try.", caught.step));
-                }
-                let step = self.through(&step_of(&caught.step), "try", "succeeded", at);
-                step.note.get_or_insert_with(|| "a failure was caught".to_owned());
-            }
+            Entry::Caught(caught) => self.caught(caught, at),
             Entry::Slept(slept) => {
                 let step = self.step(&step_of(&slept.step), "sleep", at);
                 step.status = "waiting";
@@ -352,8 +356,13 @@ impl<'a> Teller<'a> {
                 step.output = Some(arrived.output.clone());
             }
             Entry::PassedOver(passed) => {
-                let step = self.step(&step_of(&passed.step), "wait_for", at);
-                step.note = Some(format!("{} was not taken: {}", passed.event, passed.reason));
+                self.step(&step_of(&passed.step), "wait_for", at);
+                let (newest, count) = self.passed_over.entry(passed.step.to_string()).or_default();
+                *count += 1;
+                newest.push_back(format!("{} was not taken: {}", passed.event, passed.reason));
+                if newest.len() > MAX_PASSED_OVER_TOLD {
+                    newest.pop_front();
+                }
             }
             Entry::Compensating(compensating) => {
                 let step = self.step(&step_of(&compensating.step), "compensate", at);
@@ -399,84 +408,21 @@ impl<'a> Teller<'a> {
         }
     }
 
-    fn ran_over(&mut self, over: &RanOver, at: Timestamp) {
-        let limit = crate::duration::print(over.limit);
-        let of = Target::Step(std::sync::Arc::clone(&over.step));
-        self.through(&of, "try", "failed", at).note = Some(format!("its steps took longer than {limit}"));
-        let goes_on = self.node(&over.step).is_some_and(|node| match &node.task {
-            Task::ForEach(each) => each.collects,
-            Task::Parallel(join) => *join == Join::Collect,
-            _ => node.has_block(CATCH),
-        });
-        if !goes_on {
-            self.over.insert(over.step.to_string());
+    /// What a step did not take stands below what became of it, whether it still waits or not.
+    fn tell_passed_over(&mut self) {
+        for (path, (newest, count)) in &self.passed_over {
+            let step = self.by_path.get(path).and_then(|at| self.steps.get_mut(*at));
+            let Some(step) = step else { continue };
+            let earlier = count - newest.len();
+            let earlier = (earlier > 0).then(|| format!("{earlier} earlier ones were not taken either"));
+            let lines = step
+                .note
+                .take()
+                .into_iter()
+                .chain(newest.iter().cloned())
+                .chain(earlier);
+            step.note = Some(lines.collect::<Vec<_>>().join("\n"));
         }
-    }
-
-    /// Steps with steps inside are as far as these are; what is open when a run ended was given up.
-    fn finish(&mut self, ended: Option<Timestamp>) {
-        if let Some(at) = ended {
-            for step in self
-                .steps
-                .iter_mut()
-                .filter(|step| matches!(step.status, "running" | "waiting"))
-            {
-                step.status = "canceled";
-                step.finished_at = Some(at);
-                step.wait = None;
-            }
-        }
-        for position in (0..self.steps.len()).rev() {
-            let Some(outer) = self.steps.get(position).filter(|step| has_steps_inside(step)) else {
-                continue;
-            };
-            let (mut worst, mut last) = (usize::MAX, None);
-            for prefix in [format!("{}.", outer.path), format!("{}[", outer.path)] {
-                for step in self.inside(&prefix) {
-                    last = last.max(step.finished_at);
-                    let rank = WORST_FIRST.iter().position(|status| step.status == *status);
-                    let forgiven = matches!(step.status, "failed" | "canceled") && self.is_handled(&step.path);
-                    if let Some(rank) = rank.filter(|_| !forgiven) {
-                        worst = worst.min(rank);
-                    }
-                }
-            }
-            let worst = match WORST_FIRST.get(worst).copied() {
-                None | Some("canceled") if self.over.contains(&outer.path) => Some("failed"),
-                worst => worst,
-            };
-            let until = self.limits.get(&outer.path).copied();
-            let Some(outer) = self.steps.get_mut(position) else {
-                continue;
-            };
-            outer.finished_at = outer.finished_at.max(last);
-            if let Some(worst) = worst {
-                outer.status = if worst == "waiting" { "running" } else { worst };
-                if outer.status == "running" {
-                    outer.finished_at = None;
-                    let limit = || until.map(|until| format!("its steps have until {until}"));
-                    outer.note = outer.note.take().or_else(limit);
-                }
-            }
-        }
-        if let (Some(program), None) = (self.program, ended) {
-            self.pending(program, &program.top, "");
-        }
-    }
-
-    /// The steps whose paths begin with `prefix`.
-    fn inside<'s>(&'s self, prefix: &'s str) -> impl Iterator<Item = &'s StoryStep> {
-        let after = self
-            .by_path
-            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
-        let inside = after.take_while(move |(path, _)| path.starts_with(prefix));
-        inside.filter_map(|(_, at)| self.steps.get(*at))
-    }
-
-    /// Whether something took care of the failure of this step, or of a block around it.
-    fn is_handled(&self, path: &str) -> bool {
-        let blocks = path.match_indices('.').filter_map(|(at, _)| path.get(..=at));
-        self.handled.contains(path) || blocks.into_iter().any(|block| self.handled.contains(block))
     }
 
     /// The steps that are still to come; those inside loops are known only when their items are.
@@ -522,12 +468,4 @@ fn own_label(args: &Document) -> String {
         .into_iter()
         .find_map(|name| args.get(name)?.as_str().map(str::to_owned));
     named.unwrap_or_else(|| args.get("status").map(ToString::to_string).unwrap_or_default())
-}
-
-/// Of the steps in a step, the one with the status that comes first here gives the step its own.
-const WORST_FIRST: [&str; 5] = ["unknown", "failed", "running", "waiting", "canceled"];
-
-/// Whether the status of a step is that of the steps in it.
-fn has_steps_inside(step: &StoryStep) -> bool {
-    matches!(step.kind, "if" | "switch" | "for_each" | "parallel" | "try")
 }

@@ -234,8 +234,8 @@ fn tell_step(text: &mut String, run: &Run, step: &Step, style: Style) {
         style.state(&status),
         style.dim(took)
     );
-    if let Some(note) = &step.note {
-        put!(text, "    {note}");
+    for line in step.note.iter().flat_map(|note| note.lines()) {
+        put!(text, "    {line}");
     }
     if let Some(effect) = &step.effect {
         let state = effect.state.to_lowercase();

@@ -369,6 +369,7 @@ async fn a_caller_is_answered_now_or_at_an_address_of_its_own() {
     let shown = stdout(&server.weir(&["run", "show", &run, "--bodies"]));
     let shown: String = shown.split_whitespace().collect();
     assert!(shown.contains(r#""unfit":["x-note"]"#), "{shown}");
+    assert!(shown.contains("leftout,asnoanswercancarryit:headerx-note"), "{shown}");
     assert_eq!(header("content-security-policy").as_deref(), Some("sandbox"));
     assert_eq!(answer.json::<Value>().await.unwrap(), json!({ "total": 6 }));
     // The same event again gets the same answer, and nothing runs again.

@@ -17,6 +17,9 @@ use crate::pointer;
 use crate::problem::{Problems, nearest};
 use crate::template::scalar_text;
 
+/// Characters of a wrong argument that are shown: what it is, not all of it.
+const SAMPLE_CHARS: usize = 80;
+
 /// Headers that belong to the connection, not to a call.
 const RESERVED_HEADERS: [&str; 7] = [
     "host",
@@ -77,9 +80,13 @@ fn check_arguments(operation: &Operation, args: &Value) -> Result<(), BuildError
                 let mut problems = Problems::default();
                 field.check(name, value, &pointer::join("", name), &mut problems);
                 if let Some(problem) = problems.into_list().into_iter().next() {
+                    // Of the wrong type it is null already.
+                    let found = args.pointer(&problem.pointer);
+                    let found = found.filter(|found| !found.is_null() || problem.code != "bad_type");
+                    let found = found.map(|found| format!(": {}", sample(found))).unwrap_or_default();
                     return Err(BuildError {
+                        message: with_suggestion(format!("{}{found}", problem.message), problem.suggestion),
                         pointer: problem.pointer,
-                        message: with_suggestion(problem.message, problem.suggestion),
                     });
                 }
             }
@@ -103,6 +110,15 @@ fn check_arguments(operation: &Operation, args: &Value) -> Result<(), BuildError
         }
     }
     Ok(())
+}
+
+/// A value as JSON, or its beginning.
+fn sample(value: &Value) -> String {
+    let json = value.to_string();
+    match json.char_indices().nth(SAMPLE_CHARS) {
+        Some((end, _)) => format!("{}…", json.get(..end).unwrap_or_default()),
+        None => json,
+    }
 }
 
 fn with_suggestion(message: String, suggestion: Option<String>) -> String {

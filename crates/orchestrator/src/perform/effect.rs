@@ -46,7 +46,7 @@ pub(super) async fn perform(
     purpose: &Purpose,
 ) -> CallResult {
     let deadline = Instant::now() + command.timeout;
-    let mut session = Session::new(performer, connection, purpose, deadline);
+    let mut session = Session::new(performer, connection, purpose, deadline).with_args_at(&command.args_at);
     let departure = Departure::new(&effect.key, effect.first_sent_at);
     let gate = match effect.mode {
         SendMode::First | SendMode::Resend => Gate::Open,

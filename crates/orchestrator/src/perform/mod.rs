@@ -175,6 +175,7 @@ impl Performer {
             None => {
                 let wanted = read::Wanted {
                     args: &command.args,
+                    args_at: &command.args_at,
                     all_max: command.all_max,
                     timeout: command.timeout,
                 };
@@ -211,6 +212,7 @@ impl Performer {
         };
         let wanted = read::Wanted {
             args: &command.args,
+            args_at: "",
             all_max: command.all_max,
             timeout: command.timeout,
         };

@@ -22,6 +22,8 @@ pub const PAGED_READ_TIMEOUTS: u32 = 10;
 /// What a read is asked for.
 pub(super) struct Wanted<'a> {
     pub(super) args: &'a Document,
+    /// Where the arguments stand in the workflow, as a JSON pointer.
+    pub(super) args_at: &'a str,
     /// Read page after page until this many items are there.
     pub(super) all_max: Option<u32>,
     /// For one page.
@@ -37,7 +39,8 @@ pub(super) async fn perform(
     purpose: &Purpose,
 ) -> CallResult {
     let started = Instant::now();
-    let mut session = Session::new(performer, connection, purpose, started + wanted.timeout);
+    let deadline = started + wanted.timeout;
+    let mut session = Session::new(performer, connection, purpose, deadline).with_args_at(wanted.args_at);
     let collected = match wanted.all_max {
         None => single(&mut session, connection, operation, wanted).await,
         Some(max) => {

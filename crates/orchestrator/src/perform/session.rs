@@ -53,6 +53,8 @@ pub(super) struct Session<'a> {
     performer: &'a Performer,
     connection: &'a Connection,
     purpose: &'a Purpose,
+    /// Where the arguments stand in the workflow, as a JSON pointer.
+    args_at: &'a str,
     /// No exchange goes on beyond it. Waiting for the budget moves it.
     pub(super) deadline: Instant,
     /// How long requests waited for the budget.
@@ -76,6 +78,7 @@ impl<'a> Session<'a> {
             performer,
             connection,
             purpose,
+            args_at: "",
             deadline,
             waited: Duration::ZERO,
             held: None,
@@ -83,6 +86,11 @@ impl<'a> Session<'a> {
             kept_bytes: 0,
             is_unchanged: false,
         }
+    }
+
+    /// The same for arguments that stand at this place of a workflow.
+    pub(super) fn with_args_at(self, args_at: &'a str) -> Self {
+        Session { args_at, ..self }
     }
 
     /// Sends the request that `operation` makes of `ctx` and returns the final answer, whatever its status.
@@ -96,7 +104,7 @@ impl<'a> Session<'a> {
         loop {
             let mut request = operation.request(ctx).map_err(|error| match error.pointer.as_str() {
                 "" => refused("invalid", error.message),
-                place => refused("invalid", format!("{} at {place}", error.message)),
+                place => refused("invalid", format!("{} at {}{place}", error.message, self.args_at)),
             })?;
             let mut url = self.target(&request.url)?;
             let may_keep = operation.etag() && matches!(watch, Watch::No);

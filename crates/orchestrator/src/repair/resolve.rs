@@ -284,6 +284,7 @@ impl Orchestrator {
             connector: intent.connector.to_string(),
             operation: intent.operation.to_string(),
             args: intent.args.clone(),
+            args_at: String::new(),
             all_max: None,
             timeout: DEFAULT_CALL_TIMEOUT,
             class: intent.class,

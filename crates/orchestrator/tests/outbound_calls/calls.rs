@@ -221,6 +221,9 @@ async fn what_cannot_be_built_is_never_sent() {
             (failed.code.as_str(), failed.sent, failed.retry),
             (code, Sent::Never, Retry::Permanent)
         );
+        // Its place is that in the workflow.
+        let is_placed = failed.message.ends_with(" at /steps/0/with/id");
+        assert_eq!(is_placed, code == "invalid", "{}", failed.message);
     }
 }
 

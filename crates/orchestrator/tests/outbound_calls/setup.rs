@@ -149,6 +149,7 @@ pub(crate) fn step(operation: &str, args: Value) -> CallCommand {
         connector: "acme".to_owned(),
         operation: operation.to_owned(),
         args: Document::from_value(args),
+        args_at: "/steps/0/with".to_owned(),
         all_max: None,
         timeout: TIMEOUT,
         class: EffectClass::Read,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Resolution;
 use super::schema::{Unknown, rules_out};
 use crate::catalogue::{Catalogue, HydrateMode};
-use crate::definition::{Action, Definition, Join, OnError, Step, Trigger, Try};
+use crate::definition::{Action, Definition, ITEM, Join, OnError, Step, Trigger, Try};
 use crate::document::PathPart;
 use crate::expression::{Expression, Use};
 use crate::problem::Problem;
@@ -53,6 +53,8 @@ pub(super) struct Names<'a> {
     shapes: BTreeMap<&'a str, Shape>,
     /// Names of the items of the loops around.
     items: Vec<&'a str>,
+    /// Whether `item` was used where the innermost loop calls its own otherwise.
+    item_is_outer: bool,
     /// How many blocks around handle a failure.
     handlers: usize,
     /// Whether the event that a step waits for is there.
@@ -95,6 +97,7 @@ impl<'a> Names<'a> {
             loops: BTreeMap::new(),
             shapes: BTreeMap::new(),
             items: Vec::new(),
+            item_is_outer: false,
             handlers: 0,
             sees_arrived: false,
         }
@@ -290,7 +293,7 @@ impl<'a> Names<'a> {
             Action::Run(run) if run.wait.is_some() => names(&["run", "output"]),
             Action::Run(_) => names(&["run"]),
             Action::Emit(_) => names(&["id"]),
-            Action::Respond(_) => names(&["delivered"]),
+            Action::Respond(_) => names(&["delivered", "unfit"]),
             Action::Compensate => names(&["undone"]),
             Action::If { .. }
             | Action::Switch(_)
@@ -302,8 +305,15 @@ impl<'a> Names<'a> {
         }
     }
 
+    /// Whether `item` is somewhere that of a loop around the innermost one.
+    pub(super) fn item_is_outer(&self) -> bool {
+        self.item_is_outer
+    }
+
     fn expression(&mut self, expression: &Expression) {
+        let renames = self.items.last().is_some_and(|name| *name != ITEM);
         for used in expression.uses() {
+            self.item_is_outer |= renames && used.root == ITEM && self.items.contains(&ITEM);
             if let Some(problem) = self.problem(used, expression.pointer()) {
                 self.problems.push(problem);
             }
@@ -325,7 +335,6 @@ impl<'a> Names<'a> {
             "error" if self.handlers > 0 => members(used, pointer, &ERROR_MEMBERS),
             ARRIVED if self.sees_arrived => members(used, pointer, &EVENT_MEMBERS),
             "index" if !self.items.is_empty() => members(used, pointer, &[]),
-            "item" if !self.items.is_empty() => None,
             name if self.items.contains(&name) => None,
             name => Some(self.unknown_root(name, pointer)),
         }
@@ -345,11 +354,15 @@ impl<'a> Names<'a> {
             let message = format!("`{ARRIVED}` exists only in `key` and `where` of a `wait_for`");
             return Problem::new(pointer, "unknown_name", message);
         }
-        if matches!(name, "item" | "index") {
+        if matches!(name, ITEM | "index") && self.items.is_empty() {
             let message = format!("`{name}` exists only inside a `for_each`");
             return Problem::new(pointer, "unknown_name", message);
         }
         let problem = Problem::new(pointer, "unknown_name", format!("there is no `{name}`"));
+        if let (ITEM, Some(called)) = (name, self.items.last()) {
+            let message = format!("`{ITEM}` is called `{called}` here: the `for_each` says `as: {called}`");
+            return Problem::new(pointer, "unknown_name", message).suggest(format!("did you mean `{called}`?"));
+        }
         if self.ids.contains(&name) {
             return problem.suggest(format!("did you mean `steps.{name}`?"));
         }

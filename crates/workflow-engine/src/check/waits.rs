@@ -3,11 +3,47 @@
 use super::calls::check_connection;
 use super::with_pointer;
 use crate::catalogue::Catalogue;
-use crate::definition::{Action, ChildRun, Step, UNDO, WaitFor, check_input};
+use crate::definition::{Action, Approve, ChildRun, Definition, Step, UNDO, WaitFor, check_input};
 use crate::problem::{Problem, child};
 
-pub(super) fn check(steps: &[Step], catalogue: &dyn Catalogue, problems: &mut Vec<Problem>) {
-    inside(steps, None, catalogue, problems);
+pub(super) fn check(definition: &Definition, catalogue: &dyn Catalogue, problems: &mut Vec<Problem>) {
+    let blocks = [&definition.steps, &definition.on_failure];
+    for steps in blocks {
+        inside(steps, None, catalogue, problems);
+    }
+    if !blocks.iter().any(|steps| can_undo(steps)) {
+        blocks.iter().for_each(|steps| nothing_to_undo(steps, problems));
+    }
+}
+
+/// Whether one of these steps, or of those inside, can be undone.
+fn can_undo(steps: &[Step]) -> bool {
+    steps
+        .iter()
+        .any(|step| !step.undo.is_empty() || step.labelled_blocks().into_iter().any(|(_, block)| can_undo(block)))
+}
+
+/// Every `compensate` of a workflow in which nothing can be undone.
+fn nothing_to_undo(steps: &[Step], problems: &mut Vec<Problem>) {
+    for step in steps {
+        if matches!(step.action, Action::Compensate) {
+            let message = "there is nothing to undo: no step of this workflow has `undo`";
+            let problem = Problem::new(child(&step.pointer, "compensate"), "nothing_to_undo", message);
+            problems.push(problem.suggest("give each step that it is to undo its `undo: [ … ]`, the steps that do so"));
+        }
+        for (_, block) in step.labelled_blocks() {
+            nothing_to_undo(block, problems);
+        }
+    }
+}
+
+/// A question without words, as far as the document says what it will be.
+fn approve(approve: &Approve, problems: &mut Vec<Problem>) {
+    if let Some(place) = &approve.untitled_at {
+        let message = "nothing is asked: the question is empty";
+        let problem = Problem::new(place, "empty_question", message);
+        problems.push(problem.suggest("say what is to be decided: `Refund {{ event.data.id }}?`"));
+    }
 }
 
 /// `around`: what the steps stand in that leaves no place for a `compensate`.
@@ -15,6 +51,7 @@ fn inside(steps: &[Step], around: Option<&'static str>, catalogue: &dyn Catalogu
     for step in steps {
         match &step.action {
             Action::WaitFor(wait) => wait_for(step, wait, catalogue, problems),
+            Action::Approve(asked) => approve(asked, problems),
             Action::Run(run) => child_run(step, run, catalogue, problems),
             Action::Compensate => {
                 if let Some(around) = around {

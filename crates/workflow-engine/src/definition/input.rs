@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::fields::kind;
-use crate::problem::{Problem, child};
+use crate::problem::{Problem, child, nearest};
 
 /// The JSON Schema type of a value fits `wanted`.
 fn is_type(value: &Value, wanted: &str) -> bool {
@@ -51,18 +51,19 @@ pub(super) fn check(schema: &Value, value: &Value, pointer: &str, computed: bool
     let Some(object) = value.as_object() else {
         return;
     };
-    for name in schema
-        .get("required")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-    {
-        if !object.contains_key(name) {
-            problems.push(Problem::new(pointer, "missing_key", format!("`{name}` is missing")));
-        }
-    }
     let properties = schema.get("properties").and_then(Value::as_object);
+    let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
+    let required: Vec<&str> = required.filter_map(Value::as_str).collect();
+    for name in required.iter().filter(|name| !object.contains_key(**name)) {
+        let problem = Problem::new(pointer, "missing_key", format!("`{name}` is missing"));
+        let is_known =
+            |key: &str| required.contains(&key) || properties.is_some_and(|properties| properties.contains_key(key));
+        let unknown = object.keys().map(String::as_str).filter(|key| !is_known(key));
+        problems.push(match nearest(name, unknown) {
+            Some(given) => problem.suggest(format!("did you mean `{name}` instead of `{given}`?")),
+            None => problem,
+        });
+    }
     for (name, member) in object {
         let place = child(pointer, name);
         match properties.and_then(|properties| properties.get(name)) {

@@ -1,5 +1,7 @@
 //! The steps that Weir itself carries out: another run, an outgoing event, an answer to whoever sent the event.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Value, json};
 
 use super::fields::{Fields, wrong_type};
@@ -12,6 +14,10 @@ use crate::problem::{Problem, child};
 ///
 /// Limit: type of an outgoing event | refused at publish, `bad_event` | `definitions_stop_at_their_bounds`
 const MAX_TYPE_BYTES: usize = 256;
+/// The statuses that an answer can have.
+pub const ANSWER_STATUSES: RangeInclusive<u16> = 200..=599;
+/// What the sender gets instead of a status that no answer can have.
+pub const UNFIT_STATUS: u16 = 500;
 /// Headers that an answer does not set, in lower case: they are the connection's, or would act on the server's own pages.
 pub const RESERVED_HEADERS: [&str; 9] = [
     "connection",
@@ -90,7 +96,10 @@ impl Steps<'_> {
         let respond = fields.get("respond")?;
         let inside = Fields::new(respond, fields.at("respond"), &keys, self.problems)?;
         let status = match inside.get("status") {
-            Some(Value::Number(_)) => inside.count("status", 200, 599, self.problems).map(Value::from),
+            Some(Value::Number(_)) => {
+                let (least, most) = (u32::from(*ANSWER_STATUSES.start()), u32::from(*ANSWER_STATUSES.end()));
+                inside.count("status", least, most, self.problems).map(Value::from)
+            }
             Some(status @ Value::String(_)) => Some(status.clone()),
             Some(other) => {
                 self.problems

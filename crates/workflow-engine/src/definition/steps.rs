@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::fields::{Fields, is_plain, wrong_type};
 use super::{
-    Action, Call, Case, Choice, DEFAULT_CALL_TIMEOUT, DEFAULT_CASE, ForEach, Join, MAX_ALL_ITEMS, MAX_BRANCHES,
+    Action, Call, Case, Choice, DEFAULT_CALL_TIMEOUT, DEFAULT_CASE, ForEach, ITEM, Join, MAX_ALL_ITEMS, MAX_BRANCHES,
     MAX_CALL_TIMEOUT, MAX_CASES, MAX_CONCURRENCY, MAX_STEP_DEPTH, MAX_STEPS, MAX_TRIES, MAX_WORKFLOW_TIMEOUT, OnError,
     Parallel, RetryPolicy, Sleep, SleepHow, Step, Switch, Try, case_label,
 };
@@ -455,7 +455,7 @@ impl<'p> Steps<'p> {
 
     fn for_each(&mut self, fields: &Fields<'_>, depth: usize) -> Option<ForEach> {
         let list = fields.expression("for_each", self.problems);
-        let item_name = fields.text("as", self.problems).unwrap_or("item");
+        let item_name = fields.text("as", self.problems).unwrap_or(ITEM);
         if !is_name(item_name) || STEP_ROOTS.contains(&item_name) || matches!(item_name, "index" | "error") {
             let message = format!("{item_name:?} cannot be the name of an item");
             self.problems.push(Problem::new(fields.at("as"), "bad_name", message));

@@ -100,10 +100,12 @@ impl Steps<'_> {
                 )
             }
         };
+        let is_empty = title.as_str().is_some_and(|title| title.trim().is_empty());
         let title = self.template(title, &title_place);
         let detail = self.template(detail, &detail_place);
         Some(Approve {
             title: title?,
+            untitled_at: is_empty.then_some(title_place),
             detail: detail?,
             by,
             timeout,

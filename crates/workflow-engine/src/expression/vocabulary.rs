@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use minijinja::value::{Kwargs, Rest, Value, ValueOrKwargs};
+use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior};
 use sha2::{Digest as _, Sha256};
 
@@ -293,7 +293,14 @@ fn minor_digits(currency: &str) -> usize {
 /// An amount in minor units as a decimal number in text: `decimal_amount(1999, "eur")` is `19.99`.
 fn decimal_amount(amount: &Value, currency: &str) -> Result<String, Error> {
     let Some(minor) = amount.as_i64().filter(|_| amount.is_integer()) else {
-        return Err(invalid(format!("{amount} is not a whole number of minor units")));
+        let what = match amount.kind() {
+            ValueKind::String => {
+                "the amount is text: minor units are a whole number, as `| int` makes of a text".to_owned()
+            }
+            ValueKind::Undefined | ValueKind::None => "the amount is null: minor units are a whole number".to_owned(),
+            _ => format!("{amount} is not a whole number of minor units"),
+        };
+        return Err(invalid(what));
     };
     let currency = currency.trim().to_uppercase();
     if currency.len() != 3 || !currency.bytes().all(|byte| byte.is_ascii_uppercase()) {

@@ -20,6 +20,7 @@ use crate::journal::{
 };
 use crate::ledger::{Doubt, EffectRecord, EffectState};
 use crate::plan::{By, CallTask, Task};
+use crate::problem::child;
 use crate::result::{CallFailure, CallOutcome, CallResult, Exchange, ResponseBody, Retry, Sent};
 
 /// How often an effect may be proven not done and begun anew; a person replays, so this is never reached.
@@ -108,6 +109,7 @@ impl Walk<'_> {
                 connector: task.connector.to_string(),
                 operation: task.operation.to_string(),
                 args,
+                args_at: self.args_at(place),
                 all_max: task.all_max,
                 timeout: task.timeout,
                 class,
@@ -235,6 +237,12 @@ impl Walk<'_> {
         }));
     }
 
+    /// Where the arguments of a call stand in the workflow.
+    fn args_at(&self, place: &Place) -> String {
+        let node = self.program.nodes.get(place.node);
+        node.map_or_else(String::new, |node| child(&node.pointer, "with"))
+    }
+
     /// The command for an effect whose intent was decided and that counts as handed out.
     fn send(&mut self, call: CallId, timeout: Duration) {
         let Some(open) = self.run.calls.get(&call) else {
@@ -242,6 +250,10 @@ impl Walk<'_> {
         };
         let (Some(intent), Some(mode)) = (&open.intent, open.mode) else {
             return;
+        };
+        let args_at = match &open.owner {
+            Owner::Step(place) => self.args_at(place),
+            Owner::Read(_) => String::new(),
         };
         self.commands.push(Command::Call(CallCommand {
             call,
@@ -251,6 +263,7 @@ impl Walk<'_> {
             connector: intent.connector.to_string(),
             operation: intent.operation.to_string(),
             args: intent.args.clone(),
+            args_at,
             all_max: None,
             timeout,
             class: intent.class,

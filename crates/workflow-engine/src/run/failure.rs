@@ -24,7 +24,7 @@ impl Failure {
 
     fn closed(&self, attempts: u32) -> Closed {
         Closed {
-            error: Some((Arc::clone(&self.code), Arc::clone(&self.message))),
+            error: Some(self.clone()),
             attempts,
             ..Closed::plain(Verdict::Failed, None)
         }
@@ -116,7 +116,16 @@ impl RunState {
 
     /// Takes a failure from the step at `place` outwards.
     pub(super) fn raise(&mut self, place: Place, failure: Failure) {
-        let Some(way) = self.outwards(&place).find(|(outer, via)| self.holds(outer, *via)) else {
+        let mut left = vec![place.clone()];
+        let way = self.outwards(&place).find(|(outer, via)| {
+            let holds = self.holds(outer, *via);
+            if !holds {
+                left.push(outer.clone());
+            }
+            holds
+        });
+        left.iter().for_each(|place| self.note_left(place, &failure));
+        let Some(way) = way else {
             self.ending.get_or_insert_with(|| failure.ending());
             return;
         };
@@ -124,6 +133,20 @@ impl RunState {
             (outer, Via::Block(block)) => self.catch(&outer, block, failure),
             (outer, Via::Item(item)) => self.set_item_settling(&outer, item, failure),
             (outer, Via::Undo) => self.set_undo_settling(&outer, failure),
+        }
+    }
+
+    /// A failure went out of this step; what its block came to counts no more. One that is through says itself how.
+    fn note_left(&mut self, place: &Place, failure: &Failure) {
+        let slot = self.program.0.nodes.get(place.node).map(|node| node.slot);
+        let is_open = matches!(
+            self.slot(place),
+            Some(Slot::Inside(_) | Slot::Loop(_) | Slot::Fork(_) | Slot::Guard(_))
+        );
+        if let (Some(slot), true) = (slot, is_open)
+            && let Some(frame) = self.frame_mut(place)
+        {
+            frame.left.entry(slot).or_insert_with(|| failure.clone());
         }
     }
 

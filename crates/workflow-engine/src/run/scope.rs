@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::Environment;
 use super::fold::EFFECT_UNKNOWN;
-use super::state::{Closed, Place, ReadState, RunState, Slot, Verdict};
+use super::state::{Closed, Failure, Frame, Place, ReadState, RunState, Slot, Verdict};
+use crate::definition::ITEM;
 use crate::document::{Document, PathPart};
 use crate::event::Event;
 use crate::expression::{Found, Scope};
@@ -291,21 +292,27 @@ fn provenance(run: &RunState, name: &str) -> Value {
     json!({ "origin": origin, "time": at.to_string(), "exchange": exchange })
 }
 
-fn result(closed: Option<&Closed>) -> Value {
-    let Some(closed) = closed else {
-        return json!({ "status": "not_run", "http": null, "error": null, "attempts": 0 });
+/// A failure as expressions see it.
+fn error(failure: &Failure) -> Value {
+    json!({ "code": &*failure.code, "message": &*failure.message, "step": &*failure.step })
+}
+
+/// How a step came out: it is through, or a failure of a step in it went out of it, or it has not run.
+fn result(closed: Option<&Closed>, left: Option<&Failure>) -> Value {
+    let (verdict, failure) = match (closed, left) {
+        (Some(closed), _) => (closed.verdict, closed.error.as_ref()),
+        (None, Some(failure)) => (Verdict::Failed, Some(failure)),
+        (None, None) => return json!({ "status": "not_run", "http": null, "error": null, "attempts": 0 }),
     };
-    let status = match closed.verdict {
+    let status = match verdict {
         Verdict::Done => "succeeded",
         Verdict::Skipped => "skipped",
-        Verdict::Failed if closed.error.as_ref().is_some_and(|(code, _)| &**code == EFFECT_UNKNOWN) => "unknown",
+        Verdict::Failed if failure.is_some_and(|failure| &*failure.code == EFFECT_UNKNOWN) => "unknown",
         Verdict::Failed => "failed",
     };
-    let error = closed.error.as_ref().map_or(
-        Value::Null,
-        |(code, message)| json!({ "code": &**code, "message": &**message }),
-    );
-    json!({ "status": status, "http": http(closed.exchanges.as_ref()), "error": error, "attempts": closed.attempts })
+    let http = http(closed.and_then(|closed| closed.exchanges.as_ref()));
+    let attempts = closed.map_or(0, |closed| closed.attempts);
+    json!({ "status": status, "http": http, "error": failure.map_or(Value::Null, error), "attempts": attempts })
 }
 
 /// The scope of a step.
@@ -352,13 +359,23 @@ impl<'a> RunScope<'a> {
         self
     }
 
-    /// The step with this id as it is seen from here: in this item, or outside of it.
+    /// Where the step with this id is as it is seen from here, in this item or outside of it: its frame and slot there.
+    fn seen(&self, id: &str) -> Option<(&'a Frame, usize)> {
+        let node = self.program.nodes.get(*self.program.by_id.get(id)?)?;
+        let items = self.place.items.get(..node.loops.len())?;
+        Some((self.run.frame(&node.loops, items)?, node.slot))
+    }
+
+    /// The failure that went out of the step with this id.
+    fn left(&self, id: &str) -> Option<&'a Failure> {
+        let (frame, slot) = self.seen(id)?;
+        frame.left.get(&slot)
+    }
+
+    /// The step with this id, when it is through.
     fn closed(&self, id: &str) -> Option<&'a Closed> {
-        let node = *self.program.by_id.get(id)?;
-        let loops = &self.program.nodes.get(node)?.loops;
-        let items = self.place.items.get(..loops.len())?;
-        let slot = self.program.nodes.get(node)?.slot;
-        match self.run.frame(loops, items)?.slots.get(slot)? {
+        let (frame, slot) = self.seen(id)?;
+        match frame.slots.get(slot)? {
             Slot::Closed(closed) => Some(closed),
             Slot::Pending
             | Slot::Open
@@ -396,12 +413,17 @@ impl<'a> RunScope<'a> {
         in_value(value, path)
     }
 
+    /// Whether a name stands for the items of a loop that calls them `item_name`.
+    fn is_item(&self, name: &str, item_name: &str) -> bool {
+        name == item_name || (name == ITEM && !self.program.item_is_outer)
+    }
+
     /// `item`, `index`, and what `as` calls the item, from the innermost loop outwards.
     fn in_loops(&self, root: &str, path: &[PathPart]) -> Found<'_> {
         if let Some((name, number, value)) = self.candidate {
             match root {
                 "index" => return in_value(Value::from(number), path),
-                _ if root == name || root == "item" => {
+                _ if self.is_item(root, name) => {
                     return in_value(crate::document::parse_text(value), path);
                 }
                 _ => {}
@@ -423,7 +445,7 @@ impl<'a> RunScope<'a> {
             if root == "index" {
                 return in_value(Value::from(*number), path);
             }
-            if root != task.item_name && root != "item" {
+            if !self.is_item(root, &task.item_name) {
                 continue;
             }
             let items = self.place.items.get(..depth).unwrap_or_default();
@@ -469,14 +491,11 @@ impl Scope for RunScope<'_> {
                 None => Found::Missing,
             },
             "results" => match key(path) {
-                Some((id, rest)) => in_value(result(self.closed(id)), rest),
+                Some((id, rest)) => in_value(result(self.closed(id), self.left(id)), rest),
                 None => Found::Missing,
             },
             "error" => match self.run.failure_at(self.place) {
-                Some(failure) => {
-                    let value = json!({ "code": &*failure.code, "message": &*failure.message, "step": &*failure.step });
-                    in_value(value, path)
-                }
+                Some(failure) => in_value(error(&failure), path),
                 None => Found::Missing,
             },
             "run" => self.in_run(path),

@@ -127,12 +127,16 @@ pub(super) enum ReadState {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Frame {
     pub(super) slots: Vec<Slot>,
+    /// By their slots: steps with steps inside that a failure went out of on its way to what takes care of it. They stay
+    /// as they were then, and nothing goes on in them.
+    pub(super) left: BTreeMap<usize, Failure>,
 }
 
 impl Frame {
     pub(super) fn new(slots: usize) -> Self {
         Self {
             slots: vec![Slot::Pending; slots],
+            left: BTreeMap::new(),
         }
     }
 }
@@ -273,7 +277,7 @@ pub(super) enum Verdict {
 pub(super) struct Closed {
     pub(super) verdict: Verdict,
     pub(super) output: Option<Document>,
-    pub(super) error: Option<(Arc<str>, Arc<str>)>,
+    pub(super) error: Option<Failure>,
     pub(super) attempts: u32,
     pub(super) exchanges: Option<Exchanges>,
     /// The items of a loop in which something was done that can be undone.

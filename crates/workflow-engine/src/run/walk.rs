@@ -433,20 +433,27 @@ impl<'a> Walk<'a> {
                 message,
             });
         }
-        let mut keys: BTreeSet<Arc<str>> = BTreeSet::new();
+        // With the place of the item, from 1.
+        let mut keys: BTreeMap<Arc<str>, usize> = BTreeMap::new();
         let mut occurrences: BTreeMap<String, usize> = BTreeMap::new();
         let mut items = Vec::with_capacity(elements.len());
         for (number, text) in elements.into_iter().enumerate() {
             let key = match &each.key {
                 Some(key) => {
                     let scope = self.scope(place).with_candidate(&each.item_name, number, text);
-                    let value = key.value(&scope)?;
+                    let value = key.value(&scope).map_err(|error| {
+                        let fault = Fault::from(error);
+                        let message = format!("item {} of the list: {}", number + 1, fault.message);
+                        Fault { message, ..fault }
+                    })?;
                     let (source, place) = (key.source(), key.pointer());
                     let key = path_key(&value);
-                    if keys.contains(key.as_str()) {
+                    if let Some(first) = keys.get(key.as_str()) {
                         let message = format!(
-                            "`{source}` at {place} is {} for two items, so their effects could not be told apart",
-                            sample(&value)
+                            "`{source}` at {place} is {} for two items, {first} and {} of the list, so their effects \
+                             could not be told apart",
+                            sample(&value),
+                            number + 1
                         );
                         return Err(Fault {
                             code: "duplicate_key",
@@ -466,7 +473,7 @@ impl<'a> Walk<'a> {
                 }
             };
             let key: Arc<str> = Arc::from(key);
-            keys.insert(Arc::clone(&key));
+            keys.insert(Arc::clone(&key), number + 1);
             let value = Document::parse(text.as_bytes()).map_err(|error| Fault {
                 code: "not_a_list",
                 message: error.to_string(),

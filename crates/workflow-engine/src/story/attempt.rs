@@ -82,6 +82,9 @@ impl Teller<'_> {
         told.outcome = outcome;
         told.error = failure.map(|failure| format!("{}: {}", failure.code, failure.message));
         step.note.clone_from(&told.error);
+        if let (AttemptOutcome::Done { output, .. }, "respond") = (&attempt.outcome, step.kind) {
+            step.tell_unfit(output);
+        }
         if is_taken_over && step.note.is_none() {
             step.note = Some(TAKEN_OVER.to_owned());
         }

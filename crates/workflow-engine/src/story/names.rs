@@ -56,6 +56,12 @@ impl StepNames {
             .extend(lists.map(|(step, list)| (format!("{path}/{step}").into(), list)));
     }
 
+    /// The keys of the items of the step at this path, in their order.
+    pub(super) fn keys(&self, path: &str) -> impl Iterator<Item = &str> {
+        let items = self.lists.get(path).map(|list| &list.items);
+        items.into_iter().flat_map(|items| items.iter()).map(|item| &*item.key)
+    }
+
     /// The step at this path as people name it: `lines[3].push` for the third of the lines.
     pub fn name(&self, path: &str) -> String {
         let mut name = String::with_capacity(path.len());

@@ -1,5 +1,8 @@
 //! What a story is made of: steps, their tries and effects.
 
+use serde_json::Value;
+
+use crate::definition::{ANSWER_STATUSES, UNFIT_STATUS};
 use crate::document::Document;
 use crate::effect::EffectKey;
 use crate::journal::{Awaited, Decided, EffectEnd, Verdict};
@@ -31,7 +34,7 @@ pub struct StoryStep {
     pub effect: Option<StoryEffect>,
     /// Its output; not repeated for steps with steps inside.
     pub output: Option<Document>,
-    /// Why it failed, waits, or was left out.
+    /// Why it failed, waits, or was left out, and which events it did not take, a line each.
     pub note: Option<String>,
     /// What holds its call back while it waits for its connection.
     pub hold: Option<StoryHold>,
@@ -102,6 +105,36 @@ impl StoryEffect {
 }
 
 impl StoryStep {
+    /// What of a `respond` could not be sent, and what the sender of the event got instead.
+    pub(super) fn tell_unfit(&mut self, output: &Document) {
+        let output = output.value();
+        let unfit = output.get("unfit").and_then(Value::as_array).into_iter().flatten();
+        let mut unfit: Vec<&str> = unfit.filter_map(Value::as_str).collect();
+        let asked = self.label.trim_matches('"').to_owned();
+        let is_status = asked.parse().is_ok_and(|status| ANSWER_STATUSES.contains(&status));
+        let mut told = Vec::new();
+        if unfit.first() == Some(&"status") && !is_status {
+            unfit.remove(0);
+            let (least, most) = (ANSWER_STATUSES.start(), ANSWER_STATUSES.end());
+            let who = match output.get("delivered") {
+                Some(Value::Bool(true)) => "the caller got",
+                _ => "whoever asks for the answer gets",
+            };
+            told.push(format!(
+                "no answer can have the status {asked} ({least} to {most} can be sent): {who} {UNFIT_STATUS}"
+            ));
+            self.label = format!("{asked} → {UNFIT_STATUS}");
+        }
+        if !unfit.is_empty() {
+            let noun = if unfit.len() == 1 { "header" } else { "headers" };
+            told.push(format!(
+                "left out, as no answer can carry it: {noun} {}",
+                unfit.join(", ")
+            ));
+        }
+        self.note = Some(told.join("; ")).filter(|told| !told.is_empty());
+    }
+
     pub(super) fn settle(&mut self, end: Option<EffectEnd>) {
         if let (Some(effect), Some(end)) = (&mut self.effect, end) {
             effect.state = match end {

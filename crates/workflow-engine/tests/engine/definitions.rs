@@ -361,6 +361,10 @@ fn a_manual_trigger_has_an_input() {
     assert_eq!(wrong(json!({ "id": "x", "more": 1 })), [""; 0]);
     assert_eq!(wrong(json!({})), ["/: `id` is missing"]);
     assert_eq!(
+        wrong(json!({ "idd": "x" })),
+        ["/: `id` is missing (did you mean `id` instead of `idd`?)"]
+    );
+    assert_eq!(
         wrong(json!({ "id": 5 })),
         ["/id: the input must be of type string here, not a number"]
     );

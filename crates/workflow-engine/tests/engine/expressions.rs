@@ -309,7 +309,7 @@ fn where_lets_events_in() {
 }
 
 #[test]
-fn an_item_is_seen_by_all_its_names_from_inside_only() {
+fn an_item_is_seen_by_its_name_from_inside_only() {
     let steps = r#"
   - id: outer
     for_each: "{{ event.data }}"
@@ -318,7 +318,7 @@ fn an_item_is_seen_by_all_its_names_from_inside_only() {
       - id: inner
         for_each: "{{ row.cells }}"
         do: [{ id: cell, set: { text: "{{ row.name }}{{ index }}={{ item }}" } }]
-      - { id: line, set: { text: "{{ item.name }}:{{ steps.inner | map(attribute='text') | join(',') }}" } }
+      - { id: line, set: { text: "{{ row.name }}:{{ steps.inner | map(attribute='text') | join(',') }}" } }
 "#;
     let mut driver = Driver::new(
         plan(steps),

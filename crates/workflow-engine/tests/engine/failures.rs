@@ -348,3 +348,54 @@ fn what_is_wrong_about_handlers_is_said_with_its_place() {
         "  - {{ {try_}, finally: [{{ id: f, set: {{ y: 1 }} }}] }}\n  - {{ {read} }}"
     ));
 }
+
+#[test]
+fn what_a_failure_went_out_of_has_failed_with_it() {
+    let fails = "{ id: boom, set: { x: \"{{ event.data.nope }}\" } }";
+    let containers = [
+        ("if: \"{{ true }}\", then: [FAILS]", "box.then.boom"),
+        ("switch: \"{{ event.data.id }}\", cases: { s1: [FAILS] }", "box.s1.boom"),
+        ("parallel: { a: [FAILS] }", "box.a.boom"),
+        (
+            "for_each: \"{{ event.data.ls }}\", key: \"{{ item }}\", do: [FAILS]",
+            "box[7].boom",
+        ),
+        (
+            "try: [{ id: first, set: { x: \"{{ event.data.nope }}\" } }], catch: [FAILS]",
+            "box.catch.boom",
+        ),
+        (
+            "if: \"{{ true }}\", then: [{ id: deep, for_each: \"{{ event.data.ls }}\", key: \"{{ item }}\", do: [{ id: fork, parallel: { a: [FAILS] } }] }]",
+            "box.then.deep[7].fork.a.boom",
+        ),
+    ];
+    let result = "{ status: \"{{ results.box.status }}\", error: \"{{ results.box.error }}\" }";
+    for (container, step) in containers {
+        let container = container.replace("FAILS", fails);
+        let check = |text: &str, prefix: &str, seen: &[&str]| {
+            let mut driver = Driver::new(on(text), KEYED, json!({ "id": "s1", "ls": [7] }));
+            driver.start();
+            driver.crash();
+            for path in seen {
+                let set = set(&driver, path).unwrap_or_else(|| panic!("{text}: {:?}", driver.run.status()));
+                assert_eq!(set["status"], "failed", "{text}");
+                assert_eq!(set["error"]["step"], format!("{prefix}{step}"), "{text}");
+                assert_eq!(set["error"]["code"], "expression_failed", "{text}");
+                assert!(set["error"]["message"].as_str().unwrap().contains("nope"), "{text}");
+            }
+        };
+        // In `catch`, in `finally`, and after the `try`.
+        check(
+            &format!(
+                "steps:\n  - id: t\n    try: [{{ id: box, {container} }}]\n    catch: [{{ id: seen, set: {result} }}]\n    finally: [{{ id: last, set: {result} }}]\n  - {{ id: after, set: {result} }}"
+            ),
+            "t.try.",
+            &["t.catch.seen", "t.finally.last", "after"],
+        );
+        check(
+            &format!("steps:\n  - {{ id: box, {container} }}\non_failure: [{{ id: seen, set: {result} }}]"),
+            "",
+            &["on_failure.seen"],
+        );
+    }
+}

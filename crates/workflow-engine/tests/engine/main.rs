@@ -22,6 +22,7 @@ mod own;
 mod parallel;
 mod properties;
 mod rehearsing;
+mod renaming;
 mod replay;
 mod restarting;
 mod schedules;

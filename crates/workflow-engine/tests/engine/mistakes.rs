@@ -35,7 +35,7 @@ const FAILS: &str = "set: { v: \"{{ event.data.gone }}\" }";
 fn data() -> Value {
     json!({
         "customer": { "email": "a@b.test", "id": 7, "name": "Ann" }, "lines": [{ "sku": "x" }, { "sku": "x" }],
-        "long": "y".repeat(300), "note": null,
+        "long": "y".repeat(300), "note": null, "cents": "12", "rows": [{ "sku": "x" }, { "suk": "y" }],
     })
 }
 
@@ -332,7 +332,19 @@ fn a_value_that_a_step_can_do_nothing_with_is_told_with_its_place() {
         ),
         (
             "for_each: \"{{ event.data.lines }}\", as: line, key: \"{{ line.sku }}\", do: [{ id: a, set: { v: 1 } }]",
-            "`line.sku` at /steps/0/key is \"x\" for two items".to_owned(),
+            "`line.sku` at /steps/0/key is \"x\" for two items, 1 and 2 of the list, so".to_owned(),
+        ),
+        (
+            "for_each: \"{{ event.data.rows }}\", key: \"{{ item.sku }}\", do: [{ id: a, set: { v: 1 } }]",
+            "item 2 of the list: `item.sku` at /steps/0/key: ".to_owned(),
+        ),
+        (
+            "set: { v: \"{{ money(event.data.cents, 'eur') }}\" }",
+            "the amount is text: minor units are a whole number, as `| int` makes of a text (`event.data.cents` is \"12\")".to_owned(),
+        ),
+        (
+            "set: { v: \"{{ money(event.data.note, 'eur') }}\" }",
+            "the amount is null: minor units are a whole number".to_owned(),
         ),
         (
             "sleep: \"{{ event.data.customer.name }}\"",

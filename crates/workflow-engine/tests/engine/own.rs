@@ -250,6 +250,15 @@ fn what_weir_refuses_itself_fails_the_step() {
             "/steps/0/with: `order` is missing (`bill` takes what its trigger says)",
         ),
         (
+            "steps:\n  - { id: r, run: bill, with: { odrer: x } }".to_owned(), // misspelt on purpose
+            "/steps/0/with: `order` is missing (did you mean `order` instead of `odrer`?)",
+        ),
+        // A near name that the input may have is not meant.
+        (
+            "steps:\n  - { id: r, run: bill, with: { speed: slow } }".to_owned(),
+            "/steps/0/with: `order` is missing (`bill` takes what its trigger says)",
+        ),
+        (
             "steps:\n  - { id: r, run: invoice, detach: true, timeout: 1d }".to_owned(),
             "/steps/0/timeout: a run that is not waited for has no `timeout`",
         ),

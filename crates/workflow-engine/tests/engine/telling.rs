@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde_json::json;
-use weir_workflow_engine::{Sent, StoryStep, story};
+use weir_workflow_engine::{EventId, Input, MAX_PASSED_OVER_TOLD, Mail, Sent, StoryStep, story};
 
 use crate::support::{Driver, HYDRATED, KEYED, failure, plan, plan_in, seconds};
 
@@ -134,4 +134,178 @@ fn items_without_a_readable_key_are_told_by_their_place() {
     let hidden = |path| weir_workflow_engine::may_hide_an_item(path);
     assert!(hidden("lines[0123456789abcdef~2].put") && hidden("a[1].b[~0123456789abcdef]"));
     assert!(!hidden("lines[7].put") && !hidden("pay"));
+}
+
+/// The lines of a run to its end, calls aside.
+fn lines(steps: &str, data: serde_json::Value) -> Vec<String> {
+    let mut driver = Driver::new(plan(steps), KEYED, data);
+    driver.start();
+    assert!(driver.last.status.is_final(), "{:?}", driver.last.status);
+    let told = story(Some(&driver.plan), &driver.rows, None);
+    let outer = told.iter().filter(|step| step.kind != "set");
+    outer
+        .map(|step| {
+            let note = step.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
+            format!("{} [{}] {}{note}", step.path, step.label, step.status)
+        })
+        .collect()
+}
+
+#[test]
+fn what_a_failure_went_out_of_is_told_as_failed() {
+    let boom = "{ id: boom, set: { x: \"{{ event.data.nope }}\" } }";
+    let told = lines(
+        &format!(
+            "  - id: t\n    try:\n      - id: fork\n        parallel: {{ a: [{{ id: known, if: \"{{{{ true }}}}\", then: [{boom}] }}] }}\n    catch: [{{ id: k, set: {{ a: 1 }} }}]"
+        ),
+        json!({}),
+    );
+    assert_eq!(
+        told,
+        [
+            "t [] succeeded (a failure was caught)",
+            "t.try.fork [] failed",
+            "t.try.fork.a.known [true → then] failed"
+        ]
+    );
+    let finally = "finally: [{ id: fin, set: { a: 1 } }]";
+    let told = lines(
+        &format!(
+            "  - id: t\n    try:\n      - id: inner\n        try: [{boom}]\n        {finally}\n    catch: [{{ id: k, set: {{ a: 1 }} }}]"
+        ),
+        json!({}),
+    );
+    assert_eq!(
+        told,
+        [
+            "t [] succeeded (a failure was caught)",
+            "t.try.inner [] failed (there is no `catch`: its failure went outwards after `finally`)"
+        ]
+    );
+    let told = lines(
+        &format!(
+            "  - id: t\n    try: [{{ id: first, set: {{ x: \"{{{{ event.data.nope }}}}\" }} }}]\n    catch: [{boom}]\n    {finally}"
+        ),
+        json!({}),
+    );
+    assert_eq!(
+        told,
+        ["t [] failed (a failure was caught, then a step of `catch` failed)"]
+    );
+}
+
+#[test]
+fn a_step_that_collects_failures_says_how_many_there_were() {
+    let steps = r#"
+  - id: lines
+    for_each: "{{ event.data.lines }}"
+    key: "{{ item.id }}"
+    on_error: collect
+    do:
+      - id: parts
+        for_each: "{{ item.parts }}"
+        as: part
+        do: [{ id: put, set: { a: "{{ part.sku }}" } }]
+  - id: fan
+    parallel: { a: [{ id: one, set: { a: 1 } }], b: [{ id: two, set: { a: "{{ event.data.nope }}" } }] }
+    on_error: collect
+"#;
+    let parts = json!([{ "sku": 1 }]);
+    let told = lines(
+        steps,
+        json!({ "lines": [{ "id": 1, "parts": parts }, { "id": 2, "parts": [{}] }, { "id": 3, "parts": [7] }] }),
+    );
+    assert_eq!(
+        told,
+        [
+            "lines [event.data.lines: 3 items, 2 failed] succeeded",
+            "lines[1].parts [item.parts: 1 item] succeeded",
+            "lines[2].parts [item.parts: 1 item] failed",
+            "lines[3].parts [item.parts: 1 item] failed",
+            "fan [2 branches, 1 failed] succeeded",
+        ]
+    );
+}
+
+#[test]
+fn items_that_a_limit_left_unbegun_count_as_failed() {
+    let steps = "  - { id: lines, for_each: \"{{ event.data.lines }}\", timeout: 5s, on_error: collect, do: [{ id: nap, when: \"{{ item > 1 }}\", sleep: 1h }] }";
+    let mut driver = Driver::new(plan(steps), KEYED, json!({ "lines": [1, 2, 3, 4] }));
+    driver.start();
+    driver.due();
+    assert_eq!(driver.code(), "succeeded");
+    let told = story(Some(&driver.plan), &driver.rows, None);
+    assert_eq!(
+        (told[0].label.as_str(), told[0].status),
+        ("event.data.lines: 4 items, 3 failed", "succeeded")
+    );
+}
+
+#[test]
+fn an_answer_that_could_not_be_sent_as_it_is_says_what_was_sent() {
+    let steps = "  - { id: say, respond: { status: \"{{ event.data.status }}\", headers: { x-a: \"{{ event.data.a }}\" } } }\n  - { id: end, set: { unfit: \"{{ steps.say.unfit | default([]) }}\" } }";
+    for (status, output, label, note) in [
+        (
+            json!(999),
+            json!({ "delivered": true, "unfit": ["status"] }),
+            "999 → 500",
+            Some("no answer can have the status 999 (200 to 599 can be sent): the caller got 500"),
+        ),
+        (
+            json!("soon"),
+            json!({ "delivered": false, "unfit": ["status", "x-a"] }),
+            "soon → 500",
+            Some(
+                "no answer can have the status soon (200 to 599 can be sent): whoever asks for the answer gets 500; \
+                 left out, as no answer can carry it: header x-a",
+            ),
+        ),
+        (
+            json!(201),
+            json!({ "delivered": true, "unfit": ["x-a"] }),
+            "201",
+            Some("left out, as no answer can carry it: header x-a"),
+        ),
+        (json!(201), json!({ "delivered": true }), "201", None),
+    ] {
+        let mut driver = Driver::new(plan(steps), KEYED, json!({ "status": status, "a": "b" }));
+        driver.start();
+        driver.done(output.clone());
+        assert_eq!(driver.code(), "succeeded");
+        let told = story(Some(&driver.plan), &driver.rows, None);
+        assert_eq!(
+            (told[0].label.as_str(), told[0].note.as_deref()),
+            (label, note),
+            "{output}"
+        );
+        let unfit = output.get("unfit").cloned().unwrap_or(json!([]));
+        assert_eq!(driver.last_set()["unfit"], unfit);
+    }
+}
+
+#[test]
+fn events_that_a_step_did_not_take_stay_in_its_story() {
+    let steps = "  - { id: paid, wait_for: { event: stripe.charge.refunded, key: \"{{ arrived.data.order }}\", equals: \"{{ event.data.order }}\", where: \"{{ arrived.data.amount >= 10 }}\" }, timeout: 1h }";
+    let mut driver = Driver::new(plan(steps), KEYED, json!({ "order": 7 }));
+    driver.start();
+    let mut arrive = |uid: i64, amount: i64| {
+        let mut event = crate::support::event(json!({ "order": 7, "amount": amount }));
+        event.kind = "charge.refunded".to_owned();
+        event.uid = EventId::from_raw(uid);
+        driver.input(Input::Mail(Mail::Event(&event)));
+        let told = story(Some(&driver.plan), &driver.rows, None);
+        (event.uid, told[0].status, told[0].note.clone().unwrap_or_default())
+    };
+    let (first, _, note) = arrive(100, 1);
+    let why = "was not taken: its `where` was not true";
+    assert_eq!(note, format!("until 2026-01-01T01:00:00.000Z\n{first} {why}"));
+    let mut passed = vec![first];
+    passed.extend((101..107).map(|uid| arrive(uid, 2).0));
+    let (_, status, note) = arrive(107, 10);
+    let mut told: Vec<String> = passed[passed.len() - MAX_PASSED_OVER_TOLD..]
+        .iter()
+        .map(|event| format!("{event} {why}"))
+        .collect();
+    told.push("2 earlier ones were not taken either".to_owned());
+    assert_eq!((status, note), ("succeeded", told.join("\n")));
 }

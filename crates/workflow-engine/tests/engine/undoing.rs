@@ -208,3 +208,22 @@ fn undoing_has_its_place() {
     let undo = "  - { id: r, run: invoice, undo: [{ id: u, set: { of: \"{{ steps.r.run }}\" } }] }\n  - { id: c, compensate: all }\n";
     assert_eq!(plan(undo).call_sites().len(), 0);
 }
+
+#[test]
+fn a_compensate_needs_something_to_undo() {
+    let nothing = "/on_failure/0/compensate: there is nothing to undo: no step of this workflow has `undo` (give each step that it is to undo its `undo: [ … ]`, the steps that do so)";
+    refused_with(&[
+        (
+            "steps:\n  - { id: r, run: invoice }\non_failure: [{ id: c, compensate: all }]".to_owned(),
+            nothing,
+        ),
+        (
+            "steps:\n  - { id: t, try: [{ id: r, run: invoice }], catch: [{ id: i, if: \"{{ true }}\", then: [{ id: c, compensate: all }] }] }".to_owned(),
+            "/steps/0/catch/0/then/0/compensate: there is nothing to undo",
+        ),
+    ]);
+    // Wherever the step stands that can be undone.
+    plan(
+        "  - { id: i, if: \"{{ true }}\", then: [{ id: e, for_each: \"{{ event.data.ls }}\", do: [{ id: r, run: invoice, undo: [{ id: u, set: { a: 1 } }] }] }] }\n  - { id: c, compensate: all }\n",
+    );
+}

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 use weir_workflow_engine::{
-    Correlation, Correlator, Document, Entry, Event, EventId, Input, Ledger, Mail, Past, Rehearsal, Sent, Status, story,
+    Correlation, Correlator, Definition, Document, Entry, Event, EventId, Input, Ledger, Mail, Past, Plan, Rehearsal,
+    Sent, Status, story,
 };
 
-use crate::support::{Driver, KEYED, START, event, failure, head, plan, refused_with, seconds};
+use crate::support::{Driver, KEYED, START, event, failure, head, plan, refused_with, seconds, yaml};
 
 const PAID: &str = r#"
   - id: paid
@@ -399,4 +400,24 @@ fn a_next_try_is_made_now_and_a_sleep_goes_on() {
         (driver.last.entries.len(), driver.last.due),
         (0, Some(began.plus(seconds(3600))))
     );
+}
+
+#[test]
+fn a_question_has_words() {
+    let asks = "(say what is to be decided: `Refund {{ event.data.id }}?`)";
+    for (approve, place) in [
+        ("''", "/steps/0/approve"),
+        ("' '", "/steps/0/approve"),
+        ("{ title: '' }", "/steps/0/approve/title"),
+    ] {
+        let steps = format!("steps:\n  - {{ id: ok, approve: {approve} }}\n");
+        let told = format!("{place}: nothing is asked: the question is empty {asks}");
+        refused_with(&[(steps.clone(), told.as_str())]);
+        // What was published before is read as it was.
+        let head = "name: w\non: { event: stripe.payment_intent.succeeded, hydrate: never }\n";
+        let definition = Definition::parse(&yaml(&format!("{head}{steps}"))).unwrap();
+        let stored = json!({ "connector": "stripe", "event_type": "payment_intent.succeeded", "connection": null,
+            "hydrate": "never", "reads": [], "calls": {} });
+        Plan::compile(&definition, &serde_json::from_value(stored).unwrap()).unwrap();
+    }
 }

@@ -61,7 +61,7 @@ pub(super) fn plan_workflow(
 }
 
 /// The published content again, because connections speak with other versions of their connectors than when it was
-/// published. A draft is kept.
+/// published, or because it was published when `item` meant something else. A draft is kept.
 fn published_again(
     snapshot: &Snapshot,
     workspace: WorkspaceId,
@@ -69,9 +69,16 @@ fn published_again(
     resolution: &Resolution,
 ) -> Option<(Write, String)> {
     let stored = snapshot.workflow(workspace, &document.name)?;
-    let before = &stored.published.as_ref()?.plan.resolution().pins;
+    let published = stored.published.as_ref()?.plan.resolution();
+    let write = || Write::Restore {
+        document: document.clone(),
+        resolution: Box::new(resolution.clone()),
+    };
+    let before = &published.pins;
     if *before == resolution.pins {
-        return None;
+        let note = "published again with the same content: `item` in a `for_each` with `as` is now that of the loop \
+                    around it; runs that have begun keep their version";
+        return (published.item_is_outer != resolution.item_is_outer).then(|| (write(), note.to_owned()));
     }
     let new = resolution
         .pins
@@ -88,11 +95,7 @@ fn published_again(
             new.join(", ")
         }
     );
-    let write = Write::Restore {
-        document: document.clone(),
-        resolution: Box::new(resolution.clone()),
-    };
-    Some((write, note))
+    Some((write(), note))
 }
 
 /// What to say about a trigger on an event type that only the connector's `*` covers.
