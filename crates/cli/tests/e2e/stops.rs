@@ -114,16 +114,15 @@ async fn a_rolling_restart_leaves_no_effect_in_doubt() {
         servers.push(node(&database, name, &[GRACE]).await);
     }
     servers[0].apply(&documents(&bank.url));
-    for number in 0..servers.len() {
+    for server in &mut servers {
         eventually("the workflow is known", SOON, async || {
-            let known = servers[number].list(&["workflows", "--json"]);
+            let known = server.list(&["workflows", "--json"]);
             (known.len() == 3).then_some(())
         })
         .await;
         for _ in 0..EACH {
-            start(&servers[number], "steady");
+            start(server, "steady");
         }
-        let server = &mut servers[number];
         assert_eq!(server.stop().await, Some(0), "{}", server.log());
         server.start_again().await;
     }

@@ -267,7 +267,7 @@ impl Orchestrator {
             .map(|(key, record)| Unknown::of(*key, record))
             .filter(|effect| operation.is_none_or(|wanted| wanted == effect.operation))
             .collect();
-        found.sort_by(|one, other| one.key.cmp(&other.key));
+        found.sort_by_key(|one| one.key);
         Ok(found)
     }
 

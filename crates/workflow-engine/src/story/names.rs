@@ -2,7 +2,7 @@
 //!
 //! Paths stay what they are: they name steps in journals, in effect keys and to programs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use crate::effect::fingerprint;
@@ -21,7 +21,7 @@ struct List {
     items: Arc<[Item]>,
     /// The place of each key, from 1; empty when the items have readable keys. Found out when somebody asks: a run may
     /// have thousands of lists, and few of them are named.
-    places: OnceLock<HashMap<Arc<str>, usize>>,
+    places: OnceLock<BTreeMap<Arc<str>, usize>>,
 }
 
 impl List {
@@ -29,7 +29,7 @@ impl List {
         let places = self.places.get_or_init(|| {
             // Beside readable keys a place would be taken for one of them.
             if !self.items.iter().all(is_hashed) {
-                return HashMap::new();
+                return BTreeMap::new();
             }
             let keys = self.items.iter().map(|item| Arc::clone(&item.key));
             keys.zip(1..).collect()
