@@ -127,6 +127,8 @@ pub(crate) struct Core {
     pub(crate) bulk: tokio::sync::Notify,
     /// The same for those that ask something of open runs.
     pub(crate) bulk_requests: tokio::sync::Notify,
+    /// Asks for a look at backfills.
+    pub(crate) backfills: tokio::sync::Notify,
     /// One change of configuration at a time.
     pub(crate) configuring: tokio::sync::Mutex<()>,
     /// No new work; work under way may come to its end.
@@ -292,6 +294,7 @@ impl Orchestrator {
                 replaying: tokio::sync::Mutex::new(()),
                 bulk: tokio::sync::Notify::new(),
                 bulk_requests: tokio::sync::Notify::new(),
+                backfills: tokio::sync::Notify::new(),
                 configuring: tokio::sync::Mutex::new(()),
                 stopping: CancellationToken::new(),
                 halted: CancellationToken::new(),

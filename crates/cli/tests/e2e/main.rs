@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod administering;
 #[cfg(test)]
+mod backfills;
 mod backup;
 #[cfg(test)]
 mod bad_input;

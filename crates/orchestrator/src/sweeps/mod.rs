@@ -4,14 +4,21 @@
 //! stores and moves on. The times are in memory: idling asks the database nothing. Every node plans, and a claim in
 //! the database lets one of them sweep.
 
+mod backfill;
+mod door;
 mod ledger;
 mod pass;
 mod place;
 mod plan;
 
+pub use backfill::{
+    BackfillBound, BackfillPreview, BackfillRefusal, BackfillWorkflow, MAX_BACKFILL_PAGES, MAX_BACKFILLS_AT_ONCE,
+    NoRange, percent,
+};
 pub use pass::MAX_PAGES_PER_PASS;
 pub use plan::{SweepCause, SweepOutcome};
 
+pub(crate) use backfill::work as backfills;
 pub(crate) use ledger::{Came, Ledger};
 
 use crate::ingest::EndpointRef;

@@ -10,7 +10,7 @@ const MISSED_SWEEPS: u32 = 2;
 /// Pause after a failed sweep: doubled by each failure in a row, up to the longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(15 * 60));
 /// Pause before a sweep that had more pages than one pass may read goes on.
-const GO_ON: Duration = Duration::from_secs(1);
+pub(super) const GO_ON: Duration = Duration::from_secs(1);
 
 /// Why an endpoint is swept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -216,7 +216,7 @@ pub(crate) fn failures_after(before: u32, outcome: SweepOutcome) -> u32 {
     }
 }
 
-fn pause(failures: u32) -> Duration {
+pub(super) fn pause(failures: u32) -> Duration {
     let (first, longest) = BACK_OFF;
     let doubled = 1_u32
         .checked_shl(failures.saturating_sub(1).min(16))
