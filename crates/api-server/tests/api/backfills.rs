@@ -129,7 +129,7 @@ async fn a_range_is_shown_read_page_by_page_and_told() {
         )
     );
     let outside = event("e0", ago(HOUR * 2));
-    let broken = json!({ "type": "paid" });
+    let broken = json!({ "id": "e9" });
     upstream.next([
         page(
             &[event("e3", ago(HOUR / 5)), event("e2", ago(HOUR / 4)), broken],
@@ -151,10 +151,7 @@ async fn a_range_is_shown_read_page_by_page_and_told() {
         (&json!(2), &json!(5), &json!(2), &json!(1), &json!(1)),
         "{over:#}"
     );
-    assert_eq!(
-        (&over["percent"], &over["createdBy"]),
-        (&json!(100), &json!("admin"))
-    );
+    assert_eq!((&over["percent"], &over["createdBy"]), (&json!(100), &json!("admin")));
     assert!(over["error"].as_str().unwrap().contains("1 item(s)"), "{over:#}");
     // The provider was told of the range, and of the page to go on with.
     let asked: Vec<String> = upstream.requests().into_iter().map(|(line, _)| line).collect();
@@ -333,6 +330,28 @@ async fn a_failed_try_is_told_and_tried_again_and_a_lost_place_is_read_anew() {
         (&json!(3), &json!(2), &json!(1), &json!(0), &Value::Null),
         "{over:#}"
     );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_changed_meanwhile_holds_from_the_next_page_on() {
+    let (before, server) = lists(&["pay"]).await;
+    let after = Upstream::start().await;
+    before.hold();
+    before.next([page(&[event("e2", ago(HOUR / 3))], Some("p2"))]);
+    after.next([page(&[event("e1", ago(HOUR / 2))], None)]);
+    begun(&server, "pay").await;
+    asked(&before, 1).await;
+    server.apply(&documents(&after.url, &["pay".to_owned()])).await;
+    before.release();
+    let over = newest(&server, "pay", |row| row["status"] == "FINISHED").await;
+    assert_eq!(
+        (&over["recovered"], &over["failures"]),
+        (&json!(2), &json!(0)),
+        "{over:#}"
+    );
+    assert_eq!(before.requests().len(), 1);
+    assert!(after.requests()[0].0.contains("page=p2"), "{:?}", after.requests());
     server.stop().await;
 }
 

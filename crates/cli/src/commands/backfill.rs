@@ -139,7 +139,7 @@ fn print(name: &str, plan: &Plan) {
         "oldest first"
     };
     let (since, until) = (story::moment(plan.since), story::moment(plan.until));
-    output::line(Style::stdout().bold(&format!("{name}: events from {since} to {until}, {order}")));
+    output::line(Style::stdout().bold(format!("{name}: events from {since} to {until}, {order}")));
     let bound = match plan.bound.as_str() {
         "PROVIDER" => "the provider lists no older events",
         _ => "of older events nobody remembers whether they were received",

@@ -31,6 +31,8 @@ webhook:
   verify: endpoint
   identify: { id: /id, type: /type, time: /created, data: /data }
   recover: { level: A, call: events.list, with: { created: { gte: "{{ since_s }}", lte: "{{ until_s }}" } }, cursor: id, order: newest_first, more: /has_more, reach: 30d }
+events:
+  payment_intent.succeeded: { hydrate_default: never }
 "#;
 
 fn settings(database: Option<&Database>) -> Vec<(&str, &str)> {
@@ -62,6 +64,10 @@ fn delayed(provider: &Simulator, ms: u64) {
 
 /// An endpoint of a connector that reads the provider's list, never swept by itself, and the workflow of its events.
 fn documents(provider: &Simulator, connector: &str, steps: &str) -> String {
+    let intake = match connector {
+        "stripe" => format!("secrets: [{SECRET}]"),
+        _ => "receive: never".to_owned(),
+    };
     format!(
         "
 kind: Connection
@@ -73,7 +79,7 @@ credential: {{ bearer: {{ token: sk_test_simulator }} }}
 kind: Endpoint
 name: {connector}
 connection: {connector}
-secrets: [{SECRET}]
+{intake}
 sweep: never
 ---
 kind: Workflow

@@ -4,6 +4,7 @@
 mod administering;
 #[cfg(test)]
 mod backfills;
+#[cfg(test)]
 mod backup;
 #[cfg(test)]
 mod bad_input;

@@ -24,7 +24,7 @@ pub(super) enum Stop {
     Partial(String),
     /// Somebody else has it, or a person wants it to stand still.
     Overtaken,
-    /// The process stops.
+    /// The process stops, or the configuration is another one: whoever comes first goes on at once.
     Interrupted,
 }
 

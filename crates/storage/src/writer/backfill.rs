@@ -107,7 +107,8 @@ async fn claim(connection: &mut Connection, node: &NodeIdentity, id: i64) -> Res
 
 async fn move_on(connection: &mut Connection, node: &NodeIdentity, step: &BackfillMove) -> Result<u64, Failure> {
     let text = "UPDATE backfill SET place = coalesce($1, place), reached = coalesce($2, reached), pages = pages + $3, \
-        listed = listed + $4, recovered = recovered + $5, duplicates = duplicates + $6, passed_over = passed_over + $7 \
+        listed = listed + $4, recovered = recovered + $5, duplicates = duplicates + $6, passed_over = passed_over + $7, \
+        failures = CASE WHEN $3 > 0 THEN 0 ELSE failures END, error = CASE WHEN $3 > 0 THEN NULL ELSE error END \
         WHERE id = $8 AND owner = $9";
     let values = vec![
         Value::Text(step.place.clone()),

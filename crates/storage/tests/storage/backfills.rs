@@ -125,6 +125,10 @@ async fn a_backfill_is_taken_up_moved_and_finished(bed: &Bed) {
         (BackfillStatus::Running, 1, Some("timeout: no answer"), None)
     );
     assert_eq!(node.write(claim(5)).await, DONE);
+    // Another page came: what went wrong is over.
+    assert_eq!(node.write(step(5, Some("p2"), 0)).await, DONE);
+    let row = stored(&node, 5).await;
+    assert_eq!((row.failures, row.error), (0, None));
     assert_eq!(node.write(let_go(5, Some(BackfillStatus::Finished), None)).await, DONE);
     let row = stored(&node, 5).await;
     assert_eq!(

@@ -121,7 +121,7 @@ fn payload(done: Result<BackfillRow, BackfillRefusal>) -> ApiResult<BackfillPayl
                 ..BackfillPayload::refused(vec![error])
             });
         }
-        BackfillRefusal::Unavailable(cause) => return Err(unavailable("the backfill", &cause)),
+        BackfillRefusal::Unavailable(cause) => return Err(unavailable("the backfill was not changed", &cause)),
     };
     Ok(BackfillPayload::refused(vec![error]))
 }

@@ -30,6 +30,8 @@ use weir_workflow_engine::{BackfillId, CallFailure, EventSource, RunId, Timestam
 pub const MAX_BACKFILLS_AT_ONCE: usize = 4;
 /// Pause before the next look whether there is room.
 const CALM_PAUSE: Duration = Duration::from_millis(50);
+/// Pause after a write that failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Looks for room between two looks whether somebody paused it.
 const LOOKS_PER_ROW: u32 = 20;
 
@@ -89,8 +91,11 @@ async fn one(core: Arc<Core>, row: BackfillRow) -> BackfillId {
     let id = row.id;
     match write(&core, BackfillStep::Claim(id)).await {
         Ok(()) => {}
+        // Another node was faster, or it does not run any more.
+        Err(WriteError::Stale) => return id,
         Err(error) => {
-            tracing::debug!("{id} is not taken up: {error}");
+            tracing::warn!("{id} is not taken up yet: {error}");
+            tokio::time::sleep(RETRY_PAUSE).await;
             return id;
         }
     }
@@ -153,7 +158,10 @@ async fn let_go(core: &Core, row: &BackfillRow, end: End, strange: u64, failures
             )
         }
         End::Stopped(Stop::Partial(why)) => (None, Some(SweepOutcome::Partial), Some(why), failures, now.plus(GO_ON)),
-        End::Stopped(Stop::Overtaken | Stop::Interrupted) => (None, None, row.error.clone(), failures, now),
+        End::Stopped(Stop::Overtaken | Stop::Interrupted) => {
+            let error = row.error.clone().filter(|_| failures > 0);
+            (None, None, error, failures, now)
+        }
     };
     if let Some(outcome) = outcome {
         metrics::counter!("weir_sweeps_total", "cause" => "backfill", "outcome" => outcome.as_str()).increment(1);
@@ -169,7 +177,10 @@ async fn let_go(core: &Core, row: &BackfillRow, end: End, strange: u64, failures
     match write(core, step).await {
         Ok(()) | Err(WriteError::Stale) => {}
         // Its claim stays with this node, which takes it up again.
-        Err(error) => tracing::warn!("{} is not let go of: {error}", row.id),
+        Err(error) => {
+            tracing::warn!("{} is not let go of: {error}", row.id);
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
     }
 }
 
@@ -223,6 +234,10 @@ async fn read_on(core: &Arc<Core>, row: &BackfillRow, strange: &mut u64, failure
         passed_over: 0,
     };
     loop {
+        // It takes hours: what was changed meanwhile, a credential or where it is sent, holds from the next page on.
+        if core.snapshot.load().revision() != snapshot.revision() {
+            return Err(Stop::Interrupted.into());
+        }
         reading.calm().await?;
         let page = match reading.ask(recover, &walk).await {
             Ok(page) => page,
