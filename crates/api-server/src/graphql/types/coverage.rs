@@ -71,7 +71,7 @@ pub(crate) struct CoverageHour {
 /// One pass over the provider's list.
 #[derive(Debug, SimpleObject)]
 pub(crate) struct Sweep {
-    /// Why: `start`, `downtime`, `schedule` or `demand`.
+    /// Why: `start`, `downtime`, `schedule`, `refusals` or `demand`.
     cause: String,
     /// When it began.
     started_at: DateTime,
