@@ -10,7 +10,7 @@ use weir_orchestrator::sweeps::MAX_BACKFILLS_AT_ONCE;
 use weir_workflow_engine::Timestamp;
 
 const HOUR: Duration = Duration::from_secs(3600);
-const CHECK: &str = "query($name: String!, $since: DateTime!, $until: DateTime) { endpoint(name: $name) { id \
+const CHECK: &str = "query($name: String!, $since: DateTime, $until: DateTime) { endpoint(name: $name) { id \
     backfillCheck(since: $since, until: $until) { refusal plan { since until bound newestFirst endTold confirm \
     workflows { workflowName event paused } } } } }";
 const START: &str = "mutation($input: EndpointBackfillStartInput!) { endpointBackfillStart(input: $input) \
@@ -216,6 +216,13 @@ async fn what_cannot_be_backfilled_is_refused_with_the_reason() {
     assert!(
         reach.contains("the provider lists no older events: choose `since` at"),
         "{reach}"
+    );
+    // What is possible at the earliest is what is shown when nobody says.
+    let earliest = server.query(CHECK, json!({ "name": "pay" })).await["endpoint"].clone();
+    let since: String = earliest["backfillCheck"]["plan"]["since"].as_str().unwrap().to_owned();
+    assert!(
+        since > ago(day * 30).to_string() && since < ago(day * 29).to_string(),
+        "{since}"
     );
     let empty = refusal(ago(HOUR), Some(ago(HOUR))).await;
     assert!(empty.contains("the range is empty"), "{empty}");

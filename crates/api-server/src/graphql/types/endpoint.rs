@@ -177,18 +177,19 @@ impl Endpoint {
     async fn backfill_check(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Events that happened at this time or later.")] since: DateTime,
+        #[graphql(
+            desc = "Events that happened at this time or later; when left out, ten minutes after the earliest possible time."
+        )]
+        since: Option<DateTime>,
         #[graphql(desc = "Events that happened before this time; now when left out.")] until: Option<DateTime>,
     ) -> ApiResult<Option<BackfillCheck>> {
         let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunRead)?;
-        let until = until.map(|until| until.0);
-        Ok(
-            match orchestrator.backfill_preview(workspace, self.0.id(), since.0, until) {
-                Ok(preview) => Some(BackfillCheck::possible(preview)),
-                Err(BackfillRefusal::NotFound) => None,
-                Err(refusal) => Some(BackfillCheck::refused(refusal.to_string())),
-            },
-        )
+        let range = (since.map(|since| since.0), until.map(|until| until.0));
+        Ok(match orchestrator.backfill_preview(workspace, self.0.id(), range) {
+            Ok(preview) => Some(BackfillCheck::possible(preview)),
+            Err(BackfillRefusal::NotFound) => None,
+            Err(refusal) => Some(BackfillCheck::refused(refusal.to_string())),
+        })
     }
 
     /// Its backfills, newest first: the last twenty. Needs `RUN_READ`.

@@ -11,11 +11,15 @@ use crate::sweeps::{SweepRefusal, sweepable};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
+use std::time::Duration;
 use weir_connector_sdk::{ListOrder, Recover};
 use weir_storage::{
     BackfillAsk, BackfillRow, BackfillStatus, NewBackfill, Operation, REMEMBERED_DAYS, ReadError, WorkflowState,
 };
 use weir_workflow_engine::{BackfillId, EndpointId, Timestamp, Trigger, WorkspaceId};
+
+/// How long a plan that begins as early as possible can be looked at before it begins too early.
+const TIME_TO_LOOK: Duration = Duration::from_secs(600);
 
 /// What says how far back a backfill may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -239,7 +243,8 @@ fn takers(snapshot: &Snapshot, endpoint: &Endpoint) -> Vec<BackfillWorkflow> {
 }
 
 impl Orchestrator {
-    /// Says what a backfill of an endpoint would do. Writes nothing, asks nobody. `until`: now when left out.
+    /// Says what a backfill of an endpoint would do. Writes nothing, asks nobody. Without a beginning, the range begins a
+    /// while after the earliest possible time, which moves on while somebody looks at it; without an end, it ends now.
     ///
     /// # Errors
     /// [`BackfillRefusal`].
@@ -247,12 +252,16 @@ impl Orchestrator {
         &self,
         workspace: WorkspaceId,
         endpoint: EndpointId,
-        since: Timestamp,
-        until: Option<Timestamp>,
+        (since, until): (Option<Timestamp>, Option<Timestamp>),
     ) -> Result<BackfillPreview, BackfillRefusal> {
         let snapshot = self.snapshot();
         let found = self.backfilled(&snapshot, workspace, endpoint)?;
-        shown(&snapshot, &found, (since, until), self.clock().now())
+        let now = self.clock().now();
+        let since = match since {
+            Some(since) => since,
+            None => floor(readable(&found)?.reach_s, now).plus(TIME_TO_LOOK),
+        };
+        shown(&snapshot, &found, (since, until), now)
     }
 
     /// Begins a backfill. It goes on by itself, over restarts, until the range is read.
