@@ -17,6 +17,7 @@ mod m20261101_000009_recovery;
 mod m20261101_000010_endpoint_context;
 mod m20261101_000011_connectors;
 mod m20261101_000012_workers;
+mod m20261101_000013_backfills;
 
 pub use sea_orm_migration::IntoSchemaManagerConnection;
 pub use sea_orm_migration::prelude::MigratorTrait;
@@ -42,6 +43,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261101_000010_endpoint_context::Migration),
             Box::new(m20261101_000011_connectors::Migration),
             Box::new(m20261101_000012_workers::Migration),
+            Box::new(m20261101_000013_backfills::Migration),
         ]
     }
 }

@@ -6,6 +6,7 @@
 
 mod audit;
 mod bulk;
+mod endpoint;
 mod event;
 mod run;
 mod time;
@@ -15,6 +16,7 @@ pub(crate) use audit::AuditArguments;
 pub(crate) use bulk::{
     BulkCommand, BulkReleaseArguments, BulkReplayArguments, BulkRequestArguments, BulkResolveArguments,
 };
+pub(crate) use endpoint::{BackfillArguments, EndpointCommand};
 pub(crate) use event::EventCommand;
 pub(crate) use run::{ReplayArguments, ResolveArguments, RunCommand, RunState, VerdictArguments};
 pub(crate) use workflow::WorkflowCommand;
@@ -124,7 +126,7 @@ Example:
   weir coverage stripe
   weir coverage stripe --hours 168 --json")]
     Coverage(CoverageArguments),
-    /// Sweep an endpoint: find what its provider lists and never delivered.
+    /// Sweep or backfill an endpoint: find what its provider lists and never delivered.
     #[command(subcommand)]
     Endpoint(EndpointCommand),
     /// List who changed what, newest first: the audit trail.
@@ -205,21 +207,6 @@ pub(crate) struct CoverageArguments {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// `weir endpoint`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum EndpointCommand {
-    /// Sweep it now, and say what was found.
-    #[command(after_help = "Example:
-  weir endpoint sweep stripe")]
-    Sweep {
-        #[command(flatten)]
-        server: ServerArguments,
-        /// Name of the endpoint.
-        #[arg(value_name = "ENDPOINT")]
-        endpoint: String,
-    },
 }
 
 /// Which server, as whom.

@@ -246,7 +246,7 @@ fn the_example_manifest_is_what_it_says() {
         .unwrap()
         .recover()
         .unwrap()
-        .args(1_767_225_600_500, None)
+        .args(1_767_225_600_500, None, None)
         .unwrap();
     assert_eq!(args, serde_json::json!({ "created": { "gte": 1_767_225_600 } }));
 }

@@ -64,7 +64,7 @@ fn every_post_of_stripe_is_keyed_for_a_day() {
         (recover.level, recover.call.as_deref(), recover.reach_s),
         (Level::EventLog, Some("events.list"), 30 * 86_400)
     );
-    let args = recover.args(1_767_225_600_000, None).unwrap();
+    let args = recover.args(1_767_225_600_000, None, None).unwrap();
     let request = operation(&stripe, "events.list")
         .request(&CallContext {
             config: &json!({}),
@@ -77,6 +77,9 @@ fn every_post_of_stripe_is_keyed_for_a_day() {
         request.url,
         "https://api.stripe.com/v1/events?limit=100&created[gte]=1767225600"
     );
+    // A range has an end, which takes in the second it lies in.
+    let args = recover.args(1_767_225_600_000, Some(1_767_312_000_500), None).unwrap();
+    assert_eq!(args["created"], json!({ "gte": 1_767_225_600, "lte": 1_767_312_001 }));
 }
 
 #[test]

@@ -110,6 +110,7 @@ pub(crate) fn spawn_loops(core: &Arc<Core>) {
         core.loops.spawn(bulk::work(Arc::clone(core), Lot::Replays));
         core.loops.spawn(bulk::work(Arc::clone(core), Lot::Requests));
         core.loops.spawn(bulk::work(Arc::clone(core), Lot::Decisions));
+        core.loops.spawn(crate::sweeps::backfills(Arc::clone(core)));
     }
     let (beats, heard) = mpsc::channel(1);
     core.loops.spawn(heartbeat(Arc::clone(core), beats));
@@ -415,6 +416,9 @@ async fn attend(core: &Arc<Core>, reply: HeartbeatReply) {
         core.bulk.notify_one();
         core.bulk_requests.notify_one();
         core.bulk_decisions.notify_one();
+    }
+    if worker && reply.backfill {
+        core.backfills.notify_one();
     }
     if worker && reply.unclaimed > 0 && core.lease.may_judge_others() {
         match claim(core).await {

@@ -137,7 +137,7 @@ async fn round(core: &Arc<Core>, snapshot: &Snapshot, now: Timestamp) -> Round {
     if due.is_empty() {
         return Round::Done;
     }
-    if core.runs.backlog_is_full() {
+    if core.runs.backlog_is_full() || core.queued.is_full() {
         // Webhooks get 503 for the same reason.
         return Round::Later;
     }

@@ -132,6 +132,8 @@ pub(crate) struct Core {
     pub(crate) bulk_requests: tokio::sync::Notify,
     /// The same for those that say what became of effects.
     pub(crate) bulk_decisions: tokio::sync::Notify,
+    /// Asks for a look at backfills.
+    pub(crate) backfills: tokio::sync::Notify,
     /// One change of configuration at a time.
     pub(crate) configuring: tokio::sync::Mutex<()>,
     /// No new work; work under way may come to its end.
@@ -302,6 +304,7 @@ impl Orchestrator {
                 bulk: tokio::sync::Notify::new(),
                 bulk_requests: tokio::sync::Notify::new(),
                 bulk_decisions: tokio::sync::Notify::new(),
+                backfills: tokio::sync::Notify::new(),
                 configuring: tokio::sync::Mutex::new(()),
                 stopping: CancellationToken::new(),
                 halted: CancellationToken::new(),

@@ -3,6 +3,7 @@
 
 use weir_workflow_engine::EventSource;
 
+use crate::backfill::BackfillStatus;
 use crate::config::{VersionState, WorkflowState};
 use crate::error::ReadError;
 use crate::fact::RunStatus;
@@ -87,6 +88,27 @@ pub(crate) fn bulk_status(code: i16, row: impl FnOnce() -> String) -> Result<Bul
     }
 }
 
+pub(crate) fn backfill_status_code(status: BackfillStatus) -> i16 {
+    match status {
+        BackfillStatus::Running => 0,
+        BackfillStatus::Paused => 1,
+        BackfillStatus::Finished => 2,
+        BackfillStatus::Stopped => 3,
+        BackfillStatus::Failed => 4,
+    }
+}
+
+pub(crate) fn backfill_status(code: i16, row: impl FnOnce() -> String) -> Result<BackfillStatus, ReadError> {
+    match code {
+        0 => Ok(BackfillStatus::Running),
+        1 => Ok(BackfillStatus::Paused),
+        2 => Ok(BackfillStatus::Finished),
+        3 => Ok(BackfillStatus::Stopped),
+        4 => Ok(BackfillStatus::Failed),
+        other => Err(unknown("status", other, row())),
+    }
+}
+
 pub(crate) fn event_source_code(source: EventSource) -> i16 {
     match source {
         EventSource::Endpoint => 0,
@@ -96,6 +118,7 @@ pub(crate) fn event_source_code(source: EventSource) -> i16 {
         EventSource::Manual => 4,
         EventSource::Api => 5,
         EventSource::Workflow => 6,
+        EventSource::Backfill => 7,
     }
 }
 
@@ -108,6 +131,7 @@ pub(crate) fn event_source(code: i16, row: impl FnOnce() -> String) -> Result<Ev
         4 => Ok(EventSource::Manual),
         5 => Ok(EventSource::Api),
         6 => Ok(EventSource::Workflow),
+        7 => Ok(EventSource::Backfill),
         other => Err(unknown("source", other, row())),
     }
 }

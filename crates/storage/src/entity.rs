@@ -365,6 +365,31 @@ entity!(coverage, "coverage" {
     received: i64,
     recovered: i64,
     duplicates: i64,
+    backfilled: i64,
+});
+
+entity!(backfill, "backfill" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: i64,
+    workspace_id: i64,
+    endpoint_id: i64,
+    status: i16,
+    owner: i64,
+    actor: String,
+    since: i64,
+    until: i64,
+    place: Option<String>,
+    reached: Option<i64>,
+    pages: i32,
+    listed: i64,
+    recovered: i64,
+    duplicates: i64,
+    passed_over: i64,
+    failures: i32,
+    error: Option<String>,
+    created_at: i64,
+    retry_at: i64,
+    finished_at: Option<i64>,
 });
 
 entity!(workflow_version, "workflow_version" {

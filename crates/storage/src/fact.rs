@@ -10,6 +10,7 @@ use weir_workflow_engine::{
     WorkspaceId,
 };
 
+use crate::backfill::BackfillStep;
 use crate::config::{AuditEntry, ConfigChange};
 use crate::mail::{MailChange, Request, WaitKey};
 use crate::operation::Operation;
@@ -65,6 +66,8 @@ pub enum Fact {
     Sweep(SweepChange),
     /// What arrived at endpoints, added to their hours.
     Coverage(Vec<CoverageCount>),
+    /// The node that reads a backfill's list takes it up, moves on or lets go of it.
+    Backfill(BackfillStep),
     /// What a person does to runs that are over.
     Operate(Box<Operation>),
 }

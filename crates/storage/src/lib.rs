@@ -6,6 +6,7 @@
 //!
 //! The way in: [`Database::open`] → [`WriterSeed`] (key check, registration) → [`Writer`] and its task.
 
+mod backfill;
 pub mod backup;
 mod blob;
 mod codes;
@@ -29,6 +30,10 @@ mod simulation;
 mod sweep;
 mod writer;
 
+pub use backfill::{
+    BackfillAsk, BackfillLetGo, BackfillMove, BackfillRow, BackfillStatus, BackfillStep, MAX_BACKFILLS_KEPT,
+    NewBackfill,
+};
 pub use config::{
     ApiTokenRow, AuditEntry, ConfigChange, ConfigRowChange, ConfigRows, ConfigSubject, ConnectionRow,
     ConnectorManifestRow, CorrelationRow, EndpointRow, ExpectedRevision, ScheduleRow, VersionState, WorkflowRow,

@@ -6,6 +6,7 @@
 
 use weir_workflow_engine::{BulkId, EventId, RunId, Timestamp, WorkflowId, WorkspaceId};
 
+use crate::backfill::BackfillAsk;
 use crate::config::AuditEntry;
 use crate::fact::{Dedupe, EventRow, NewRun, RunCommit, TurnAsk};
 use crate::mail::Request;
@@ -30,6 +31,8 @@ pub struct Operation {
     pub turn: Option<TurnAsk>,
     /// What changes about an operation on many runs.
     pub bulk: Option<BulkChange>,
+    /// What a person asks of a backfill.
+    pub backfill: Option<BackfillAsk>,
     /// What is noted about dead letters.
     pub note: Option<CauseNote>,
     /// Entries of the audit trail.

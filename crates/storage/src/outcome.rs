@@ -13,7 +13,7 @@ use crate::mail::RequestOutcome;
 pub enum FactOutcome {
     /// Answer to `Accept`.
     Accepted(AcceptOutcome),
-    /// Answer to `Run`, `Refused`, `Release`, `Sweep` and `Coverage`: it is on disk.
+    /// Answer to `Run`, `Refused`, `Release`, `Sweep`, `Backfill` and `Coverage`: it is on disk.
     Written,
     /// Answer to `Start` and `Operate`: they are on disk.
     Started {
@@ -82,6 +82,8 @@ pub struct HeartbeatReply {
     pub mail: u32,
     /// Whether there is an operation on many runs that this node has to go on with.
     pub bulk: bool,
+    /// Whether there is a backfill that this node may go on with.
+    pub backfill: bool,
     /// Revision of the configuration.
     pub config_revision: i64,
     /// The time of the database: the leases' time, and the measure of our own clock.
@@ -93,7 +95,7 @@ pub struct HeartbeatReply {
 /// Why a fact has no outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
-    /// Another commit has this place in the run's journal, or another node this sweep: reload it. Nothing was written.
+    /// Another commit has this place in the run's journal, or another node this sweep or backfill: reload it. Nothing was written.
     #[error("the run has moved on")]
     Stale,
     /// This process is no longer the node it was: stop working. Nothing was written.

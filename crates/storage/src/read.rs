@@ -4,6 +4,7 @@
 //! (recovery, timers, configuration) and say so.
 
 mod audit;
+mod backfill;
 mod bulk;
 mod config;
 mod dead_letter;

@@ -79,7 +79,9 @@ pub struct CoverageCount {
     pub received: u64,
     /// New events by sweep.
     pub recovered: u64,
-    /// Events that were here already, by either way.
+    /// New events by backfill.
+    pub backfilled: u64,
+    /// Events that were here already, by any way.
     pub duplicates: u64,
 }
 
@@ -125,6 +127,8 @@ pub struct CoverageRow {
     pub received: u64,
     /// New events by sweep.
     pub recovered: u64,
+    /// New events by backfill.
+    pub backfilled: u64,
     /// Events that were here already.
     pub duplicates: u64,
 }

@@ -5,6 +5,7 @@
 //! as much again, so that intake never starves the runs it started. What was submitted is written even if nobody
 //! waits for the answer.
 
+mod backfill;
 mod checkpoint;
 mod config;
 pub(crate) mod connection;
@@ -370,6 +371,7 @@ impl Share {
             | Fact::Release { .. }
             | Fact::Prune(_)
             | Fact::Sweep(_)
+            | Fact::Backfill(_)
             | Fact::Coverage(_) => Self::Control,
         }
     }

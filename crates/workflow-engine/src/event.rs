@@ -16,6 +16,8 @@ pub enum EventSource {
     Endpoint,
     /// A reconciliation pass over the provider's list API.
     Sweep,
+    /// A pass over a chosen past range of the provider's list API.
+    Backfill,
     /// A polling trigger.
     Poll,
     /// A schedule.
@@ -34,6 +36,7 @@ impl EventSource {
         match self {
             Self::Endpoint => "endpoint",
             Self::Sweep => "sweep",
+            Self::Backfill => "backfill",
             Self::Poll => "poll",
             Self::Schedule => "schedule",
             Self::Manual => "manual",

@@ -158,6 +158,8 @@ ids! {
     OutgoingId = "out_";
     /// An operation on many runs.
     BulkId = "bulk_";
+    /// A backfill of an endpoint.
+    BackfillId = "fill_";
     /// An entry of the audit trail.
     AuditId = "aud_";
 }

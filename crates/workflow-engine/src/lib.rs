@@ -53,8 +53,8 @@ pub use expression::{
     Expression, ExpressionError, FUEL_PER_EVALUATION, MAX_EXPRESSION_BYTES, MAX_OUTPUT_BYTES, MAX_READ_BYTES,
 };
 pub use id::{
-    AuditId, BulkId, ConnectionId, EndpointId, EventId, IdError, IdGenerator, NODE_SLOTS, OutgoingId, RefusalId, RunId,
-    TokenId, VersionId, WorkflowId, WorkspaceId,
+    AuditId, BackfillId, BulkId, ConnectionId, EndpointId, EventId, IdError, IdGenerator, NODE_SLOTS, OutgoingId,
+    RefusalId, RunId, TokenId, VersionId, WorkflowId, WorkspaceId,
 };
 pub use journal::{
     Abandoned, Answered, Arrived, Attempt, AttemptOutcome, Awaited, Awaits, BranchSide, BranchTaken, CancelAsked,

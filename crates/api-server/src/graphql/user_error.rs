@@ -108,7 +108,7 @@ pub(crate) enum UserErrorCode {
     NotStartable,
     /// A run of the workflow worked on the event already.
     AlreadyRan,
-    /// The run is over.
+    /// The run or backfill is over, or does not stand where it would have to.
     NotOpen,
     /// The thing has runs that are not over.
     OpenRuns,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod administering;
+mod backfills;
 mod bulk;
 mod bulk_resolve;
 mod configuration;

@@ -43,6 +43,35 @@ operations:
     input: { text: { type: string, required: true } }
 ";
 
+/// A connector whose provider lists its events of the last 30 days, page by page, the newest first.
+const LISTS: &str = "
+connector: lists
+version: 1.0.0
+title: Lists
+hosts: any
+auth: { none: {} }
+operations:
+  events.list:
+    get: /events
+    query: { since: \"{{ since }}\", until: \"{{ until }}\" }
+    input: { since: optional, until: optional }
+    items: /data
+    page: { cursor: { next: /next, into: query.page } }
+webhook:
+  verify: { token: { at: \"header:X-Token\" } }
+  identify: { id: /id, type: /type, time: /created }
+  recover:
+    level: A
+    call: events.list
+    with: { since: \"{{ since_s }}\", until: \"{{ until_s }}\" }
+    cursor: time
+    order: newest_first
+    reach: 30d
+    expired: [410]
+events:
+  \"*\": { hydrate_default: never }
+";
+
 /// One running server.
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
@@ -78,6 +107,7 @@ impl TestServer {
                 .unwrap();
         }
         connectors.add("notes", NOTES, &|_path| None).unwrap();
+        connectors.add("lists", LISTS, &|_path| None).unwrap();
         let settings = Settings {
             data_folder: Some(folder.path().to_owned()),
             public_url: "https://hooks.example.test".to_owned(),

@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 const QUERY: &str = "query Coverage($name: String, $hours: Int!) { endpoint(name: $name) { id coverage(hours: $hours) { \
-    level promise sweepEveryS coveredUntil oldestGap { from until } received recovered duplicates \
-    hours { hour received recovered duplicates } \
+    level promise sweepEveryS coveredUntil oldestGap { from until } received recovered backfilled duplicates \
+    hours { hour received recovered backfilled duplicates } \
     lastSweep { cause startedAt finishedAt outcome error pages recovered duplicates failures } } } }";
 /// Pause between two looks whether a sweep is over.
 const LOOK: Duration = Duration::from_millis(200);
@@ -37,6 +37,7 @@ struct Coverage {
     oldest_gap: Option<Gap>,
     received: u64,
     recovered: u64,
+    backfilled: u64,
     duplicates: u64,
     hours: Vec<Hour>,
     last_sweep: Option<Sweep>,
@@ -53,6 +54,7 @@ struct Hour {
     hour: DateTime<Utc>,
     received: u64,
     recovered: u64,
+    backfilled: u64,
     duplicates: u64,
 }
 
@@ -94,15 +96,15 @@ pub(crate) async fn run(arguments: &CoverageArguments) -> anyhow::Result<ExitCod
         ));
     }
     output::line(format!(
-        "received {}, recovered {}, duplicates {} in {} h",
-        coverage.received, coverage.recovered, coverage.duplicates, arguments.hours
+        "received {}, recovered {}, backfilled {}, duplicates {} in {} h",
+        coverage.received, coverage.recovered, coverage.backfilled, coverage.duplicates, arguments.hours
     ));
     if let Some(sweep) = &coverage.last_sweep {
         output::line(told(sweep));
     }
     if !coverage.hours.is_empty() {
         let rows: Vec<Vec<String>> = coverage.hours.iter().map(row).collect();
-        output::table(&["HOUR", "RECEIVED", "RECOVERED", "DUPLICATES"], &rows);
+        output::table(&["HOUR", "RECEIVED", "RECOVERED", "BACKFILLED", "DUPLICATES"], &rows);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -176,6 +178,7 @@ fn row(hour: &Hour) -> Vec<String> {
         story::moment(hour.hour),
         hour.received.to_string(),
         hour.recovered.to_string(),
+        hour.backfilled.to_string(),
         hour.duplicates.to_string(),
     ]
 }

@@ -3,6 +3,7 @@
 pub(crate) mod apply;
 mod approvals;
 mod audit;
+mod backfill;
 mod backup;
 mod bulk;
 mod bulk_release;
@@ -43,6 +44,7 @@ mod workflows;
 use crate::arguments::{
     BulkCommand, Command, ConnectionCommand, ConnectorCommand, EndpointCommand, RunCommand, TokenCommand,
 };
+use backfill::BackfillAsk;
 use bulk_request::BulkAsk;
 use std::process::ExitCode;
 
@@ -112,6 +114,19 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Coverage(arguments) => coverage::run(&arguments).await,
         Command::Endpoint(EndpointCommand::Sweep { server, endpoint }) => coverage::sweep(&server, &endpoint).await,
+        Command::Endpoint(EndpointCommand::Backfill(arguments)) => backfill::start(&arguments).await,
+        Command::Endpoint(EndpointCommand::Backfills { server, endpoint, json }) => {
+            backfill::list(&server, &endpoint, json).await
+        }
+        Command::Endpoint(EndpointCommand::PauseBackfill { server, endpoint }) => {
+            backfill::ask(BackfillAsk::Pause, &server, &endpoint).await
+        }
+        Command::Endpoint(EndpointCommand::ResumeBackfill { server, endpoint }) => {
+            backfill::ask(BackfillAsk::Resume, &server, &endpoint).await
+        }
+        Command::Endpoint(EndpointCommand::StopBackfill { server, endpoint }) => {
+            backfill::ask(BackfillAsk::Stop, &server, &endpoint).await
+        }
         Command::Audit(arguments) => audit::run(&arguments).await,
         Command::Connector(ConnectorCommand::New { name, dir }) => connector_new::new(&name, &dir),
         Command::Connector(ConnectorCommand::Check { paths, json }) => connector::check(&paths, json),

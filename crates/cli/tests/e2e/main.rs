@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod administering;
 #[cfg(test)]
+mod backfills;
+#[cfg(test)]
 mod backup;
 #[cfg(test)]
 mod bad_input;

@@ -209,6 +209,28 @@ sweep: never
     assert_eq!(ids(&server), expected);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_for_a_secret_that_was_changed_is_recovered_soon() {
+    let provider = simulator().await;
+    let server = Server::start().await;
+    let endpoint = format!("secrets: [{SECRET}]\nsweep: {{ every: 1h }}");
+    server.apply(&documents(&provider.base_url_of(Provider::Stripe), &endpoint));
+    swept(&server, "stripe", "complete").await;
+    let hook = format!("{}/hooks/main/stripe", server.url);
+    let mut expected = BTreeSet::new();
+    for number in 0..5 {
+        let delivery = provider.delivery(Scenario::Payment, number, &hook, &["whsec_the_new_one"]);
+        provider.send(&delivery).await.unwrap();
+        expected.insert(delivery.id);
+    }
+    eventually("they are recovered", SOON, async || {
+        (ids(&server) == expected).then_some(())
+    })
+    .await;
+    let ended = swept(&server, "stripe", "complete").await;
+    assert_eq!(ended["lastSweep"]["cause"], "refusals", "{ended}");
+}
+
 /// A list that does not keep to the time asked for.
 const WHOLE_LIST: &str = r#"
 connector: whole-list

@@ -166,6 +166,11 @@ impl Identify {
         keys.any(Locator::tells_items_apart)
     }
 
+    /// Whether an event says when it happened.
+    pub(super) fn has_time(&self) -> bool {
+        self.time.is_some()
+    }
+
     pub(super) fn events(&self, request: &InboundRequest<'_>, body: &Value) -> Result<Vec<Identified>, IdentifyError> {
         let units = match &self.split {
             None => vec![(String::new(), body)],

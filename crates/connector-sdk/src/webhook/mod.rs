@@ -203,6 +203,12 @@ impl Webhook {
         self.recover.as_ref().is_some_and(|recover| !recover.has_own_identify())
     }
 
+    /// Whether items of the list say when they happened.
+    pub fn lists_times(&self) -> bool {
+        let recover = self.recover.as_ref();
+        recover.is_some_and(|recover| recover.own_identify().unwrap_or(&self.identify).has_time())
+    }
+
     /// The values that an endpoint may or must state of its registration, in the manifest's order.
     pub fn context(&self) -> impl Iterator<Item = (&str, &ContextField)> {
         self.context.fields.iter().map(|(name, field)| (name.as_str(), field))

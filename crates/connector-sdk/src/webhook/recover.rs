@@ -20,6 +20,10 @@ const DEFAULT_EVERY_S: u64 = 300;
 ///
 /// Limit: seconds between two sweeps of an endpoint, at least | the manifest is refused, `out_of_bounds`; a document too | `words_of_recover_are_checked`
 pub const MIN_SWEEP_EVERY_S: u64 = 5;
+/// What templates in `with` call the beginning of what is wanted, its end, and where to go on.
+const SINCE: [&str; 3] = ["since", "since_s", "since_ms"];
+const UNTIL: [&str; 3] = ["until", "until_s", "until_ms"];
+const CURSOR: &str = "cursor";
 
 /// How far a connector can recover events that never arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,16 +111,31 @@ pub struct Recover {
 }
 
 impl Recover {
-    /// Arguments of the listing call. Templates in `with` see `since_s`, `since_ms`, `since` (RFC 3339) and `cursor`.
+    /// Arguments of the listing call. Templates in `with` see `since_s`, `since_ms`, `since` (RFC 3339), `cursor`, and the
+    /// same three of `until`, rounded up to a whole second in `until_s`, where an end is given.
     ///
     /// # Errors
-    /// [`BuildError`] when a template cannot be filled in, e.g. uses `cursor` and there is none.
-    pub fn args(&self, since_unix_ms: i64, cursor: Option<&str>) -> Result<Value, BuildError> {
-        let since = chrono::DateTime::from_timestamp_millis(since_unix_ms)
-            .ok_or_else(|| BuildError::new("/since", "the time is out of range"))?
-            .to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+    /// [`BuildError`] when a template cannot be filled in, e.g. a time is out of range.
+    pub fn args(
+        &self,
+        since_unix_ms: i64,
+        until_unix_ms: Option<i64>,
+        cursor: Option<&str>,
+    ) -> Result<Value, BuildError> {
+        let text = |unix_ms: i64, place: &str| {
+            chrono::DateTime::from_timestamp_millis(unix_ms)
+                .map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+                .ok_or_else(|| BuildError::new(place, "the time is out of range"))
+        };
+        let since = text(since_unix_ms, "/since")?;
         let values = json!({ "since_s": since_unix_ms.div_euclid(1_000), "since_ms": since_unix_ms, "since": since });
         let mut values = values.as_object().cloned().unwrap_or_default();
+        if let Some(until_ms) = until_unix_ms {
+            let until_s = until_ms.saturating_add(999).div_euclid(1_000);
+            values.insert("until_s".to_owned(), until_s.into());
+            values.insert("until_ms".to_owned(), until_ms.into());
+            values.insert("until".to_owned(), text(until_ms, "/until")?.into());
+        }
         if let Some(cursor) = cursor {
             values.insert("cursor".to_owned(), self.cursor_value(cursor));
         }
@@ -129,6 +148,29 @@ impl Recover {
             .render(&scope)
             .map_err(|error| BuildError::new("/with", error.message))?;
         Ok(rendered.map_or(Value::Null, |value| value.into_owned()))
+    }
+
+    /// Whether the listing call is told where the list begins in time.
+    pub fn takes_since(&self) -> bool {
+        self.takes(&SINCE)
+    }
+
+    /// Whether the listing call is told where the list ends in time.
+    pub fn takes_until(&self) -> bool {
+        self.takes(&UNTIL)
+    }
+
+    /// Whether the listing call is told what it goes on from.
+    pub fn takes_cursor(&self) -> bool {
+        self.takes(&[CURSOR])
+    }
+
+    fn takes(&self, names: &[&str]) -> bool {
+        let mut found = false;
+        self.with.visit(&mut |expression| {
+            found |= expression.roots().iter().any(|root| names.contains(root));
+        });
+        found
     }
 
     /// Counts are numbers in requests; everything else is text.
@@ -168,6 +210,11 @@ impl Recover {
     /// What an item of the list is, where it differs from a webhook's body. `None`: it does not.
     pub fn identify(&self, item: &Value) -> Option<Result<Identified, IdentifyError>> {
         self.identify.as_ref().map(|identify| identify.listed(item))
+    }
+
+    /// How items of the list are told apart from a webhook's events, where they are.
+    pub(super) fn own_identify(&self) -> Option<&Identify> {
+        self.identify.as_ref()
     }
 
     pub(super) fn has_own_identify(&self) -> bool {
@@ -274,11 +321,14 @@ impl Recover {
                 .is_some()
                 .then(|| Identify::read(&fields, Vec::new(), problems))
                 .flatten(),
-            // `cursor` is absent on the first sweep; its key is left out then.
+            // `cursor` is absent on the first sweep, and `until` on all of them; their keys are left out then.
             with: Template::compile(
                 &with,
                 &fields.at("with"),
-                &|expression| expression.roots() == ["cursor"],
+                &|expression| match expression.roots().as_slice() {
+                    [root] => *root == CURSOR || UNTIL.contains(root),
+                    _ => false,
+                },
                 problems,
             ),
         })

@@ -116,7 +116,8 @@ pub(crate) struct Allowance {
     leader_looks_at_ms: i64,
     wakes: Vec<u64>,
     slots_ms: [f64; 4],
-    sleepers: BinaryHeap<Reverse<i64>>,
+    sleepers: BinaryHeap<Reverse<(i64, Class)>>,
+    sleepers_of: [usize; 4],
     service_ms: f64,
     pub(super) seen: Window,
     /// By host.
@@ -155,6 +156,7 @@ impl Allowance {
             wakes: Vec::new(),
             slots_ms: [0.0; 4],
             sleepers: BinaryHeap::new(),
+            sleepers_of: [0; 4],
             service_ms: 100.0,
             seen: Window::new(f64::MAX, 1_000),
             breakers: HashMap::new(),
@@ -375,10 +377,20 @@ impl Allowance {
 
     /// Calls that sleep on disk.
     pub(super) fn sleepers(&mut self, now: Timestamp) -> usize {
-        while self.sleepers.peek().is_some_and(|until| until.0 <= now.as_unix_ms()) {
-            self.sleepers.pop();
+        while self.sleepers.peek().is_some_and(|next| next.0.0 <= now.as_unix_ms()) {
+            if let Some(Reverse((_, class))) = self.sleepers.pop()
+                && let Some(count) = self.sleepers_of.get_mut(class.index())
+            {
+                *count = count.saturating_sub(1);
+            }
         }
         self.sleepers.len()
+    }
+
+    /// Calls of one class that sleep on disk.
+    pub(super) fn sleepers_of(&mut self, now: Timestamp, class: Class) -> usize {
+        self.sleepers(now);
+        self.sleepers_of.get(class.index()).copied().unwrap_or(0)
     }
 
     pub(super) fn reserve(&self) -> f64 {

@@ -26,6 +26,7 @@ impl Class {
         match source {
             _ if is_replay => Class::Replay,
             EventSource::Sweep => Class::Sweep,
+            EventSource::Backfill => Class::Backfill,
             EventSource::Endpoint
             | EventSource::Poll
             | EventSource::Schedule

@@ -319,6 +319,11 @@ impl Gate {
         self.lock().allowance.failed(self.clock.now(), caller, failure);
     }
 
+    /// Calls of one class whose runs sleep until they come again.
+    pub(crate) fn sleeping(&self, class: Class) -> usize {
+        self.lock().allowance.sleepers_of(self.clock.now(), class)
+    }
+
     /// What people see.
     pub(crate) fn figures(&self) -> BudgetFigures {
         let now = self.clock.now();

@@ -111,12 +111,15 @@ impl Orchestrator {
                 traceparent: traceparent.clone(),
                 now,
             };
-            let (event, fact, caller) = self.submit(arrival, dedupe)?;
-            pending.push((number, event, fact, caller));
+            let submitted = self.submit(arrival, dedupe)?;
+            pending.push((number, submitted));
         }
         let at = (endpoint.workspace(), endpoint.id());
         let mut outdated: Option<(i64, BTreeSet<usize>)> = None;
-        for (number, event, fact, caller) in pending {
+        for (number, submitted) in pending {
+            let Submitted {
+                event, fact, caller, ..
+            } = submitted;
             let written = fact.await;
             let caller = match (caller, &written) {
                 (Some(caller), Ok(FactOutcome::Accepted(AcceptOutcome::New))) if progress.answering.is_none() => {
@@ -204,11 +207,7 @@ impl Orchestrator {
     }
 
     /// Routes an event and hands it to the writer.
-    pub(crate) fn submit(
-        &self,
-        arrival: Arrival<'_>,
-        mut dedupe: Dedupe,
-    ) -> Result<(EventId, Pending, Option<Caller>), IngestProblem> {
+    pub(crate) fn submit(&self, arrival: Arrival<'_>, mut dedupe: Dedupe) -> Result<Submitted, IngestProblem> {
         let snapshot = self.snapshot();
         let id = self.core.new_event_id(arrival.now);
         if arrival.unit.by_arrival {
@@ -229,6 +228,7 @@ impl Orchestrator {
         );
         let keys = snapshot.wait_keys(workspace, &event);
         let caller = Caller::of(&self.core, &started);
+        let runs = started.iter().map(|run| run.state.head().id).collect();
         let fact = accept_fact(&self.core, &snapshot, row, dedupe, keys, started);
         let pending = match self.writer().submit(Fact::Accept(fact)) {
             Ok(pending) => pending,
@@ -240,8 +240,24 @@ impl Orchestrator {
                 return Err(IngestProblem::busy(IngestCode::QueueFull, full.to_string(), 1));
             }
         };
-        Ok((id, pending, caller))
+        Ok(Submitted {
+            event: id,
+            fact: pending,
+            caller,
+            runs,
+        })
     }
+}
+
+/// An event that the writer has got.
+pub(crate) struct Submitted {
+    pub(crate) event: EventId,
+    /// What becomes of it.
+    pub(crate) fact: Pending,
+    /// Whoever waits for the answer of a workflow.
+    pub(crate) caller: Option<Caller>,
+    /// The runs that it starts if it is new.
+    pub(crate) runs: Vec<RunId>,
 }
 
 /// What stands of a request, also when its events have to be routed anew.

@@ -378,7 +378,11 @@ impl Orchestrator {
         let problem = match refusal.reason.status() {
             403 => IngestProblem::new(IngestCode::AddressNotAllowed, detail),
             503 => IngestProblem::busy(IngestCode::ProviderUnavailable, detail, 30),
-            _ => IngestProblem::new(IngestCode::SignatureRefused, detail),
+            _ => {
+                // Several of these tell of a secret that is not known here: what is refused now is in the provider's list.
+                self.core.sweeps.refused(endpoint.id(), self.clock().now());
+                IngestProblem::new(IngestCode::SignatureRefused, detail)
+            }
         };
         IngestProblem {
             bare: webhook.is_some_and(|webhook| webhook.refuses_barely()),

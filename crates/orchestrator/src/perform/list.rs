@@ -34,10 +34,12 @@ impl Performer {
         operation: &str,
         args: Result<Value, BuildError>,
         page: Option<&Page>,
-        timeout: Duration,
+        (class, timeout): (Class, Duration),
     ) -> Result<ListPage, CallFailure> {
         let watch = Stopwatch::start();
-        let result = self.read_page(connection, operation, args, page, timeout).await;
+        let result = self
+            .read_page(connection, operation, args, page, (class, timeout))
+            .await;
         let outcome = match &result {
             Ok(_) => CallOutcome::Done {
                 output: Document::null(),
@@ -59,7 +61,7 @@ impl Performer {
         operation: &str,
         args: Result<Value, BuildError>,
         page: Option<&Page>,
-        timeout: Duration,
+        (class, timeout): (Class, Duration),
     ) -> Result<ListPage, CallFailure> {
         let Some(operation) = connection.connector.operation(operation) else {
             return Err(match unknown_operation(connection, operation).outcome {
@@ -82,7 +84,7 @@ impl Performer {
             page,
         };
         let purpose = Purpose {
-            class: Class::Sweep,
+            class,
             ..Purpose::default()
         };
         let mut session = Session::new(self, connection, &purpose, Instant::now() + timeout);

@@ -146,7 +146,7 @@ pub(crate) fn audit(
 }
 
 /// Why an operation was not written.
-enum Refused {
+pub(crate) enum Refused {
     /// Somebody was faster: read again.
     Stale,
     /// The database cannot write now, or did not say whether it has.
@@ -154,7 +154,7 @@ enum Refused {
 }
 
 /// Writes an operation; gives those of the runs that it starts that wait for their turn, or are over already.
-async fn write(core: &Core, operation: Operation) -> Result<Vec<RunId>, Refused> {
+pub(crate) async fn write(core: &Core, operation: Operation) -> Result<Vec<RunId>, Refused> {
     let unavailable = |cause: String| Refused::Other(ControlError::Unavailable(cause));
     let pending = core
         .writer

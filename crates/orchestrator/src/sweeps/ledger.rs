@@ -13,6 +13,8 @@ pub(crate) enum Came {
     Received,
     /// New, by sweep.
     Recovered,
+    /// New, by backfill.
+    Backfilled,
     /// It was here already.
     Again,
 }
@@ -27,18 +29,15 @@ impl Ledger {
     /// Counts one event.
     pub(crate) fn count(&self, endpoint: (WorkspaceId, EndpointId), came: Came, now: Timestamp) {
         let hour = i32::try_from(now.as_unix_ms().div_euclid(3_600_000)).unwrap_or(i32::MAX);
-        let (received, recovered, duplicates) = match came {
-            Came::Received => (1, 0, 0),
-            Came::Recovered => (0, 1, 0),
-            Came::Again => (0, 0, 1),
-        };
+        let one = |way: Came| u64::from(came == way);
         self.add(CoverageCount {
             endpoint: endpoint.1,
             workspace: endpoint.0,
             hour,
-            received,
-            recovered,
-            duplicates,
+            received: one(Came::Received),
+            recovered: one(Came::Recovered),
+            backfilled: one(Came::Backfilled),
+            duplicates: one(Came::Again),
         });
     }
 
@@ -48,11 +47,13 @@ impl Ledger {
         let known = open.entry((more.endpoint, more.hour)).or_insert(CoverageCount {
             received: 0,
             recovered: 0,
+            backfilled: 0,
             duplicates: 0,
             ..more
         });
         known.received += more.received;
         known.recovered += more.recovered;
+        known.backfilled += more.backfilled;
         known.duplicates += more.duplicates;
     }
 

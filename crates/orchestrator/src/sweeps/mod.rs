@@ -4,14 +4,21 @@
 //! stores and moves on. The times are in memory: idling asks the database nothing. Every node plans, and a claim in
 //! the database lets one of them sweep.
 
+mod backfill;
+mod door;
 mod ledger;
 mod pass;
 mod place;
 mod plan;
 
+pub use backfill::{
+    BackfillBound, BackfillPreview, BackfillRefusal, BackfillWorkflow, MAX_BACKFILL_PAGES, MAX_BACKFILLS_AT_ONCE,
+    NoRange, percent,
+};
 pub use pass::MAX_PAGES_PER_PASS;
 pub use plan::{SweepCause, SweepOutcome};
 
+pub(crate) use backfill::work as backfills;
 pub(crate) use ledger::{Came, Ledger};
 
 use crate::ingest::EndpointRef;
@@ -28,7 +35,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use weir_connector_sdk::Level;
 use weir_storage::{Fact, SweepRow};
-use weir_workflow_engine::{EndpointId, WorkspaceId};
+use weir_workflow_engine::{EndpointId, Timestamp, WorkspaceId};
 
 /// Sweeps of this node at the same time: one slow provider keeps only its own place.
 const SWEEPS_AT_ONCE: usize = 8;
@@ -46,6 +53,13 @@ pub(crate) struct Sweeps {
 impl Sweeps {
     fn with<T>(&self, act: impl FnOnce(&mut Planner) -> T) -> T {
         act(&mut self.planner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A webhook request was refused because its proof is wrong.
+    pub(crate) fn refused(&self, endpoint: EndpointId, now: Timestamp) {
+        if self.with(|planner| planner.refused(endpoint, now)) {
+            self.changed.notify_one();
+        }
     }
 }
 

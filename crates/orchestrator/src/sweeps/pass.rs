@@ -3,37 +3,30 @@
 //! The cursor moves in a fact of its own, after all events of the page are committed: a crash anywhere reads a page
 //! again, and the dedupe knows its events.
 
-use super::ledger::Came;
+use super::door::{ListDoor, Stop};
 use super::place::{Kept, Next, Place, REMEMBERED, Seen, SeenItem, earlier, floor};
 use super::plan::{Due, SweepCause, SweepOutcome, failures_after};
+use crate::budget::Class;
 use crate::connection::Connection;
-use crate::ingest::accept::{Arrival, Door};
 use crate::perform::ListPage;
-use crate::service::{Core, Orchestrator};
+use crate::service::Core;
 use crate::snapshot::Endpoint;
-use bytes::Bytes;
-use serde_json::Value;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use weir_connector_sdk::{Identified, Recover, Webhook};
-use weir_storage::{
-    AcceptOutcome, Dedupe, Fact, FactOutcome, SweepBegin, SweepChange, SweepEnd, SweepMove, SweepRow, WriteError,
-};
-use weir_workflow_engine::{CallFailure, Document, EventSource, Timestamp};
+use weir_connector_sdk::{Recover, Webhook};
+use weir_storage::{Fact, SweepBegin, SweepChange, SweepEnd, SweepMove, SweepRow, WriteError};
+use weir_workflow_engine::{CallFailure, EventSource, Timestamp};
 
 /// Pages that one pass reads. A list that is longer is gone on with by the next pass, after other endpoints.
 ///
 /// Limit: pages of one pass of a sweep | the pass ends as `partial` and goes on a second later | `a_long_list_is_read_in_several_passes` | `weir_sweeps_total`
 pub const MAX_PAGES_PER_PASS: u32 = 100;
 /// How long one page may take.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Events that are handed to the writer together.
 const CHUNK: usize = 128;
 /// The first sweep of an endpoint looks back to when it was made, but not further than this.
 const FIRST_LOOK_BACK: Duration = Duration::from_secs(24 * 3600);
-/// How often events are routed anew because the configuration changes.
-const ROUTING_TRIES: u32 = 5;
 
 /// What became of a pass.
 pub(super) enum Passed {
@@ -45,14 +38,6 @@ pub(super) enum Passed {
     Postponed,
 }
 
-/// Why a pass stops before the end of the list.
-enum Stop {
-    Failed(String),
-    Partial(String),
-    Overtaken,
-    Interrupted,
-}
-
 struct Pass<'a> {
     core: &'a Arc<Core>,
     endpoint: Arc<Endpoint>,
@@ -61,8 +46,7 @@ struct Pass<'a> {
     remembered_from: Timestamp,
     /// Younger items are left to their webhooks, which may be on their way, and to the next sweep.
     leaves_after: Option<Timestamp>,
-    recovered: u64,
-    duplicates: u64,
+    door: ListDoor<'a>,
     strange: u64,
 }
 
@@ -119,7 +103,7 @@ pub(super) async fn sweep(core: &Arc<Core>, endpoint: &Arc<Endpoint>, due: &Due)
     }
 }
 
-fn remark(strange: u64) -> Option<String> {
+pub(super) fn remark(strange: u64) -> Option<String> {
     (strange > 0).then(|| {
         format!("{strange} item(s) of the list are not what the connector describes and were passed over; see `recover.identify`")
     })
@@ -156,8 +140,7 @@ async fn run(
         connection: Arc::clone(connection),
         remembered_from: earlier(began_at, REMEMBERED),
         leaves_after: leaves.then(|| earlier(began_at, Duration::from_secs(recover.settle_s))),
-        recovered: 0,
-        duplicates: 0,
+        door: ListDoor::new(core, endpoint, EventSource::Sweep),
         strange: 0,
     };
     let mut place = Place::new(kept, covered_until, floor, began_at);
@@ -196,7 +179,7 @@ async fn run(
                 let covered_s = covered_until.as_unix_ms() as f64 / 1_000.0;
                 metrics::gauge!("weir_sweep_covered_until_seconds", "endpoint" => endpoint.name().to_owned())
                     .set(covered_s);
-                return Ok(pass.strange);
+                return Ok(pass.strange + pass.door.refused);
             }
             Next::Broken(why) => {
                 pass.note(&place, None, None, 1).await?;
@@ -212,11 +195,17 @@ async fn run(
 impl Pass<'_> {
     async fn ask(&self, recover: &Recover, place: &mut Place) -> Result<ListPage, CallFailure> {
         let question = place.question(recover);
-        let args = recover.args(question.since.as_unix_ms(), question.cursor.as_deref());
+        let args = recover.args(question.since.as_unix_ms(), None, question.cursor.as_deref());
         let performer = &self.core.performer;
         let call = recover.call.as_deref().unwrap_or_default();
         performer
-            .list_page(&self.connection, call, args, question.page.as_ref(), PAGE_TIMEOUT)
+            .list_page(
+                &self.connection,
+                call,
+                args,
+                question.page.as_ref(),
+                (Class::Sweep, PAGE_TIMEOUT),
+            )
             .await
     }
 
@@ -257,124 +246,9 @@ impl Pass<'_> {
         // Oldest first, so that lanes see events in their order.
         found.sort_by_key(|(unit, _)| unit.time_unix_ms);
         for chunk in found.chunks(CHUNK) {
-            self.store(webhook, chunk.iter().collect()).await?;
+            self.door.store(webhook, chunk.iter().collect()).await?;
         }
         Ok(seen)
-    }
-
-    async fn store(&mut self, webhook: &Webhook, mut left: Vec<&(Identified, Value)>) -> Result<(), Stop> {
-        let orchestrator = Orchestrator {
-            core: Arc::clone(self.core),
-        };
-        for _ in 0..ROUTING_TRIES {
-            if self.core.runs.backlog_is_full() || self.core.queued.is_full() {
-                return Err(Stop::Partial(
-                    "too many accepted runs wait for their turn; it is gone on with".to_owned(),
-                ));
-            }
-            self.core.runs.hold_intake().await;
-            let now = self.core.clock.now();
-            let mut pending = Vec::with_capacity(left.len());
-            for item in left {
-                let fact = self.submit(&orchestrator, webhook, item, now)?;
-                pending.push((item, fact));
-            }
-            let mut again = Vec::new();
-            let mut newest = None;
-            for (item, fact) in pending {
-                let came = match fact.await {
-                    Ok(FactOutcome::Accepted(AcceptOutcome::New)) => Came::Recovered,
-                    Ok(FactOutcome::Accepted(AcceptOutcome::Duplicate { .. })) => Came::Again,
-                    Err(WriteError::Outdated { revision }) => {
-                        newest = newest.max(Some(revision));
-                        again.push(item);
-                        continue;
-                    }
-                    Err(WriteError::Refused(constraint)) => {
-                        tracing::warn!(endpoint.name = %self.endpoint.name(), "a recovered event cannot be stored: {constraint}");
-                        self.strange += 1;
-                        continue;
-                    }
-                    Err(WriteError::Fenced) => {
-                        self.core.lose_place();
-                        return Err(Stop::Interrupted);
-                    }
-                    Err(WriteError::Unknown) => {
-                        self.core.rescan.notify_one();
-                        return Err(Stop::Failed("database: the result of a commit is unknown".to_owned()));
-                    }
-                    Ok(_) | Err(WriteError::Stale | WriteError::Unavailable) => {
-                        return Err(Stop::Failed("database: events cannot be stored now".to_owned()));
-                    }
-                };
-                match came {
-                    Came::Recovered => {
-                        self.recovered += 1;
-                        metrics::counter!("weir_events_recovered_total").increment(1);
-                        metrics::counter!("weir_events_accepted_total").increment(1);
-                    }
-                    Came::Again | Came::Received => self.duplicates += 1,
-                }
-                let endpoint = (self.endpoint.workspace(), self.endpoint.id());
-                self.core.ledger.count(endpoint, came, now);
-            }
-            let Some(revision) = newest else {
-                return Ok(());
-            };
-            if orchestrator.at_least(revision).await.is_none() {
-                break;
-            }
-            left = again;
-        }
-        Err(Stop::Failed("configuration: it keeps changing".to_owned()))
-    }
-
-    fn submit(
-        &self,
-        orchestrator: &Orchestrator,
-        webhook: &Webhook,
-        (unit, item): &(Identified, Value),
-        now: Timestamp,
-    ) -> Result<weir_storage::Pending, Stop> {
-        let document = Document::from_value(item.clone());
-        let raw = Bytes::copy_from_slice(document.raw().as_bytes());
-        let headers = BTreeMap::new();
-        let dedupe = Dedupe {
-            scope: format!("endpoint/{}", self.endpoint.name()),
-            key: crate::runner::storable(&unit.dedupe_key),
-            // The time that another description gives may differ from that in the webhook.
-            anchored_at: unit
-                .time_unix_ms
-                .filter(|_| webhook.lists_events())
-                .map(Timestamp::from_unix_ms),
-        };
-        let arrival = Arrival {
-            door: Door {
-                workspace: self.endpoint.workspace(),
-                connector: self.endpoint.connector().name(),
-                connection: self.endpoint.connection(),
-                endpoint: Some((self.endpoint.id(), self.endpoint.name())),
-                source: EventSource::Sweep,
-            },
-            unit: unit.clone(),
-            document: &document,
-            raw: &raw,
-            headers: &headers,
-            traceparent: None,
-            now,
-        };
-        match orchestrator.submit(arrival, dedupe) {
-            Ok((_event, pending, caller)) => {
-                // Nobody waits for the answer of a workflow here.
-                if let Some(caller) = caller {
-                    caller.give_up(self.core);
-                }
-                Ok(pending)
-            }
-            Err(_full) => Err(Stop::Partial(
-                "the writer's queue is full; it is gone on with".to_owned(),
-            )),
-        }
     }
 
     /// Stores how far the list was read.
@@ -393,8 +267,8 @@ impl Pass<'_> {
             covered_until,
             lost,
             pages,
-            recovered: std::mem::take(&mut self.recovered),
-            duplicates: std::mem::take(&mut self.duplicates),
+            recovered: std::mem::take(&mut self.door.recovered),
+            duplicates: std::mem::take(&mut self.door.duplicates),
         });
         match write(self.core, step).await {
             Ok(()) => Ok(()),

@@ -10,7 +10,12 @@ const MISSED_SWEEPS: u32 = 2;
 /// Pause after a failed sweep: doubled by each failure in a row, up to the longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(15 * 60));
 /// Pause before a sweep that had more pages than one pass may read goes on.
-const GO_ON: Duration = Duration::from_secs(1);
+pub(super) const GO_ON: Duration = Duration::from_secs(1);
+
+/// So many requests with wrong proofs, within this time, tell that something is wrong with the proofs.
+const REFUSED_BURST: (u32, Duration) = (5, Duration::from_secs(60));
+/// Shortest time between two sweeps of an endpoint because of that: whoever forges requests does not command sweeps.
+const SUSPICION_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// Why an endpoint is swept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +26,8 @@ pub enum SweepCause {
     Start,
     /// Nobody was there for a while.
     Downtime,
+    /// Several requests came whose proofs were wrong: the provider may have a new secret, and its events are refused.
+    Refusals,
     /// A person asked for it.
     Demand,
 }
@@ -33,6 +40,7 @@ impl SweepCause {
             SweepCause::Schedule => "schedule",
             SweepCause::Start => "start",
             SweepCause::Downtime => "downtime",
+            SweepCause::Refusals => "refusals",
             SweepCause::Demand => "demand",
         }
     }
@@ -77,6 +85,10 @@ struct Standing {
     after: Option<Timestamp>,
     failures: u32,
     running: bool,
+    /// Since when requests with wrong proofs are counted, and how many there were.
+    refused: (Timestamp, u32),
+    /// When they last led to a sweep.
+    suspected_at: Option<Timestamp>,
 }
 
 /// What is to be swept now.
@@ -116,6 +128,8 @@ impl Planner {
                         after: row.map(|row| row.started_at),
                         failures: row.map_or(0, |row| row.failures),
                         running: false,
+                        refused: (now, 0),
+                        suspected_at: None,
                     }
                 }
             };
@@ -129,6 +143,31 @@ impl Planner {
             return false;
         };
         standing.due = Some((now, cause));
+        true
+    }
+
+    /// A request was refused because its proof is wrong. True: a sweep is due for it. Endpoints that are not swept by
+    /// themselves, and those whose last sweep failed, keep to their time.
+    pub(crate) fn refused(&mut self, endpoint: EndpointId, now: Timestamp) -> bool {
+        let Some(standing) = self.standings.get_mut(&endpoint) else {
+            return false;
+        };
+        let (burst, within) = REFUSED_BURST;
+        let (since, count) = standing.refused;
+        standing.refused = match now.since(since) > within {
+            true => (now, 1),
+            false => (since, count.saturating_add(1)),
+        };
+        let is_calm = standing.suspected_at.is_none_or(|at| now.since(at) >= SUSPICION_PAUSE);
+        if standing.every.is_none() || standing.failures > 0 || standing.refused.1 < burst || !is_calm {
+            return false;
+        }
+        standing.refused = (now, 0);
+        standing.suspected_at = Some(now);
+        // What is due already comes first, and sees the same.
+        if standing.due.is_none_or(|(at, _)| at > now) {
+            standing.due = Some((now, SweepCause::Refusals));
+        }
         true
     }
 
@@ -216,7 +255,7 @@ pub(crate) fn failures_after(before: u32, outcome: SweepOutcome) -> u32 {
     }
 }
 
-fn pause(failures: u32) -> Duration {
+pub(super) fn pause(failures: u32) -> Duration {
     let (first, longest) = BACK_OFF;
     let doubled = 1_u32
         .checked_shl(failures.saturating_sub(1).min(16))

@@ -126,3 +126,27 @@ fn another_nodes_sweep_counts_as_ours_and_a_dead_one_is_tried_again_soon() {
     planner.overtaken(&due, Some(&row(at(313))), at(314));
     assert_eq!(planner.take(at(315)).unwrap().cause, SweepCause::Demand);
 }
+
+#[test]
+fn a_burst_of_wrong_proofs_pulls_a_sweep_forward_and_a_flood_of_them_does_not_command() {
+    let (burst, _) = REFUSED_BURST;
+    let refuse = |planner: &mut Planner, from: i64, step: i64| {
+        (0..i64::from(burst)).any(|number| planner.refused(ONE, at(from + number * step)))
+    };
+    let mut planner = planner(None);
+    let due = planner.take(at(0)).unwrap();
+    planner.ended(&due, at(0), SweepOutcome::Complete, at(1));
+    assert!(!refuse(&mut planner, 2, 30), "one now and then is no burst");
+    assert!(refuse(&mut planner, 200, 1));
+    let due = planner.take(at(204)).unwrap();
+    assert_eq!((due.cause, due.after), (SweepCause::Refusals, Some(at(0))));
+    planner.ended(&due, at(204), SweepOutcome::Complete, at(205));
+    assert_eq!(planner.rest(at(205)), Some(EVERY), "then as planned");
+    assert!(!refuse(&mut planner, 206, 1), "not again at once");
+    assert!(refuse(&mut planner, 510, 0));
+    // A sweep that failed waits for its time, and an endpoint that is never swept stays so.
+    let due = planner.take(at(510)).unwrap();
+    planner.ended(&due, at(510), SweepOutcome::Failed, at(510));
+    assert!(!refuse(&mut planner, 1_000, 0));
+    assert!(!(0..9).any(|_| planner.refused(TWO, at(1_000))));
+}

@@ -252,7 +252,7 @@ async fn events_that_were_never_delivered_are_found_in_the_list() {
     }
     let stripe = &host.connectors["stripe"];
     let webhook = stripe.webhook().unwrap();
-    let args = webhook.recover().unwrap().args(1_767_225_600_000, None).unwrap();
+    let args = webhook.recover().unwrap().args(1_767_225_600_000, None, None).unwrap();
     let listed = host.output("stripe.events.list", args).await;
     let ids: Vec<String> = listed
         .as_array()

@@ -61,6 +61,7 @@ impl Store {
             hour: time(i64::from(model.hour) * 3_600_000),
             received: count(model.received),
             recovered: count(model.recovered),
+            backfilled: count(model.backfilled),
             duplicates: count(model.duplicates),
         };
         Ok(rows.into_iter().map(row).collect())

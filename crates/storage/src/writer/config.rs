@@ -229,7 +229,7 @@ async fn delete(connection: &mut Connection, workspace: WorkspaceId, subject: &C
         connection.run(statement, values).await?;
     }
     if let ConfigSubject::Endpoint(id) = subject {
-        for table in ["sweep", "coverage"] {
+        for table in ["sweep", "coverage", "backfill"] {
             let values = vec![workspace.as_raw().into(), id.as_raw().into()];
             let statement = format!("DELETE FROM {table} WHERE workspace_id = $1 AND endpoint_id = $2");
             connection.run(&statement, values).await?;

@@ -158,7 +158,9 @@ pub(crate) async fn heartbeat(
          (SELECT revision FROM config_state WHERE id = 1), \
          (SELECT count(*) FROM (SELECT 1 FROM bulk WHERE status = 0 AND (owner = $4 OR owner NOT IN \
             (SELECT slot FROM node AS other WHERE other.incarnation <> 0 AND NOT {over})) LIMIT 1) AS bulk), \
-         (SELECT count(*) FROM node AS other WHERE other.slot <> $4 AND other.incarnation <> 0 AND other.worker = 1 AND NOT {over})"
+         (SELECT count(*) FROM node AS other WHERE other.slot <> $4 AND other.incarnation <> 0 AND other.worker = 1 AND NOT {over}), \
+         (SELECT count(*) FROM (SELECT 1 FROM backfill WHERE status = 0 AND retry_at <= {now} AND (owner IN (0, $5) OR owner NOT IN \
+            (SELECT incarnation FROM node AS other WHERE other.incarnation <> 0 AND NOT {over})) LIMIT 1) AS backfill)"
     );
     let values = vec![
         lease_ms().into(),
@@ -183,6 +185,7 @@ pub(crate) async fn heartbeat(
         mail: count(5),
         config_revision: number(&rows, 0, 6).unwrap_or(0),
         bulk: count(7) > 0,
+        backfill: count(9) > 0,
         database_time: Timestamp::from_unix_ms(lease_until - lease_ms()),
         lease_until: Timestamp::from_unix_ms(lease_until),
     }))

@@ -9,8 +9,9 @@ use super::connection::{Connection, Dialect, Value};
 use super::failure::{Failure, Offence};
 use super::gates::{GateWork, Moved};
 use super::prepare::{AcceptRow, JournalRow};
-use super::{config, control, mail};
+use super::{backfill, config, control, mail};
 use super::{postgres, sqlite};
+use crate::backfill::BackfillAsk;
 use crate::codes::{bulk_item_state_code, bulk_status_code, cause_state_code, event_source_code};
 use crate::config::AuditEntry;
 use crate::fact::{Accepted, NewRun, RunCommit, RunOwner, TurnAsk};
@@ -33,6 +34,7 @@ pub(crate) struct PreparedOperation {
     requests: Vec<Request>,
     turn: Option<TurnAsk>,
     bulk: Option<BulkChange>,
+    backfill: Option<BackfillAsk>,
     note: Option<CauseNote>,
     audit: Vec<AuditEntry>,
 }
@@ -66,6 +68,7 @@ impl PreparedOperation {
             requests: operation.requests,
             turn: operation.turn,
             bulk: operation.bulk,
+            backfill: operation.backfill,
             note: operation.note,
             audit: operation.audit,
         }
@@ -121,6 +124,9 @@ pub(crate) async fn apply(
     }
     if let Some(change) = &operation.bulk {
         bulk(connection, node, change).await?;
+    }
+    if let Some(asked) = &operation.backfill {
+        backfill::ask(connection, asked).await?;
     }
     if let Some(row) = &operation.note {
         note(connection, row).await?;

@@ -5,6 +5,7 @@ use weir_workflow_engine::{EventId, RefusalId, RunId, Timestamp, WorkflowId};
 
 use super::dedupe::DedupeKey;
 use super::operate::PreparedOperation;
+use crate::backfill::BackfillStep;
 use crate::blob::Blob;
 use crate::config::{AuditEntry, ConfigChange};
 use crate::fact::{
@@ -58,6 +59,7 @@ pub(crate) enum Control {
     Prune(Prune),
     Operate(Box<PreparedOperation>),
     Sweep(SweepChange),
+    Backfill(BackfillStep),
     Coverage(Vec<CoverageCount>),
 }
 
@@ -128,6 +130,7 @@ impl Work {
                 limit: limit.clamp(MIN_CLAIM, MAX_CLAIM),
             }),
             Fact::Sweep(change) => Self::Alone(Control::Sweep(change)),
+            Fact::Backfill(step) => Self::Alone(Control::Backfill(step)),
             Fact::Coverage(counts) => Self::Alone(Control::Coverage(counts)),
             Fact::Prune(prune) => Self::Alone(Control::Prune(prune)),
             Fact::Operate(operation) => Self::Alone(Control::Operate(Box::new(PreparedOperation::new(*operation)))),

@@ -99,16 +99,18 @@ pub(crate) async fn count(
     counts: &[CoverageCount],
 ) -> Result<FactOutcome, Failure> {
     prove_lease(connection, node).await?;
-    let text = "INSERT INTO coverage (endpoint_id, hour, workspace_id, received, recovered, duplicates) \
-        SELECT id, $1, workspace_id, $2, $3, $4 FROM endpoint WHERE id = $5 AND workspace_id = $6 \
+    let text = "INSERT INTO coverage (endpoint_id, hour, workspace_id, received, recovered, duplicates, backfilled) \
+        SELECT id, $1, workspace_id, $2, $3, $4, $5 FROM endpoint WHERE id = $6 AND workspace_id = $7 \
         ON CONFLICT (endpoint_id, hour) DO UPDATE SET received = coverage.received + excluded.received, \
-        recovered = coverage.recovered + excluded.recovered, duplicates = coverage.duplicates + excluded.duplicates";
+        recovered = coverage.recovered + excluded.recovered, duplicates = coverage.duplicates + excluded.duplicates, \
+        backfilled = coverage.backfilled + excluded.backfilled";
     for count in counts {
         let values = vec![
             i64::from(count.hour).into(),
             number(count.received),
             number(count.recovered),
             number(count.duplicates),
+            number(count.backfilled),
             count.endpoint.as_raw().into(),
             count.workspace.as_raw().into(),
         ];

@@ -20,7 +20,7 @@ use super::failure::{Failure, Offence};
 use super::gates::Moved;
 use super::prepare::{Control, Row, Work};
 use super::seed::{self, Target};
-use super::{Queued, Shared, config, control, mail, operate, outgoing, postgres, retention, sqlite, sweep};
+use super::{Queued, Shared, backfill, config, control, mail, operate, outgoing, postgres, retention, sqlite, sweep};
 use crate::fact::Prune;
 use crate::mail::RequestOutcome;
 use crate::node::{Fence, NodeIdentity};
@@ -318,6 +318,7 @@ impl WriterTask {
                 | Control::Release { .. }
                 | Control::Prune(_)
                 | Control::Sweep(_)
+                | Control::Backfill(_)
                 | Control::Coverage(_)
                 | Control::Operate(_) => transaction(connection, &self.node, control, &mut moved).await,
             }
@@ -544,6 +545,7 @@ pub(crate) async fn transaction(
         Control::Claim { limit } => control::claim(connection, node, *limit).await,
         Control::Release { limit } => control::release(connection, node, *limit).await,
         Control::Sweep(change) => sweep::apply(connection, node, change).await,
+        Control::Backfill(step) => backfill::apply(connection, node, step).await,
         Control::Coverage(counts) => sweep::count(connection, node, counts).await,
         Control::Prune(slice) => retention::prune(connection, node, slice).await,
         Control::Operate(operation) => match control::prove_lease(connection, node).await {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on must fail")]
 
 mod accept;
+mod backfills;
 mod backup;
 mod bulk;
 mod claim;

@@ -133,6 +133,7 @@ async fn arrivals_add_up_by_hour_and_go_with_their_time(bed: &Bed) {
         hour,
         received,
         recovered: 1,
+        backfilled: 3,
         duplicates: 2,
     };
     let gone = EndpointId::from_raw(99);
@@ -146,9 +147,9 @@ async fn arrivals_add_up_by_hour_and_go_with_their_time(bed: &Bed) {
     let hours = node.store.coverage(WORKSPACE, ENDPOINT, at(-HOUR_MS)).await.unwrap();
     let seen: Vec<_> = hours
         .iter()
-        .map(|hour| (hour.received, hour.recovered, hour.duplicates))
+        .map(|hour| (hour.received, hour.recovered, hour.backfilled, hour.duplicates))
         .collect();
-    assert_eq!(seen, [(12, 2, 4), (1, 1, 2)]);
+    assert_eq!(seen, [(12, 2, 6, 4), (1, 1, 3, 2)]);
     assert_eq!(node.store.coverage(WORKSPACE, gone, at(-HOUR_MS)).await.unwrap(), []);
     let removed = node.prune(Fact::Prune(Prune::Coverage { before: at(0) })).await;
     assert_eq!(removed.rows, 1);

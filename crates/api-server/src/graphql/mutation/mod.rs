@@ -3,6 +3,7 @@
 //! Each mutation takes one `input` and gives a payload with `userErrors`. Writes go through the orchestrator, which checks,
 //! writes the audit entry in the same transaction, and puts the change in force before it answers.
 
+mod backfill;
 mod bulk;
 mod connection;
 mod connector;
@@ -35,6 +36,7 @@ pub(crate) struct Mutation(
     connector::ConnectorMutations,
     connection::ConnectionMutations,
     endpoint::EndpointMutations,
+    backfill::BackfillMutations,
     workflow::WorkflowMutations,
     workflow_state::WorkflowStateMutations,
     run::RunMutations,

@@ -34,6 +34,8 @@ pub(crate) struct Coverage {
     received: Long,
     /// New events that sweeps found, in the hours asked for.
     recovered: Long,
+    /// New events that backfills found, in the hours asked for.
+    backfilled: Long,
     /// Events that were here already, by either way, in the hours asked for.
     duplicates: Long,
     /// The same by hour, the newest first; hours in which nothing came are left out.
@@ -60,6 +62,8 @@ pub(crate) struct CoverageHour {
     received: Long,
     /// New events that sweeps found.
     recovered: Long,
+    /// New events that backfills found.
+    backfilled: Long,
     /// Events that were here already.
     duplicates: Long,
 }
@@ -67,7 +71,7 @@ pub(crate) struct CoverageHour {
 /// One pass over the provider's list.
 #[derive(Debug, SimpleObject)]
 pub(crate) struct Sweep {
-    /// Why: `start`, `downtime`, `schedule` or `demand`.
+    /// Why: `start`, `downtime`, `schedule`, `refusals` or `demand`.
     cause: String,
     /// When it began.
     started_at: DateTime,
@@ -108,6 +112,7 @@ impl Coverage {
             }),
             received: sum(|hour| hour.received),
             recovered: sum(|hour| hour.recovered),
+            backfilled: sum(|hour| hour.backfilled),
             duplicates: sum(|hour| hour.duplicates),
             hours: hours.iter().map(CoverageHour::of).collect(),
             last_sweep: row.map(Sweep::of),
@@ -121,6 +126,7 @@ impl CoverageHour {
             hour: DateTime(row.hour),
             received: Long(row.received),
             recovered: Long(row.recovered),
+            backfilled: Long(row.backfilled),
             duplicates: Long(row.duplicates),
         }
     }

@@ -3,6 +3,7 @@
 use super::super::caller::Caller;
 use super::super::errors::{ApiError, ApiResult};
 use super::super::scalars::{DateTime, Json, Long};
+use super::backfill::{Backfill, BackfillCheck};
 use super::connection::Connection;
 use super::connector::Connector;
 use super::coverage::Coverage;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_orchestrator::ingest::EndpointRef;
 use weir_orchestrator::snapshot::Snapshot;
+use weir_orchestrator::sweeps::BackfillRefusal;
 use weir_workflow_engine::{EndpointId, Timestamp, WorkspaceId};
 
 /// Hours of coverage in one answer: as many as are kept.
@@ -169,6 +171,33 @@ impl Endpoint {
         let row = store.sweep_load(workspace, self.0.id()).await.map_err(failed)?;
         let hours = store.coverage(workspace, self.0.id(), since).await.map_err(failed)?;
         Ok(Some(Coverage::of(&self.0, row, &hours)))
+    }
+
+    /// What a backfill of a range would do, or why it cannot be done. Nothing is read from the provider. Needs `RUN_READ`.
+    async fn backfill_check(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(
+            desc = "Events that happened at this time or later; when left out, ten minutes after the earliest possible time."
+        )]
+        since: Option<DateTime>,
+        #[graphql(desc = "Events that happened before this time; now when left out.")] until: Option<DateTime>,
+    ) -> ApiResult<Option<BackfillCheck>> {
+        let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunRead)?;
+        let range = (since.map(|since| since.0), until.map(|until| until.0));
+        Ok(match orchestrator.backfill_preview(workspace, self.0.id(), range) {
+            Ok(preview) => Some(BackfillCheck::possible(preview)),
+            Err(BackfillRefusal::NotFound) => None,
+            Err(refusal) => Some(BackfillCheck::refused(refusal.to_string())),
+        })
+    }
+
+    /// Its backfills, newest first: the last twenty. Needs `RUN_READ`.
+    async fn backfills(&self, ctx: &Context<'_>) -> ApiResult<Option<Vec<Backfill>>> {
+        let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
+        let rows = store.backfills_of(workspace, self.0.id()).await;
+        let rows = rows.map_err(|error| ApiError::internal("reading the backfills of an endpoint", &error))?;
+        Ok(Some(rows.into_iter().map(Backfill).collect()))
     }
 
     /// Raised by each change; pass it as `expectedRevision`.

@@ -236,6 +236,8 @@ pub(crate) enum EventSource {
     Endpoint,
     /// A reconciliation pass over the provider's list API.
     Sweep,
+    /// A pass over a chosen past range of the provider's list API.
+    Backfill,
     /// A polling trigger.
     Poll,
     /// A schedule.
@@ -253,6 +255,7 @@ impl From<Source> for EventSource {
         match source {
             Source::Endpoint => EventSource::Endpoint,
             Source::Sweep => EventSource::Sweep,
+            Source::Backfill => EventSource::Backfill,
             Source::Poll => EventSource::Poll,
             Source::Schedule => EventSource::Schedule,
             Source::Manual => EventSource::Manual,

@@ -2,6 +2,7 @@
 
 pub(crate) mod approval;
 pub(crate) mod audit;
+pub(crate) mod backfill;
 pub(crate) mod body;
 pub(crate) mod budget;
 pub(crate) mod bulk;

@@ -66,7 +66,7 @@ impl Allowance {
     pub(super) fn hold(&mut self, now: Timestamp, class: Class, at_ms: i64, cost: f64) -> Hold {
         let at_ms = at_ms.max(now.plus(MIN_HOLD).as_unix_ms());
         let until_ms = self.slot(class, at_ms, cost);
-        let until = self.sent_away(now, until_ms);
+        let until = self.sent_away(now, class, until_ms);
         Hold {
             until,
             by: HeldBy::Budget,
@@ -75,12 +75,15 @@ impl Allowance {
     }
 
     /// Counts a call that is to come again, and says when.
-    pub(super) fn sent_away(&mut self, now: Timestamp, until_ms: i64) -> Timestamp {
+    pub(super) fn sent_away(&mut self, now: Timestamp, class: Class, until_ms: i64) -> Timestamp {
         self.calls.held += 1;
         let until = bounded(now.as_unix_ms(), until_ms);
         self.sleepers(now);
         if self.sleepers.len() < MAX_SLEEPERS_COUNTED {
-            self.sleepers.push(Reverse(until));
+            self.sleepers.push(Reverse((until, class)));
+            if let Some(count) = self.sleepers_of.get_mut(class.index()) {
+                *count += 1;
+            }
         }
         Timestamp::from_unix_ms(until)
     }

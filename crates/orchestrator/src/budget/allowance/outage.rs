@@ -107,7 +107,7 @@ impl Allowance {
         };
         let until = breaker.slot(now, until, is_first, gap_ms);
         let says = breaker.last().says();
-        let until = self.sent_away(now, until.as_unix_ms());
+        let until = self.sent_away(now, request.class, until.as_unix_ms());
         let name = &self.name;
         let reason = format!("the provider of connection `{name}` {says}{to_whom}; it is asked again from {until} on");
         Some(Hold {
