@@ -14,7 +14,7 @@ use weir_storage::{
 };
 use weir_workflow_engine::{
     Ending, Entry, EventId, EventSource, Ledger, Problem, RunId, StepNames, StoryStep, Timestamp, Trigger, WorkspaceId,
-    decode, story, tell_family,
+    decode, may_hide_an_item, story, tell_family,
 };
 
 /// Why a person's request was not carried out.
@@ -263,6 +263,33 @@ impl Orchestrator {
         Ok(names)
     }
 
+    /// The step of a run at this path as people name it, for a list: of a long run only the ends of its journal are read,
+    /// where the list of the item mostly stands. What is not found there keeps its path; the run's story has its name.
+    ///
+    /// # Errors
+    /// The database does not answer, or the journal cannot be read.
+    pub async fn step_name(&self, workspace: WorkspaceId, run: RunId, path: &str) -> Result<String, ControlError> {
+        let store = &self.core.store;
+        let mut names = StepNames::default();
+        let mut note = |rows: Vec<(i32, Vec<u8>)>| {
+            for (seq, body) in rows {
+                let (_, entries) = decode(&body).map_err(|error| unreadable(run, seq, &error))?;
+                entries.iter().for_each(|entry| names.note(entry));
+            }
+            Ok::<_, ControlError>(names.name(path))
+        };
+        let end = store.journal_end(workspace, run, ROWS_OF_AN_END).await?;
+        let is_short = end.last().is_none_or(|(seq, _)| *seq < ROWS_FOR_A_NAME);
+        let mut name = note(end)?;
+        if may_hide_an_item(&name) {
+            name = note(match is_short {
+                true => store.journal_load(workspace, run).await?,
+                false => store.journal_begin(workspace, run, ROWS_OF_AN_END).await?,
+            })?;
+        }
+        Ok(name)
+    }
+
     /// The whole story of a run, read from its journal. `None`: there is no such run in this workspace.
     ///
     /// # Errors
@@ -320,6 +347,8 @@ impl Orchestrator {
 
 /// More than what people usually say about effects behind the end of a run.
 const ROWS_OF_AN_END: u32 = 4;
+/// Journals with fewer rows are read whole for the name of a step.
+const ROWS_FOR_A_NAME: i32 = 32;
 
 /// The message of the end that these rows tell; that of a run whose journal cannot be read says so.
 fn ending(rows: &[(i32, Vec<u8>)]) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
+use sea_orm::{ColumnTrait, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
 use weir_workflow_engine::{RunId, WorkspaceId};
 
 use super::{LIST_VALUES, Store};
@@ -34,18 +34,40 @@ impl Store {
         id: RunId,
         count: u32,
     ) -> Result<Vec<(i32, Vec<u8>)>, ReadError> {
+        let rows = self.journal_edge((workspace, id), Order::Desc, count).await?;
+        Ok(rows.into_iter().rev().collect())
+    }
+
+    /// The first rows of a run's journal, as [`Store::journal_end`] gives the last.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn journal_begin(
+        &self,
+        workspace: WorkspaceId,
+        id: RunId,
+        count: u32,
+    ) -> Result<Vec<(i32, Vec<u8>)>, ReadError> {
+        self.journal_edge((workspace, id), Order::Asc, count).await
+    }
+
+    async fn journal_edge(
+        &self,
+        (workspace, id): (WorkspaceId, RunId),
+        order: Order,
+        count: u32,
+    ) -> Result<Vec<(i32, Vec<u8>)>, ReadError> {
         let owned = run::Entity::find_by_id(id.as_raw())
             .filter(run::Column::WorkspaceId.eq(workspace.as_raw()))
             .select_only()
             .column(run::Column::Id)
             .into_query();
-        let mut rows = journal::Entity::find()
+        let rows = journal::Entity::find()
             .filter(journal::Column::RunId.in_subquery(owned))
-            .order_by_desc(journal::Column::Seq)
+            .order_by(journal::Column::Seq, order)
             .limit(u64::from(count))
             .all(&self.db)
             .await?;
-        rows.reverse();
         let mut journals = self.with_bodies(rows).await?;
         Ok(journals.remove(&id.as_raw()).unwrap_or_default())
     }

@@ -139,9 +139,9 @@ impl Run {
             Some(hidden) if ctx.look_ahead().field("stepName").exists() => {
                 let caller = Caller::of(ctx);
                 let (_, workspace) = caller.read(Permission::RunRead)?;
-                let names = caller.any().step_names(workspace, self.row.id).await;
+                let name = caller.any().step_name(workspace, self.row.id, hidden).await;
                 // A journal that cannot be read does not hide the other runs of a list.
-                names.ok().map(|names| names.name(hidden))
+                name.ok()
             }
             Some(_) | None => None,
         };
