@@ -146,14 +146,7 @@ pub(crate) async fn replay(server: &ServerArguments, arguments: &BulkReplayArgum
     let input = json!({ "input": { "filter": filter, "options": options, "confirm": shown.confirm } });
     let payload = client.query::<ReplayData>(&query, input).await?.bulk_replay;
     user_errors::refuse("nothing was replayed", &payload.user_errors)?;
-    let Some(id) = payload.bulk_id else {
-        return Err(Failure::new("the server began an operation and does not show it").into());
-    };
-    output::line(&id);
-    if arguments.detach {
-        return Ok(ExitCode::SUCCESS);
-    }
-    follow(&client, &id).await
+    begun(&client, payload.bulk_id, arguments.detach).await
 }
 
 fn print(shown: &Preview) {
@@ -195,8 +188,20 @@ pub(super) fn print_left_out(left_out: &[LeftOut], count: u32, more: bool) {
     }
 }
 
+/// Names the operation that the server began, and follows it to its end unless `detach`.
+pub(super) async fn begun(client: &Client, id: Option<String>, detach: bool) -> anyhow::Result<ExitCode> {
+    let Some(id) = id else {
+        return Err(Failure::new("the server began an operation and does not show it").into());
+    };
+    output::line(&id);
+    match detach {
+        true => Ok(ExitCode::SUCCESS),
+        false => follow(client, &id).await,
+    }
+}
+
 /// Prints the progress whenever it changes, until the operation is over.
-pub(super) async fn follow(client: &Client, id: &str) -> anyhow::Result<ExitCode> {
+async fn follow(client: &Client, id: &str) -> anyhow::Result<ExitCode> {
     let mut last = String::new();
     loop {
         let bulk = load(client, id, "").await?;

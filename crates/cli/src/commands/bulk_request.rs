@@ -5,7 +5,7 @@ use crate::client::Client;
 use crate::commands::bulk;
 use crate::commands::replay;
 use crate::commands::user_errors::{self, UserError};
-use crate::failure::{EXIT_FAILURE, Failure};
+use crate::failure::EXIT_FAILURE;
 use crate::output::{self, Style};
 use serde::Deserialize;
 use serde_json::json;
@@ -110,14 +110,7 @@ pub(crate) async fn run(ask: BulkAsk, arguments: &BulkRequestArguments) -> anyho
     } });
     let payload = client.query::<RequestData>(&query, input).await?.bulk_request;
     user_errors::refuse(failed, &payload.user_errors)?;
-    let Some(id) = payload.bulk_id else {
-        return Err(Failure::new("the server began an operation and does not show it").into());
-    };
-    output::line(&id);
-    if arguments.detach {
-        return Ok(ExitCode::SUCCESS);
-    }
-    bulk::follow(&client, &id).await
+    bulk::begun(&client, payload.bulk_id, arguments.detach).await
 }
 
 fn print(shown: &Preview) {

@@ -5,7 +5,7 @@ use crate::client::Client;
 use crate::commands::bulk::{self, LeftOut};
 use crate::commands::replay;
 use crate::commands::user_errors::{self, UserError};
-use crate::failure::{EXIT_FAILURE, Failure};
+use crate::failure::EXIT_FAILURE;
 use crate::output::{self, Style};
 use serde::Deserialize;
 use serde_json::json;
@@ -87,17 +87,12 @@ pub(crate) async fn run(arguments: &BulkResolveArguments) -> anyhow::Result<Exit
     } });
     let payload = client.query::<ResolveData>(&query, input).await?.bulk_resolve;
     user_errors::refuse("nothing was decided", &payload.user_errors)?;
-    let Some(id) = payload.bulk_id else {
-        return Err(Failure::new("the server began an operation and does not show it").into());
-    };
-    output::line(&id);
-    if arguments.detach {
-        return Ok(ExitCode::SUCCESS);
+    let exit = bulk::begun(&client, payload.bulk_id, arguments.detach).await?;
+    if !arguments.detach {
+        output::remark(
+            "`weir bulk show` names what was left out; `weir bulk replay --code effect_unknown` goes on with the runs",
+        );
     }
-    let exit = bulk::follow(&client, &id).await?;
-    output::remark(format!(
-        "`weir bulk show {id}` names what was left out; `weir bulk replay --code effect_unknown` goes on with the runs"
-    ));
     Ok(exit)
 }
 
