@@ -11,6 +11,7 @@ mod data_folder;
 mod demo;
 mod failure;
 mod output;
+mod scheduling;
 mod serve;
 mod telemetry;
 

@@ -8,6 +8,7 @@ use crate::config::{self, Backend, Config};
 use crate::data_folder::DataFolder;
 use crate::failure::Failure;
 use crate::output;
+use crate::scheduling;
 use crate::telemetry::{self, LogTarget};
 use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -46,8 +47,9 @@ pub(crate) struct Started {
 /// `weir serve`.
 pub(crate) fn main(arguments: Box<ServeArguments>) -> anyhow::Result<ExitCode> {
     let config = config::load(arguments.config.as_deref(), arguments.settings)?;
+    let batch = scheduling::as_batch();
     let runtime = runtime()?;
-    let code = runtime.block_on(Box::pin(serve(config)));
+    let code = runtime.block_on(Box::pin(serve(config, batch)));
     // Nothing may hold the exit up: what matters is on disk.
     runtime.shutdown_background();
     code
@@ -62,8 +64,11 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("could not start the runtime")
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, batch: std::io::Result<bool>) -> anyhow::Result<ExitCode> {
     let telemetry = telemetry::start(config.log.as_deref(), config.log_format, &LogTarget::StandardError)?;
+    if let Err(error) = batch {
+        tracing::info!("the system keeps its ordinary scheduling for this server: {error}");
+    }
     let render_metrics = telemetry::start_metrics()?;
     // Before anybody can know of this process: from then on it is stopped politely.
     let stop = stop_signal()?;

@@ -49,6 +49,8 @@ mod roles;
 #[cfg(test)]
 mod schedules;
 #[cfg(test)]
+mod scheduling;
+#[cfg(test)]
 mod stops;
 #[cfg(test)]
 mod support;
