@@ -11,6 +11,7 @@ pub use endpoint::Endpoint;
 pub(crate) use open::open_json;
 
 use crate::configure::catalogue::effect_class;
+use crate::configure::nearest;
 use crate::connection::Connection;
 use crate::ingest::EndpointRef;
 use crate::mail::event_key;
@@ -436,6 +437,15 @@ impl Snapshot {
     #[must_use]
     pub fn workflow(&self, workspace: WorkspaceId, name: &str) -> Option<&Arc<Workflow>> {
         self.tenants.get(&workspace)?.workflows.get(name)
+    }
+
+    /// `did you mean …` for the workflow whose name is nearest to `name`, if one is near.
+    #[must_use]
+    pub fn near_workflow(&self, workspace: WorkspaceId, name: &str) -> Option<String> {
+        nearest(
+            name,
+            self.workflows(workspace).map(|workflow| workflow.row.name.as_str()),
+        )
     }
 
     /// A workflow by id.

@@ -113,6 +113,20 @@ impl Caller {
         Ok((&self.orchestrator, workspace))
     }
 
+    /// Why no workflow called `name` can be used, and which one may be meant: for those who may see their names.
+    pub(crate) fn no_workflow(&self, name: &str) -> (String, Option<String>) {
+        let (snapshot, workspace) = (self.orchestrator.snapshot(), self.principal.workspace);
+        if snapshot.workflow(workspace, name).is_some() {
+            return (format!("workflow `{name}` is a draft: publish it first"), None);
+        }
+        let seeing = [Permission::ConfigRead, Permission::RunRead, Permission::RunOperate];
+        let near = self
+            .any_of(&seeing)
+            .ok()
+            .and_then(|_| snapshot.near_workflow(workspace, name));
+        (format!("there is no workflow `{name}`"), near)
+    }
+
     /// For what needs no permission.
     pub(crate) fn any(&self) -> &Orchestrator {
         &self.orchestrator

@@ -396,11 +396,14 @@ impl Query {
         #[graphql(desc = "Which runs.")] filter: BulkFilterInput,
         #[graphql(desc = "Where each begins and on which version.")] options: Option<ReplayOptionsInput>,
     ) -> ApiResult<BulkReplayPreview> {
-        let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunOperate)?;
+        let caller = Caller::of(ctx);
+        let (orchestrator, workspace) = caller.orchestrator(Permission::RunOperate)?;
         let options = parse_options(options)?;
         let filter = filter.parse().map_err(|wrong| ApiError::new(Code::BadRequest, wrong))?;
         let preview = orchestrator.bulk_preview(workspace, &filter, &options).await;
-        preview.map(Into::into).map_err(no_preview("previewing replays"))
+        preview
+            .map(Into::into)
+            .map_err(no_preview("previewing replays", caller, filter.workflow.as_deref()))
     }
 
     /// Which open runs fit the filter and what they are at, in sum. Nothing is asked of them. Needs `RUN_OPERATE`.
@@ -410,14 +413,17 @@ impl Query {
         #[graphql(desc = "Which open runs.")] filter: OpenRunFilterInput,
         #[graphql(desc = "What would be asked.")] request: BulkRequest,
     ) -> ApiResult<BulkRequestPreview> {
-        let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunOperate)?;
+        let caller = Caller::of(ctx);
+        let (orchestrator, workspace) = caller.orchestrator(Permission::RunOperate)?;
         let filter = filter.parse().map_err(|wrong| ApiError::new(Code::BadRequest, wrong))?;
         let preview = orchestrator
             .bulk_request_preview(workspace, &filter, request.into())
             .await;
-        preview
-            .map(Into::into)
-            .map_err(no_preview("previewing a request to runs"))
+        preview.map(Into::into).map_err(no_preview(
+            "previewing a request to runs",
+            caller,
+            filter.workflow.as_deref(),
+        ))
     }
 
     /// Which effects of unknown fate fit the filter, in sum. Nothing is said about them. Needs `RUN_OPERATE`.
@@ -427,12 +433,15 @@ impl Query {
         #[graphql(desc = "Which effects.")] filter: UnknownEffectFilterInput,
         #[graphql(desc = "What would be said.")] resolution: EffectResolution,
     ) -> ApiResult<BulkResolvePreview> {
-        let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunOperate)?;
+        let caller = Caller::of(ctx);
+        let (orchestrator, workspace) = caller.orchestrator(Permission::RunOperate)?;
         let filter = filter.parse().map_err(|wrong| ApiError::new(Code::BadRequest, wrong))?;
         let preview = orchestrator
             .bulk_resolve_preview(workspace, &filter, resolution.into())
             .await;
-        preview.map(Into::into).map_err(no_preview("previewing decisions"))
+        preview
+            .map(Into::into)
+            .map_err(no_preview("previewing decisions", caller, filter.workflow.as_deref()))
     }
 
     /// Operations on many runs, newest first. Needs `RUN_READ`.
@@ -566,10 +575,18 @@ fn which(id: Option<ID>, name: Option<String>) -> ApiResult<Which> {
     }
 }
 
-/// Why a filter of runs has no preview.
-fn no_preview(doing: &'static str) -> impl FnOnce(ControlError) -> ApiError {
+/// Why a filter of runs has no preview; `workflow` is what it names.
+fn no_preview<'a>(
+    doing: &'static str,
+    caller: &'a Caller,
+    workflow: Option<&'a str>,
+) -> impl FnOnce(ControlError) -> ApiError + 'a {
     move |error| match error {
-        ControlError::NotFound => ApiError::new(Code::BadRequest, "the filter names a workflow that is not there"),
+        ControlError::NotFound => {
+            let (message, near) = caller.no_workflow(workflow.unwrap_or_default());
+            let message = near.map_or_else(|| message.clone(), |near| format!("{message} ({near})"));
+            ApiError::new(Code::BadRequest, format!("filter: {message}"))
+        }
         other => ApiError::internal(doing, &other),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A small family of types shared by all mutations. Messages never quote a secret.
 
+use super::caller::Caller;
 use super::errors::{ApiError, ApiResult};
 use super::types::long_to_int;
 use crate::problem::Code;
@@ -181,6 +182,21 @@ impl UserError {
             field,
             "there is no such thing in this workspace",
         )
+    }
+
+    /// No workflow called `name` can do this; it stands in `field`.
+    pub(crate) fn no_workflow(caller: &Caller, field: &str, name: &str) -> Self {
+        let (message, suggestion) = caller.no_workflow(name);
+        UserError::InputError(InputError {
+            code: UserErrorCode::NotFound,
+            message,
+            path: below_input(&[field]),
+            pointer: None,
+            line: None,
+            problem: None,
+            suggestion,
+            document_name: None,
+        })
     }
 
     /// The state does not allow it.

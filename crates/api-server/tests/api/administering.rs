@@ -134,6 +134,58 @@ async fn a_paused_workflow_keeps_what_arrives_and_begins_it_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workflow_that_is_not_there_is_told_with_the_one_that_may_be_meant() {
+    let server = TestServer::start().await;
+    server.apply(&[orders_endpoint(), note_workflow()]).await;
+    let told = "userErrors { code message ... on InputError { suggestion } }";
+    let missing = json!({ "workflow": "nots" });
+    for (mutation, kind, input) in [
+        ("runStart", "RunStartInput", missing.clone()),
+        ("workflowPause", "WorkflowPauseInput", missing.clone()),
+        ("workflowResume", "WorkflowResumeInput", missing.clone()),
+        (
+            "bulkReplay",
+            "BulkReplayInput",
+            json!({ "filter": missing, "confirm": "x" }),
+        ),
+        (
+            "bulkResolve",
+            "BulkResolveInput",
+            json!({ "filter": missing, "resolution": "HAPPENED", "confirm": "x" }),
+        ),
+    ] {
+        let document = format!("mutation($input: {kind}!) {{ {mutation}(input: $input) {{ {told} }} }}");
+        let answer = server.query(&document, json!({ "input": input })).await;
+        assert_eq!(
+            answer[mutation]["userErrors"],
+            json!([{
+                "code": "NOT_FOUND",
+                "message": "there is no workflow `nots`",
+                "suggestion": "did you mean `note`?",
+            }]),
+            "{mutation}"
+        );
+    }
+    for (preview, kind, rest) in [
+        ("bulkReplayPreview", "BulkFilterInput", ""),
+        ("bulkRequestPreview", "OpenRunFilterInput", ", request: CANCEL"),
+        (
+            "bulkResolvePreview",
+            "UnknownEffectFilterInput",
+            ", resolution: HAPPENED",
+        ),
+    ] {
+        let document = format!("query($filter: {kind}!) {{ {preview}(filter: $filter{rest}) {{ runs }} }}");
+        let answer = server.raw_query(ADMIN, &document, json!({ "filter": missing })).await;
+        assert_eq!(
+            answer["errors"][0]["message"], "filter: there is no workflow `nots` (did you mean `note`?)",
+            "{preview}"
+        );
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_for_the_answer_of_a_paused_workflow_is_told_where_it_is_going_to_be() {
     let server = TestServer::start().await;
     let answering = json!({

@@ -145,7 +145,7 @@ async fn what_changed_since_it_was_shown_is_left_out() {
     assert_eq!((started, shop.count("/mail")), (2, 4), "{runs:#?}");
     for (filter, message) in [
         (json!({ "status": "RUNNING" }), "over"),
-        (json!({ "workflow": "nobody" }), "not there"),
+        (json!({ "workflow": "nobody" }), "there is no workflow `nobody`"),
     ] {
         let answer = server.raw_query(ADMIN, PREVIEW, json!({ "filter": filter })).await;
         assert!(

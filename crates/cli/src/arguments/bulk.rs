@@ -78,14 +78,9 @@ pub(crate) enum BulkCommand {
     },
 }
 
-/// Which open runs to ask something, and why.
+/// Runs of which workflow, from when to when.
 #[derive(Debug, Args)]
-pub(crate) struct BulkRequestArguments {
-    #[command(flatten)]
-    pub(crate) server: ServerArguments,
-    /// Only runs in this state: queued, paused, running or waiting.
-    #[arg(long, value_name = "STATE")]
-    pub(crate) status: Option<RunState>,
+pub(crate) struct RunRange {
     /// Only runs of this workflow, by name.
     #[arg(long, value_name = "NAME")]
     pub(crate) workflow: Option<String>,
@@ -95,15 +90,34 @@ pub(crate) struct BulkRequestArguments {
     /// Only runs that started before this time.
     #[arg(long, value_name = "TIME", value_parser = time::parse)]
     pub(crate) until: Option<String>,
-    /// Why; it stands in the journals of the runs.
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: Option<String>,
+}
+
+/// How an operation is begun and followed.
+#[derive(Debug, Args)]
+pub(crate) struct Going {
     /// Print the operation and do not wait for its end.
     #[arg(long)]
     pub(crate) detach: bool,
     /// Do not ask.
     #[arg(long)]
     pub(crate) yes: bool,
+}
+
+/// Which open runs to ask something, and why.
+#[derive(Debug, Args)]
+pub(crate) struct BulkRequestArguments {
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+    /// Only runs in this state: queued, paused, running or waiting.
+    #[arg(long, value_name = "STATE")]
+    pub(crate) status: Option<RunState>,
+    #[command(flatten)]
+    pub(crate) range: RunRange,
+    /// Why; it stands in the journals of the runs.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) going: Going,
 }
 
 /// Which lanes to let go.
@@ -129,30 +143,19 @@ pub(crate) struct BulkResolveArguments {
     /// Only effects of this operation, such as http.request.
     #[arg(long, value_name = "OPERATION")]
     pub(crate) operation: Option<String>,
-    /// Only of runs of this workflow, by name.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) workflow: Option<String>,
+    #[command(flatten)]
+    pub(crate) range: RunRange,
     /// Only of runs that stopped at this step.
     #[arg(long, value_name = "STEP")]
     pub(crate) step: Option<String>,
     /// Only of dead letters with this cause; `weir dead-letters list` lists them.
     #[arg(long, value_name = "CAUSE")]
     pub(crate) cause: Option<String>,
-    /// Only of runs that started at this time or later, such as 2026-11-25T08:00:00Z.
-    #[arg(long, value_name = "TIME", value_parser = time::parse)]
-    pub(crate) since: Option<String>,
-    /// Only of runs that started before this time.
-    #[arg(long, value_name = "TIME", value_parser = time::parse)]
-    pub(crate) until: Option<String>,
     /// Why, for those who look later.
     #[arg(long, value_name = "TEXT")]
     pub(crate) note: Option<String>,
-    /// Print the operation and do not wait for its end.
-    #[arg(long)]
-    pub(crate) detach: bool,
-    /// Do not ask.
-    #[arg(long)]
-    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) going: Going,
 }
 
 /// Which runs to replay, and how.
@@ -161,9 +164,8 @@ pub(crate) struct BulkReplayArguments {
     /// Only runs in this state.
     #[arg(long, value_name = "STATE", default_value = "failed")]
     pub(crate) status: RunState,
-    /// Only runs of this workflow, by name.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) workflow: Option<String>,
+    #[command(flatten)]
+    pub(crate) range: RunRange,
     /// Only runs that failed with this code.
     #[arg(long, value_name = "CODE")]
     pub(crate) code: Option<String>,
@@ -173,12 +175,6 @@ pub(crate) struct BulkReplayArguments {
     /// Only dead letters with this cause; `weir dead-letters list` lists them.
     #[arg(long, value_name = "CAUSE")]
     pub(crate) cause: Option<String>,
-    /// Only runs that started at this time or later, such as 2026-11-25T08:00:00Z.
-    #[arg(long, value_name = "TIME", value_parser = time::parse)]
-    pub(crate) since: Option<String>,
-    /// Only runs that started before this time.
-    #[arg(long, value_name = "TIME", value_parser = time::parse)]
-    pub(crate) until: Option<String>,
     /// Begin each run at its start. Default: at the step that failed.
     #[arg(long)]
     pub(crate) from_start: bool,
@@ -188,10 +184,6 @@ pub(crate) struct BulkReplayArguments {
     /// Use the version of the workflow that is published now. Default: the version that each run began on.
     #[arg(long)]
     pub(crate) live: bool,
-    /// Print the operation and do not wait for its end.
-    #[arg(long)]
-    pub(crate) detach: bool,
-    /// Do not ask.
-    #[arg(long)]
-    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) going: Going,
 }

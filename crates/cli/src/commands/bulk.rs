@@ -113,8 +113,8 @@ struct StopPayload {
 pub(crate) async fn replay(server: &ServerArguments, arguments: &BulkReplayArguments) -> anyhow::Result<ExitCode> {
     let client = Client::find(server)?;
     let filter = json!({
-        "status": arguments.status.wire(), "workflow": arguments.workflow, "errorCode": arguments.code,
-        "errorStep": arguments.step, "causeId": arguments.cause, "since": arguments.since, "until": arguments.until,
+        "status": arguments.status.wire(), "workflow": arguments.range.workflow, "errorCode": arguments.code,
+        "errorStep": arguments.step, "causeId": arguments.cause, "since": arguments.range.since, "until": arguments.range.until,
     });
     let from = match (arguments.from_start, &arguments.from) {
         (true, _) => Some("START"),
@@ -135,7 +135,7 @@ pub(crate) async fn replay(server: &ServerArguments, arguments: &BulkReplayArgum
         output::remark("nothing to replay");
         return Ok(ExitCode::from(EXIT_FAILURE));
     }
-    if !arguments.yes && !replay::confirmed("Replay them?")? {
+    if !arguments.going.yes && !replay::confirmed("Replay them?")? {
         output::remark("not replayed");
         return Ok(ExitCode::from(EXIT_FAILURE));
     }
@@ -146,7 +146,7 @@ pub(crate) async fn replay(server: &ServerArguments, arguments: &BulkReplayArgum
     let input = json!({ "input": { "filter": filter, "options": options, "confirm": shown.confirm } });
     let payload = client.query::<ReplayData>(&query, input).await?.bulk_replay;
     user_errors::refuse("nothing was replayed", &payload.user_errors)?;
-    begun(&client, payload.bulk_id, arguments.detach).await
+    begun(&client, payload.bulk_id, arguments.going.detach).await
 }
 
 fn print(shown: &Preview) {

@@ -81,8 +81,8 @@ pub(crate) async fn run(ask: BulkAsk, arguments: &BulkRequestArguments) -> anyho
     let client = Client::find(&arguments.server)?;
     let (request, failed) = ask.wire();
     let filter = json!({
-        "status": arguments.status.map(|status| status.wire()), "workflow": arguments.workflow,
-        "since": arguments.since, "until": arguments.until,
+        "status": arguments.status.map(|status| status.wire()), "workflow": arguments.range.workflow,
+        "since": arguments.range.since, "until": arguments.range.until,
     });
     let query = "query Preview($filter: OpenRunFilterInput!, $request: BulkRequest!) { \
         bulkRequestPreview(filter: $filter, request: $request) { runs more effects { operation class onTheWay unknown } \
@@ -97,7 +97,7 @@ pub(crate) async fn run(ask: BulkAsk, arguments: &BulkRequestArguments) -> anyho
         output::remark("no open run fits");
         return Ok(ExitCode::from(EXIT_FAILURE));
     }
-    if !arguments.yes && !replay::confirmed(ask.question())? {
+    if !arguments.going.yes && !replay::confirmed(ask.question())? {
         output::remark(failed);
         return Ok(ExitCode::from(EXIT_FAILURE));
     }
@@ -110,7 +110,7 @@ pub(crate) async fn run(ask: BulkAsk, arguments: &BulkRequestArguments) -> anyho
     } });
     let payload = client.query::<RequestData>(&query, input).await?.bulk_request;
     user_errors::refuse(failed, &payload.user_errors)?;
-    bulk::begun(&client, payload.bulk_id, arguments.detach).await
+    bulk::begun(&client, payload.bulk_id, arguments.going.detach).await
 }
 
 fn print(shown: &Preview) {

@@ -58,8 +58,8 @@ pub(crate) async fn run(arguments: &BulkResolveArguments) -> anyhow::Result<Exit
         look => (look, "Ask the provider about each of them?"),
     };
     let filter = json!({
-        "workflow": arguments.workflow, "errorStep": arguments.step, "operation": arguments.operation,
-        "causeId": arguments.cause, "since": arguments.since, "until": arguments.until,
+        "workflow": arguments.range.workflow, "errorStep": arguments.step, "operation": arguments.operation,
+        "causeId": arguments.cause, "since": arguments.range.since, "until": arguments.range.until,
     });
     let query = "query Preview($filter: UnknownEffectFilterInput!, $resolution: EffectResolution!) { \
         bulkResolvePreview(filter: $filter, resolution: $resolution) { runs more leftOutCount leftOut { runId reason } \
@@ -74,7 +74,7 @@ pub(crate) async fn run(arguments: &BulkResolveArguments) -> anyhow::Result<Exit
         output::remark("no effect of unknown fate fits");
         return Ok(ExitCode::from(EXIT_FAILURE));
     }
-    if !arguments.yes && !replay::confirmed(question)? {
+    if !arguments.going.yes && !replay::confirmed(question)? {
         output::remark("nothing was decided");
         return Ok(ExitCode::from(EXIT_FAILURE));
     }
@@ -87,11 +87,13 @@ pub(crate) async fn run(arguments: &BulkResolveArguments) -> anyhow::Result<Exit
     } });
     let payload = client.query::<ResolveData>(&query, input).await?.bulk_resolve;
     user_errors::refuse("nothing was decided", &payload.user_errors)?;
-    let exit = bulk::begun(&client, payload.bulk_id, arguments.detach).await?;
-    if !arguments.detach {
-        output::remark(
-            "`weir bulk show` names what was left out; `weir bulk replay --code effect_unknown` goes on with the runs",
-        );
+    let id = payload.bulk_id.clone().unwrap_or_default();
+    let exit = bulk::begun(&client, payload.bulk_id, arguments.going.detach).await?;
+    if !arguments.going.detach {
+        output::remark(format!(
+            "`weir bulk show {id}` names what was left out; \
+             `weir bulk replay --code effect_unknown` goes on with the runs",
+        ));
     }
     Ok(exit)
 }

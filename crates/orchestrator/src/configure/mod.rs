@@ -19,8 +19,8 @@ mod version;
 mod write;
 
 pub use connector::PublishedVersion;
-pub(crate) use document::escape;
 pub use document::{ConfigProblem, Lines, MAX_ENDPOINT_SECRETS, MAX_NAME_CHARACTERS, SourceDocument};
+pub(crate) use document::{escape, nearest};
 pub use kind::Kind;
 pub(crate) use looks::Looks;
 pub(crate) use reload::{ROUTING_TRIES, Reloading};

@@ -50,7 +50,10 @@ impl BulkMutations {
                 bulk: Some(id),
                 ..BulkReplayPayload::default()
             }),
-            Err(ControlError::NotFound) => Ok(BulkReplayPayload::refused(vec![UserError::not_found("filter")])),
+            Err(ControlError::NotFound) => {
+                let error = UserError::no_workflow(caller, "filter", filter.workflow.as_deref().unwrap_or_default());
+                Ok(BulkReplayPayload::refused(vec![error]))
+            }
             Err(ControlError::NotReplayable { why } | ControlError::NotResolvable { why }) => {
                 let error = UserError::precondition(UserErrorCode::NotReplayable, "filter", why, Vec::new());
                 Ok(BulkReplayPayload::refused(vec![error]))
@@ -117,7 +120,10 @@ impl BulkMutations {
             Err(error @ RequestError::ReasonTooLong) => {
                 refused(UserError::input(UserErrorCode::Invalid, "reason", error.to_string()))
             }
-            Err(RequestError::Control(ControlError::NotFound)) => refused(UserError::not_found("filter")),
+            Err(RequestError::Control(ControlError::NotFound)) => {
+                let name = filter.workflow.as_deref().unwrap_or_default();
+                refused(UserError::no_workflow(caller, "filter", name))
+            }
             Err(RequestError::Control(ControlError::Unavailable(cause))) => {
                 Err(unavailable("the runs are not asked", &cause))
             }
@@ -172,7 +178,10 @@ impl BulkMutations {
                     user_errors: vec![error],
                 })
             }
-            Err(BulkResolveError::Control(ControlError::NotFound)) => refused(UserError::not_found("filter")),
+            Err(BulkResolveError::Control(ControlError::NotFound)) => {
+                let name = filter.workflow.as_deref().unwrap_or_default();
+                refused(UserError::no_workflow(caller, "filter", name))
+            }
             Err(BulkResolveError::Control(ControlError::Unavailable(cause))) => {
                 Err(unavailable("the effects were not resolved", &cause))
             }

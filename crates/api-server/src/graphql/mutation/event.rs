@@ -40,9 +40,7 @@ impl EventMutations {
                 });
             }
             Err(EventStartError::EventNotFound) => UserError::not_found("eventId"),
-            Err(error @ EventStartError::WorkflowNotFound) => {
-                UserError::input(UserErrorCode::NotFound, "workflow", error.to_string())
-            }
+            Err(EventStartError::WorkflowNotFound) => UserError::no_workflow(caller, "workflow", &input.workflow),
             Err(error @ EventStartError::NotStartable { .. }) => {
                 UserError::precondition(UserErrorCode::NotStartable, "workflow", error.to_string(), Vec::new())
             }

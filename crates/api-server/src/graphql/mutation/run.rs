@@ -57,11 +57,7 @@ impl RunMutations {
                 user_errors: Vec::new(),
             }),
             Err(ControlError::NotFound) => {
-                let error = UserError::input(
-                    UserErrorCode::NotFound,
-                    "workflow",
-                    "there is no published workflow with this name",
-                );
+                let error = UserError::no_workflow(caller, "workflow", &input.workflow);
                 Ok(RunStartPayload::refused(error))
             }
             Err(ControlError::Invalid(problems)) => Ok(RunStartPayload {

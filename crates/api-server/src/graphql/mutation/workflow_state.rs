@@ -3,7 +3,7 @@
 use super::super::caller::Caller;
 use super::super::errors::ApiResult;
 use super::super::types::workflow::{Workflow, WorkflowState, held_runs};
-use super::super::user_error::{UserError, UserErrorCode, in_input, of_apply};
+use super::super::user_error::{UserError, in_input, of_apply};
 use super::input_id;
 use crate::auth::Permission;
 use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
@@ -30,7 +30,7 @@ impl WorkflowStateMutations {
         let outcome = orchestrator
             .workflow_pause(workspace, &caller.actor(), &input.workflow, &reason, expect)
             .await;
-        payload(ctx, outcome).await
+        payload(ctx, outcome, &input.workflow).await
     }
 
     /// Resumes a workflow: the runs that waited begin in the order of acceptance, before those of events that arrive from
@@ -46,7 +46,7 @@ impl WorkflowStateMutations {
         let outcome = orchestrator
             .workflow_resume(workspace, &caller.actor(), &input.workflow, expect)
             .await;
-        payload(ctx, outcome).await
+        payload(ctx, outcome, &input.workflow).await
     }
 
     /// Deletes a workflow: it takes no more events. Refused while runs of it are not over, unless these are to be asked to
@@ -90,22 +90,22 @@ fn expected(revision: Option<i32>) -> Expect {
     revision.map_or(Expect::Any, |revision| Expect::Revision(revision.into()))
 }
 
-async fn payload(ctx: &Context<'_>, outcome: Result<Change, ApplyError>) -> ApiResult<WorkflowStatePayload> {
+async fn payload(
+    ctx: &Context<'_>,
+    outcome: Result<Change, ApplyError>,
+    name: &str,
+) -> ApiResult<WorkflowStatePayload> {
+    let caller = Caller::of(ctx);
     let change = match outcome {
         Ok(change) => change,
         Err(ApplyError::NotFound) => {
-            let error = UserError::input(
-                UserErrorCode::NotFound,
-                "workflow",
-                "there is no workflow with this name",
-            );
+            let error = UserError::no_workflow(caller, "workflow", name);
             return Ok(WorkflowStatePayload::refused(vec![error]));
         }
         Err(error) => {
             return of_apply(error, "expectedRevision", &in_input).map(WorkflowStatePayload::refused);
         }
     };
-    let caller = Caller::of(ctx);
     let snapshot = caller.any().snapshot();
     let workflow = snapshot.workflow(caller.principal().workspace, &change.name);
     let (state, held) = match workflow {
