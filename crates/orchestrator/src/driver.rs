@@ -37,6 +37,8 @@ pub(crate) struct ActiveRun {
     pub(crate) first: First,
     /// What it has to pass before it may start; only of a run that is just being stored.
     pub(crate) turn: Option<Box<Turn>>,
+    /// Whether its row says that it waits or is held: so it is found by its mail or in its time alone.
+    pub(crate) asleep: bool,
     /// What was in its inbox when it was loaded.
     pub(crate) mail: Vec<Row>,
     /// Why the run must not go on. It becomes a dead letter, since skipping it silently could lose what somebody
@@ -282,11 +284,13 @@ impl Driver {
         let leaves = decision.commands.iter().any(Command::durable_first);
         let must_not_be_lost = self.stopping && !self.uncommitted.is_empty();
         let commit = (leaves || parks || over || many || waits_anew || must_not_be_lost).then(|| {
-            let update = if over {
-                Some(final_update(&decision.status, now))
-            } else {
-                parks.then(|| waiting_update(&decision.status, decision.due))
+            let update = match (over, parks) {
+                (true, _) => Some(final_update(&decision.status, now)),
+                (false, true) => Some(waiting_update(&decision.status, decision.due)),
+                // What woke it is in this commit and nowhere else: after a crash it has to be among the open ones.
+                (false, false) => self.run.asleep.then(awake_update),
             };
+            self.run.asleep = parks;
             self.commit(update, over, ids, now)
         });
         self.calls += decision.commands.len();
@@ -451,6 +455,17 @@ fn waiting_update(status: &Status, due: Option<Timestamp>) -> RunUpdate {
             _ => RunStatus::Waiting,
         },
         due_at: due,
+        finished_at: None,
+        error_code: None,
+        error_step: None,
+        dead_letter: None,
+    }
+}
+
+fn awake_update() -> RunUpdate {
+    RunUpdate {
+        status: RunStatus::Running,
+        due_at: None,
         finished_at: None,
         error_code: None,
         error_step: None,

@@ -316,6 +316,7 @@ pub(crate) fn revive(
         version,
         next_seq,
         first,
+        asleep: matches!(row.status, RunStatus::Waiting | RunStatus::Paused),
         mail: Vec::new(),
         turn: None,
         refused,

@@ -423,6 +423,7 @@ pub(crate) fn start_runs(
                 version: found.version,
                 next_seq: 0,
                 first: First::Started,
+                asleep: false,
                 mail: Vec::new(),
                 refused,
                 traceparent: traceparent.map(ToOwned::to_owned),

@@ -462,6 +462,7 @@ pub(crate) fn assemble(parts: Parts<'_>, ledger: &Ledger, from: &ReplayFrom) -> 
         version,
         next_seq: i32::from(!taken.entries.is_empty()),
         first: First::Started,
+        asleep: false,
         mail: Vec::new(),
         refused: None,
         traceparent,

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use weir_storage::RunStatus;
 use weir_workflow_engine::{
-    AttemptOutcome, Awaits, CallId, EffectClass, EffectKey, EffectState, Entry, EventSource, Ledger, RunId, Target,
-    Timestamp, invariants,
+    AttemptOutcome, Awaits, CallId, EffectClass, EffectKey, EffectState, Entry, EventSource, Input, Ledger, RunId,
+    Target, Timestamp, decide, invariants,
 };
 
 use super::item::Place;
-use super::world::{Broke, Lawful, World, broke};
+use super::world::{Broke, Lawful, WORKSPACE, World, broke};
 use crate::driver::{ActiveRun, First};
 
 /// Codes of runs that end because something is wrong with the program.
@@ -43,6 +44,30 @@ impl World<'_> {
             return broke("memory knows how long the journal is", place.run);
         }
         Ok(())
+    }
+
+    /// Who sleeps on disk is found by its mail or in its time alone, so after a crash nothing else may be left to do in it.
+    pub(super) fn sleeps_with_nothing_to_do(&mut self, run: RunId) -> Lawful {
+        let stored = self.store.run(run).map_err(|error| Broke(error.to_string()))?;
+        let Some(stored) = stored.filter(|stored| matches!(stored.run.status, RunStatus::Waiting | RunStatus::Paused))
+        else {
+            return Ok(());
+        };
+        let is_due = stored.run.due_at.is_some_and(|due| due <= self.now);
+        if is_due || !self.mail_of(run)?.is_empty() {
+            return Ok(());
+        }
+        let asleep = self.revived(stored)?;
+        let plan = &asleep.version.plan;
+        let surroundings = self.snapshot.surroundings(WORKSPACE, plan);
+        match decide(plan, &asleep.state, &surroundings, Input::Recovered, self.now) {
+            Ok(decision) if decision.commands.is_empty() => Ok(()),
+            Ok(decision) => broke(
+                "who sleeps on disk has nothing to do",
+                format!("{run}: {:?}", decision.commands),
+            ),
+            Err(error) => broke("who sleeps on disk has nothing to do", format!("{run}: {error}")),
+        }
     }
 
     /// An effect leaves only when its intent is on disk.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weir_storage::{Answer, Fact, FactOutcome, MailChange, RunCommit, WaitKind, WriteError};
+use weir_storage::{Answer, Fact, FactOutcome, MailChange, RunCommit, RunStatus, WaitKind, WriteError};
 use weir_workflow_engine::{CallId, CallResult, Command, IdGenerator, Status, encode};
 
 use super::answers::is_respond;
@@ -336,12 +336,16 @@ impl World<'_> {
         }
         if self.chance.percent(self.folds) {
             self.folds_to_memory(place)?;
+            self.sleeps_with_nothing_to_do(place.run)?;
         }
         self.follow(place, rest)
     }
 
     /// The commit as it goes out when a rule is broken.
     fn bent(&self, place: Place, mut row: RunCommit) -> RunCommit {
+        if self.broken == Broken::StaysAsleep {
+            row.update = row.update.filter(|update| update.status != RunStatus::Running);
+        }
         let Some(change) = &mut row.mail else { return row };
         match self.broken {
             Broken::MailKept => change.taken.clear(),

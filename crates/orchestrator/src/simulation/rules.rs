@@ -54,10 +54,12 @@ pub(super) enum Broken {
     DigestIgnored,
     /// Requests leave although the budget of the connection is used up.
     BudgetIgnored,
+    /// The row of a run that was woken, and went on, says that it waits.
+    StaysAsleep,
 }
 
 impl Broken {
-    pub(super) const ALL: [Self; 23] = [
+    pub(super) const ALL: [Self; 24] = [
         Self::EffectsBeforeCommit,
         Self::MailLost,
         Self::MailKept,
@@ -81,5 +83,6 @@ impl Broken {
         Self::VersionIgnored,
         Self::DigestIgnored,
         Self::BudgetIgnored,
+        Self::StaysAsleep,
     ];
 }
