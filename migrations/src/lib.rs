@@ -18,6 +18,7 @@ mod m20261101_000010_endpoint_context;
 mod m20261101_000011_connectors;
 mod m20261101_000012_workers;
 mod m20261101_000013_backfills;
+mod m20261101_000014_grants;
 
 pub use sea_orm_migration::IntoSchemaManagerConnection;
 pub use sea_orm_migration::prelude::MigratorTrait;
@@ -44,6 +45,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261101_000011_connectors::Migration),
             Box::new(m20261101_000012_workers::Migration),
             Box::new(m20261101_000013_backfills::Migration),
+            Box::new(m20261101_000014_grants::Migration),
         ]
     }
 }

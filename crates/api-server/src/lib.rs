@@ -11,6 +11,7 @@ mod graphql;
 mod health;
 mod hooks;
 mod measure;
+mod oauth;
 mod problem;
 mod routes;
 mod server;

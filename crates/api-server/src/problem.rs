@@ -42,6 +42,14 @@ pub enum Code {
     NotFound,
     /// A run ended without the answer that its caller was promised.
     NoAnswer,
+    /// What came back from a provider does not belong to a way that we sent a person, or not any more.
+    OauthState,
+    /// The provider, or the person there, did not let us in.
+    OauthRefused,
+    /// Another account than the one that the connection has.
+    OauthAccount,
+    /// The connection is gone, or is not one that people let in.
+    OauthConnection,
     /// The path exists, the method does not.
     MethodNotAllowed,
     /// Nothing that the client accepts can be produced.
@@ -87,7 +95,7 @@ pub struct Entry {
 
 impl Code {
     /// Every code, in the order of the catalogue page.
-    pub const ALL: [Code; 28] = [
+    pub const ALL: [Code; 32] = [
         Code::EndpointUnknown,
         Code::BodyTooLarge,
         Code::BodyTimeout,
@@ -102,6 +110,10 @@ impl Code {
         Code::RoleElsewhere,
         Code::NotFound,
         Code::NoAnswer,
+        Code::OauthState,
+        Code::OauthRefused,
+        Code::OauthAccount,
+        Code::OauthConnection,
         Code::MethodNotAllowed,
         Code::NotAcceptable,
         Code::UnsupportedMediaType,
@@ -204,6 +216,30 @@ impl Code {
                 status: 410,
                 title: "The run gave no answer",
                 fix: "The run ended before its `respond` step; look at the run, and send the request again with another id if it should be worked on again.",
+            },
+            Code::OauthState => Entry {
+                code: "OAUTH_STATE",
+                status: 400,
+                title: "This way to connect cannot be used",
+                fix: "Begin anew with `weir connection authorize NAME` or `connectionAuthorize`; each address works once, for half an hour.",
+            },
+            Code::OauthRefused => Entry {
+                code: "OAUTH_REFUSED",
+                status: 400,
+                title: "The provider did not let the connection in",
+                fix: "See to what the message names, at the provider or in the connection, and begin anew with `weir connection authorize NAME`.",
+            },
+            Code::OauthAccount => Entry {
+                code: "OAUTH_ACCOUNT",
+                status: 409,
+                title: "This is another account than the connection has",
+                fix: "Sign in to the account that the connection belongs to, or let it have another one with `--another-account` (`anotherAccount`).",
+            },
+            Code::OauthConnection => Entry {
+                code: "OAUTH_CONNECTION",
+                status: 404,
+                title: "There is no such connection to let in",
+                fix: "Give the connection a connector with `grant: authorization_code` and `credential: { oauth2: { client_id, client_secret } }`, and begin anew.",
             },
             Code::MethodNotAllowed => Entry {
                 code: "METHOD_NOT_ALLOWED",

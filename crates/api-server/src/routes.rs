@@ -3,7 +3,7 @@
 use crate::measure::Route;
 use crate::problem::{self, Code, Problem};
 use crate::shared::Shared;
-use crate::{answers, graphiql, graphql, health, hooks};
+use crate::{answers, graphiql, graphql, health, hooks, oauth};
 use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -19,6 +19,7 @@ pub(crate) fn configure(app: &mut web::ServiceConfig) {
         // For senders that can prove themselves only by a secret in the path.
         .service(web::resource("/hooks/{workspace}/{endpoint}/{token}").to(hooks::by_name))
         .service(web::resource("/answers/{token}").to(answers::serve))
+        .service(web::resource("/oauth/callback").to(oauth::callback))
         .service(web::resource("/graphql").to(graphql::http::serve))
         .service(web::resource(["/graphiql", "/graphiql/", "/graphiql/{file}"]).to(graphiql_page))
         .service(web::resource("/healthz").to(health::healthz))

@@ -6,6 +6,7 @@
 
 mod audit;
 mod bulk;
+mod connection;
 mod endpoint;
 mod event;
 mod run;
@@ -16,6 +17,7 @@ pub(crate) use audit::AuditArguments;
 pub(crate) use bulk::{
     BulkCommand, BulkReleaseArguments, BulkReplayArguments, BulkRequestArguments, BulkResolveArguments,
 };
+pub(crate) use connection::ConnectionCommand;
 pub(crate) use endpoint::{BackfillArguments, EndpointCommand};
 pub(crate) use event::EventCommand;
 pub(crate) use run::{ReplayArguments, ResolveArguments, RunCommand, RunState, VerdictArguments};
@@ -118,7 +120,7 @@ Example:
     Bulk(BulkCommand),
     /// List the webhook requests that were refused, and why.
     Refused(RefusedArguments),
-    /// Look at a connection: what it may send, what is left, who waits, whether its provider answers.
+    /// Let a connection in at its provider, or look at it: its access, what it may send, who waits, whether its provider answers.
     #[command(subcommand)]
     Connection(ConnectionCommand),
     /// See what arrived at an endpoint, what sweeps recovered, and whether anything may be missing.
@@ -353,23 +355,6 @@ pub(crate) struct ApprovalsArguments {
     pub(crate) server: ServerArguments,
     #[command(flatten)]
     pub(crate) list: ListArguments,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ConnectionCommand {
-    /// Show a connection's budget and circuit breaker, as the server that answers counts them.
-    #[command(after_help = "Example:
-  weir connection show stripe")]
-    Show {
-        #[command(flatten)]
-        server: ServerArguments,
-        /// The connection.
-        #[arg(value_name = "NAME")]
-        name: String,
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
 }
 
 #[derive(Debug, Args)]

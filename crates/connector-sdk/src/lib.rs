@@ -33,8 +33,8 @@ mod yaml;
 
 pub use answer::{Answer, AnswerBody, Executed};
 pub use auth::{
-    ApiKeyPlace, Applied, Assertion, AuthError, AuthScheme, AuthTest, ClientAuth, Credential, OAuth2Scheme,
-    ServiceAccountScheme, Token, TokenError,
+    ApiKeyPlace, Applied, Assertion, AuthError, AuthScheme, AuthTest, AuthorizeAsk, ClientAuth, Credential,
+    OAuth2CodeScheme, OAuth2Scheme, Rotation, ServiceAccountScheme, Token, TokenError, TokenSet,
 };
 pub use budget::{Bucket, Budget, DEFAULT_RESERVE_PERCENT, Daily, Learn, MAX_WINDOWS, Told, Window, own_budget};
 pub use connector::Connector;

@@ -9,10 +9,12 @@ use std::sync::{Arc, OnceLock};
 use reqwest::Url;
 use serde_json::Value;
 use weir_connector_sdk::{Connector, Credential, own_budget};
+use weir_storage::GrantedAccount;
 use weir_workflow_engine::{ConnectionId, WorkspaceId};
 
 use crate::budget::{Gate, Rules};
-use crate::credentials::TokenCache;
+use crate::credentials::{AccessToken, TokenCache};
+use crate::grants::with_instance;
 use crate::perform::{Meters, Targets};
 
 /// A connection. Shared by every call that uses it, so that its token and its meters are shared too.
@@ -31,8 +33,12 @@ pub struct Connection {
     pub credential: Option<Credential>,
     /// The provider's id of the account, when known.
     pub account: Option<String>,
+    /// Where the API of the account is, when its provider says so.
+    pub(crate) instance_url: Option<String>,
     /// The access token of the moment, for schemes that need one.
     pub(crate) token: TokenCache,
+    /// The token of an account that is being connected, for the call that says which one it is.
+    pub(crate) trial: Option<Arc<AccessToken>>,
     pub(crate) targets: Targets,
     pub(crate) meters: Meters,
     /// What it may send.
@@ -79,6 +85,7 @@ impl Connection {
             workspace,
             name,
             token: TokenCache::default(),
+            trial: None,
             targets: Targets::new(&connector, &config),
             meters: Meters::new(connector.name()),
             identity: Identity::default(),
@@ -88,7 +95,42 @@ impl Connection {
             config,
             credential,
             account,
+            instance_url: None,
         }
+    }
+
+    /// The same for the account that a person let us in to.
+    pub(crate) fn at_account(self, account: Option<String>, instance_url: Option<String>) -> Self {
+        let config = with_instance(self.config, instance_url.as_deref());
+        Connection {
+            // Another place, and the same provider with the same limits.
+            targets: Targets::new(&self.connector, &config),
+            config,
+            account,
+            instance_url,
+            ..self
+        }
+    }
+
+    /// Whether it is what it would be with this grant.
+    pub(crate) fn is_at(&self, granted: Option<&GrantedAccount>) -> bool {
+        let granted = granted.filter(|_| self.is_granted());
+        let account = granted.and_then(|granted| granted.account.as_ref());
+        let instance_url = granted.and_then(|granted| granted.instance_url.as_ref());
+        (self.account.as_ref(), self.instance_url.as_ref()) == (account, instance_url)
+    }
+
+    /// The settings as they were written, without what the provider said.
+    pub(crate) fn own_config(&self) -> Value {
+        let mut config = self.config.clone();
+        let base_url = config.get("base_url").and_then(Value::as_str);
+        if self.instance_url.is_some()
+            && base_url == self.instance_url.as_deref()
+            && let Some(settings) = config.as_object_mut()
+        {
+            settings.remove("base_url");
+        }
+        config
     }
 }
 

@@ -17,6 +17,7 @@ pub mod departures;
 mod driver;
 pub mod egress;
 mod free;
+pub mod grants;
 pub mod http_client;
 pub mod ingest;
 pub mod lease;

@@ -7,6 +7,7 @@ use crate::configure::{Looks, Reloading};
 use crate::departures::Senders;
 use crate::driver::ActiveRun;
 use crate::egress::{EgressConfigError, EgressPolicy};
+use crate::grants::GrantsSeed;
 use crate::ingest::{Allowance, FurtherRefusals, IntakeLoad, KeyDocumentCache, MAX_REFUSED_PER_MINUTE};
 use crate::lease::Lease;
 use crate::perform::{Performer, PerformerOptions};
@@ -261,7 +262,17 @@ impl Orchestrator {
                 Senders::ThisProcessOnly => Lease::exclusive(Arc::clone(&clock)),
                 Senders::Several => Lease::shared(Arc::clone(&clock)),
             });
+            let tasks = TaskTracker::new();
+            let grants = GrantsSeed {
+                store: store.clone(),
+                writer: writer.clone(),
+                secrets: secrets.clone(),
+                node: node.clone(),
+                tasks: tasks.clone(),
+                runtime: tokio::runtime::Handle::current(),
+            };
             let performer = Performer::new(PerformerOptions {
+                grants: Some(grants),
                 clock: Arc::clone(&clock),
                 lease: Arc::clone(&lease),
                 egress,
@@ -309,7 +320,7 @@ impl Orchestrator {
                 stopping: CancellationToken::new(),
                 halted: CancellationToken::new(),
                 runtime: tokio::runtime::Handle::current(),
-                tasks: TaskTracker::new(),
+                tasks,
                 writing,
                 loops: TaskTracker::new(),
                 rescan: tokio::sync::Notify::new(),

@@ -19,11 +19,11 @@ use crate::published::{Connectors, name_and_version};
 use crate::registry::Registry;
 use open::{open_connection, open_endpoint, open_workflow};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use weir_storage::{
-    ApiTokenRow, ConfigRows, ConnectionRow, ReadError, ScheduleRow, SecretBox, Store, WaitKey, WorkflowRow,
-    WorkflowState, WorkflowVersionRow,
+    ApiTokenRow, ConfigRows, ConnectionRow, GrantState, GrantedAccount, ReadError, ScheduleRow, SecretBox, Store,
+    WaitKey, WorkflowRow, WorkflowState, WorkflowVersionRow,
 };
 use weir_workflow_engine::{
     ConnectionId, Correlator, Definition, EffectClass, EndpointId, Environment, Event, Plan, Resolution, Timestamp,
@@ -188,7 +188,17 @@ impl Snapshot {
         before: Option<&Snapshot>,
     ) -> Result<Snapshot, SnapshotError> {
         let rows = store.config_load().await?;
-        Self::build(rows, secrets, registry, before)
+        let able: HashSet<ConnectionId> = rows
+            .grants
+            .iter()
+            .filter(|granted| granted.state != GrantState::NeedsReauth)
+            .map(|granted| granted.connection)
+            .collect();
+        let snapshot = Self::build(rows, secrets, registry, before)?;
+        let all = snapshot.tenants.values().flat_map(|tenant| tenant.connections.values());
+        let needing = all.filter(|(connection, _)| connection.is_granted() && !able.contains(&connection.id));
+        crate::grants::show_needing(needing.count());
+        Ok(snapshot)
     }
 
     pub(crate) fn build(
@@ -212,6 +222,11 @@ impl Snapshot {
         let of_process = Connectors::of_process(registry);
         let mut connection_names: HashMap<ConnectionId, String> = HashMap::new();
         let mut pins: HashMap<ConnectionId, String> = HashMap::new();
+        let granted: HashMap<ConnectionId, GrantedAccount> = rows
+            .grants
+            .into_iter()
+            .map(|granted| (granted.connection, granted))
+            .collect();
         for row in rows.connections {
             connection_names.insert(row.id, row.name.clone());
             pins.insert(row.id, row.connector.clone());
@@ -224,10 +239,11 @@ impl Snapshot {
             };
             let kept = before
                 .and_then(|before| before.connection_row(row.workspace, &row.name))
-                .filter(|(_, old)| old.id == row.id && old.revision == row.revision);
+                .filter(|(_, old)| old.id == row.id && old.revision == row.revision)
+                .filter(|(old, _)| old.is_at(granted.get(&row.id)));
             let connection = match kept {
                 Some((connection, _)) => Arc::clone(connection),
-                None => Arc::new(open_connection(&row, &connector, secrets)?),
+                None => Arc::new(open_connection(&row, &connector, secrets, granted.get(&row.id))?),
             };
             if let Some(tenant) = tenants.get_mut(&row.workspace) {
                 tenant.connections.insert(row.name.clone(), (connection, row));
@@ -287,11 +303,11 @@ impl Snapshot {
             .unwrap_or_default();
         let siblings = before.map(|before| before.siblings.lock().unwrap_or_else(PoisonError::into_inner).clone());
         let mut siblings: Siblings = siblings.unwrap_or_default();
-        let is_current = |id: ConnectionId, revision: i64| {
+        let is_current = |id: ConnectionId, revision: i64, sibling: &Connection| {
             let mut all = tenants.values().flat_map(|tenant| tenant.connections.values());
-            all.any(|(_, row)| (row.id, row.revision) == (id, revision))
+            all.any(|(_, row)| (row.id, row.revision) == (id, revision) && sibling.is_at(granted.get(&id)))
         };
-        siblings.retain(|(id, revision, _), _| is_current(*id, *revision));
+        siblings.retain(|(id, revision, _), sibling| is_current(*id, *revision, sibling));
         Ok(Snapshot {
             revision: rows.revision,
             workspaces: rows.workspaces.into_iter().map(|row| (row.name, row.id)).collect(),
@@ -403,15 +419,16 @@ impl Snapshot {
         let mut siblings = self.siblings.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (row.id, row.revision, pin.clone());
         let sibling = siblings.entry(key).or_insert_with(|| {
-            Arc::new(Connection::new(
+            let sibling = Connection::new(
                 row.id,
                 workspace,
                 connection.name.clone(),
                 Arc::clone(connector),
-                connection.config.clone(),
+                connection.own_config(),
                 connection.credential.clone(),
-                connection.account.clone(),
-            ))
+                None,
+            );
+            Arc::new(sibling.at_account(connection.account.clone(), connection.instance_url.clone()))
         });
         Some(Arc::clone(sibling))
     }

@@ -7,6 +7,7 @@ use crate::backfill::BackfillStatus;
 use crate::config::{VersionState, WorkflowState};
 use crate::error::ReadError;
 use crate::fact::RunStatus;
+use crate::grant::GrantState;
 use crate::mail::{MailKind, WaitKind};
 use crate::operation::{BulkItemState, BulkStatus, CauseState};
 
@@ -34,6 +35,23 @@ pub(crate) fn run_status(code: i16, row: impl FnOnce() -> String) -> Result<RunS
         4 => Ok(RunStatus::Canceled),
         5 => Ok(RunStatus::Merged),
         other => Err(unknown("status", other, row())),
+    }
+}
+
+pub(crate) fn grant_state_code(state: GrantState) -> i16 {
+    match state {
+        GrantState::Healthy => 0,
+        GrantState::Degraded => 1,
+        GrantState::NeedsReauth => 2,
+    }
+}
+
+pub(crate) fn grant_state(code: i16, row: impl FnOnce() -> String) -> Result<GrantState, ReadError> {
+    match code {
+        0 => Ok(GrantState::Healthy),
+        1 => Ok(GrantState::Degraded),
+        2 => Ok(GrantState::NeedsReauth),
+        other => Err(unknown("state", other, row())),
     }
 }
 

@@ -4,6 +4,7 @@
 //! into one transaction, which raises the revision of the whole configuration. Secrets come here sealed
 //! ([`SecretBox`](crate::SecretBox)) and tokens hashed; this module never sees either in clear.
 
+use crate::grant::{DroppedGrant, GrantedAccount, NewGrant};
 use weir_workflow_engine::{ConnectionId, EndpointId, Timestamp, TokenId, VersionId, WorkflowId, WorkspaceId};
 
 /// A tenant.
@@ -258,6 +259,10 @@ pub enum ConfigRowChange {
     PutManifest(ConnectorManifestRow),
     /// Has an expression computed of arriving events from now on, if it is not already.
     AddCorrelation(CorrelationRow),
+    /// A person let us in. Refused when the connection is not there.
+    PutGrant(NewGrant),
+    /// The tokens of a connection are forgotten. Refused when it never had any.
+    DropGrant(DroppedGrant),
     /// Makes a token. Tokens do not change.
     PutToken(ApiTokenRow),
     /// Deletes what `subject` names, if it is there. Versions stay as long as runs may be pinned to them.
@@ -336,6 +341,8 @@ pub struct ConfigRows {
     pub schedules: Vec<ScheduleRow>,
     /// All published versions of connectors.
     pub manifests: Vec<ConnectorManifestRow>,
+    /// The accounts that connections were granted.
+    pub grants: Vec<GrantedAccount>,
     /// All tokens.
     pub tokens: Vec<ApiTokenRow>,
     /// Every expression that is computed of arriving events.

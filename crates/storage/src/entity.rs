@@ -356,6 +356,39 @@ entity!(sweep, "sweep" {
     failures: i32,
 });
 
+entity!(oauth_grant, "oauth_grant" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    connection_id: i64,
+    workspace_id: i64,
+    state: i16,
+    tokens: Option<Vec<u8>>,
+    generation: i64,
+    owner: i64,
+    lease_until: i64,
+    refreshing_since: Option<i64>,
+    refreshing_by: Option<String>,
+    expires_at: Option<i64>,
+    account: Option<String>,
+    label: Option<String>,
+    scopes: Option<String>,
+    instance_url: Option<String>,
+    error: Option<String>,
+    failures: i32,
+    retry_at: i64,
+    state_since: i64,
+    connected_at: Option<i64>,
+    refreshed_at: Option<i64>,
+});
+
+entity!(oauth_attempt, "oauth_attempt" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    id: i64,
+    workspace_id: i64,
+    connection_id: i64,
+    sealed: Vec<u8>,
+    expires_at: i64,
+});
+
 entity!(coverage, "coverage" {
     #[sea_orm(primary_key, auto_increment = false)]
     endpoint_id: i64,

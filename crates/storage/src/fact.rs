@@ -12,6 +12,7 @@ use weir_workflow_engine::{
 
 use crate::backfill::BackfillStep;
 use crate::config::{AuditEntry, ConfigChange};
+use crate::grant::GrantStep;
 use crate::mail::{MailChange, Request, WaitKey};
 use crate::operation::Operation;
 use crate::outcome::AcceptOutcome;
@@ -64,6 +65,8 @@ pub enum Fact {
     Prune(Prune),
     /// A sweep begins, moves on or ends.
     Sweep(SweepChange),
+    /// A step in the life of a connection's grant.
+    Grant(GrantStep),
     /// What arrived at endpoints, added to their hours.
     Coverage(Vec<CoverageCount>),
     /// The node that reads a backfill's list takes it up, moves on or lets go of it.

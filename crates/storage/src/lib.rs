@@ -16,6 +16,7 @@ mod entity;
 mod error;
 mod fact;
 mod gates;
+mod grant;
 mod mail;
 mod master_key;
 mod node;
@@ -44,6 +45,10 @@ pub use error::{OpenError, ReadError};
 pub use fact::{
     Accepted, AfterCommit, Dedupe, EventRow, Fact, Heartbeat, History, Leaves, NewDeadLetter, NewRun, Prune,
     RefusedFurther, RefusedRequest, RunCommit, RunOwner, RunStatus, RunUpdate, TurnAsk, TurnEvent,
+};
+pub use grant::{
+    AuthorizationAttempt, DroppedGrant, GrantClaim, GrantNote, GrantRefused, GrantRow, GrantSave, GrantState,
+    GrantStep, GrantedAccount, MAX_OPEN_AUTHORIZATIONS, NewGrant,
 };
 pub use mail::{ApprovalRow, Mail, MailChange, MailKind, NewWait, Request, RequestOutcome, WaitKey, WaitKind};
 pub use master_key::{MasterKey, MasterKeyError};

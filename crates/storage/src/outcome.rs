@@ -13,7 +13,7 @@ use crate::mail::RequestOutcome;
 pub enum FactOutcome {
     /// Answer to `Accept`.
     Accepted(AcceptOutcome),
-    /// Answer to `Run`, `Refused`, `Release`, `Sweep`, `Backfill` and `Coverage`: it is on disk.
+    /// Answer to `Run`, `Refused`, `Release`, `Sweep`, `Backfill`, `Grant` and `Coverage`: it is on disk.
     Written,
     /// Answer to `Start` and `Operate`: they are on disk.
     Started {
@@ -95,7 +95,7 @@ pub struct HeartbeatReply {
 /// Why a fact has no outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
-    /// Another commit has this place in the run's journal, or another node this sweep or backfill: reload it. Nothing was written.
+    /// Another commit has this place in the run's journal, or another node this sweep, backfill or grant: reload it. Nothing was written.
     #[error("the run has moved on")]
     Stale,
     /// This process is no longer the node it was: stop working. Nothing was written.

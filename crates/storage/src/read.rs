@@ -11,6 +11,7 @@ mod dead_letter;
 pub(crate) mod event;
 mod free;
 mod gates;
+mod grant;
 mod history;
 mod journal;
 pub(crate) mod mail;

@@ -39,6 +39,21 @@ impl RowIdentity {
         Self(format!("endpoint/{workspace}/{id}/secrets"))
     }
 
+    /// The tokens of a connection's grant.
+    pub fn grant(workspace: WorkspaceId, id: ConnectionId) -> Self {
+        Self(format!("oauth_grant/{workspace}/{id}/tokens"))
+    }
+
+    /// What belongs to a person's way to a provider.
+    pub fn authorization(workspace: WorkspaceId, id: i64) -> Self {
+        Self(format!("oauth_attempt/{workspace}/{id}/sealed"))
+    }
+
+    /// Proof that a person comes back from where we sent them. Kept in no row.
+    pub fn authorization_state() -> Self {
+        Self("oauth_attempt/state".to_owned())
+    }
+
     /// Proof that whoever asks for the answer of a run was told where it is. Kept in no row.
     pub fn answer(run: RunId) -> Self {
         Self(format!("run/{run}/answer"))

@@ -13,6 +13,7 @@ pub(crate) mod control;
 mod dedupe;
 pub(crate) mod failure;
 pub(crate) mod gates;
+mod grant;
 mod mail;
 mod operate;
 mod outgoing;
@@ -372,6 +373,7 @@ impl Share {
             | Fact::Prune(_)
             | Fact::Sweep(_)
             | Fact::Backfill(_)
+            | Fact::Grant(_)
             | Fact::Coverage(_) => Self::Control,
         }
     }

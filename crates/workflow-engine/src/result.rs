@@ -68,6 +68,10 @@ pub enum HeldBy {
     Breaker,
     /// The server that drives the run is stopping: the next one makes the call.
     Stop,
+    /// The tokens of its connection cannot be renewed now.
+    Token,
+    /// Its connection needs a person who lets us in again.
+    Reauth,
 }
 
 impl HeldBy {
@@ -77,6 +81,8 @@ impl HeldBy {
             Self::Budget => "budget",
             Self::Breaker => "breaker",
             Self::Stop => "stop",
+            Self::Token => "token",
+            Self::Reauth => "reauth",
         }
     }
 
@@ -86,6 +92,8 @@ impl HeldBy {
             Self::Budget => "budget_exhausted",
             Self::Breaker => "circuit_open",
             Self::Stop => "server_stopped",
+            Self::Token => "token_unavailable",
+            Self::Reauth => "needs_reauth",
         }
     }
 }

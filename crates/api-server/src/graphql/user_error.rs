@@ -121,6 +121,8 @@ pub(crate) enum UserErrorCode {
     NothingWaits,
     /// The decision is for others.
     NotYours,
+    /// The connection is not one that a person lets in, or has no access.
+    NotGranted,
     /// Nothing can be said about this effect.
     NotResolvable,
     /// What the replay would do is no longer what was shown: look at the new preview.

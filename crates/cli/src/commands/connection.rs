@@ -1,7 +1,8 @@
-//! `weir connection show`: what a connection may send, what is left of it, who waits, whether its provider answers.
+//! `weir connection show`: its access, what a connection may send, what is left of it, who waits, whether its provider answers.
 
 use crate::arguments::ServerArguments;
 use crate::client::Client;
+use crate::commands::grant::Grant;
 use crate::commands::story;
 use crate::output;
 use anyhow::Context as _;
@@ -10,7 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
-const QUERY: &str = "query Connection($name: String!) { connection(name: $name) { name connectorName health budget { \
+const QUERY: &str = "query Connection($name: String!) { connection(name: $name) { name connectorName health \
+    grant { account label error scopes connectedAt refreshedAt expiresAt } budget { \
     limits { shape name limit remaining windowSeconds resetsAt } concurrency open reservePercent \
     queues { class waiting } sleeping perSecond closedUntil pace learnedFrom calls { sent throttled held } \
     workflows { workflowName calls { sent throttled held } } breakers { host step workflowName state failures until } node } } }";
@@ -21,6 +23,7 @@ struct Connection {
     name: String,
     connector_name: String,
     health: Option<String>,
+    grant: Option<Grant>,
     budget: Option<Budget>,
 }
 
@@ -91,7 +94,7 @@ pub(crate) async fn run(server: &ServerArguments, name: &str, as_json: bool) -> 
     let found = data["connection"].take();
     anyhow::ensure!(
         !found.is_null(),
-        "there is no connection `{name}`; `weir export` lists them"
+        "there is no connection `{name}`; `weir connection list` lists them"
     );
     if as_json {
         output::document(serde_json::to_string_pretty(&found)?);
@@ -106,6 +109,9 @@ pub(crate) async fn run(server: &ServerArguments, name: &str, as_json: bool) -> 
 fn show(connection: &Connection) {
     let health = connection.health.as_deref().unwrap_or("unusable").to_lowercase();
     output::line(format!("{} ({}): {health}", connection.name, connection.connector_name));
+    for line in connection.grant.iter().flat_map(Grant::lines) {
+        output::line(line);
+    }
     let Some(budget) = &connection.budget else {
         output::line("its connector is gone, so nothing can be sent");
         return;

@@ -21,6 +21,7 @@ pub(crate) mod documents;
 mod event;
 mod events;
 mod export;
+mod grant;
 mod healthcheck;
 mod lanes;
 mod lists;
@@ -109,6 +110,14 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bulk(BulkCommand::Show { server, id, wait, json }) => bulk::show(&server, &id, wait, json).await,
         Command::Bulk(BulkCommand::Stop { server, id }) => bulk::stop(&server, &id).await,
         Command::Refused(arguments) => refused::run(&arguments).await,
+        Command::Connection(ConnectionCommand::List { server, json }) => grant::list(&server, json).await,
+        Command::Connection(ConnectionCommand::Authorize {
+            server,
+            name,
+            another_account,
+            json,
+        }) => grant::authorize(&server, &name, another_account, json).await,
+        Command::Connection(ConnectionCommand::Disconnect { server, name }) => grant::disconnect(&server, &name).await,
         Command::Connection(ConnectionCommand::Show { server, name, json }) => {
             connection::run(&server, &name, json).await
         }

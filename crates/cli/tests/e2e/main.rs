@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod administering;
 #[cfg(test)]
+mod authorization_server;
+#[cfg(test)]
 mod backfills;
 #[cfg(test)]
 mod backup;
@@ -22,6 +24,8 @@ mod demo;
 mod documentation;
 #[cfg(test)]
 mod durability;
+#[cfg(test)]
+mod grants;
 #[cfg(test)]
 mod handshakes;
 #[cfg(test)]

@@ -131,7 +131,7 @@ impl Credential {
                 let pair = STANDARD.encode(format!("{username}:{}", password.expose_secret()));
                 self.put(request, "Authorization", format!("Basic {pair}"))
             }
-            (Self::OAuth2 { .. }, AuthScheme::OAuth2ClientCredentials(_))
+            (Self::OAuth2 { .. }, AuthScheme::OAuth2ClientCredentials(_) | AuthScheme::OAuth2AuthorizationCode(_))
             | (Self::ServiceAccount { .. }, AuthScheme::ServiceAccountJwt(_)) => Ok(Applied::NeedsToken),
             (_, scheme) => Err(AuthError::Mismatch {
                 credential: self.kind(),

@@ -3,10 +3,12 @@
 //! The host holds the credential, fetches tokens and signs assertions; nothing here prints or compares a
 //! secret, and no expression sees one.
 
+mod code;
 mod credential;
 mod scheme;
 mod token;
 
+pub use code::{AuthorizeAsk, OAuth2CodeScheme, Rotation, TokenSet};
 pub use credential::{Applied, AuthError, Credential};
 pub use scheme::{ApiKeyPlace, AuthScheme, AuthTest, ClientAuth, OAuth2Scheme, ServiceAccountScheme};
 pub use token::{Assertion, Token, TokenError};

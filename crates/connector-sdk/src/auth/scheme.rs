@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::code::{self, OAuth2CodeScheme};
 use crate::connector::Common;
 use crate::expression::Scope;
 use crate::fields::{Fields, is_header_name};
@@ -24,6 +25,8 @@ pub enum AuthScheme {
     Basic,
     /// A bearer token from a token endpoint, by client id and secret (RFC 6749 §4.4).
     OAuth2ClientCredentials(OAuth2Scheme),
+    /// A bearer token that a person granted, renewed by refresh tokens (RFC 6749 §4.1).
+    OAuth2AuthorizationCode(Box<OAuth2CodeScheme>),
     /// A JWT signed with a private key, as the token itself or exchanged for one (RFC 7523).
     ServiceAccountJwt(ServiceAccountScheme),
 }
@@ -100,14 +103,19 @@ impl AuthScheme {
             Self::Bearer => "bearer",
             Self::ApiKey(_) => "api_key",
             Self::Basic => "basic",
-            Self::OAuth2ClientCredentials(_) => "oauth2",
+            Self::OAuth2ClientCredentials(_) | Self::OAuth2AuthorizationCode(_) => "oauth2",
             Self::ServiceAccountJwt(_) => "service_account",
         }
     }
 }
 
-/// Where a template over `config` leads.
-pub(super) fn render_url(template: &Template, config: &Value, defaults: &Value) -> Result<String, BuildError> {
+/// Where a template over `config` leads. `which` names the URL for people.
+pub(super) fn render_url(
+    template: &Template,
+    config: &Value,
+    defaults: &Value,
+    which: &str,
+) -> Result<String, BuildError> {
     let named = [("config", config), ("config", defaults)];
     let scope = Scope {
         named: &named,
@@ -116,10 +124,13 @@ pub(super) fn render_url(template: &Template, config: &Value, defaults: &Value) 
     let text = template
         .render_to_text(&scope)
         .map_err(|error| BuildError::new("/config", error.message))?;
-    let text = text.ok_or_else(|| BuildError::new("/config", "the token URL needs a setting that is absent"))?;
+    let text = text.ok_or_else(|| {
+        let message = format!("the {which} URL needs a setting that is absent");
+        BuildError::new("/config", message)
+    })?;
     match url::Url::parse(&text) {
         Ok(url) if ["https", "http"].contains(&url.scheme()) && url.has_host() => Ok(text.into_owned()),
-        Ok(_) | Err(_) => Err(BuildError::new("/config", "the token URL is not valid")),
+        Ok(_) | Err(_) => Err(BuildError::new("/config", format!("the {which} URL is not valid"))),
     }
 }
 
@@ -145,7 +156,7 @@ pub(crate) fn read(
             "bearer" => Fields::open(value, &place, &[], problems).map(|_| AuthScheme::Bearer),
             "basic" => Fields::open(value, &place, &[], problems).map(|_| AuthScheme::Basic),
             "api_key" => read_api_key(value, &place, problems).map(AuthScheme::ApiKey),
-            "oauth2" => read_oauth2(value, &place, common, problems).map(AuthScheme::OAuth2ClientCredentials),
+            "oauth2" => read_oauth2(value, &place, common, problems),
             "service_account" => {
                 read_service_account(value, &place, common, problems).map(AuthScheme::ServiceAccountJwt)
             }
@@ -177,6 +188,7 @@ pub(crate) fn secret_names(schemes: &[AuthScheme]) -> SecretNames {
             | AuthScheme::Bearer
             | AuthScheme::Basic
             | AuthScheme::OAuth2ClientCredentials(_)
+            | AuthScheme::OAuth2AuthorizationCode(_)
             | AuthScheme::ServiceAccountJwt(_) => {}
         }
     }
@@ -204,26 +216,59 @@ fn read_api_key(value: &Value, place: &str, problems: &mut Problems) -> Option<A
     }
 }
 
-fn read_oauth2(value: &Value, place: &str, common: &Common, problems: &mut Problems) -> Option<OAuth2Scheme> {
-    let fields = Fields::open(
-        value,
-        place,
-        &["token_url", "scopes", "client_auth", "audience", "default_expires_in"],
-        problems,
-    )?;
-    Some(OAuth2Scheme {
-        token_url: read_token_url(&fields, common, problems)?,
+/// How tokens of `oauth2` are got.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grant {
+    ClientCredentials,
+    AuthorizationCode,
+}
+
+fn read_oauth2(value: &Value, place: &str, common: &Common, problems: &mut Problems) -> Option<AuthScheme> {
+    let of_both = [
+        "grant",
+        "token_url",
+        "scopes",
+        "client_auth",
+        "audience",
+        "default_expires_in",
+    ];
+    let known: Vec<&str> = of_both.into_iter().chain(code::KEYS).collect();
+    let fields = Fields::open(value, place, &known, problems)?;
+    let grants = [
+        ("client_credentials", Grant::ClientCredentials),
+        ("authorization_code", Grant::AuthorizationCode),
+    ];
+    let grant = match fields.get("grant") {
+        Some(_) => fields.choice("grant", &grants, problems)?,
+        None => Grant::ClientCredentials,
+    };
+    if grant == Grant::AuthorizationCode {
+        let scheme = code::read(&fields, common, problems)?;
+        return Some(AuthScheme::OAuth2AuthorizationCode(Box::new(scheme)));
+    }
+    for key in code::KEYS {
+        if fields.get(key).is_some() {
+            problems.add(
+                &fields.at(key),
+                "bad_value",
+                format!("`{key}` belongs to `grant: authorization_code`"),
+            );
+        }
+    }
+    Some(AuthScheme::OAuth2ClientCredentials(OAuth2Scheme {
+        token_url: read_url(&fields, "token_url", common, problems)?,
         scopes: fields.texts("scopes", problems).unwrap_or_default(),
-        client_auth: fields
-            .choice(
-                "client_auth",
-                &[("basic", ClientAuth::Basic), ("body", ClientAuth::Body)],
-                problems,
-            )
-            .unwrap_or(ClientAuth::Body),
+        client_auth: read_client_auth(&fields, problems),
         audience: fields.text("audience", problems).map(str::to_owned),
         default_expires_in_s: fields.duration_s("default_expires_in", problems).unwrap_or(3_600),
-    })
+    }))
+}
+
+pub(super) fn read_client_auth(fields: &Fields<'_>, problems: &mut Problems) -> ClientAuth {
+    let ways = [("basic", ClientAuth::Basic), ("body", ClientAuth::Body)];
+    fields
+        .choice("client_auth", &ways, problems)
+        .unwrap_or(ClientAuth::Body)
 }
 
 fn read_service_account(
@@ -249,7 +294,7 @@ fn read_service_account(
         None => Vec::new(),
     };
     let token_url = if fields.get("token_url").is_some() {
-        Some(read_token_url(&fields, common, problems)?)
+        Some(read_url(&fields, "token_url", common, problems)?)
     } else {
         None
     };
@@ -286,9 +331,9 @@ fn read_claims(value: &Value, place: &str, common: &Common, problems: &mut Probl
     claims
 }
 
-fn read_token_url(fields: &Fields<'_>, common: &Common, problems: &mut Problems) -> Option<Template> {
-    let value = fields.required("token_url", problems)?;
-    let place = fields.at("token_url");
+pub(super) fn read_url(fields: &Fields<'_>, key: &str, common: &Common, problems: &mut Problems) -> Option<Template> {
+    let value = fields.required(key, problems)?;
+    let place = fields.at(key);
     let template = Template::compile(value, &place, &|_| false, problems);
     if !value
         .as_str()
@@ -297,7 +342,7 @@ fn read_token_url(fields: &Fields<'_>, common: &Common, problems: &mut Problems)
         problems.add(
             &place,
             "bad_value",
-            "a token URL begins with https:// or is one expression",
+            format!("`{key}` begins with https:// or is one expression"),
         );
     }
     template.visit(&mut |expression| common.check_config_names(expression, &place, problems));

@@ -1,10 +1,9 @@
 //! Token requests and answers (RFC 6749 §4.4 and §5, RFC 7523): built and read here, sent by the host.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value, json};
 
+use super::code::basic;
 use super::credential::Credential;
 use super::scheme::{ClientAuth, OAuth2Scheme, ServiceAccountScheme, render_url};
 use crate::encode::{self, Arrays};
@@ -76,17 +75,10 @@ impl OAuth2Scheme {
         if let Some(audience) = &self.audience {
             form.insert("audience".to_owned(), audience.as_str().into());
         }
-        let mut request = form_request(render_url(&self.token_url, config, defaults)?);
+        let mut request = form_request(render_url(&self.token_url, config, defaults, "token")?);
         match self.client_auth {
             ClientAuth::Basic => {
-                // RFC 6749 §2.3.1: both halves are form-encoded before they are joined.
-                let (mut id, mut secret) = (String::new(), String::new());
-                encode::percent(&mut id, client_id);
-                encode::percent(&mut secret, client_secret.expose_secret());
-                request.set_header(
-                    "Authorization",
-                    format!("Basic {}", STANDARD.encode(format!("{id}:{secret}"))),
-                );
+                request.set_header("Authorization", basic(client_id, client_secret));
             }
             ClientAuth::Body => {
                 form.insert("client_id".to_owned(), client_id.as_str().into());
@@ -161,7 +153,7 @@ impl ServiceAccountScheme {
         };
         let form =
             json!({ "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": signed.expose_secret() });
-        let mut request = form_request(render_url(token_url, config, defaults)?);
+        let mut request = form_request(render_url(token_url, config, defaults, "token")?);
         request.body = form.as_object().map(form_body);
         Ok(Some(request))
     }
@@ -175,7 +167,7 @@ impl ServiceAccountScheme {
     }
 }
 
-fn form_request(url: String) -> HttpRequest {
+pub(super) fn form_request(url: String) -> HttpRequest {
     let headers = vec![
         ("Accept".to_owned(), "application/json".to_owned()),
         (
@@ -191,27 +183,36 @@ fn form_request(url: String) -> HttpRequest {
     }
 }
 
-fn form_body(form: &Map<String, Value>) -> Vec<u8> {
+pub(super) fn form_body(form: &Map<String, Value>) -> Vec<u8> {
     let mut body = String::new();
     encode::pairs(&mut body, form, Arrays::Indexes);
     body.into_bytes()
+}
+
+/// What a token endpoint's refusal means.
+pub(super) fn read_error(status: u16, stated: Option<&str>) -> TokenError {
+    let retryable = status >= 500 || status == 429 || status == 408;
+    // Codes are words; anything else could be a text with secrets in it.
+    let is_code = |code: &&str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+        code.len() <= 64 && code.bytes().all(fits)
+    };
+    let code = stated
+        .filter(is_code)
+        .map_or_else(|| format!("http_{status}"), str::to_owned);
+    // RFC 6749 leaves the first two to the authorisation endpoint, but token endpoints send them too.
+    let passes = ["temporarily_unavailable", "server_error", "rate_limited", "ratelimited"];
+    TokenError {
+        retryable: retryable || passes.contains(&code.as_str()),
+        code,
+    }
 }
 
 fn read_token(response: &HttpResponse, default_expires_in_s: u64) -> Result<Token, TokenError> {
     let body: Option<Value> = serde_json::from_slice(&response.body).ok();
     let field = |name: &str| body.as_ref().and_then(|body| body.get(name));
     if !(200..300).contains(&response.status) {
-        let status = response.status;
-        let retryable = status >= 500 || status == 429 || status == 408;
-        let code = field("error")
-            .and_then(Value::as_str)
-            .filter(|code| code.len() <= 64)
-            .map_or_else(|| format!("http_{status}"), str::to_owned);
-        // RFC 6749 leaves `temporarily_unavailable` to the authorisation endpoint, but token endpoints send it too.
-        return Err(TokenError {
-            retryable: retryable || code == "temporarily_unavailable",
-            code,
-        });
+        return Err(read_error(response.status, field("error").and_then(Value::as_str)));
     }
     let Some(access_token) = field("access_token")
         .and_then(Value::as_str)

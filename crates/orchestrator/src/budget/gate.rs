@@ -90,6 +90,8 @@ pub(crate) struct Gate {
     waits: Histogram,
     held_by_budget: Counter,
     held_by_breaker: Counter,
+    held_by_token: Counter,
+    held_by_reauth: Counter,
     throttled: Counter,
 }
 
@@ -170,6 +172,8 @@ impl Gate {
             waits: histogram!(WAIT, "connector" => connector.to_owned()),
             held_by_budget: held(HeldBy::Budget),
             held_by_breaker: held(HeldBy::Breaker),
+            held_by_token: held(HeldBy::Token),
+            held_by_reauth: held(HeldBy::Reauth),
             throttled: counter!(THROTTLED, "connector" => connector.to_owned()),
         }
     }
@@ -276,13 +280,20 @@ impl Gate {
     }
 
     fn held(&self, hold: Hold) -> Hold {
-        match hold.by {
+        self.count_held(hold.by);
+        hold
+    }
+
+    /// Counts a call that is to come again.
+    pub(crate) fn count_held(&self, by: HeldBy) {
+        match by {
             HeldBy::Budget => self.held_by_budget.increment(1),
             HeldBy::Breaker => self.held_by_breaker.increment(1),
+            HeldBy::Token => self.held_by_token.increment(1),
+            HeldBy::Reauth => self.held_by_reauth.increment(1),
             // Held by the run's own task, before it comes here.
             HeldBy::Stop => {}
         }
-        hold
     }
 
     /// What an answer told about the allowance.

@@ -26,7 +26,7 @@ pub(crate) use looks::Looks;
 pub(crate) use reload::{ROUTING_TRIES, Reloading};
 pub use sweep::{Intake, SweepRule};
 pub use version::VersionDiff;
-pub(crate) use write::ensure_workspace;
+pub(crate) use write::{ensure_workspace, outcome};
 
 use crate::control::ControlError;
 use crate::service::Orchestrator;

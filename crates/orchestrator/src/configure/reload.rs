@@ -120,6 +120,9 @@ impl Orchestrator {
                 (*failing, *failed_at_ms) = (None, None);
                 let fresh = Arc::new(fresh);
                 core.snapshot.store(Arc::clone(&fresh));
+                if let Some(grants) = &core.performer.grants {
+                    grants.forget();
+                }
                 core.schedules.changed.notify_one();
                 core.sweeps.changed.notify_one();
                 core.resumed.notify_one();

@@ -138,7 +138,7 @@ impl Orchestrator {
 }
 
 /// Waits for a change of configuration. `Some`: another revision was there, and nothing was written.
-pub(super) async fn outcome(writer: &Writer, fact: Fact) -> Result<Option<Option<i64>>, ApplyError> {
+pub(crate) async fn outcome(writer: &Writer, fact: Fact) -> Result<Option<Option<i64>>, ApplyError> {
     let pending = writer
         .submit(fact)
         .map_err(|full| ApplyError::Unavailable(full.to_string()))?;

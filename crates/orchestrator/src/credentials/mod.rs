@@ -14,11 +14,13 @@ use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::time::Instant;
 use weir_connector_sdk::{Applied, AuthScheme, Credential, HttpRequest, HttpResponse, TokenError};
+use weir_workflow_engine::Hold;
 
 pub(crate) use token::{AccessToken, TokenCache};
 
 use crate::clock::Clock;
 use crate::connection::Connection;
+use crate::grants::{AfterRefusal, Grants};
 use crate::http_client::{HttpClient, Outgoing, SendError, SendErrorKind, Tracking};
 use crate::perform::header_pairs;
 
@@ -72,11 +74,28 @@ impl CredentialError {
     }
 }
 
+/// Why a request cannot be sent with its credential now.
+#[derive(Debug)]
+pub(crate) enum NotAuthorised {
+    /// It fails.
+    Failed(CredentialError),
+    /// It is to come again.
+    Held(Hold),
+}
+
+impl From<CredentialError> for NotAuthorised {
+    fn from(error: CredentialError) -> Self {
+        NotAuthorised::Failed(error)
+    }
+}
+
 /// How tokens are fetched.
 #[derive(Clone, Copy)]
 pub(crate) struct TokenRequests<'a> {
     pub(crate) http: &'a HttpClient,
     pub(crate) clock: &'a Arc<dyn Clock>,
+    /// Access that people granted.
+    pub(crate) grants: Option<&'a Arc<Grants>>,
     /// The fetch shares the deadline of the call that needs the token.
     pub(crate) deadline: Instant,
 }
@@ -88,7 +107,7 @@ pub(crate) async fn authorise(
     connection: &Connection,
     request: &mut HttpRequest,
     via: &TokenRequests<'_>,
-) -> Result<Option<Arc<AccessToken>>, CredentialError> {
+) -> Result<Option<Arc<AccessToken>>, NotAuthorised> {
     let credential = connection.credential.as_ref().unwrap_or(&Credential::None);
     let Some(scheme) = connection.connector.scheme_for(credential) else {
         let offered: Vec<&str> = connection.connector.auth().iter().map(AuthScheme::as_str).collect();
@@ -97,7 +116,8 @@ pub(crate) async fn authorise(
             connection.connector.name(),
             offered.join(" or "),
             credential.kind(),
-        )));
+        ))
+        .into());
     };
     let applied = credential
         .apply_static(scheme, request)
@@ -105,6 +125,13 @@ pub(crate) async fn authorise(
     match applied {
         Applied::Complete => Ok(None),
         Applied::NeedsToken => {
+            if let AuthScheme::OAuth2AuthorizationCode(_) = scheme {
+                let token = granted(connection, via).await?;
+                credential
+                    .apply_token(token.secret(), request)
+                    .map_err(|error| CredentialError::permanent(error.to_string()))?;
+                return Ok(Some(token));
+            }
             // Boxed: the compiler does not see that the future of a closure over references can be sent.
             let fetch = || -> BoxFuture<'_, _> { Box::pin(fetch(connection, credential, scheme, via)) };
             let token = connection.token.get(|| via.clock.now(), fetch).await?;
@@ -112,6 +139,37 @@ pub(crate) async fn authorise(
                 .apply_token(token.secret(), request)
                 .map_err(|error| CredentialError::permanent(error.to_string()))?;
             Ok(Some(token))
+        }
+    }
+}
+
+/// The token of a grant.
+async fn granted(connection: &Connection, via: &TokenRequests<'_>) -> Result<Arc<AccessToken>, NotAuthorised> {
+    if let Some(trial) = &connection.trial {
+        return Ok(Arc::clone(trial));
+    }
+    let grants = via
+        .grants
+        .ok_or_else(|| CredentialError::permanent("this process keeps no access that people grant"))?;
+    grants
+        .token(connection, via.deadline)
+        .await
+        .map_err(NotAuthorised::Held)
+}
+
+/// What a call is to do whose token the API did not take (401). `renewed`: it is the second in this call.
+pub(crate) async fn refused(
+    connection: &Connection,
+    token: &Arc<AccessToken>,
+    renewed: bool,
+    grants: Option<&Arc<Grants>>,
+) -> AfterRefusal {
+    match (token.granted(), grants) {
+        (Some(_), Some(grants)) => grants.refused(connection, token, renewed).await,
+        _ if renewed || connection.trial.is_some() => AfterRefusal::Stands,
+        _ => {
+            connection.token.forget(token);
+            AfterRefusal::Again
         }
     }
 }
@@ -125,7 +183,11 @@ async fn fetch(
     match scheme {
         AuthScheme::OAuth2ClientCredentials(scheme) => oauth2_client::fetch(connection, credential, scheme, via).await,
         AuthScheme::ServiceAccountJwt(scheme) => service_account::fetch(connection, credential, scheme, via).await,
-        AuthScheme::None | AuthScheme::Bearer | AuthScheme::ApiKey(_) | AuthScheme::Basic => {
+        AuthScheme::None
+        | AuthScheme::Bearer
+        | AuthScheme::ApiKey(_)
+        | AuthScheme::Basic
+        | AuthScheme::OAuth2AuthorizationCode(_) => {
             Err(CredentialError::permanent("this kind of credential has no token"))
         }
     }
@@ -134,24 +196,49 @@ async fn fetch(
 impl TokenRequests<'_> {
     /// Sends a request to a token endpoint: no redirects, no record of the exchange.
     async fn send(&self, request: http::Request<Vec<u8>>) -> Result<HttpResponse, CredentialError> {
-        let (head, body) = request.into_parts();
-        let url = reqwest::Url::parse(&head.uri.to_string())
+        let url = reqwest::Url::parse(&request.uri().to_string())
             .map_err(|_error| CredentialError::permanent("the token URL is not valid"))?;
-        let outgoing = Outgoing {
-            method: head.method,
-            url,
-            headers: head.headers,
-            body: Some(body),
-            tracking: Tracking::Off,
-        };
-        let received = self.http.send(outgoing, self.deadline).await;
-        let received = received.map_err(|error| CredentialError::of_send(&error))?;
-        Ok(HttpResponse {
-            status: received.status,
-            headers: header_pairs(&received.headers),
-            body: received.body,
-        })
+        let sent = send(self.http, request, url, self.deadline).await;
+        sent.map_err(|error| CredentialError::of_send(&error))
     }
+}
+
+/// Sends a request to an endpoint for tokens: no redirects, no record of the exchange. No error quotes the request.
+pub(crate) async fn exchange(
+    http: &HttpClient,
+    request: HttpRequest,
+    deadline: Instant,
+) -> Result<HttpResponse, SendError> {
+    let unsendable = || SendError {
+        kind: SendErrorKind::Unsendable("the token request cannot be sent".to_owned()),
+        never_left: true,
+        status: None,
+    };
+    let request = to_http(request).map_err(|_error| unsendable())?;
+    let url = reqwest::Url::parse(&request.uri().to_string()).map_err(|_error| unsendable())?;
+    send(http, request, url, deadline).await
+}
+
+async fn send(
+    http: &HttpClient,
+    request: http::Request<Vec<u8>>,
+    url: reqwest::Url,
+    deadline: Instant,
+) -> Result<HttpResponse, SendError> {
+    let (head, body) = request.into_parts();
+    let outgoing = Outgoing {
+        method: head.method,
+        url,
+        headers: head.headers,
+        body: Some(body),
+        tracking: Tracking::Off,
+    };
+    let received = http.send(outgoing, deadline).await?;
+    Ok(HttpResponse {
+        status: received.status,
+        headers: header_pairs(&received.headers),
+        body: received.body,
+    })
 }
 
 /// A request description of the connector contract in the form of the `http` crate.

@@ -100,12 +100,14 @@ impl TokenEndpoint {
             | AuthScheme::Bearer
             | AuthScheme::ApiKey(_)
             | AuthScheme::Basic
+            | AuthScheme::OAuth2AuthorizationCode(_)
             | AuthScheme::ServiceAccountJwt(_) => None,
         });
         let scheme = scheme.ok_or_else(|| CredentialError::permanent("the connector has no OAuth2 scheme"))?;
         let via = TokenRequests {
             http: &self.http,
             clock: &self.clock,
+            grants: None,
             deadline: self.deadline,
         };
         let response = via.send(request).await?;

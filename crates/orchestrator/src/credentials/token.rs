@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use weir_workflow_engine::Timestamp;
 
 use super::CredentialError;
+use crate::grants::Granted;
 
 /// A token is replaced this long before it expires, so that it does not run out under way.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(60);
@@ -25,6 +26,7 @@ const SHORT_LIFETIME_SHARE: u32 = 4;
 pub(crate) struct AccessToken {
     secret: SecretString,
     stale_at: Timestamp,
+    granted: Option<Granted>,
 }
 
 impl AccessToken {
@@ -34,7 +36,31 @@ impl AccessToken {
         AccessToken {
             secret,
             stale_at: now.plus(lifetime.saturating_sub(margin)),
+            granted: None,
         }
+    }
+
+    /// The same, as part of a grant.
+    pub(crate) fn of_grant(self, granted: Granted) -> Self {
+        AccessToken {
+            granted: Some(granted),
+            ..self
+        }
+    }
+
+    /// The same, used until this time although it should have been replaced.
+    pub(crate) fn kept_until(self, stale_at: Timestamp) -> Self {
+        AccessToken { stale_at, ..self }
+    }
+
+    /// Its place in a grant, when it is of one.
+    pub(crate) fn granted(&self) -> Option<&Granted> {
+        self.granted.as_ref()
+    }
+
+    /// Whether it is not to be replaced yet.
+    pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
+        now < self.stale_at
     }
 
     /// The token itself. For the request being sent, nothing else.
@@ -111,7 +137,7 @@ impl TokenCache {
     }
 
     fn fresh(&self, now: Timestamp) -> Option<Arc<AccessToken>> {
-        self.current.load_full().filter(|token| now < token.stale_at)
+        self.current.load_full().filter(|token| token.is_fresh(now))
     }
 }
 

@@ -30,6 +30,7 @@ use crate::coalesce::{Coalescer, ReadKey, Served};
 use crate::connection::Connection;
 use crate::departures::{Departures, Senders};
 use crate::egress::EgressPolicy;
+use crate::grants::{Grants, GrantsSeed};
 use crate::http_client::{HttpClient, HttpClientError};
 use crate::lease::Lease;
 
@@ -55,6 +56,8 @@ pub struct PerformerOptions {
     pub senders: Senders,
     /// Whether effects may leave.
     pub lease: Arc<Lease>,
+    /// What keeps access alive that people granted; without it connections that need it cannot be used.
+    pub grants: Option<GrantsSeed>,
     /// `User-Agent` of every request.
     pub user_agent: String,
 }
@@ -108,6 +111,8 @@ pub struct Performer {
     clock: Arc<dyn Clock>,
     departures: Option<Arc<Departures>>,
     lease: Arc<Lease>,
+    /// Access that people granted.
+    pub(crate) grants: Option<Arc<Grants>>,
     reads: Coalescer<CallOutcome>,
     answers: conditional::KeptAnswers,
     budgets: Budgets,
@@ -137,8 +142,13 @@ impl Performer {
             },
         };
         meter::describe();
+        let http = HttpClient::new(options.egress, &options.user_agent)?;
+        let grants = options
+            .grants
+            .map(|seed| Arc::new(Grants::new(seed, http.clone(), options.clock.clone())));
         Ok(Performer {
-            http: HttpClient::new(options.egress, &options.user_agent)?,
+            http,
+            grants,
             reads: Coalescer::new(options.clock.clone()),
             answers: conditional::KeptAnswers::default(),
             budgets: Budgets::new(options.clock.clone()),

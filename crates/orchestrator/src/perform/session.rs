@@ -22,8 +22,9 @@ use super::{Performer, Purpose, conditional, record};
 use crate::budget::{self, Caller, Failure, MAX_PAGE_WAIT, MAX_WAIT, Permit, Request};
 use crate::clock::Stopwatch;
 use crate::connection::Connection;
-use crate::credentials::{self, AccessToken, TokenRequests};
+use crate::credentials::{self, AccessToken, NotAuthorised, TokenRequests};
 use crate::departures::Departure;
+use crate::grants::AfterRefusal;
 use crate::http_client::{Gate, Outgoing, Recording, Tracking};
 use crate::lease::Lease;
 
@@ -100,7 +101,7 @@ impl<'a> Session<'a> {
         ctx: &CallContext<'_>,
         watch: Watch,
     ) -> Result<HttpResponse, CallFailure> {
-        let mut fresh_token = false;
+        let mut renewed = false;
         loop {
             let mut request = operation.request(ctx).map_err(|error| match error.pointer.as_str() {
                 "" => refused("invalid", error.message),
@@ -121,19 +122,41 @@ impl<'a> Session<'a> {
                 self.note_kept(&response);
             }
             match token {
-                Some(token) if response.status == 401 && !fresh_token => {
-                    fresh_token = true;
-                    self.connection.token.forget(&token);
-                    self.keep_text(&response);
+                Some(token) if response.status == 401 => {
+                    let grants = self.performer.grants.as_ref();
+                    match credentials::refused(self.connection, &token, renewed, grants).await {
+                        AfterRefusal::Again => {
+                            renewed = true;
+                            self.keep_text(&response);
+                        }
+                        AfterRefusal::Stands => return Ok(response),
+                        AfterRefusal::Held(hold) => {
+                            self.keep_text(&response);
+                            return Err(self.hold(hold));
+                        }
+                    }
                 }
-                Some(_) | None => return Ok(response),
+                Some(token) => {
+                    if let Some(grants) = &self.performer.grants {
+                        grants.worked(self.connection, &token);
+                    }
+                    return Ok(response);
+                }
+                None => return Ok(response),
             }
         }
     }
 
+    /// The call is to come again.
+    fn hold(&mut self, hold: Hold) -> CallFailure {
+        let failure = refused(hold.by.code(), hold.reason.clone());
+        self.held = Some(hold);
+        failure
+    }
+
     /// Puts the credential on a request that goes where it may travel.
     async fn authorise(
-        &self,
+        &mut self,
         request: &mut HttpRequest,
         url: &mut Url,
     ) -> Result<Option<Arc<AccessToken>>, CallFailure> {
@@ -143,12 +166,18 @@ impl<'a> Session<'a> {
         let via = TokenRequests {
             http: &self.performer.http,
             clock: &self.performer.clock,
+            grants: self.performer.grants.as_ref(),
             deadline: self.deadline,
         };
         let url_bytes = request.url.len();
-        let token = credentials::authorise(self.connection, request, &via)
-            .await
-            .map_err(|error| failure::of_credential(&error))?;
+        let token = match credentials::authorise(self.connection, request, &via).await {
+            Ok(token) => token,
+            Err(NotAuthorised::Failed(error)) => return Err(failure::of_credential(&error)),
+            Err(NotAuthorised::Held(hold)) => {
+                self.performer.budgets.gate(self.connection).count_held(hold.by);
+                return Err(self.hold(hold));
+            }
+        };
         if request.url.len() != url_bytes {
             // A key in the query.
             *url = self.target(&request.url)?;
@@ -324,11 +353,7 @@ impl<'a> Session<'a> {
         let waited = asked_at.elapsed();
         self.waited += waited;
         self.deadline += waited;
-        passed.map_err(|hold| {
-            let failure = refused(hold.by.code(), hold.reason.clone());
-            self.held = Some(hold);
-            failure
-        })
+        passed.map_err(|hold| self.hold(hold))
     }
 
     /// The host that a breaker is kept for: connectors of any host call several.

@@ -11,13 +11,16 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 use weir_connector_sdk::{Connector, Credential, Registration, Verifier};
-use weir_storage::{ConnectionRow, EndpointRow, RowIdentity, SecretBox, VersionState, WorkflowRow, WorkflowVersionRow};
+use weir_storage::{
+    ConnectionRow, EndpointRow, GrantedAccount, RowIdentity, SecretBox, VersionState, WorkflowRow, WorkflowVersionRow,
+};
 use weir_workflow_engine::{ConnectionId, VersionId};
 
 pub(super) fn open_connection(
     row: &ConnectionRow,
     connector: &Arc<Connector>,
     secrets: &SecretBox,
+    granted: Option<&GrantedAccount>,
 ) -> Result<Connection, SnapshotError> {
     let name = || format!("connection `{}`", row.name);
     let config: Value = serde_json::from_str(&row.config).map_err(|error| SnapshotError::Corrupt {
@@ -35,7 +38,7 @@ pub(super) fn open_connection(
             Some(parsed)
         }
     };
-    Ok(Connection::new(
+    let connection = Connection::new(
         row.id,
         row.workspace,
         row.name.clone(),
@@ -43,7 +46,13 @@ pub(super) fn open_connection(
         config,
         credential,
         None,
-    ))
+    );
+    Ok(match granted {
+        Some(granted) if connection.is_granted() => {
+            connection.at_account(granted.account.clone(), granted.instance_url.clone())
+        }
+        Some(_) | None => connection,
+    })
 }
 
 pub(super) fn open_endpoint(

@@ -100,6 +100,7 @@ impl Bench {
             lease: Arc::new(Lease::exclusive(clock.clone())),
             departures: folder.map(Path::to_owned),
             senders: Senders::ThisProcessOnly,
+            grants: None,
             user_agent: "weir-test".to_owned(),
         });
         let performer = Arc::new(performer.unwrap());

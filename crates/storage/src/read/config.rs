@@ -10,10 +10,11 @@ use crate::config::{
     WorkflowRow, WorkflowVersionRow, WorkspaceRow,
 };
 use crate::entity::{
-    api_token, config_state, connection, connector_manifest, correlation, endpoint, schedule, workflow,
+    api_token, config_state, connection, connector_manifest, correlation, endpoint, oauth_grant, schedule, workflow,
     workflow_version, workspace,
 };
 use crate::error::ReadError;
+use crate::grant::GrantedAccount;
 use crate::page::Page;
 
 /// How often the configuration is read again because it changed meanwhile.
@@ -111,6 +112,18 @@ impl Store {
                 .into_iter()
                 .map(manifest_row)
                 .collect(),
+            grants: oauth_grant::Entity::find()
+                .select_only()
+                .column(oauth_grant::Column::ConnectionId)
+                .column(oauth_grant::Column::State)
+                .column(oauth_grant::Column::Account)
+                .column(oauth_grant::Column::InstanceUrl)
+                .into_tuple::<(i64, i16, Option<String>, Option<String>)>()
+                .all(db)
+                .await?
+                .into_iter()
+                .map(granted_account)
+                .collect::<Result<_, _>>()?,
             tokens: api_token::Entity::find()
                 .all(db)
                 .await?
@@ -332,6 +345,18 @@ fn manifest_row(model: connector_manifest::Model) -> ConnectorManifestRow {
         document: model.document,
         created_at: time(model.created_at),
     }
+}
+
+fn granted_account(
+    (id, state, account, instance_url): (i64, i16, Option<String>, Option<String>),
+) -> Result<GrantedAccount, ReadError> {
+    let connection = ConnectionId::from_raw(id);
+    Ok(GrantedAccount {
+        connection,
+        state: codes::grant_state(state, || format!("oauth_grant {connection}"))?,
+        account,
+        instance_url,
+    })
 }
 
 fn token_row(model: api_token::Model) -> Result<ApiTokenRow, ReadError> {

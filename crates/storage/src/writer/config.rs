@@ -7,6 +7,7 @@ use weir_workflow_engine::{Timestamp, WorkspaceId};
 
 use super::connection::{Connection, Value};
 use super::failure::Failure;
+use super::grant;
 use crate::codes::{version_state_code, workflow_state_code};
 use crate::config::{AuditEntry, ConfigChange, ConfigRowChange, ConfigSubject, ExpectedRevision};
 use crate::outcome::ConfigOutcome;
@@ -200,6 +201,8 @@ async fn write(connection: &mut Connection, change: &ConfigRowChange) -> Result<
                 Value::Int(row.expires_at.map(Timestamp::as_unix_ms)),
             ],
         ),
+        ConfigRowChange::PutGrant(grant) => grant::put(grant),
+        ConfigRowChange::DropGrant(grant) => grant::forget(grant),
         ConfigRowChange::AddCorrelation(row) => (
             "INSERT INTO correlation (workspace_id, connector, kind, key) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (workspace_id, connector, kind, key) DO UPDATE SET key = excluded.key",
@@ -234,6 +237,9 @@ async fn delete(connection: &mut Connection, workspace: WorkspaceId, subject: &C
             let statement = format!("DELETE FROM {table} WHERE workspace_id = $1 AND endpoint_id = $2");
             connection.run(&statement, values).await?;
         }
+    }
+    if let ConfigSubject::Connection(id) = subject {
+        grant::delete(connection, workspace, *id).await?;
     }
     if let ConfigSubject::Manifest { name, version } = subject {
         let values = vec![workspace.as_raw().into(), text(name), text(version)];

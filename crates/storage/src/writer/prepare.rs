@@ -12,6 +12,7 @@ use crate::fact::{
     Accepted, AfterCommit, EventRow, Fact, Heartbeat, Leaves, NewRun, Prune, RefusedFurther, RefusedRequest, RunUpdate,
     TurnAsk,
 };
+use crate::grant::GrantStep;
 use crate::mail::{MailChange, Request, WaitKey};
 use crate::outgoing::Outgoing;
 use crate::sweep::{CoverageCount, SweepChange};
@@ -61,6 +62,7 @@ pub(crate) enum Control {
     Sweep(SweepChange),
     Backfill(BackfillStep),
     Coverage(Vec<CoverageCount>),
+    Grant(GrantStep),
 }
 
 #[derive(Debug)]
@@ -131,6 +133,7 @@ impl Work {
             }),
             Fact::Sweep(change) => Self::Alone(Control::Sweep(change)),
             Fact::Backfill(step) => Self::Alone(Control::Backfill(step)),
+            Fact::Grant(step) => Self::Alone(Control::Grant(step)),
             Fact::Coverage(counts) => Self::Alone(Control::Coverage(counts)),
             Fact::Prune(prune) => Self::Alone(Control::Prune(prune)),
             Fact::Operate(operation) => Self::Alone(Control::Operate(Box::new(PreparedOperation::new(*operation)))),

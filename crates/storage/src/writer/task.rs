@@ -20,7 +20,9 @@ use super::failure::{Failure, Offence};
 use super::gates::Moved;
 use super::prepare::{Control, Row, Work};
 use super::seed::{self, Target};
-use super::{Queued, Shared, backfill, config, control, mail, operate, outgoing, postgres, retention, sqlite, sweep};
+use super::{
+    Queued, Shared, backfill, config, control, grant, mail, operate, outgoing, postgres, retention, sqlite, sweep,
+};
 use crate::fact::Prune;
 use crate::mail::RequestOutcome;
 use crate::node::{Fence, NodeIdentity};
@@ -320,6 +322,7 @@ impl WriterTask {
                 | Control::Sweep(_)
                 | Control::Backfill(_)
                 | Control::Coverage(_)
+                | Control::Grant(_)
                 | Control::Operate(_) => transaction(connection, &self.node, control, &mut moved).await,
             }
         };
@@ -546,6 +549,7 @@ pub(crate) async fn transaction(
         Control::Release { limit } => control::release(connection, node, *limit).await,
         Control::Sweep(change) => sweep::apply(connection, node, change).await,
         Control::Backfill(step) => backfill::apply(connection, node, step).await,
+        Control::Grant(step) => grant::apply(connection, node, step).await,
         Control::Coverage(counts) => sweep::count(connection, node, counts).await,
         Control::Prune(slice) => retention::prune(connection, node, slice).await,
         Control::Operate(operation) => match control::prove_lease(connection, node).await {

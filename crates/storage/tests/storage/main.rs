@@ -12,6 +12,7 @@ mod dead_letters;
 mod dedupe;
 mod failure;
 mod gates;
+mod grants;
 mod lists;
 mod mail;
 mod operate;

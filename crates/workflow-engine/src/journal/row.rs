@@ -8,9 +8,9 @@ use crate::time::Timestamp;
 
 /// The newest version of the format; [`decode`] reads it and all before it.
 ///
-/// 2 to 5 have more kinds of entries than the one before, 6 has calls that a stop of the server put off. [`encode`] writes the oldest from 3 on that has the entries
+/// 2 to 5 have more kinds of entries than the one before, 6 has calls that a stop of the server put off, 7 those that wait for a credential. [`encode`] writes the oldest from 3 on that has the entries
 /// at hand, so that servers of two releases can share runs that need nothing new.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// What [`encode`] writes of entries that need nothing newer.
 const PLAIN_VERSION: u32 = 3;
@@ -56,8 +56,12 @@ struct RowVersion {
 /// One journal row: the entries of one commit, decided up to `at`.
 pub fn encode(entries: &[Entry], at: Timestamp) -> Vec<u8> {
     let needs = |entry: &Entry| match entry {
-        Entry::Held(held) if held.by == HeldBy::Stop => VERSION,
-        Entry::Held(_) | Entry::Hurried(_) => 5,
+        Entry::Held(held) => match held.by {
+            HeldBy::Token | HeldBy::Reauth => VERSION,
+            HeldBy::Stop => 6,
+            HeldBy::Budget | HeldBy::Breaker => 5,
+        },
+        Entry::Hurried(_) => 5,
         Entry::Limited(_) | Entry::RanOver(_) => 4,
         _ => PLAIN_VERSION,
     };
@@ -81,7 +85,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Timestamp, Vec<Entry>), JournalError> {
     // Rows of this release are read in one pass.
     let is_known = bytes
         .strip_prefix(b"{\"v\":")
-        .is_some_and(|rest| matches!(rest, [b'1'..=b'6', b',', ..]));
+        .is_some_and(|rest| matches!(rest, [b'1'..=b'7', b',', ..]));
     if !is_known {
         let RowVersion { v } = serde_json::from_slice(bytes).map_err(damaged)?;
         if v > VERSION {

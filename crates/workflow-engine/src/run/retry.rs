@@ -23,10 +23,10 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 ///
 /// Limit: tries of a call that a provider turns away with 429 and that do not count | further ones count as tries | `a_try_that_the_provider_throttles_is_not_counted_up_to_a_bound` | `weir_budget_throttled_total`
 pub const MAX_THROTTLED_TRIES: u32 = 100;
-/// How often one call may be held back by its connection's budget or circuit breaker before that counts as a try: a week
+/// How often one call may be held back by its connection's budget, circuit breaker or access before that counts as a try: a week
 /// of a provider that is down, looked at every minute.
 ///
-/// Limit: how often one call is held by budget or circuit breaker without counting as a try | further ones count as tries, `budget_exhausted` or `circuit_open` | `a_call_is_held_without_a_try_up_to_a_bound` | `weir_budget_held_total`
+/// Limit: how often one call is held by budget, circuit breaker or missing access without counting as a try | further ones count as tries, `budget_exhausted`, `circuit_open`, `token_unavailable` or `needs_reauth` | `a_call_is_held_without_a_try_up_to_a_bound` | `weir_budget_held_total`
 pub const MAX_HOLDS: u32 = 10_000;
 /// The code of a hydration read whose answer is older than its event.
 pub(super) const STALE: &str = "stale";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use weir_workflow_engine::{
     CallOutcome, CallResult, Command, EffectClass, Entry, HeldBy, Hold, MAX_HOLDS, MAX_THROTTLED_TRIES, Origin, Retry,
-    SendMode, Sent, Status, Timestamp, story,
+    SendMode, Sent, Status, Timestamp, decode, encode, story,
 };
 
 use crate::support::{Driver, KEYED, failure, plan, seconds};
@@ -61,6 +61,33 @@ fn a_held_call_is_offered_again_under_the_same_number() {
     assert_eq!(effect, [(1, Some(SendMode::First)), again, again, again]);
     let (_, blind) = steps(EffectClass::Blind);
     assert_eq!(blind, effect);
+}
+
+#[test]
+fn what_waits_for_access_is_stored_so_that_older_servers_leave_it_alone() {
+    for (by, version) in [
+        (HeldBy::Budget, 5),
+        (HeldBy::Breaker, 5),
+        (HeldBy::Stop, 6),
+        (HeldBy::Token, 7),
+        (HeldBy::Reauth, 7),
+    ] {
+        let mut driver = Driver::new(plan(POST), KEYED, json!({}));
+        driver.start();
+        let command = driver.next_command();
+        let mut result = hold(&driver, seconds(60));
+        if let CallOutcome::Held(hold) = &mut result.outcome {
+            hold.by = by;
+        }
+        driver.answer(command.call(), &result);
+        let (_, at, entries) = driver.rows.last().unwrap();
+        let row = encode(entries, *at);
+        let stored: serde_json::Value = serde_json::from_slice(&row).unwrap();
+        assert_eq!(stored["v"], version, "{by:?}");
+        assert_eq!(decode(&row).unwrap(), (*at, entries.clone()));
+        let is_it = |entry: &Entry| matches!(entry, Entry::Held(held) if held.by == by);
+        assert!(entries.iter().any(is_it), "{by:?}");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod documents;
 mod effect;
 mod endpoint;
 mod event;
+mod grant;
 mod operate;
 mod run;
 mod token;
@@ -35,6 +36,7 @@ pub(crate) struct Mutation(
     documents::DocumentMutations,
     connector::ConnectorMutations,
     connection::ConnectionMutations,
+    grant::GrantMutations,
     endpoint::EndpointMutations,
     backfill::BackfillMutations,
     workflow::WorkflowMutations,

@@ -5,6 +5,7 @@ use super::long_to_int;
 use async_graphql::{Enum, SimpleObject};
 use weir_orchestrator::budget::{BreakerFigure, BudgetFigures, Calls, LimitFigure};
 use weir_orchestrator::snapshot::Snapshot;
+use weir_storage::{GrantRow, GrantState};
 use weir_workflow_engine::{HeldBy, StoryHold, WorkflowId, WorkspaceId};
 
 /// Whether a provider answers.
@@ -12,8 +13,11 @@ use weir_workflow_engine::{HeldBy, StoryHold, WorkflowId, WorkspaceId};
 pub(crate) enum ConnectionHealth {
     /// Calls go through.
     Healthy,
-    /// A circuit breaker is open: calls wait, and one at a time tries whether the provider works again.
+    /// A circuit breaker is open: calls wait, and one at a time tries whether the provider works again. Or its access
+    /// cannot be renewed now; `grant { error }` says why.
     Degraded,
+    /// A person has to let it in (again) at its provider. Calls wait.
+    NeedsReauth,
 }
 
 impl ConnectionHealth {
@@ -21,6 +25,15 @@ impl ConnectionHealth {
         match figures.is_healthy() {
             true => ConnectionHealth::Healthy,
             false => ConnectionHealth::Degraded,
+        }
+    }
+
+    /// The same for a connection that people let in. `grant`: what is stored of that.
+    pub(crate) fn with_grant(self, grant: Option<&GrantRow>) -> Self {
+        match grant.map(|row| row.state) {
+            Some(GrantState::Healthy) => self,
+            Some(GrantState::Degraded) => ConnectionHealth::Degraded,
+            Some(GrantState::NeedsReauth) | None => ConnectionHealth::NeedsReauth,
         }
     }
 }
@@ -264,6 +277,10 @@ enum HoldReason {
     Breaker,
     /// The server that drove the run was stopping: the next one makes the call.
     Stop,
+    /// The tokens of its connection cannot be renewed now.
+    Token,
+    /// Its connection waits until a person lets it in again.
+    Reauth,
 }
 
 /// A call that waits until its connection may send. It is no failure, and no try is counted.
@@ -282,6 +299,8 @@ impl From<StoryHold> for StepHold {
                 HeldBy::Budget => HoldReason::Budget,
                 HeldBy::Breaker => HoldReason::Breaker,
                 HeldBy::Stop => HoldReason::Stop,
+                HeldBy::Token => HoldReason::Token,
+                HeldBy::Reauth => HoldReason::Reauth,
             },
             until: DateTime(hold.until),
         }

@@ -1,17 +1,18 @@
 //! Connections: the way out.
 
 use super::super::caller::Caller;
-use super::super::errors::ApiResult;
+use super::super::errors::{ApiError, ApiResult};
 use super::super::scalars::{DateTime, Json};
 use super::budget::{ConnectionBudget, ConnectionHealth};
 use super::connector::Connector;
+use super::grant::ConnectionGrant;
 use super::long_to_int;
 use crate::auth::Permission;
 use async_graphql::{Context, ID, Object};
 use std::sync::Arc;
 use weir_orchestrator::published::name_and_version;
 use weir_orchestrator::snapshot::Snapshot;
-use weir_storage::ConnectionRow;
+use weir_storage::{ConnectionRow, GrantRow};
 use weir_workflow_engine::{ConnectionId, WorkspaceId};
 
 /// One account at a provider.
@@ -40,6 +41,21 @@ impl Connection {
         snapshot
             .connection_row(workspace, name)
             .map(|(_, row)| Connection(row.clone()))
+    }
+
+    /// Whether it is used with access that a person gives.
+    fn is_granted(&self, ctx: &Context<'_>) -> ApiResult<bool> {
+        let (snapshot, workspace) = Caller::of(ctx).config()?;
+        let connection = snapshot.connection(workspace, &self.0.name);
+        Ok(connection.is_some_and(|connection| connection.is_granted()))
+    }
+
+    async fn stored_grant(&self, ctx: &Context<'_>) -> ApiResult<Option<GrantRow>> {
+        let (store, workspace) = Caller::of(ctx).read(Permission::ConfigRead)?;
+        store
+            .grant_load(workspace, self.0.id)
+            .await
+            .map_err(|error| ApiError::internal("reading what a person granted", &error))
     }
 
     /// Its row.
@@ -88,11 +104,26 @@ impl Connection {
         self.0.credential.is_some()
     }
 
-    /// Whether its provider answers, as this server sees it.
+    /// Whether it can be used: its provider answers, as this server sees it, and its access is good. Null when the
+    /// connection cannot be used, because its connector is gone.
     async fn health(&self, ctx: &Context<'_>) -> ApiResult<Option<ConnectionHealth>> {
         let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::ConfigRead)?;
         let figures = orchestrator.budget(workspace, &self.0.name);
-        Ok(figures.as_ref().map(ConnectionHealth::of))
+        let Some(health) = figures.as_ref().map(ConnectionHealth::of) else {
+            return Ok(None);
+        };
+        match self.is_granted(ctx)? {
+            true => Ok(Some(health.with_grant(self.stored_grant(ctx).await?.as_ref()))),
+            false => Ok(Some(health)),
+        }
+    }
+
+    /// The access that a person gave it. Null: nobody has, or its credential needs none.
+    async fn grant(&self, ctx: &Context<'_>) -> ApiResult<Option<ConnectionGrant>> {
+        match self.is_granted(ctx)? {
+            true => Ok(self.stored_grant(ctx).await?.map(ConnectionGrant::from)),
+            false => Ok(None),
+        }
     }
 
     /// What it may send, what is left of that, and who waits, as this server counts it. Null when the connection cannot

@@ -15,6 +15,7 @@ pub(crate) mod dead_letter;
 pub(crate) mod endpoint;
 pub(crate) mod event;
 pub(crate) mod exchange;
+pub(crate) mod grant;
 pub(crate) mod header;
 pub(crate) mod lane;
 pub(crate) mod node;
