@@ -21,6 +21,8 @@ mod demo;
 #[cfg(test)]
 mod documentation;
 #[cfg(test)]
+mod drops;
+#[cfg(test)]
 mod durability;
 #[cfg(test)]
 mod handshakes;
