@@ -43,6 +43,8 @@ mod patience;
 #[cfg(test)]
 mod poison;
 #[cfg(test)]
+mod polls;
+#[cfg(test)]
 mod proofs;
 #[cfg(test)]
 mod published;
@@ -54,6 +56,8 @@ mod schedules;
 mod stops;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod suspicions;
 #[cfg(test)]
 mod sweeps;
 #[cfg(test)]
