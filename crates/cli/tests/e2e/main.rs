@@ -17,6 +17,8 @@ mod connectors;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod cursors;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod documentation;
