@@ -1,6 +1,6 @@
 # Everything a person or a machine does with this repository. `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint fmt advisories bench crash torture simulate budget-test
+.PHONY: help run test check lint fmt advisories bench crash torture simulate budget-test drop-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,3 +37,6 @@ simulate: ## thousands of random worlds of engine and orchestrator (SEEDS=10000;
 
 budget-test: ## 5,000 flows at a provider that allows 50 requests a second; prints figures
 	@WEIR_BUDGET_FLOWS="$${WEIR_BUDGET_FLOWS:-5000}" cargo test --locked --package weir-cli --test e2e -- --nocapture budgets::
+
+drop-test: ## a provider that loses 30 % of 10,000 webhooks while weir is away for a minute, once per level (see scripts/drop-test.sh)
+	@scripts/drop-test.sh

@@ -50,7 +50,7 @@ pub use verify::{
     WantedDocument,
 };
 pub use webhook::{
-    ContextField, Errand, Handshaken, Identified, IdentifyError, Level, ListOrder, MAX_CONTEXT_NAMES,
+    ContextField, Errand, Failures, Handshaken, Identified, IdentifyError, Level, ListOrder, MAX_CONTEXT_NAMES,
     MAX_CONTEXT_VALUE_BYTES, MAX_CONTEXT_VALUES, MIN_SWEEP_EVERY_S, Recover, RecoverCursor, Reply, Standing, Webhook,
     context_document, parse_context,
 };

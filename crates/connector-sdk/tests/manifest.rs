@@ -360,3 +360,174 @@ fn an_item_of_the_list_may_be_identified_in_its_own_way() {
     assert_eq!(recover.says_more(&serde_json::json!({ "more": true })), Some(true));
     assert_eq!(recover.says_more(&serde_json::json!({})), Some(false));
 }
+
+#[test]
+fn words_of_failures_are_checked() {
+    let from = "call: items.list, reach: 30d";
+    let place = "/webhook/recover/failures";
+    for (words, pointer, code) in [
+        ("{ with: {} }", "", "missing_key"),
+        ("{ call: items.gone }", "/call", "unknown_operation"),
+        ("{ call: items.list, every: 1s }", "/every", "out_of_bounds"),
+        ("{ call: items.list, time: at }", "/time", "bad_pointer"),
+        ("{ call: items.list, when: { at: /status } }", "/when", "bad_value"),
+        (
+            "{ call: items.list, when: { at: /status, is: [a], not: [b] } }",
+            "/when",
+            "bad_value",
+        ),
+        (
+            "{ call: items.list, when: { at: /status, is: failed } }",
+            "/when/is",
+            "bad_type",
+        ),
+        (
+            "{ call: items.list, when: { at: status, not: [OK] } }",
+            "/when/at",
+            "bad_pointer",
+        ),
+    ] {
+        check(
+            from,
+            &format!("call: items.list, failures: {words}"),
+            &format!("{place}{pointer}"),
+            code,
+        );
+    }
+    let nothing_to_sweep = "level: C, failures: { call: items.list }";
+    check(
+        "level: A, call: items.list, reach: 30d",
+        nothing_to_sweep,
+        place,
+        "bad_value",
+    );
+}
+
+#[test]
+fn a_failed_delivery_is_told_by_its_value_and_its_time() {
+    let tells = |words: &str, item: serde_json::Value| {
+        let to = format!("call: items.list, failures: {{ call: items.list, {words} }}");
+        let yaml = VALID.replacen("call: items.list, reach: 30d", &to, 1);
+        let connector = Connector::parse(&yaml, &|_| None).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let recover = connector.webhook().unwrap().recover().unwrap();
+        recover
+            .failures
+            .as_ref()
+            .unwrap()
+            .tells(&item, (1_700_000_000_000, 1_700_000_100_000))
+    };
+    assert!(tells("every: 1m", serde_json::json!({})));
+    let not = "when: { at: /status, not: [OK, 202] }";
+    assert!(!tells(not, serde_json::json!({ "status": "OK" })));
+    assert!(!tells(not, serde_json::json!({ "status": 202 })));
+    assert!(tells(not, serde_json::json!({ "status": "timed out" })));
+    assert!(tells(not, serde_json::json!({})));
+    let is = "when: { at: /status, is: [failed] }, time: /at";
+    assert!(tells(
+        is,
+        serde_json::json!({ "status": "failed", "at": 1_700_000_050 })
+    ));
+    assert!(!tells(is, serde_json::json!({ "status": "sent", "at": 1_700_000_050 })));
+    assert!(!tells(
+        is,
+        serde_json::json!({ "status": "failed", "at": 1_699_999_999 })
+    ));
+    assert!(
+        !tells(
+            is,
+            serde_json::json!({ "status": "failed", "at": "2023-11-14T22:15:01Z" })
+        ),
+        "it may be on its way"
+    );
+    assert!(tells(is, serde_json::json!({ "status": "failed", "at": "later" })));
+}
+
+#[test]
+fn a_sequence_is_a_number_in_the_event() {
+    let yaml = VALID.replacen("  recover:", "  sequence: /seq\n  recover:", 1);
+    let connector = Connector::parse(&yaml, &|_| None).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let webhook = connector.webhook().unwrap();
+    let sequence = |item: serde_json::Value| webhook.identify_unit(&item).unwrap().sequence;
+    let item = |seq: serde_json::Value| serde_json::json!({ "id": "a", "type": "t", "seq": seq });
+    assert_eq!(sequence(item(7.into())), Some(7));
+    assert_eq!(sequence(item("8".into())), Some(8));
+    assert_eq!(sequence(item("x".into())), None);
+    assert_eq!(sequence(item(serde_json::Value::Null)), None);
+}
+
+/// A small manifest without webhooks.
+const POLLS: &str = "\
+connector: lists
+version: 1.0.0
+hosts: [\"https://lists.test\"]
+auth: { none: {} }
+operations:
+  items.list: { get: /items, query: { since: \"{{ since }}\" }, input: { since: optional }, items: /data }
+polls:
+  items: { call: items.list, with: { since: \"{{ since }}\" }, identify: { id: /id, type: \"lit:item\", time: /at } }
+";
+
+#[test]
+fn a_manifest_may_have_lists_instead_of_webhooks() {
+    assert_eq!(problems(POLLS), []);
+    let connector = Connector::parse(POLLS, &|_| None).unwrap();
+    assert!(connector.webhook().is_none());
+    assert_eq!(connector.polls().collect::<Vec<_>>(), ["items"]);
+    let poll = connector.poll("items").unwrap();
+    let recover = poll.recover().unwrap();
+    assert_eq!((recover.level.as_str(), recover.every_s), ("B", 300));
+    assert!(poll.lists_events() && poll.lists_times() && poll.verifier().is_none());
+    let item = serde_json::json!({ "id": 7, "at": "2026-11-27T10:00:00Z" });
+    let found = poll.identify_unit(&item).unwrap();
+    assert_eq!((found.id.as_str(), found.kind.as_str()), ("7", "item"));
+}
+
+#[test]
+fn words_of_polls_are_checked() {
+    for (from, to, pointer, code) in [
+        (
+            "call: items.list",
+            "call: items.lost",
+            "/polls/items/call",
+            "unknown_operation",
+        ),
+        (
+            "with: { since:",
+            "with: { sinze:",
+            "/polls/items/call",
+            "unknown_argument",
+        ),
+        ("call: items.list, ", "", "/polls/items", "missing_key"),
+        (", time: /at", "", "/polls/items/identify", "missing_key"),
+        ("id: /id, ", "", "/polls/items", "no_key"),
+        (
+            "call: items.list",
+            "level: C, call: items.list",
+            "/polls/items/level",
+            "bad_value",
+        ),
+        (
+            "call: items.list",
+            "every: 1s, call: items.list",
+            "/polls/items/every",
+            "out_of_bounds",
+        ),
+        (
+            "call: items.list",
+            "failures: {}, call: items.list",
+            "/polls/items/failures",
+            "unknown_key",
+        ),
+        ("  items: {", "  All Items: {", "/polls/All Items", "bad_name"),
+    ] {
+        let (head, polls) = POLLS.split_once("polls:\n").unwrap();
+        let changed = polls.replacen(from, to, 1);
+        assert_ne!(changed, polls);
+        let found = problems(&format!("{head}polls:\n{changed}"));
+        let found: Vec<_> = found
+            .iter()
+            .map(|problem| (problem.pointer.as_str(), problem.code))
+            .collect();
+        assert_eq!(found, [(pointer, code)], "{to}");
+    }
+}

@@ -286,6 +286,7 @@ fn unit(workflow: &str, id: String, planned: Timestamp) -> Identified {
         reference: None,
         data_pointer: String::new(),
         by_arrival: false,
+        sequence: None,
         order_key: None,
         ignored: false,
     }

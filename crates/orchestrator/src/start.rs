@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
-use weir_connector_sdk::{Connector, Identified, InboundRequest, Registration};
+use weir_connector_sdk::{Connector, Identified, InboundRequest, Registration, Webhook};
 use weir_storage::{Accepted, Dedupe, EventRow};
 use weir_workflow_engine::{Document, Event, EventId, EventSource, Problem, RunId, Timestamp, Trigger, WorkspaceId};
 
@@ -155,7 +155,6 @@ fn identify(connector: Option<&Arc<Connector>>, kind: &str, document: &Document)
         }])
     };
     let connector = connector.ok_or(ControlError::NotFound)?;
-    let webhook = connector.webhook().ok_or(ControlError::NotFound)?;
     let registration = Registration::new();
     let request = InboundRequest {
         method: "POST",
@@ -165,6 +164,17 @@ fn identify(connector: Option<&Arc<Connector>>, kind: &str, document: &Document)
         registration: &registration,
         client_ip: None,
     };
+    // Of several lists, the one whose items are of this type.
+    let is_of_kind = |way: &&Webhook| {
+        let units = way.identify(&request, document.value());
+        units.is_ok_and(|units| units.iter().any(|unit| unit.kind == kind))
+    };
+    let polls = || connector.polls().filter_map(|name| connector.poll(name));
+    let webhook = connector
+        .webhook()
+        .or_else(|| polls().find(is_of_kind))
+        .or_else(|| polls().next())
+        .ok_or(ControlError::NotFound)?;
     let units = webhook.identify(&request, document.value()).map_err(|error| {
         invalid(format!(
             "the input is not an event of connector `{}`: {error}",
@@ -197,6 +207,7 @@ fn plain_unit(kind: &str, uid: EventId) -> Identified {
         data_pointer: String::new(),
         dedupe_key: uid.to_string(),
         by_arrival: false,
+        sequence: None,
         order_key: None,
         ignored: false,
     }

@@ -225,6 +225,15 @@ struct LogInner {
     summary: DeliverySummary,
     recent: VecDeque<DeliveryOutcome>,
     acknowledged: HashSet<String>,
+    failed: HashSet<String>,
+}
+
+impl LogInner {
+    fn fail(&mut self, id: &str) {
+        if !self.acknowledged.contains(id) && self.failed.len() < EVENT_IDS_MAX {
+            self.failed.insert(id.to_owned());
+        }
+    }
 }
 
 impl DeliveryLog {
@@ -236,6 +245,7 @@ impl DeliveryLog {
         summary.attempts += outcome.attempts.len() as u64;
         if outcome.dropped {
             summary.dropped += 1;
+            inner.fail(&outcome.id);
         } else if outcome.forged.is_some() {
             summary.forged_accepted += u64::from(outcome.acknowledged);
             summary.forged_refused +=
@@ -245,13 +255,21 @@ impl DeliveryLog {
             if inner.acknowledged.len() < EVENT_IDS_MAX {
                 inner.acknowledged.insert(outcome.id.clone());
             }
+            inner.failed.remove(&outcome.id);
         } else {
             summary.failed += 1;
+            inner.fail(&outcome.id);
         }
         inner.recent.push_back(outcome);
         if inner.recent.len() > DELIVERIES_MAX {
             inner.recent.pop_front();
         }
+    }
+
+    /// Whether an event was sent, or lost by a fault, and no delivery of it was acknowledged so far.
+    pub fn has_failed(&self, id: &str) -> bool {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.failed.contains(id)
     }
 
     /// Deliveries in numbers.

@@ -1,6 +1,6 @@
 //! Fake providers that play both directions, with faults.
 //!
-//! The simulator serves the APIs that Weir calls (Stripe, HubSpot, Slack, GitHub, a generic CRM) and sends
+//! The simulator serves the APIs that Weir calls (Stripe, HubSpot, Slack, GitHub, a generic CRM, feeds of changes) and sends
 //! the webhooks that Weir receives, signed from the connectors' own manifests. It can lose, double, delay,
 //! refuse and break both, and keeps a ledger of what really happened, so that a doubled or lost effect is
 //! seen from outside. It serves the demo, the tests and the crash proofs, inside their process or as one of
@@ -13,6 +13,7 @@ mod delivery;
 mod fault;
 mod idempotency;
 mod ledger;
+mod loss;
 mod payment;
 mod provider;
 mod scenario;
@@ -34,6 +35,7 @@ pub use ledger::{
     Doubled, EffectEntry, EffectOutcome, EffectRecord, LEDGER_ENTRIES_MAX, LEDGER_IDENTITIES_MAX, Ledger,
     LedgerSummary, RouteCounts,
 };
+pub use loss::{Answered, Change, Fate, LossAttempt, LossError, LossOptions, LossPlan, LossRun, LossTally, LossTarget};
 pub use payment::{CUSTOMERS, Customer, Payment};
 pub use provider::Provider;
 pub use scenario::{Deal, HUBSPOT_PORTAL, Occurrence, Scenario};

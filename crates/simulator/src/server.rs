@@ -174,7 +174,7 @@ fn execute(world: &World, route: Route, api: &ApiRequest<'_>) -> ApiAnswer {
     let honours_keys = match route.provider {
         Provider::Stripe => behaviour.stripe_keys,
         Provider::Crm => behaviour.crm_keys,
-        Provider::Hubspot | Provider::Slack | Provider::Github => false,
+        Provider::Hubspot | Provider::Slack | Provider::Github | Provider::Feed => false,
     };
     let key = api
         .header("idempotency-key")

@@ -11,6 +11,7 @@ use crate::delivery::DeliveryLog;
 use crate::fault::Faults;
 use crate::idempotency::IdempotencyKeys;
 use crate::ledger::Ledger;
+use crate::provider::feed::Feeds;
 use crate::store::Store;
 
 /// The keys that callers must show. They open nothing but the simulator.
@@ -67,6 +68,7 @@ pub(crate) struct World {
     pub(crate) seed: u32,
     pub(crate) api_keys: ApiKeys,
     pub(crate) store: Store,
+    pub(crate) feeds: Feeds,
     pub(crate) faults: Faults,
     pub(crate) ledger: Ledger,
     pub(crate) keys: IdempotencyKeys,
@@ -83,6 +85,7 @@ impl World {
             seed,
             api_keys,
             store: Store::default(),
+            feeds: Feeds::default(),
             faults: Faults::new(u64::from(seed)),
             ledger: Ledger::default(),
             keys: IdempotencyKeys::default(),
@@ -124,6 +127,7 @@ impl World {
     /// Forgets state, faults, ledger, stored answers and deliveries; settings stay.
     pub(crate) fn reset(&self) {
         self.store.clear();
+        self.feeds.clear();
         self.faults.clear();
         self.ledger.clear();
         self.keys.clear();

@@ -19,9 +19,13 @@ mod connectors;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod cursors;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod documentation;
+#[cfg(test)]
+mod drops;
 #[cfg(test)]
 mod durability;
 #[cfg(test)]
@@ -45,6 +49,8 @@ mod patience;
 #[cfg(test)]
 mod poison;
 #[cfg(test)]
+mod polls;
+#[cfg(test)]
 mod proofs;
 #[cfg(test)]
 mod published;
@@ -58,6 +64,8 @@ mod scheduling;
 mod stops;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod suspicions;
 #[cfg(test)]
 mod sweeps;
 #[cfg(test)]

@@ -286,6 +286,28 @@ impl Server {
             .collect()
     }
 
+    /// All events, however many: endpoint, id at the provider and source, newest first.
+    pub(crate) async fn events(&self) -> Vec<Value> {
+        let query = "query Events($after: String) { events(first: 100, after: $after) { \
+            nodes { externalId source endpointName } pageInfo { endCursor hasNextPage } } }";
+        let bearer = format!("Bearer {}", self.token);
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        let (mut found, mut after) = (Vec::new(), Value::Null);
+        loop {
+            let body = json!({ "query": query, "variables": { "after": after } }).to_string();
+            let mut answer = post(&format!("{}/graphql", self.url), &headers, body).await;
+            let page = &mut answer.body["data"]["events"];
+            match page["nodes"].take() {
+                Value::Array(nodes) => found.extend(nodes),
+                _ => panic!("{}", answer.text),
+            }
+            if page["pageInfo"]["hasNextPage"] == false {
+                return found;
+            }
+            after = page["pageInfo"]["endCursor"].take();
+        }
+    }
+
     /// Posts a body to an endpoint of the first workspace.
     pub(crate) async fn hook(
         &self,

@@ -36,6 +36,7 @@ pub struct Connector {
     budget: Option<Budget>,
     operations: IndexMap<String, Operation>,
     webhook: Option<Webhook>,
+    polls: IndexMap<String, Webhook>,
     events: IndexMap<String, EventType>,
 }
 
@@ -143,6 +144,16 @@ impl Connector {
     /// The way in, when it has one.
     pub fn webhook(&self) -> Option<&Webhook> {
         self.webhook.as_ref()
+    }
+
+    /// A list from which events come that nobody sends.
+    pub fn poll(&self, name: &str) -> Option<&Webhook> {
+        self.polls.get(name)
+    }
+
+    /// The names of such lists, in the manifest's order.
+    pub fn polls(&self) -> impl Iterator<Item = &str> {
+        self.polls.keys().map(String::as_str)
     }
 
     /// Headers that become part of events, lower case; empty without a webhook.

@@ -12,13 +12,13 @@ use crate::auth;
 use crate::budget;
 use crate::config::Shape;
 use crate::event_type::EventType;
-use crate::fields::{Fields, is_connector_name};
+use crate::fields::{Fields, is_connector_name, is_name};
 use crate::operation::{Operation, named_headers};
 use crate::pointer;
 use crate::problem::{Problems, nearest};
-use crate::webhook::Webhook;
+use crate::webhook::{Webhook, poll};
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "connector",
     "version",
     "title",
@@ -33,6 +33,7 @@ const KEYS: [&str; 16] = [
     "error_message",
     "operations",
     "webhook",
+    "polls",
     "events",
     "kind",
 ];
@@ -129,6 +130,24 @@ impl Connector {
                 }
             }
         }
+        let mut polls = IndexMap::new();
+        if let Some(entries) = fields
+            .get("polls")
+            .and_then(|value| Fields::open_any(value, "/polls", problems))
+        {
+            for (name, value) in entries.map() {
+                if !is_name(name, false) {
+                    problems.add(
+                        &entries.at(name),
+                        "bad_name",
+                        format!("`{name}` is not a name: lower-case letters, digits and `_`, first a letter"),
+                    );
+                }
+                if let Some(list) = poll::read(value, &entries.at(name), problems) {
+                    polls.insert(name.clone(), list);
+                }
+            }
+        }
         let connector = Self {
             version,
             title: fields.text("title", problems).unwrap_or(&name).to_owned(),
@@ -145,6 +164,7 @@ impl Connector {
             webhook: fields
                 .get("webhook")
                 .and_then(|value| Webhook::read(value, "/webhook", problems)),
+            polls,
             events,
         };
         connector.check_calls(fields.get("operations"), problems);
@@ -166,6 +186,18 @@ impl Connector {
                 stated,
                 problems,
             );
+            if let Some(failures) = &recover.failures {
+                let place = "/webhook/recover/failures/call";
+                self.check_call(&failures.call, place, &failures.argument_names(), stated, problems);
+            }
+        }
+        for (name, list) in &self.polls {
+            if let Some(recover) = list.recover()
+                && let Some(call) = &recover.call
+            {
+                let place = pointer::join(&pointer::join("/polls", name), "call");
+                self.check_call(call, &place, &recover.argument_names(), stated, problems);
+            }
         }
         for (name, event_type) in &self.events {
             let reads = pointer::join(&pointer::join("/events", name), "reads");

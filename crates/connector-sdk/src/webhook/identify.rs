@@ -45,6 +45,8 @@ pub struct Identified {
     pub dedupe_key: String,
     /// Whether nothing recognises it again: equal deliveries are events of their own, and the host makes the key unique.
     pub by_arrival: bool,
+    /// Its place in the account's sequence, when the connector names one: each event has the number after the last.
+    pub sequence: Option<u64>,
     /// Events with the same order key must be handled in turn, when the connector names one.
     pub order_key: Option<String>,
     /// Whether it reports nothing (a ping): acknowledge, do not store.
@@ -80,6 +82,7 @@ pub(super) struct Identify {
     reference: Option<Reference>,
     data: String,
     dedupe: Option<Locator>,
+    sequence: Option<Locator>,
     /// Whether an event without a key is told by its arrival instead of its content.
     by_arrival: bool,
     order_key: Option<Locator>,
@@ -152,6 +155,7 @@ impl Identify {
             reference,
             data: data.to_owned(),
             dedupe: locator(webhook, "dedupe", problems),
+            sequence: locator(webhook, "sequence", problems),
             by_arrival: webhook
                 .choice("without_id", &[("content", false), ("arrival", true)], problems)
                 .unwrap_or(false),
@@ -268,6 +272,10 @@ impl Identify {
             data_pointer: self.data.clone(),
             dedupe_key,
             by_arrival,
+            sequence: self
+                .sequence
+                .as_ref()
+                .and_then(|locator| locator.text(seen)?.parse().ok()),
             order_key: self.order_key.as_ref().and_then(|locator| locator.text(seen)),
             ignored: self.ignored_types.contains(&kind),
             kind,
@@ -306,7 +314,7 @@ fn hash(fields: &[&[u8]]) -> String {
 
 /// Unix seconds, Unix milliseconds, or RFC 3339; seconds and milliseconds are told apart by their size
 /// (as seconds, 10^11 is the year 5138; as milliseconds, it is 1973).
-fn unix_ms(value: &Value) -> Option<i64> {
+pub(super) fn unix_ms(value: &Value) -> Option<i64> {
     const SMALLEST_MS: f64 = 1e11;
     let number = match value {
         Value::Number(number) => number.as_f64()?,

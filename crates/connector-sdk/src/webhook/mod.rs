@@ -6,10 +6,12 @@
 
 mod body;
 mod context;
+mod failures;
 mod handshake;
 mod handshake_read;
 mod identify;
 mod locate;
+pub(crate) mod poll;
 mod recover;
 
 use std::borrow::Cow;
@@ -20,6 +22,7 @@ use serde_json::Value;
 pub use context::{
     ContextField, MAX_CONTEXT_NAMES, MAX_CONTEXT_VALUE_BYTES, MAX_CONTEXT_VALUES, context_document, parse_context,
 };
+pub use failures::Failures;
 pub use handshake::{Errand, Handshaken, Standing};
 pub use identify::{Identified, IdentifyError};
 pub use recover::{Level, ListOrder, MIN_SWEEP_EVERY_S, Recover, RecoverCursor};
@@ -246,6 +249,7 @@ impl Webhook {
             "split",
             "dedupe",
             "without_id",
+            "sequence",
             "order_key",
             "ack",
             "recover",

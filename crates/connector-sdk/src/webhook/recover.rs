@@ -4,8 +4,9 @@
 //! known to get wrong for a while (`settle`). Which items are new is not decided here: they pass the same door and the
 //! same dedupe as webhooks.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::failures::Failures;
 use super::identify::{Identified, Identify, IdentifyError};
 use crate::expression::Scope;
 use crate::fields::Fields;
@@ -24,6 +25,11 @@ pub const MIN_SWEEP_EVERY_S: u64 = 5;
 const SINCE: [&str; 3] = ["since", "since_s", "since_ms"];
 const UNTIL: [&str; 3] = ["until", "until_s", "until_ms"];
 const CURSOR: &str = "cursor";
+/// What can be said of every list.
+pub(super) const LIST_WORDS: [&str; 15] = [
+    "level", "call", "with", "cursor", "order", "next", "more", "position", "overlap", "reach", "settle", "every",
+    "expired", "identify", "dedupe",
+];
 
 /// How far a connector can recover events that never arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +109,8 @@ pub struct Recover {
     pub every_s: u64,
     /// Statuses by which the provider says that it no longer knows the cursor.
     pub expired: Vec<u16>,
+    /// How the provider tells that it could not deliver.
+    pub failures: Option<Failures>,
     next: Option<Pointer>,
     more: Option<Pointer>,
     position: Option<Pointer>,
@@ -122,19 +130,12 @@ impl Recover {
         until_unix_ms: Option<i64>,
         cursor: Option<&str>,
     ) -> Result<Value, BuildError> {
-        let text = |unix_ms: i64, place: &str| {
-            chrono::DateTime::from_timestamp_millis(unix_ms)
-                .map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
-                .ok_or_else(|| BuildError::new(place, "the time is out of range"))
-        };
-        let since = text(since_unix_ms, "/since")?;
-        let values = json!({ "since_s": since_unix_ms.div_euclid(1_000), "since_ms": since_unix_ms, "since": since });
-        let mut values = values.as_object().cloned().unwrap_or_default();
+        let mut values = since_values(since_unix_ms)?;
         if let Some(until_ms) = until_unix_ms {
             let until_s = until_ms.saturating_add(999).div_euclid(1_000);
             values.insert("until_s".to_owned(), until_s.into());
             values.insert("until_ms".to_owned(), until_ms.into());
-            values.insert("until".to_owned(), text(until_ms, "/until")?.into());
+            values.insert("until".to_owned(), rfc_3339(until_ms, "/until")?.into());
         }
         if let Some(cursor) = cursor {
             values.insert("cursor".to_owned(), self.cursor_value(cursor));
@@ -237,10 +238,7 @@ impl Recover {
     }
 
     pub(super) fn read(value: &Value, place: &str, problems: &mut Problems) -> Option<Self> {
-        let known = [
-            "level", "call", "with", "cursor", "order", "next", "more", "position", "overlap", "reach", "settle",
-            "every", "expired", "identify", "dedupe",
-        ];
+        let known: Vec<&str> = LIST_WORDS.iter().chain(&["failures", "sequence"]).copied().collect();
         let fields = Fields::open(value, place, &known, problems)?;
         fields.required("level", problems)?;
         let levels = [
@@ -249,10 +247,38 @@ impl Recover {
             ("C", Level::PushOnly),
         ];
         let level = fields.choice("level", &levels, problems)?;
+        let failures = fields
+            .get("failures")
+            .and_then(|value| Failures::read(value, &fields.at("failures"), problems));
+        if level == Level::PushOnly && failures.is_some() {
+            problems.add(
+                &fields.at("failures"),
+                "bad_value",
+                "a failed delivery is recovered by a sweep, and level C has none",
+            );
+        }
+        let list = Self::read_list(&fields, level, problems)?;
+        Some(Self { failures, ..list })
+    }
+
+    /// A list whose items come by no other way.
+    pub(super) fn read_poll(fields: &Fields<'_>, problems: &mut Problems) -> Option<Self> {
+        let levels = [("A", Level::EventLog), ("B", Level::UpdatedSince)];
+        let level = fields.choice("level", &levels, problems).unwrap_or(Level::UpdatedSince);
+        fields.required("call", problems)?;
+        Self::read_list(fields, level, problems)
+    }
+
+    /// Takes out how its items are identified.
+    pub(super) fn take_identify(&mut self) -> Option<Identify> {
+        self.identify.take()
+    }
+
+    fn read_list(fields: &Fields<'_>, level: Level, problems: &mut Problems) -> Option<Self> {
         let call = fields.text("call", problems).map(str::to_owned);
         if (level == Level::PushOnly) == call.is_some() {
             problems.add(
-                place,
+                fields.place(),
                 "bad_value",
                 "levels A and B have a `call` that lists events, level C has none",
             );
@@ -288,7 +314,7 @@ impl Recover {
         ] {
             if kinds.contains(&cursor) != fields.get(key).is_some() {
                 problems.add(
-                    place,
+                    fields.place(),
                     "bad_value",
                     "`next` belongs to the cursors `token` and `delta`, `position` to `journal`, each of which needs it",
                 );
@@ -312,14 +338,15 @@ impl Recover {
             settle_s: fields.duration_s("settle", problems).unwrap_or(0),
             overlap_s: fields.duration_s("overlap", problems).unwrap_or(0),
             every_s,
-            expired: read_statuses(&fields, problems),
-            next: pointer(&fields, "next", problems),
-            more: pointer(&fields, "more", problems),
-            position: pointer(&fields, "position", problems),
+            expired: read_statuses(fields, problems),
+            failures: None,
+            next: pointer(fields, "next", problems),
+            more: pointer(fields, "more", problems),
+            position: pointer(fields, "position", problems),
             identify: fields
                 .get("identify")
                 .is_some()
-                .then(|| Identify::read(&fields, Vec::new(), problems))
+                .then(|| Identify::read(fields, Vec::new(), problems))
                 .flatten(),
             // `cursor` is absent on the first sweep, and `until` on all of them; their keys are left out then.
             with: Template::compile(
@@ -336,15 +363,33 @@ impl Recover {
 
     /// The names of the arguments that `with` gives.
     pub(crate) fn argument_names(&self) -> Vec<&str> {
-        match &self.with {
-            Template::Object(entries) => entries.iter().map(|(name, _)| name.as_str()).collect(),
-            Template::Literal(Value::Object(map)) => map.keys().map(String::as_str).collect(),
-            Template::Literal(_) | Template::Single { .. } | Template::Text(_) | Template::Array(_) => Vec::new(),
-        }
+        argument_names(&self.with)
     }
 }
 
-fn pointer(fields: &Fields<'_>, key: &str, problems: &mut Problems) -> Option<Pointer> {
+/// The names of the arguments that a template of arguments gives.
+pub(super) fn argument_names(with: &Template) -> Vec<&str> {
+    match with {
+        Template::Object(entries) => entries.iter().map(|(name, _)| name.as_str()).collect(),
+        Template::Literal(Value::Object(map)) => map.keys().map(String::as_str).collect(),
+        Template::Literal(_) | Template::Single { .. } | Template::Text(_) | Template::Array(_) => Vec::new(),
+    }
+}
+
+/// The beginning of what is wanted, in three forms.
+pub(super) fn since_values(unix_ms: i64) -> Result<Map<String, Value>, BuildError> {
+    let since = rfc_3339(unix_ms, "/since")?;
+    let values = json!({ "since_s": unix_ms.div_euclid(1_000), "since_ms": unix_ms, "since": since });
+    Ok(values.as_object().cloned().unwrap_or_default())
+}
+
+fn rfc_3339(unix_ms: i64, place: &str) -> Result<String, BuildError> {
+    chrono::DateTime::from_timestamp_millis(unix_ms)
+        .map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+        .ok_or_else(|| BuildError::new(place, "the time is out of range"))
+}
+
+pub(super) fn pointer(fields: &Fields<'_>, key: &str, problems: &mut Problems) -> Option<Pointer> {
     let text = fields.text(key, problems)?;
     let found = Pointer::parse(text).filter(|pointer| !pointer.has_wildcard());
     if found.is_none() {

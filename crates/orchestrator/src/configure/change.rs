@@ -397,15 +397,7 @@ fn plan_endpoint(
         return None;
     };
     let name = connector.name().to_owned();
-    let Some(webhook) = connector.webhook() else {
-        reader.problem(
-            "/connector",
-            "no_webhooks",
-            format!("connector `{name}` takes no webhooks"),
-            None,
-        );
-        return None;
-    };
+    let webhook = way_in(connector, document.intake.poll.as_deref(), reader)?;
     let own = document
         .verify
         .as_ref()
@@ -455,6 +447,22 @@ fn plan_endpoint(
             Some("delete the endpoint first, or choose another name".to_owned()),
         );
     }
+    if let Some(endpoint) = stored
+        && endpoint.poll() != document.intake.poll.as_deref()
+    {
+        let now = endpoint
+            .poll()
+            .map_or_else(|| "takes webhooks".to_owned(), |poll| format!("polls `{poll}`"));
+        reader.problem(
+            "/poll",
+            "immutable",
+            format!(
+                "endpoint `{}` {now}: where it stands in one list means nothing in another",
+                document.name
+            ),
+            Some("make another endpoint, or delete this one first".to_owned()),
+        );
+    }
     let secret_changed = match (&document.secrets, stored) {
         (None, _) => false,
         (Some(new), Some(endpoint)) => !endpoint.has_secrets(new),
@@ -483,10 +491,43 @@ fn plan_endpoint(
     ))
 }
 
+/// How events come in at an endpoint of a connector: by its webhooks, or from the list that the endpoint names.
+fn way_in<'c>(connector: &'c Connector, poll: Option<&str>, reader: &mut Reader<'_>) -> Option<&'c Webhook> {
+    let name = connector.name();
+    let polls: Vec<&str> = connector.polls().collect();
+    let choice = match polls.as_slice() {
+        [] => None,
+        names => Some(format!("its `polls`: {}", names.join(", "))),
+    };
+    let found = match poll {
+        Some(poll) => connector.poll(poll),
+        None => connector.webhook(),
+    };
+    if found.is_none() {
+        match poll {
+            Some(poll) => reader.problem(
+                "/poll",
+                "unknown_poll",
+                format!("connector `{name}` has no poll `{poll}`"),
+                choice.or_else(|| Some("leave it out".to_owned())),
+            ),
+            None => reader.problem(
+                "/connector",
+                "no_webhooks",
+                format!("connector `{name}` takes no webhooks"),
+                choice.map(|names| format!("name with `poll` the list to read, of {names}")),
+            ),
+        }
+    }
+    found
+}
+
 /// Whether what the endpoint says about sweeps can be done.
 fn check_intake(connector: &Connector, webhook: &Webhook, document: &EndpointDocument, reader: &mut Reader<'_>) {
     let wants = document.intake.sweeps_only || matches!(document.intake.sweep, SweepRule::Every(..));
-    let place = if document.intake.sweeps_only {
+    let place = if document.intake.poll.is_some() {
+        "/poll"
+    } else if document.intake.sweeps_only {
         "/receive"
     } else {
         "/sweep"

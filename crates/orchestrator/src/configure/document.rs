@@ -299,6 +299,8 @@ impl<'a> Reader<'a> {
                     "secrets",
                     "allow",
                     "receive",
+                    "poll",
+                    "since",
                     "sweep",
                 ];
                 self.known_keys(document, &known);

@@ -51,7 +51,7 @@ pub(super) fn endpoint_parts(
         rest.insert("allow", json!(allow));
     }
     let mut said = intake.parts();
-    for key in ["receive", "sweep"] {
+    for key in ["receive", "poll", "since", "sweep"] {
         if let Some(value) = said.remove(key) {
             rest.insert(key, value);
         }
@@ -67,6 +67,8 @@ pub(super) fn endpoint_parts(
             "context",
             "allow",
             "receive",
+            "poll",
+            "since",
             "sweep",
         ],
     )

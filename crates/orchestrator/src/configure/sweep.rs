@@ -1,8 +1,9 @@
-//! What an endpoint says about sweeps, and whether it takes webhooks at all.
+//! What an endpoint says about sweeps and polls, and whether it takes webhooks at all.
 
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use weir_connector_sdk::{MIN_SWEEP_EVERY_S, duration_s};
+use weir_workflow_engine::Timestamp;
 
 /// How often an endpoint is swept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +24,23 @@ pub struct Intake {
     pub sweeps_only: bool,
     /// How often it is swept.
     pub sweep: SweepRule,
+    /// The list of its connector from which its events come, instead of webhooks.
+    pub poll: Option<String>,
+    /// From when on the first look at that list takes items, as it was written; without it, from when it was made.
+    pub since: Option<(String, Timestamp)>,
+}
+
+const SINCE_IS: &str =
+    "`since` is a time, e.g. \"2026-11-01T08:00:00Z\", or a day, e.g. \"2026-11-01\", which begins at midnight UTC";
+
+/// A time or the beginning of a day.
+fn moment(text: &str) -> Option<Timestamp> {
+    let of_day = || {
+        let day = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
+        Some(day.and_hms_opt(0, 0, 0)?.and_utc().timestamp_millis())
+    };
+    let of_time = || Some(chrono::DateTime::parse_from_rfc3339(text).ok()?.timestamp_millis());
+    of_time().or_else(of_day).map(Timestamp::from_unix_ms)
 }
 
 /// Something wrong: the key, and what it should be.
@@ -31,7 +49,33 @@ pub(crate) type IntakeProblem = (&'static str, String);
 impl Intake {
     /// Reads `receive` and `sweep` of a document or a row.
     pub(crate) fn read(document: &Map<String, Value>) -> Result<Self, IntakeProblem> {
+        let text = |key: &'static str, problem: &str| match document.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err((key, problem.to_owned())),
+        };
+        let poll = text("poll", "`poll` is the name of one of the connector's `polls`")?;
+        let since = text("since", SINCE_IS)?
+            .map(|text| match moment(&text) {
+                Some(at) => Ok((text, at)),
+                None => Err(("since", SINCE_IS.to_owned())),
+            })
+            .transpose()?;
+        if since.is_some() && poll.is_none() {
+            return Err((
+                "since",
+                "`since` belongs to `poll`: other endpoints begin when they are made, and a backfill fetches what was before"
+                    .to_owned(),
+            ));
+        }
         let sweeps_only = match document.get("receive") {
+            Some(Value::String(word)) if poll.is_some() && word == "webhooks" => {
+                return Err((
+                    "receive",
+                    "an endpoint with a `poll` takes no webhooks; make another endpoint for them".to_owned(),
+                ));
+            }
+            _ if poll.is_some() => true,
             None | Some(Value::Null) => false,
             Some(Value::String(word)) if word == "webhooks" => false,
             Some(Value::String(word)) if word == "never" => true,
@@ -61,15 +105,25 @@ impl Intake {
             }
             Some(_) => return Err(("sweep", "`sweep` is `never` or { every: 5m }".to_owned())),
         };
-        Ok(Intake { sweeps_only, sweep })
+        Ok(Intake {
+            sweeps_only,
+            sweep,
+            poll,
+            since,
+        })
     }
 
     /// As it is written in documents: only what is said.
     #[must_use]
     pub fn parts(&self) -> Map<String, Value> {
         let mut parts = Map::new();
-        if self.sweeps_only {
+        if let Some(poll) = &self.poll {
+            parts.insert("poll".to_owned(), json!(poll));
+        } else if self.sweeps_only {
             parts.insert("receive".to_owned(), json!("never"));
+        }
+        if let Some((text, _)) = &self.since {
+            parts.insert("since".to_owned(), json!(text));
         }
         match &self.sweep {
             SweepRule::Connector => {}

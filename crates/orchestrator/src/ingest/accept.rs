@@ -102,6 +102,9 @@ impl Orchestrator {
                 key: storable(&unit.dedupe_key),
                 anchored_at: unit.time_unix_ms.map(Timestamp::from_unix_ms),
             };
+            let place = unit
+                .sequence
+                .map(|number| (unit.account.clone().unwrap_or_default(), number));
             let arrival = Arrival {
                 door,
                 unit,
@@ -112,11 +115,11 @@ impl Orchestrator {
                 now,
             };
             let submitted = self.submit(arrival, dedupe)?;
-            pending.push((number, submitted));
+            pending.push((number, place, submitted));
         }
         let at = (endpoint.workspace(), endpoint.id());
         let mut outdated: Option<(i64, BTreeSet<usize>)> = None;
-        for (number, submitted) in pending {
+        for (number, place, submitted) in pending {
             let Submitted {
                 event, fact, caller, ..
             } = submitted;
@@ -132,6 +135,9 @@ impl Orchestrator {
                 }
                 (None, _) => false,
             };
+            if let (Some((account, number)), Ok(_)) = (&place, &written) {
+                self.core.sweeps.saw(endpoint.id(), account, *number, now);
+            }
             match written {
                 Ok(FactOutcome::Accepted(AcceptOutcome::New)) => {
                     progress.receipt.add(event, false);

@@ -349,6 +349,7 @@ fn unit(id: &str, kind: &str, data: &str) -> Identified {
         data_pointer: data.to_owned(),
         dedupe_key: id.to_owned(),
         by_arrival: false,
+        sequence: None,
         order_key: None,
         ignored: false,
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use weir_connector_sdk::{Connector, Level, Registration, Verifier};
+use weir_connector_sdk::{Connector, Level, Registration, Verifier, Webhook};
 use weir_storage::EndpointRow;
 use weir_workflow_engine::{ConnectionId, EndpointId, Timestamp, WorkspaceId};
 
@@ -85,6 +85,27 @@ impl Endpoint {
     pub fn intake(&self) -> &Intake {
         &self.intake
     }
+    /// How its events are told: by the connector's webhooks, or by the list that it polls.
+    #[must_use]
+    pub fn way_in(&self) -> Option<&Webhook> {
+        match &self.intake.poll {
+            Some(poll) => self.connector.poll(poll),
+            None => self.connector.webhook(),
+        }
+    }
+    /// The list that it polls instead of taking webhooks.
+    #[must_use]
+    pub fn poll(&self) -> Option<&str> {
+        self.intake.poll.as_deref()
+    }
+    /// From when on a poll takes items: what was before is no news. Many lists know whole seconds, so it begins with one.
+    #[must_use]
+    pub fn polls_from(&self) -> Option<Timestamp> {
+        self.intake.poll.as_ref()?;
+        let since = self.intake.since.as_ref().map(|(_, since)| *since);
+        let from_ms = since.unwrap_or(self.row.created_at).as_unix_ms();
+        Some(Timestamp::from_unix_ms(from_ms - from_ms.rem_euclid(1_000)))
+    }
     /// Whether it takes webhooks.
     #[must_use]
     pub fn receives(&self) -> bool {
@@ -93,7 +114,7 @@ impl Endpoint {
     /// How often it is swept. `None`: on demand alone, or not at all.
     #[must_use]
     pub fn swept_every(&self) -> Option<Duration> {
-        let recover = self.connector.webhook()?.recover()?;
+        let recover = self.way_in()?.recover()?;
         if recover.level == Level::PushOnly || self.connection.is_none() {
             return None;
         }

@@ -80,9 +80,10 @@ impl<'a> ListDoor<'a> {
                 let came = match fact.await {
                     Ok(FactOutcome::Accepted(AcceptOutcome::New)) => match self.source {
                         EventSource::Backfill => Came::Backfilled,
+                        EventSource::Poll => Came::Polled,
                         _ => Came::Recovered,
                     },
-                    Ok(FactOutcome::Accepted(AcceptOutcome::Duplicate { .. })) => Came::Again,
+                    Ok(FactOutcome::Accepted(AcceptOutcome::Duplicate { .. })) => Came::Known,
                     Err(WriteError::Outdated { revision }) => {
                         newest = newest.max(Some(revision));
                         again.push(item);
@@ -106,16 +107,22 @@ impl<'a> ListDoor<'a> {
                     }
                 };
                 match came {
-                    Came::Recovered | Came::Backfilled => {
+                    Came::Recovered | Came::Backfilled | Came::Polled => {
                         self.recovered += 1;
                         self.runs.extend(runs);
-                        metrics::counter!("weir_events_recovered_total").increment(1);
+                        if came != Came::Polled {
+                            metrics::counter!("weir_events_recovered_total").increment(1);
+                        }
                         metrics::counter!("weir_events_accepted_total").increment(1);
                     }
-                    Came::Again | Came::Received => self.duplicates += 1,
+                    Came::Known | Came::Again | Came::Received => self.duplicates += 1,
                 }
                 let endpoint = (self.endpoint.workspace(), self.endpoint.id());
                 self.core.ledger.count(endpoint, came, now);
+                if let Some(number) = item.0.sequence {
+                    let account = item.0.account.as_deref().unwrap_or_default();
+                    self.core.sweeps.saw(self.endpoint.id(), account, number, now);
+                }
             }
             let Some(revision) = newest else {
                 return Ok(());

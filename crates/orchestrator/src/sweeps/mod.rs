@@ -6,10 +6,12 @@
 
 mod backfill;
 mod door;
+mod failures;
 mod ledger;
 mod pass;
 mod place;
 mod plan;
+mod suspicion;
 
 pub use backfill::{
     BackfillBound, BackfillPreview, BackfillRefusal, BackfillWorkflow, MAX_BACKFILL_PAGES, MAX_BACKFILLS_AT_ONCE,
@@ -17,6 +19,7 @@ pub use backfill::{
 };
 pub use pass::MAX_PAGES_PER_PASS;
 pub use plan::{SweepCause, SweepOutcome};
+pub use suspicion::{MAX_NUMBERS_AHEAD, MAX_SEQUENCES};
 
 pub(crate) use backfill::work as backfills;
 pub(crate) use ledger::{Came, Ledger};
@@ -33,7 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use weir_connector_sdk::Level;
+use weir_connector_sdk::{Level, Recover};
 use weir_storage::{Fact, SweepRow};
 use weir_workflow_engine::{EndpointId, Timestamp, WorkspaceId};
 
@@ -61,6 +64,11 @@ impl Sweeps {
             self.changed.notify_one();
         }
     }
+
+    /// An event came that has this place in its account's sequence.
+    pub(crate) fn saw(&self, endpoint: EndpointId, account: &str, number: u64, now: Timestamp) {
+        self.with(|planner| planner.saw(endpoint, account, number, now));
+    }
 }
 
 /// Why an endpoint cannot be swept.
@@ -83,8 +91,8 @@ pub enum SweepRefusal {
 /// What can be swept of an endpoint: its level, and why not.
 pub(crate) fn sweepable(endpoint: &Endpoint) -> Result<Level, SweepRefusal> {
     let connector = endpoint.connector();
-    let level = connector
-        .webhook()
+    let level = endpoint
+        .way_in()
         .and_then(|webhook| webhook.recover())
         .map_or(Level::PushOnly, |recover| recover.level);
     if level == Level::PushOnly {
@@ -123,9 +131,22 @@ impl Orchestrator {
 
 fn swept(snapshot: &Snapshot) -> Vec<Swept> {
     let able = snapshot.all_endpoints().filter(|endpoint| sweepable(endpoint).is_ok());
-    able.map(|endpoint| Swept {
-        endpoint: endpoint.id(),
-        every: endpoint.swept_every(),
+    able.map(|endpoint| {
+        let recover = endpoint.way_in().and_then(|webhook| webhook.recover());
+        let seconds =
+            |of: fn(&Recover) -> u64| recover.map_or(Duration::ZERO, |recover| Duration::from_secs(of(recover)));
+        let failures = recover.and_then(|recover| recover.failures.as_ref());
+        Swept {
+            endpoint: endpoint.id(),
+            every: endpoint.swept_every(),
+            leaves: match endpoint.receives() {
+                true => seconds(|recover| recover.settle_s),
+                false => Duration::ZERO,
+            },
+            failures_every: failures
+                .filter(|_| endpoint.receives())
+                .map(|failures| Duration::from_secs(failures.every_s)),
+        }
     })
     .collect()
 }
@@ -141,6 +162,14 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         flush(&core).await;
         while passes.try_join_next().is_some() {}
+        let now = core.clock.now();
+        let heard = core.ledger.take_heard();
+        core.sweeps.with(|planner| {
+            for (endpoint, heard) in heard {
+                planner.heard(endpoint, heard);
+            }
+            planner.look_for_suspicions(now);
+        });
         while passes.len() < SWEEPS_AT_ONCE {
             let now = core.clock.now();
             let Some(due) = core.sweeps.with(|planner| planner.take(now)) else {
@@ -150,6 +179,15 @@ pub(crate) async fn run(core: Arc<Core>) {
                 continue;
             };
             passes.spawn(one(Arc::clone(&core), endpoint, due));
+        }
+        while passes.len() < SWEEPS_AT_ONCE {
+            let now = core.clock.now();
+            let Some((id, since)) = core.sweeps.with(|planner| planner.take_question(now)) else {
+                break;
+            };
+            if let Some(endpoint) = snapshot.endpoint(&EndpointRef::Id(id)).cloned() {
+                passes.spawn(ask_for_failures(Arc::clone(&core), endpoint, since));
+            }
         }
         let now = core.clock.now();
         let rest = core.sweeps.with(|planner| planner.rest(now));
@@ -201,6 +239,24 @@ async fn one(core: Arc<Core>, endpoint: Arc<Endpoint>, due: Due) {
         Passed::Overtaken(row) => planner.overtaken(&due, row.as_ref(), now),
         Passed::Postponed => planner.postponed(&due, now),
     });
+    core.sweeps.changed.notify_one();
+}
+
+async fn ask_for_failures(core: Arc<Core>, endpoint: Arc<Endpoint>, since: Timestamp) {
+    let asking = AssertUnwindSafe(failures::any(&core, &endpoint, since)).catch_unwind();
+    let answer = asking.await.unwrap_or_else(|_panic| Err("it panicked".to_owned()));
+    let now = core.clock.now();
+    let failed = answer.as_ref().ok().copied();
+    let unanswered = core.sweeps.with(|planner| planner.answered(endpoint.id(), failed, now));
+    match answer {
+        Ok(failed) => tracing::debug!(endpoint.name = %endpoint.name(), failed, "asked for failed deliveries"),
+        Err(error) if unanswered == 1 => {
+            tracing::warn!(endpoint.name = %endpoint.name(), "whether deliveries to `{}` failed cannot be asked, sweeps go on as planned: {error}", endpoint.name());
+        }
+        Err(error) => {
+            tracing::debug!(endpoint.name = %endpoint.name(), "failed deliveries cannot be asked for: {error}")
+        }
+    }
     core.sweeps.changed.notify_one();
 }
 

@@ -46,6 +46,8 @@ struct Pass<'a> {
     remembered_from: Timestamp,
     /// Younger items are left to their webhooks, which may be on their way, and to the next sweep.
     leaves_after: Option<Timestamp>,
+    /// Older items of a poll are no news.
+    wanted_from: Option<Timestamp>,
     door: ListDoor<'a>,
     strange: u64,
 }
@@ -59,7 +61,9 @@ pub(super) async fn sweep(core: &Arc<Core>, endpoint: &Arc<Endpoint>, due: &Due)
         after: due.after,
         cause: due.cause.as_str().to_owned(),
         at: began_at,
-        covered_until: endpoint.created_at().max(earlier(began_at, FIRST_LOOK_BACK)),
+        covered_until: endpoint
+            .polls_from()
+            .unwrap_or_else(|| endpoint.created_at().max(earlier(began_at, FIRST_LOOK_BACK))),
     });
     let row = || core.store.sweep_load(endpoint.workspace(), endpoint.id());
     match write(core, begin).await {
@@ -117,8 +121,7 @@ async fn run(
 ) -> Result<u64, Stop> {
     let gone = |what: &str| Stop::Failed(format!("{what} is not there any more; apply the configuration anew"));
     let webhook = endpoint
-        .connector()
-        .webhook()
+        .way_in()
         .ok_or_else(|| gone("the webhook part of the connector"))?;
     let recover = webhook.recover().ok_or_else(|| gone("`recover` of the connector"))?;
     let snapshot = core.snapshot.load_full();
@@ -140,7 +143,15 @@ async fn run(
         connection: Arc::clone(connection),
         remembered_from: earlier(began_at, REMEMBERED),
         leaves_after: leaves.then(|| earlier(began_at, Duration::from_secs(recover.settle_s))),
-        door: ListDoor::new(core, endpoint, EventSource::Sweep),
+        wanted_from: endpoint.polls_from(),
+        door: ListDoor::new(
+            core,
+            endpoint,
+            match endpoint.poll() {
+                Some(_) => EventSource::Poll,
+                None => EventSource::Sweep,
+            },
+        ),
         strange: 0,
     };
     let mut place = Place::new(kept, covered_until, floor, began_at);
@@ -233,7 +244,15 @@ impl Pass<'_> {
                         .is_some_and(|after| time.is_some_and(|time| time > after));
                     // Whether it was received already cannot be known any more.
                     let is_forgotten = time.is_some_and(|time| time < self.remembered_from);
-                    if !unit.ignored && !is_left && !is_forgotten {
+                    let is_no_news = match (self.wanted_from, time) {
+                        (Some(from), Some(time)) => time < from,
+                        (Some(_), None) => {
+                            self.strange += 1;
+                            true
+                        }
+                        (None, _) => false,
+                    };
+                    if !unit.ignored && !is_left && !is_forgotten && !is_no_news {
                         found.push((unit, item));
                     }
                 }

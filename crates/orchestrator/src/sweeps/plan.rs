@@ -1,5 +1,7 @@
 //! When which endpoint is swept, and why. No IO: whoever asks brings the time.
 
+use super::place::earlier;
+use super::suspicion::{Heard, Holes, Silence};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use weir_storage::SweepRow;
@@ -14,7 +16,8 @@ pub(super) const GO_ON: Duration = Duration::from_secs(1);
 
 /// So many requests with wrong proofs, within this time, tell that something is wrong with the proofs.
 const REFUSED_BURST: (u32, Duration) = (5, Duration::from_secs(60));
-/// Shortest time between two sweeps of an endpoint because of that: whoever forges requests does not command sweeps.
+/// Shortest time between two sweeps of an endpoint because of a suspicion, whichever: nobody commands sweeps by forging
+/// requests, leaving numbers out or failing deliveries.
 const SUSPICION_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// Why an endpoint is swept.
@@ -28,6 +31,12 @@ pub enum SweepCause {
     Downtime,
     /// Several requests came whose proofs were wrong: the provider may have a new secret, and its events are refused.
     Refusals,
+    /// No webhook came for five times as long as usual.
+    Silence,
+    /// A number of the provider's sequence was left out.
+    Sequence,
+    /// The provider says that it could not deliver.
+    FailedDelivery,
     /// A person asked for it.
     Demand,
 }
@@ -41,6 +50,9 @@ impl SweepCause {
             SweepCause::Start => "start",
             SweepCause::Downtime => "downtime",
             SweepCause::Refusals => "refusals",
+            SweepCause::Silence => "silence",
+            SweepCause::Sequence => "sequence",
+            SweepCause::FailedDelivery => "failed_delivery",
             SweepCause::Demand => "demand",
         }
     }
@@ -75,20 +87,101 @@ pub(crate) struct Swept {
     pub(crate) endpoint: EndpointId,
     /// `None`: on demand alone.
     pub(crate) every: Option<Duration>,
+    /// How much of the end of the list planned sweeps leave to webhooks.
+    pub(crate) leaves: Duration,
+    /// How often the provider is asked for failed deliveries, where it lists them.
+    pub(crate) failures_every: Option<Duration>,
 }
 
 #[derive(Debug)]
 struct Standing {
     every: Option<Duration>,
+    leaves: Duration,
     due: Option<(Timestamp, SweepCause)>,
     /// When the last sweep began, by whichever node.
     after: Option<Timestamp>,
-    failures: u32,
+    /// Up to then everything that the provider lists is here, as this node knows.
+    covered: Option<Timestamp>,
+    failures_in_a_row: u32,
     running: bool,
     /// Since when requests with wrong proofs are counted, and how many there were.
     refused: (Timestamp, u32),
-    /// When they last led to a sweep.
+    silence: Silence,
+    holes: Holes,
+    failures: Option<Question>,
+    /// When a suspicion last led to a sweep.
     suspected_at: Option<Timestamp>,
+}
+
+/// When the provider is asked for failed deliveries.
+#[derive(Debug)]
+struct Question {
+    every: Duration,
+    due: Timestamp,
+    is_open: bool,
+    /// Times in a row that it was not answered.
+    unanswered: u32,
+}
+
+impl Question {
+    fn new(every: Duration, now: Timestamp) -> Self {
+        Question {
+            every,
+            due: now.plus(every),
+            is_open: false,
+            unanswered: 0,
+        }
+    }
+}
+
+impl Standing {
+    fn new(one: &Swept, row: Option<&SweepRow>, now: Timestamp) -> Self {
+        let mut standing = Standing {
+            every: one.every,
+            leaves: one.leaves,
+            due: one.every.map(|every| (now, first_cause(row, every, now))),
+            after: row.map(|row| row.started_at),
+            covered: None,
+            failures_in_a_row: row.map_or(0, |row| row.failures),
+            running: false,
+            refused: (now, 0),
+            silence: Silence::default(),
+            holes: Holes::default(),
+            failures: one.failures_every.map(|every| Question::new(every, now)),
+            suspected_at: None,
+        };
+        if let Some(row) = row.filter(|row| is_complete(row)) {
+            standing.is_covered(row.started_at, row.cause == SweepCause::Schedule.as_str());
+        }
+        standing
+    }
+
+    /// Whether a suspicion may lead to a sweep now: not of endpoints that are not swept by themselves, nor of those whose
+    /// last sweep failed, which keep to their time, nor too often.
+    fn may_be_suspected(&self, now: Timestamp) -> bool {
+        let is_calm = self.suspected_at.is_none_or(|at| now.since(at) >= SUSPICION_PAUSE);
+        self.every.is_some() && self.failures_in_a_row == 0 && is_calm
+    }
+
+    /// A suspicion. True: a sweep is due for it.
+    fn suspect(&mut self, cause: SweepCause, now: Timestamp) -> bool {
+        if !self.may_be_suspected(now) {
+            return false;
+        }
+        self.suspected_at = Some(now);
+        // What is due already comes first, and sees the same.
+        if self.due.is_none_or(|(at, _)| at > now) {
+            self.due = Some((now, cause));
+        }
+        true
+    }
+
+    /// A sweep that began at this time has read the whole list, by whichever node.
+    fn is_covered(&mut self, began_at: Timestamp, was_planned: bool) {
+        let left = if was_planned { self.leaves } else { Duration::ZERO };
+        self.covered = self.covered.max(Some(earlier(began_at, left)));
+        self.holes.swept(began_at);
+    }
 }
 
 /// What is to be swept now.
@@ -114,24 +207,17 @@ impl Planner {
             let standing = match before.remove(&one.endpoint) {
                 Some(known) => {
                     let mut known = known;
+                    known.leaves = one.leaves;
+                    if known.failures.as_ref().map(|question| question.every) != one.failures_every {
+                        known.failures = one.failures_every.map(|every| Question::new(every, now));
+                    }
                     if known.every != one.every {
                         known.every = one.every;
                         known.due = one.every.map(|every| (now.plus(every), SweepCause::Schedule));
                     }
                     known
                 }
-                None => {
-                    let row = stored.get(&one.endpoint);
-                    Standing {
-                        every: one.every,
-                        due: one.every.map(|every| (now, first_cause(row, every, now))),
-                        after: row.map(|row| row.started_at),
-                        failures: row.map_or(0, |row| row.failures),
-                        running: false,
-                        refused: (now, 0),
-                        suspected_at: None,
-                    }
-                }
+                None => Standing::new(one, stored.get(&one.endpoint), now),
             };
             self.standings.insert(one.endpoint, standing);
         }
@@ -146,8 +232,7 @@ impl Planner {
         true
     }
 
-    /// A request was refused because its proof is wrong. True: a sweep is due for it. Endpoints that are not swept by
-    /// themselves, and those whose last sweep failed, keep to their time.
+    /// A request was refused because its proof is wrong. True: a sweep is due for it.
     pub(crate) fn refused(&mut self, endpoint: EndpointId, now: Timestamp) -> bool {
         let Some(standing) = self.standings.get_mut(&endpoint) else {
             return false;
@@ -158,17 +243,77 @@ impl Planner {
             true => (now, 1),
             false => (since, count.saturating_add(1)),
         };
-        let is_calm = standing.suspected_at.is_none_or(|at| now.since(at) >= SUSPICION_PAUSE);
-        if standing.every.is_none() || standing.failures > 0 || standing.refused.1 < burst || !is_calm {
+        if standing.refused.1 < burst || !standing.suspect(SweepCause::Refusals, now) {
             return false;
         }
         standing.refused = (now, 0);
-        standing.suspected_at = Some(now);
-        // What is due already comes first, and sees the same.
-        if standing.due.is_none_or(|(at, _)| at > now) {
-            standing.due = Some((now, SweepCause::Refusals));
-        }
         true
+    }
+
+    /// Webhooks came since this was told last.
+    pub(crate) fn heard(&mut self, endpoint: EndpointId, heard: Heard) {
+        if let Some(standing) = self.standings.get_mut(&endpoint) {
+            standing.silence.heard(heard);
+        }
+    }
+
+    /// An event with this place in its account's sequence came, by whatever way.
+    pub(crate) fn saw(&mut self, endpoint: EndpointId, account: &str, number: u64, now: Timestamp) {
+        if let Some(standing) = self.standings.get_mut(&endpoint) {
+            standing.holes.saw(account, number, now);
+        }
+    }
+
+    /// Makes sweeps due for silences that are too long and for numbers that were left out. Endpoints that are being swept
+    /// are looked at when that is over.
+    pub(crate) fn look_for_suspicions(&mut self, now: Timestamp) {
+        for standing in self.standings.values_mut().filter(|standing| !standing.running) {
+            if standing.holes.is_suspicious(now) {
+                standing.suspect(SweepCause::Sequence, now);
+            }
+            if standing.silence.is_suspicious(now) && standing.suspect(SweepCause::Silence, now) {
+                standing.silence.looked_into();
+            }
+        }
+    }
+
+    /// Takes an endpoint whose provider is to be asked for deliveries that failed, and since when.
+    pub(crate) fn take_question(&mut self, now: Timestamp) -> Option<(EndpointId, Timestamp)> {
+        self.standings.iter_mut().find_map(|(id, standing)| {
+            let may_ask = !standing.running && standing.may_be_suspected(now);
+            let covered = standing.covered.filter(|_| may_ask)?;
+            let question = standing.failures.as_mut()?;
+            if question.is_open || question.due > now {
+                return None;
+            }
+            question.is_open = true;
+            Some((*id, covered))
+        })
+    }
+
+    /// The provider has said whether a delivery failed; `None`: it did not answer. Gives how often it has not, in a row.
+    pub(crate) fn answered(&mut self, endpoint: EndpointId, failed: Option<bool>, now: Timestamp) -> u32 {
+        let Some(standing) = self.standings.get_mut(&endpoint) else {
+            return 0;
+        };
+        let Some(question) = &mut standing.failures else {
+            return 0;
+        };
+        question.is_open = false;
+        question.unanswered = match failed {
+            Some(_) => 0,
+            None => question.unanswered.saturating_add(1),
+        };
+        let wait = match question.unanswered {
+            0 => question.every,
+            unanswered => question.every.max(pause(unanswered)),
+        };
+        question.due = now.plus(wait);
+        let unanswered = question.unanswered;
+        if failed == Some(true) {
+            standing.suspect(SweepCause::FailedDelivery, now);
+        }
+        unanswered
     }
 
     /// Takes the next endpoint whose time has come, the longest overdue first.
@@ -186,7 +331,7 @@ impl Planner {
             endpoint,
             cause,
             after: standing.after,
-            failures: standing.failures,
+            failures: standing.failures_in_a_row,
         })
     }
 
@@ -204,11 +349,14 @@ impl Planner {
         };
         standing.running = false;
         standing.after = Some(began_at);
-        standing.failures = failures_after(due.failures, outcome);
+        standing.failures_in_a_row = failures_after(due.failures, outcome);
+        if outcome == SweepOutcome::Complete {
+            standing.is_covered(began_at, due.cause == SweepCause::Schedule);
+        }
         let planned = match outcome {
             SweepOutcome::Complete => standing.every.map(|every| (now.plus(every), SweepCause::Schedule)),
             SweepOutcome::Partial => Some((now.plus(GO_ON), due.cause)),
-            SweepOutcome::Failed => Some((now.plus(pause(standing.failures)), due.cause)),
+            SweepOutcome::Failed => Some((now.plus(pause(standing.failures_in_a_row)), due.cause)),
         };
         // What was asked for meanwhile comes first.
         standing.due = standing.due.or(planned);
@@ -221,8 +369,12 @@ impl Planner {
         };
         standing.running = false;
         standing.after = row.map(|row| row.started_at);
-        standing.failures = row.map_or(0, |row| row.failures);
-        let is_over = row.is_some_and(|row| !row.running && row.outcome.as_deref() == Some("complete"));
+        standing.failures_in_a_row = row.map_or(0, |row| row.failures);
+        let over = row.filter(|row| is_complete(row));
+        if let Some(row) = over {
+            standing.is_covered(row.started_at, row.cause == SweepCause::Schedule.as_str());
+        }
+        let is_over = over.is_some();
         let wait = match (due.cause, standing.every) {
             // Somebody wants to see one that began after he asked.
             (SweepCause::Demand, _) => Some(GO_ON),
@@ -261,6 +413,10 @@ pub(super) fn pause(failures: u32) -> Duration {
         .checked_shl(failures.saturating_sub(1).min(16))
         .unwrap_or(u32::MAX);
     first.saturating_mul(doubled).min(longest)
+}
+
+fn is_complete(row: &SweepRow) -> bool {
+    !row.running && row.outcome.as_deref() == Some(SweepOutcome::Complete.as_str())
 }
 
 fn first_cause(row: Option<&SweepRow>, every: Duration, now: Timestamp) -> SweepCause {

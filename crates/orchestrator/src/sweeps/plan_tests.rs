@@ -3,6 +3,8 @@ use super::*;
 const ONE: EndpointId = EndpointId::from_raw(1);
 const TWO: EndpointId = EndpointId::from_raw(2);
 const EVERY: Duration = Duration::from_secs(300);
+const LEAVES: Duration = Duration::from_secs(60);
+const ASKED: Duration = Duration::from_secs(30);
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_unix_ms(1_000_000_000 + seconds * 1_000)
@@ -33,10 +35,14 @@ fn planner(stored: Option<SweepRow>) -> Planner {
         Swept {
             endpoint: ONE,
             every: Some(EVERY),
+            leaves: LEAVES,
+            failures_every: Some(ASKED),
         },
         Swept {
             endpoint: TWO,
             every: None,
+            leaves: LEAVES,
+            failures_every: Some(ASKED),
         },
     ];
     let stored = stored.into_iter().map(|row| (row.endpoint, row)).collect();
@@ -149,4 +155,124 @@ fn a_burst_of_wrong_proofs_pulls_a_sweep_forward_and_a_flood_of_them_does_not_co
     planner.ended(&due, at(510), SweepOutcome::Failed, at(510));
     assert!(!refuse(&mut planner, 1_000, 0));
     assert!(!(0..9).any(|_| planner.refused(TWO, at(1_000))));
+}
+
+/// A planner whose first sweep is over since second 1.
+fn swept_once() -> Planner {
+    let mut planner = planner(None);
+    let due = planner.take(at(0)).unwrap();
+    planner.ended(&due, at(0), SweepOutcome::Complete, at(1));
+    planner
+}
+
+fn heard(second: i64) -> Heard {
+    Heard {
+        count: 1,
+        first: at(second),
+        last: at(second),
+    }
+}
+
+/// Why the endpoint is to be swept now, if it is.
+fn cause(planner: &mut Planner, now: Timestamp) -> Option<SweepCause> {
+    planner.look_for_suspicions(now);
+    let due = planner.take(now)?;
+    planner.ended(&due, now, SweepOutcome::Complete, now);
+    Some(due.cause)
+}
+
+#[test]
+fn a_silence_of_five_usual_intervals_is_swept_once_and_then_ever_later() {
+    let mut planner = swept_once();
+    for second in 0..20 {
+        planner.heard(ONE, heard(second));
+        planner.heard(TWO, heard(second));
+    }
+    assert_eq!(cause(&mut planner, at(33)), None);
+    assert_eq!(cause(&mut planner, at(34)), Some(SweepCause::Silence));
+    assert_eq!(SweepCause::Silence.as_str(), "silence");
+    // The next would be after 30 s, but no suspicion leads to a sweep so soon again.
+    assert_eq!(cause(&mut planner, at(333)), None);
+    assert_eq!(
+        cause(&mut planner, at(334)),
+        Some(SweepCause::Schedule),
+        "as planned since the last"
+    );
+    assert_eq!(cause(&mut planner, at(335)), None, "it saw the same");
+    for second in 336..400 {
+        planner.heard(ONE, heard(second));
+        assert_eq!(cause(&mut planner, at(second)), None);
+    }
+}
+
+#[test]
+fn a_number_that_is_left_out_is_swept_for_and_not_again_when_the_list_has_it_not() {
+    let mut planner = swept_once();
+    for (second, number) in [(10, 1), (11, 2), (12, 4), (13, 5)] {
+        planner.saw(ONE, "acct", number, at(second));
+        planner.saw(TWO, "acct", number, at(second));
+    }
+    assert_eq!(cause(&mut planner, at(21)), None);
+    assert_eq!(cause(&mut planner, at(22)), Some(SweepCause::Sequence));
+    assert_eq!(SweepCause::Sequence.as_str(), "sequence");
+    assert_eq!(cause(&mut planner, at(321)), None, "the hole is not to be had");
+    // Found in the list, or come late: nothing to suspect.
+    planner.saw(ONE, "acct", 7, at(325));
+    planner.saw(ONE, "acct", 6, at(326));
+    assert_eq!(cause(&mut planner, at(327)), Some(SweepCause::Schedule));
+    assert_eq!(cause(&mut planner, at(500)), None);
+}
+
+#[test]
+fn a_failed_delivery_is_asked_for_since_the_last_sweep_and_swept() {
+    let mut planner = planner(None);
+    assert_eq!(planner.take_question(at(1_000)), None, "the first sweep comes first");
+    let due = planner.take(at(0)).unwrap();
+    assert_eq!(planner.take_question(at(40)), None, "it runs");
+    planner.ended(&due, at(0), SweepOutcome::Complete, at(1));
+    assert_eq!(planner.take_question(at(29)), None);
+    assert_eq!(planner.take_question(at(30)), Some((ONE, at(0))));
+    assert_eq!(planner.take_question(at(90)), None, "one question at a time");
+    planner.answered(ONE, Some(false), at(31));
+    assert_eq!(cause(&mut planner, at(31)), None);
+    assert_eq!(planner.take_question(at(61)), Some((ONE, at(0))));
+    planner.answered(ONE, Some(true), at(62));
+    assert_eq!(cause(&mut planner, at(62)), Some(SweepCause::FailedDelivery));
+    assert_eq!(SweepCause::FailedDelivery.as_str(), "failed_delivery");
+    // What was swept is not asked for again, and not before it could lead to another sweep.
+    assert_eq!(planner.take_question(at(361)), None);
+    assert_eq!(planner.take_question(at(362)), Some((ONE, at(62))));
+    // A planned sweep leaves the youngest to their webhooks: failures among them are asked for.
+    planner.answered(ONE, Some(false), at(362));
+    assert_eq!(cause(&mut planner, at(362)), Some(SweepCause::Schedule));
+    assert_eq!(planner.take_question(at(400)), Some((ONE, at(302))));
+}
+
+#[test]
+fn a_provider_that_does_not_answer_is_asked_less_often() {
+    let mut planner = swept_once();
+    let mut now = at(30);
+    for (times, pause_s) in [(1, 30), (2, 30), (3, 40), (4, 80)] {
+        assert!(planner.take_question(now).is_some(), "{times}");
+        assert_eq!(planner.answered(ONE, None, now), times);
+        assert_eq!(planner.take_question(now.plus(Duration::from_secs(pause_s - 1))), None);
+        now = now.plus(Duration::from_secs(pause_s));
+    }
+    assert!(planner.take_question(now).is_some());
+    assert_eq!(planner.answered(ONE, Some(false), now), 0);
+}
+
+#[test]
+fn one_suspicion_at_a_time_whichever_it_is() {
+    let mut planner = swept_once();
+    planner.saw(ONE, "acct", 1, at(2));
+    planner.saw(ONE, "acct", 3, at(3));
+    assert_eq!(cause(&mut planner, at(20)), Some(SweepCause::Sequence));
+    assert!(!(0..9).any(|_| planner.refused(ONE, at(21))));
+    for second in 30..50 {
+        planner.heard(ONE, heard(second));
+    }
+    planner.saw(ONE, "acct", 5, at(50));
+    assert_eq!(cause(&mut planner, at(319)), None);
+    assert_eq!(cause(&mut planner, at(320)), Some(SweepCause::Schedule));
 }

@@ -1,7 +1,7 @@
 //! The fake providers: which routes they have, whom they let in, what they answer.
 //!
 //! They share one address space without collisions: Stripe `/v1/…`, HubSpot `/crm/v3|v4/…`, a generic CRM
-//! `/crm/{collection}/{id}`, Slack `/api/…`, GitHub `/repos/…`. Answers follow the shapes of the providers'
+//! `/crm/{collection}/{id}`, Slack `/api/…`, GitHub `/repos/…`, feeds `/feed/{name}/…`. Answers follow the shapes of the providers'
 //! public APIs as far as the built-in connectors use them, and no further.
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use crate::api::{ApiAnswer, ApiRequest};
 use crate::world::World;
 
 mod crm;
+pub(crate) mod feed;
 mod github;
 pub(crate) mod hubspot;
 mod slack;
@@ -31,11 +32,20 @@ pub enum Provider {
     Github,
     /// A CRM of no particular make.
     Crm,
+    /// Changes of objects, listed in every way that sweeps can go on from.
+    Feed,
 }
 
 impl Provider {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Stripe, Self::Hubspot, Self::Slack, Self::Github, Self::Crm];
+    pub const ALL: [Self; 6] = [
+        Self::Stripe,
+        Self::Hubspot,
+        Self::Slack,
+        Self::Github,
+        Self::Crm,
+        Self::Feed,
+    ];
 
     /// The provider's name, equal to its connector's where there is one.
     pub fn as_str(self) -> &'static str {
@@ -45,6 +55,7 @@ impl Provider {
             Self::Slack => "slack",
             Self::Github => "github",
             Self::Crm => "crm",
+            Self::Feed => "feed",
         }
     }
 
@@ -91,6 +102,7 @@ pub(crate) fn route(method: &str, segments: &[&str]) -> Option<Route> {
             Some(Route::read(Provider::Hubspot, "hubspot.account.get"))
         }
         ["crm", ..] => crm::route(method, segments),
+        ["feed", ..] => feed::route(method, segments),
         ["api", name] => slack::route(method, name),
         ["repos" | "user", ..] => github::route(method, segments),
         _ => None,
@@ -101,6 +113,7 @@ pub(crate) fn route(method: &str, segments: &[&str]) -> Option<Route> {
 pub(crate) fn refuse_stranger(world: &World, route: Route, request: &ApiRequest<'_>) -> Option<ApiAnswer> {
     let keys = &world.api_keys;
     let (known, answer) = match route.provider {
+        Provider::Feed => return None,
         Provider::Stripe => (
             stripe::is_known(request, &keys.stripe),
             ApiAnswer::json(
@@ -140,6 +153,7 @@ pub(crate) fn answer(world: &World, route: Route, request: &ApiRequest<'_>) -> A
         Provider::Slack => slack::answer(world, route.name, request),
         Provider::Github => github::answer(world, route.name, request),
         Provider::Crm => crm::answer(world, request),
+        Provider::Feed => feed::answer(world, route.name, request),
     }
 }
 
@@ -163,7 +177,7 @@ pub(crate) fn key_conflict(route: Route, in_progress: bool) -> ApiAnswer {
             status,
             &json!({ "error": { "type": "idempotency_error", "code": code, "message": message } }),
         ),
-        Provider::Hubspot | Provider::Slack | Provider::Github | Provider::Crm => {
+        Provider::Hubspot | Provider::Slack | Provider::Github | Provider::Crm | Provider::Feed => {
             ApiAnswer::json(status, &json!({ "error": code, "message": message }))
         }
     }
@@ -187,7 +201,7 @@ pub(crate) fn failure(provider: Provider, status: u16) -> ApiAnswer {
         (Provider::Slack, 429) => json!({ "ok": false, "error": "ratelimited" }),
         (Provider::Slack, _) => json!({ "ok": false, "error": "internal_error" }),
         (Provider::Github, _) => json!({ "message": "simulated failure" }),
-        (Provider::Crm, _) => json!({ "error": "simulated failure" }),
+        (Provider::Crm | Provider::Feed, _) => json!({ "error": "simulated failure" }),
     };
     ApiAnswer::json(status, &body)
 }

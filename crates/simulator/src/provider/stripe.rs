@@ -98,10 +98,13 @@ pub(super) fn answer(world: &World, route: &'static str, request: &ApiRequest<'_
         "stripe.events.list" => {
             let types = request.query_values("types");
             let single = request.query_value("type");
+            let delivered = request.query_value("delivery_success").map(|text| text == "true");
             list(world, request, "events", |object| {
+                let id = object["id"].as_str().unwrap_or_default();
                 let kind = object["type"].as_str().unwrap_or_default();
                 (types.is_empty() || types.iter().any(|wanted| wanted == kind))
                     && single.as_deref().is_none_or(|wanted| wanted == kind)
+                    && delivered.is_none_or(|wanted| wanted != world.deliveries.has_failed(id))
             })
         }
         "stripe.customers.create" => create_customer(world, request),

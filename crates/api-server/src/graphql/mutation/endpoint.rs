@@ -34,6 +34,8 @@ impl EndpointMutations {
             ("secrets", input.secrets.map(secret_list)),
             ("allow", input.allow.map(Value::from)),
             ("receive", input.receive.map(Value::from)),
+            ("poll", input.poll.map(Value::from)),
+            ("since", input.since.map(Value::from)),
             ("sweep", input.sweep.map(|sweep| sweep.0)),
         ];
         let document = document(Kind::Endpoint, &input.name, fields);
@@ -92,6 +94,11 @@ impl EndpointMutations {
             (
                 "receive",
                 patched(input.receive.map_value(Value::from), || said.remove("receive")),
+            ),
+            ("poll", said.remove("poll")),
+            (
+                "since",
+                patched(input.since.map_value(Value::from), || said.remove("since")),
             ),
             (
                 "sweep",
@@ -188,6 +195,10 @@ pub(crate) struct EndpointCreateInput {
     allow: Option<Vec<String>>,
     /// `webhooks` (as when left out), or `never`: no URL and no secrets, events come by sweeps alone.
     receive: Option<String>,
+    /// A list of the connector (`polls` of its manifest) from which its events come, instead of webhooks.
+    poll: Option<String>,
+    /// With `poll`, from when on the first look takes items: a time (RFC 3339) or a day. Left out: from now on.
+    since: Option<String>,
     /// `"never"`, or an object like `{ "every": "5m" }`. Left out: as the connector says.
     sweep: Option<Json>,
 }
@@ -212,6 +223,8 @@ pub(crate) struct EndpointUpdateInput {
     allow: MaybeUndefined<Vec<String>>,
     /// `webhooks`, or `never`: no URL and no secrets, events come by sweeps alone.
     receive: MaybeUndefined<String>,
+    /// With a poll, from when on the first look takes items.
+    since: MaybeUndefined<String>,
     /// `"never"`, or an object like `{ "every": "5m" }`.
     sweep: MaybeUndefined<Json>,
 }

@@ -30,7 +30,7 @@ pub(crate) struct Coverage {
     covered_until: Option<DateTime>,
     /// The oldest span that the provider no longer listed when it could be asked: events in it may be lost. Null: none.
     oldest_gap: Option<CoverageGap>,
-    /// New events that came by webhook, in the hours asked for.
+    /// New events that came by webhook, or by a poll, in the hours asked for.
     received: Long,
     /// New events that sweeps found, in the hours asked for.
     recovered: Long,
@@ -58,7 +58,7 @@ pub(crate) struct CoverageGap {
 pub(crate) struct CoverageHour {
     /// Its beginning.
     hour: DateTime,
-    /// New events that came by webhook.
+    /// New events that came by webhook, or by a poll.
     received: Long,
     /// New events that sweeps found.
     recovered: Long,
@@ -71,7 +71,7 @@ pub(crate) struct CoverageHour {
 /// One pass over the provider's list.
 #[derive(Debug, SimpleObject)]
 pub(crate) struct Sweep {
-    /// Why: `start`, `downtime`, `schedule`, `refusals` or `demand`.
+    /// Why: `start`, `downtime`, `schedule`, `refusals`, `silence`, `sequence`, `failed_delivery` or `demand`.
     cause: String,
     /// When it began.
     started_at: DateTime,
@@ -93,7 +93,7 @@ pub(crate) struct Sweep {
 
 impl Coverage {
     pub(super) fn of(endpoint: &Endpoint, row: Option<SweepRow>, hours: &[CoverageRow]) -> Self {
-        let recover = endpoint.connector().webhook().and_then(|webhook| webhook.recover());
+        let recover = endpoint.way_in().and_then(|webhook| webhook.recover());
         let level = recover.map_or(Level::PushOnly, |recover| recover.level);
         let sum = |part: fn(&CoverageRow) -> u64| Long(hours.iter().map(part).sum());
         let gap = row.as_ref().and_then(|row| row.lost);

@@ -152,6 +152,16 @@ impl Endpoint {
         self.0.receives()
     }
 
+    /// The list of its connector that it reads instead of taking webhooks. Null: none.
+    async fn poll(&self) -> Option<&str> {
+        self.0.poll()
+    }
+
+    /// From when on its poll takes items: `since`, or when it was made. Null: it polls nothing.
+    async fn polls_from(&self) -> Option<DateTime> {
+        self.0.polls_from().map(DateTime)
+    }
+
     /// What it says about sweeps: `"never"`, or an object with `every`. Null: as its connector says.
     async fn sweep(&self) -> Option<Json> {
         self.0.intake().parts().remove("sweep").map(Json)

@@ -204,10 +204,14 @@ pub(super) fn plan_moved(
         let webhook = prospect
             .connectors
             .get(reference)
-            .and_then(|connector| connector.webhook());
-        let wrong = match webhook {
-            None => vec![format!("`{reference}` takes no webhooks")],
-            Some(webhook) => {
+            .and_then(|connector| match &endpoint.intake().poll {
+                Some(poll) => connector.poll(poll),
+                None => connector.webhook(),
+            });
+        let wrong = match (webhook, &endpoint.intake().poll) {
+            (None, Some(poll)) => vec![format!("`{reference}` has no poll `{poll}`")],
+            (None, None) => vec![format!("`{reference}` takes no webhooks")],
+            (Some(webhook), _) => {
                 let found = webhook.check_context(endpoint.context(), endpoint.verify_override());
                 found.into_iter().map(|problem| problem.message).collect()
             }

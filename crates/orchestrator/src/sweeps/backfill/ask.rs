@@ -161,14 +161,14 @@ pub fn percent(row: &BackfillRow, endpoint: &Endpoint) -> u8 {
 }
 
 fn recover_of(endpoint: &Endpoint) -> Option<&Recover> {
-    endpoint.connector().webhook().and_then(|webhook| webhook.recover())
+    endpoint.way_in().and_then(|webhook| webhook.recover())
 }
 
 /// Whether lists of the endpoint can be read for a range, now.
 pub(super) fn readable(endpoint: &Endpoint) -> Result<&Recover, BackfillRefusal> {
     sweepable(endpoint)?;
     let push_only = || SweepRefusal::PushOnly(endpoint.connector().name().to_owned());
-    let webhook = endpoint.connector().webhook().ok_or_else(push_only)?;
+    let webhook = endpoint.way_in().ok_or_else(push_only)?;
     let recover = webhook.recover().ok_or_else(push_only)?;
     has_ranges(webhook, recover).map_err(|why| BackfillRefusal::NoRange {
         connector: endpoint.connector().name().to_owned(),

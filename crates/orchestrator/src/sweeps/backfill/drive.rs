@@ -210,7 +210,7 @@ async fn read_on(core: &Arc<Core>, row: &BackfillRow, strange: &mut u64, failure
     let unread = || Stop::Failed("its endpoint or connection is not there; apply the configuration anew".to_owned());
     let endpoint: &Arc<Endpoint> = snapshot.endpoint(&EndpointRef::Id(row.endpoint)).ok_or_else(unread)?;
     let recover = readable(endpoint).map_err(|refusal| End::Failed(refusal.to_string()))?;
-    let webhook = endpoint.connector().webhook().ok_or_else(unread)?;
+    let webhook = endpoint.way_in().ok_or_else(unread)?;
     let connection = endpoint
         .connection()
         .and_then(|(_, name)| snapshot.connection(endpoint.workspace(), name))
