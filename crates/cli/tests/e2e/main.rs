@@ -86,3 +86,5 @@ mod vocabulary;
 mod waits;
 #[cfg(test)]
 mod wire;
+#[cfg(test)]
+mod woken;
