@@ -20,7 +20,7 @@ compiler_require
 cargo_nextest_install
 trap postgres_stop EXIT
 trap 'exit 130' INT TERM
-postgres_start
+postgres_start fsync=on
 export WEIR_TEST_POSTGRES_URL=$POSTGRES_URL
 export WEIR_DROP_EVENTS=${EVENTS:-10000} WEIR_DROP_RATE=${RATE:-50} WEIR_DROP_AWAY_S=${AWAY_S:-60} WEIR_DROP_SEED=${SEED:-1}
 # The whole workspace, as `make test` builds it: so nothing is built twice. One after the other: both want the machine.

@@ -5,6 +5,7 @@
 //! compiled at all: it is a pointer into a document. Nothing here can loop without fuel, reach a secret, or write.
 
 mod absent;
+mod attribute;
 mod order;
 mod product;
 mod render;

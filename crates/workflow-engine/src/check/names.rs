@@ -369,7 +369,10 @@ impl<'a> Names<'a> {
         if self.resolution.reads.iter().any(|read| read.name == name) {
             return problem.suggest(format!("did you mean `hydrated.{name}`?"));
         }
-        let known: Vec<&str> = STEP_ROOTS.into_iter().chain(self.items.iter().copied()).collect();
+        let mut known: Vec<&str> = STEP_ROOTS.into_iter().chain(self.items.iter().copied()).collect();
+        known.extend((self.handlers > 0).then_some("error"));
+        known.extend(self.sees_arrived.then_some(ARRIVED));
+        known.extend((!self.items.is_empty()).then_some("index"));
         let problem = problem.did_you_mean(name, known.iter().copied());
         match problem.suggestion {
             Some(_) => problem,

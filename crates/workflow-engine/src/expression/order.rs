@@ -90,7 +90,7 @@ pub(super) fn order_of(what: &str, left: &Value, right: &Value) -> Result<Orderi
 }
 
 /// A value by its kind, with the beginning of it.
-fn named(value: &Value) -> String {
+pub(super) fn named(value: &Value) -> String {
     let kind = match value.kind() {
         ValueKind::Undefined | ValueKind::None => return "null".to_owned(),
         ValueKind::Bool => return format!("{value}"),

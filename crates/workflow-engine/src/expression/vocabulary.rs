@@ -10,7 +10,7 @@ use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior};
 use sha2::{Digest as _, Sha256};
 
-use super::{FUEL_PER_EVALUATION, order, product};
+use super::{FUEL_PER_EVALUATION, attribute, order, product};
 use crate::problem::Problem;
 
 /// The filters: `value | filter`.
@@ -109,11 +109,17 @@ pub(super) fn environment() -> &'static Environment<'static> {
         environment.set_recursion_limit(64);
         environment.set_debug(false);
         environment.add_filter("map", map);
-        environment.add_filter("min", |state: &State<'_, '_>, value: Value, named: Kwargs| {
+        environment.add_filter("sort", attribute::sort);
+        environment.add_filter("unique", attribute::unique);
+        environment.add_filter("selectattr", attribute::selectattr);
+        environment.add_filter("rejectattr", attribute::rejectattr);
+        environment.add_filter("min", |state: &mut State<'_, '_>, value: Value, named: Kwargs| {
+            attribute::named(state, "min", &value, &named)?;
             all_of_one_order("min", &value, &named)?;
             minijinja::filters::min(state, value, named)
         });
-        environment.add_filter("max", |state: &State<'_, '_>, value: Value, named: Kwargs| {
+        environment.add_filter("max", |state: &mut State<'_, '_>, value: Value, named: Kwargs| {
+            attribute::named(state, "max", &value, &named)?;
             all_of_one_order("max", &value, &named)?;
             minijinja::filters::max(state, value, named)
         });
@@ -191,6 +197,8 @@ fn map(state: &mut State<'_, '_>, value: Value, arguments: Rest<ValueOrKwargs>) 
             .map_or(0, str::len)
             .saturating_mul(value.len().unwrap_or(0));
         state.consume_fuel(u64::try_from(bytes / BYTES_PER_FUEL).unwrap_or(u64::MAX))?;
+    } else if let Some(named) = arguments.iter().find_map(named).filter(|named| !named.has("default")) {
+        attribute::named(state, "map", &value, &named)?;
     }
     minijinja::filters::map(state, value, arguments)
 }
@@ -226,7 +234,13 @@ fn moment(value: &Value) -> Result<chrono::DateTime<chrono::Utc>, Error> {
             .map(|time| time.to_utc()),
         (None, None) => None,
     };
-    time.ok_or_else(|| invalid(format!("{value} is neither an RFC 3339 time nor seconds since 1970")))
+    let what = || {
+        format!(
+            "{} is neither an RFC 3339 time nor seconds since 1970",
+            order::named(value)
+        )
+    };
+    time.ok_or_else(|| invalid(what()))
 }
 
 /// A time as text, in UTC; `format` is strftime's, ISO 8601 date by default.

@@ -98,6 +98,10 @@ fn the_document_itself() {
         ],
     );
     check(
+        "name: t\non: { manual: {} }\nsteps: [{ id: all, try: [{ id: a, set: { b: 1 } }], catch: [{ id: c, set: { b: \"{{ eror.code }}\" } }] }]",
+        &["/steps/0/catch/0/set/b: there is no `eror` (did you mean `error`?)"],
+    );
+    check(
         &format!("name: t\ntimeout: 5 weeks\non: {{ event: stripe.charge.refunded }}\n{steps}"),
         &[
             "/timeout: \"5 weeks\" is not a span of time (write a number with a unit: \"500ms\", \"30s\", \"5m\", \"24h\", \"7d\")",
