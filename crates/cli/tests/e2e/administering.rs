@@ -242,7 +242,7 @@ async fn an_event_is_given_to_a_workflow_that_was_published_after_it() {
     order(&server, "ord_1").await;
     let event = server.list(&["events", "--json"])[0]["id"].as_str().unwrap().to_owned();
     let told = refused(&server, &["event", "start", &event, "--workflow", "note"]);
-    assert!(told.contains("no published workflow"), "{told}");
+    assert!(told.contains("there is no workflow `note`"), "{told}");
     server.apply(NOTE);
     let run = done(&server, &["event", "start", &event, "--workflow", "note"])
         .trim()
