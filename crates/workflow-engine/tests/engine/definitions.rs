@@ -98,7 +98,7 @@ fn the_document_itself() {
         ],
     );
     check(
-        "name: t\non: { manual: {} }\nsteps: [{ id: all, try: [{ id: a, set: { b: 1 } }], catch: [{ id: c, set: { b: \"{{ eror.code }}\" } }] }]",
+        "name: t\non: { manual: {} }\nsteps: [{ id: all, try: [{ id: a, set: { b: 1 } }], catch: [{ id: c, set: { b: \"{{ eror.code }}\" } }] }]", // misspelt on purpose
         &["/steps/0/catch/0/set/b: there is no `eror` (did you mean `error`?)"],
     );
     check(
