@@ -6,8 +6,7 @@
 use serde_json::Value;
 
 use super::identify::unix_ms;
-use super::recover::{MIN_SWEEP_EVERY_S, argument_names, pointer, since_values};
-use crate::expression::Scope;
+use super::recover::{MIN_SWEEP_EVERY_S, argument_names, filled, pointer, since_values};
 use crate::fields::Fields;
 use crate::operation::BuildError;
 use crate::pointer::Pointer;
@@ -45,15 +44,7 @@ impl Failures {
     /// [`BuildError`] when a template cannot be filled in, e.g. the time is out of range.
     pub fn args(&self, since_unix_ms: i64) -> Result<Value, BuildError> {
         let values = since_values(since_unix_ms)?;
-        let scope = Scope {
-            named: &[],
-            layers: &[&values],
-        };
-        let rendered = self
-            .with
-            .render(&scope)
-            .map_err(|error| BuildError::new("/failures/with", error.message))?;
-        Ok(rendered.map_or(Value::Null, |value| value.into_owned()))
+        filled(&self.with, &values, "/failures/with")
     }
 
     /// Whether an item of the list tells that a delivery failed within a span, in Unix milliseconds. One without a time

@@ -140,15 +140,7 @@ impl Recover {
         if let Some(cursor) = cursor {
             values.insert("cursor".to_owned(), self.cursor_value(cursor));
         }
-        let scope = Scope {
-            named: &[],
-            layers: &[&values],
-        };
-        let rendered = self
-            .with
-            .render(&scope)
-            .map_err(|error| BuildError::new("/with", error.message))?;
-        Ok(rendered.map_or(Value::Null, |value| value.into_owned()))
+        filled(&self.with, &values, "/with")
     }
 
     /// Whether the listing call is told where the list begins in time.
@@ -374,6 +366,18 @@ pub(super) fn argument_names(with: &Template) -> Vec<&str> {
         Template::Literal(Value::Object(map)) => map.keys().map(String::as_str).collect(),
         Template::Literal(_) | Template::Single { .. } | Template::Text(_) | Template::Array(_) => Vec::new(),
     }
+}
+
+/// The arguments of a listing call, from its `with` and what its templates see.
+pub(super) fn filled(with: &Template, values: &Map<String, Value>, place: &str) -> Result<Value, BuildError> {
+    let scope = Scope {
+        named: &[],
+        layers: &[values],
+    };
+    let rendered = with
+        .render(&scope)
+        .map_err(|error| BuildError::new(place, error.message))?;
+    Ok(rendered.map_or(Value::Null, |value| value.into_owned()))
 }
 
 /// The beginning of what is wanted, in three forms.
