@@ -16,4 +16,4 @@ kills=${ROUNDS:-200}
 if [ "$kills" -gt 0 ]; then
   ROUNDS=$kills scripts/crash.sh --without-postgres --load-min-ms 200 --load-max-ms 1200 --load-after-ms 200 "$@"
 fi
-ROUNDS=0 scripts/crash.sh --torture --modes keys,blind "$@"
+ROUNDS=0 scripts/crash.sh --torture --modes keys,blind,waits "$@"

@@ -69,14 +69,24 @@ impl Deal {
 
 /// The webhook of flow `number`: a thin event of about 1 KB, which names the object but does not hold it.
 pub fn event_body(ids: &Ids, number: usize, unix_s: i64) -> Vec<u8> {
-    let (event, payment_intent) = (ids.event(number), ids.payment_intent(number));
+    webhook(&ids.event(number), "payment_intent.succeeded", ids, number, unix_s)
+}
+
+/// A second webhook about the payment intent of flow `number`: event `follower` of those that follow it, from 1.
+pub fn follower_body(ids: &Ids, number: usize, follower: u32, unix_s: i64) -> Vec<u8> {
+    let event = format!("{}f{follower}", ids.event(number));
+    webhook(&event, "payment_intent.amount_capturable_updated", ids, number, unix_s)
+}
+
+fn webhook(event: &str, kind: &str, ids: &Ids, number: usize, unix_s: i64) -> Vec<u8> {
+    let payment_intent = ids.payment_intent(number);
     let body = serde_json::json!({
         "id": event,
         "object": "event",
         "api_version": "2026-03-25.dahlia",
         "account": "acct_1BenchAccount0001",
         "created": unix_s,
-        "type": "payment_intent.succeeded",
+        "type": kind,
         "livemode": false,
         "pending_webhooks": 1,
         "request": { "id": format!("req_{number:014}"), "idempotency_key": format!("checkout-{number:012}-attempt-1") },

@@ -19,10 +19,12 @@ pub(crate) enum Mode {
     Blind,
     /// No keys, but a consistent search: the connector says how to look for the effect.
     FindBy,
+    /// The CRM honours Idempotency-Key; the flow waits for a run, for a second event and for a person before its effect.
+    Waits,
 }
 
 impl Mode {
-    pub(crate) const ALL: [Mode; 4] = [Mode::Keys, Mode::Hydrate, Mode::Blind, Mode::FindBy];
+    pub(crate) const ALL: [Mode; 5] = [Mode::Keys, Mode::Hydrate, Mode::Blind, Mode::FindBy, Mode::Waits];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -30,13 +32,14 @@ impl Mode {
             Mode::Hydrate => "hydrate",
             Mode::Blind => "blind",
             Mode::FindBy => "find_by",
+            Mode::Waits => "waits",
         }
     }
 
     /// Whether the CRM folds requests with the same key.
     pub(crate) fn honours_keys(self) -> bool {
         match self {
-            Mode::Keys | Mode::Hydrate => true,
+            Mode::Keys | Mode::Hydrate | Mode::Waits => true,
             Mode::Blind | Mode::FindBy => false,
         }
     }
@@ -45,8 +48,13 @@ impl Mode {
     pub(crate) fn allows_unknown(self) -> bool {
         match self {
             Mode::Blind => true,
-            Mode::Keys | Mode::Hydrate | Mode::FindBy => false,
+            Mode::Keys | Mode::Hydrate | Mode::FindBy | Mode::Waits => false,
         }
+    }
+
+    /// Whether the flow waits for a second event about the same payment, and for people.
+    pub(crate) fn waits(self) -> bool {
+        self == Mode::Waits
     }
 }
 

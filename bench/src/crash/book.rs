@@ -8,6 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use weir_bench::clock::unix_ms;
 use weir_bench::documents::{Deal, Ids};
 
+use crate::arguments::Mode;
+
 /// How the sending of one webhook ended, as far as the sender knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -35,6 +37,8 @@ pub(crate) struct Flow {
     pub redelivered: bool,
     /// Whether the CRM cut a request off.
     pub cut_off: bool,
+    /// How many second events were made for it; each is sent until it is accepted.
+    followers: u32,
     keys: Vec<String>,
 }
 
@@ -45,6 +49,8 @@ pub(crate) struct Book {
     /// Stands in every event as the time it was made, seconds since 1970.
     pub created_s: i64,
     honours_keys: bool,
+    /// Whether each event is followed by a second one about the same payment.
+    pub follows: bool,
     pages: Mutex<Pages>,
 }
 
@@ -70,11 +76,12 @@ pub(crate) struct Counts {
 }
 
 impl Book {
-    pub(crate) fn new(ids: Ids, honours_keys: bool) -> Self {
+    pub(crate) fn new(ids: Ids, mode: Mode) -> Self {
         Self {
             ids,
             created_s: unix_ms() / 1000,
-            honours_keys,
+            honours_keys: mode.honours_keys(),
+            follows: mode.waits(),
             pages: Mutex::default(),
         }
     }
@@ -94,9 +101,19 @@ impl Book {
             repeats: 0,
             redelivered: false,
             cut_off: false,
+            followers: 0,
             keys: Vec::new(),
         });
         pages.flows.len() - 1
+    }
+
+    /// Number of a second event about the payment of flow `number`, from 1.
+    pub(crate) fn follow(&self, number: usize) -> u32 {
+        let mut pages = self.open();
+        pages.flows.get_mut(number).map_or(0, |flow| {
+            flow.followers += 1;
+            flow.followers
+        })
     }
 
     /// Notes an answer; a 2xx stays one whatever a redelivery hears.
@@ -173,7 +190,7 @@ mod tests {
     use super::*;
 
     fn effects(honours_keys: bool, keys: &[Option<&str>]) -> (u32, u32) {
-        let book = Book::new(Ids::new(1), honours_keys);
+        let book = Book::new(Ids::new(1), if honours_keys { Mode::Keys } else { Mode::Blind });
         let number = book.take();
         let body = serde_json::to_vec(&Deal::expected(&book.ids, number)).unwrap();
         for key in keys {
@@ -193,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_wrong_body_is_no_effect() {
-        let book = Book::new(Ids::new(1), false);
+        let book = Book::new(Ids::new(1), Mode::Blind);
         let number = book.take();
         book.carried_out(&book.ids.payment_intent(number), b"{}", None);
         assert_eq!(book.open().flows[number].effects, 0);
@@ -202,7 +219,7 @@ mod tests {
 
     #[test]
     fn an_acceptance_is_never_forgotten() {
-        let book = Book::new(Ids::new(1), false);
+        let book = Book::new(Ids::new(1), Mode::Blind);
         let number = book.take();
         book.answered(number, Answer::Accepted);
         book.answered(number, Answer::Silence);

@@ -1,5 +1,6 @@
 //! Rounds on one installation: its database, its documents, its upstreams, and the last look at everything.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::book::Book;
 use crate::chance::Chance;
 use crate::facts::{Facts, create_database};
 use crate::judge::Tally;
+use crate::people::People;
 use crate::report;
 use crate::round::{Blow, Round, Stage, play};
 use crate::server::Installation;
@@ -21,6 +23,7 @@ use crate::upstream;
 
 const FIND_BY_CONNECTOR: &str = include_str!("find_by_connector.yaml");
 const FIND_BY_FLOW: &str = include_str!("find_by_flow.yaml");
+const WAITS_FLOW: &str = include_str!("waits_flow.yaml");
 /// Where the documents of the benchmark expect both upstreams.
 const WRITTEN_UPSTREAM: &str = "http://127.0.0.1:9900";
 const KEYS_LINE: &str = "idempotency:";
@@ -55,6 +58,8 @@ pub(crate) struct Campaign {
     pub mode: Mode,
     pub folder: PathBuf,
     pub rounds: Vec<Round>,
+    /// What people did in the flow that waits, and what was refused to them.
+    pub deeds: BTreeMap<String, u64>,
     /// What the rounds could not see one by one: late effects, wrong bodies, missing keys.
     pub violations: Vec<String>,
 }
@@ -97,7 +102,7 @@ pub(crate) async fn run(
 ) -> anyhow::Result<Campaign> {
     let (mut installation, facts) = install(arguments, backend, mode.name()).await?;
     let nonce = u32::try_from(chance.clone().next() & u64::from(u32::MAX)).unwrap_or_default();
-    let book = Arc::new(Book::new(Ids::new(nonce), mode.honours_keys()));
+    let book = Arc::new(Book::new(Ids::new(nonce), mode));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let upstream = format!("http://{}", listener.local_addr()?);
     let upstreams = tokio::spawn(upstream::serve(
@@ -120,6 +125,10 @@ pub(crate) async fn run(
     std::fs::write(&file, documents)?;
     installation.apply(&file).await?;
 
+    let people = match mode.waits() {
+        true => Some(People::start(vec![installation.address], chance.branch(2))?),
+        false => None,
+    };
     let stage = Stage {
         arguments,
         mode,
@@ -142,11 +151,13 @@ pub(crate) async fn run(
     let violations = last_look(&book, &facts, mode, &rounds).await?;
     server.kill().await?;
     upstreams.abort();
+    let deeds = people.map(|people| people.deeds.all()).unwrap_or_default();
     Ok(Campaign {
         database: backend.name(),
         mode,
         folder: installation.folder,
         rounds,
+        deeds,
         violations,
     })
 }
@@ -191,6 +202,7 @@ pub(crate) fn documents(folder: &Path, mode: Mode, upstream: &str) -> anyhow::Re
         Mode::Keys => read("hydrate-flow.yaml")?,
         Mode::Hydrate => read("hydrate-always.yaml")?,
         Mode::FindBy => FIND_BY_FLOW.to_owned(),
+        Mode::Waits => WAITS_FLOW.to_owned(),
         Mode::Blind => {
             let text = read("hydrate-flow.yaml")?;
             let lines = text.lines();

@@ -222,7 +222,7 @@ mod tests {
 
     /// Events 0: done once, 1: lost, 2: doubled, 3: unknown and never done, 4: unknown and done, 5: no answer, not done.
     fn crashed() -> (Book, Runs) {
-        let book = Book::new(Ids::new(3), false);
+        let book = Book::new(Ids::new(3), Mode::Blind);
         let mut runs = Runs::default();
         for number in 0..6 {
             book.take();

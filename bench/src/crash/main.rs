@@ -17,6 +17,7 @@ mod facts;
 mod judge;
 mod kit;
 mod load;
+mod people;
 mod report;
 mod round;
 mod server;

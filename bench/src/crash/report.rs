@@ -93,6 +93,10 @@ pub(crate) fn table(campaigns: &[Campaign], kit: &[KitRound]) -> anyhow::Result<
             worst.map_or_else(|| "-".to_owned(), |ms| ms.to_string()),
             if campaign.violated() { "VIOLATED" } else { "ok" },
         ))?;
+        if !campaign.deeds.is_empty() {
+            let deeds = campaign.deeds.iter().map(|(deed, count)| format!("{deed} {count}"));
+            say(&format!("         people: {}", deeds.collect::<Vec<_>>().join(", ")))?;
+        }
         for violation in &campaign.violations {
             say(&format!("         {violation}"))?;
         }

@@ -123,7 +123,7 @@ pub(crate) async fn play(
     let redelivered = choose_redeliveries(stage.book, first..last);
     load::redeliver(
         stage.book,
-        stage.installation.address,
+        &[stage.installation.address],
         arguments.connections,
         redelivered,
     )

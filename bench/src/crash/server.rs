@@ -17,7 +17,7 @@ use tokio::process::{Child, Command};
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// Time between two questions whether it is.
 const READY_EVERY: Duration = Duration::from_millis(10);
-const TOKEN: &str = "weir-crash-administrator-token-0001";
+pub(crate) const TOKEN: &str = "weir-crash-administrator-token-0001";
 /// 32 bytes, base64. A key of a throw-away database.
 const MASTER_KEY: &str = "d2Vpci1jcmFzaC13ZWlyLWNyYXNoLXdlaXItY3Jhc2g=";
 

@@ -26,6 +26,7 @@ use crate::client::Connection;
 use crate::facts::Facts;
 use crate::judge::{OnDisk, Tally};
 use crate::load;
+use crate::people::People;
 use crate::report::say;
 use crate::server::{Installation, Server, shell};
 use crate::upstream::{self, Weather};
@@ -99,13 +100,14 @@ struct Cluster {
     struck: BTreeSet<String>,
     kills: u32,
     ended_by_itself: u32,
+    people: Option<People>,
 }
 
 impl Cluster {
     async fn start(arguments: &Arguments, mode: Mode, name: &str, flow: &str, chance: &Chance) -> anyhow::Result<Self> {
         let (first, facts) = install(arguments, Backend::Postgres, name).await?;
         let nonce = u32::try_from(chance.clone().next() & u64::from(u32::MAX)).unwrap_or_default();
-        let book = Arc::new(Book::new(Ids::new(nonce), mode.honours_keys()));
+        let book = Arc::new(Book::new(Ids::new(nonce), mode));
         let weather = Arc::<Weather>::default();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let text = documents(
@@ -142,6 +144,13 @@ impl Cluster {
         }
         // Every node has heard of the configuration when its heartbeat has come twice.
         sleep(Duration::from_secs(3)).await;
+        let people = match mode.waits() {
+            true => {
+                let addresses = nodes.iter().map(|node| node.installation.address).collect();
+                Some(People::start(addresses, chance.branch(2))?)
+            }
+            false => None,
+        };
         Ok(Self {
             nodes,
             facts,
@@ -150,6 +159,7 @@ impl Cluster {
             struck: BTreeSet::new(),
             kills: 0,
             ended_by_itself: 0,
+            people,
         })
     }
 
@@ -245,8 +255,7 @@ impl Cluster {
                 .map(|(number, _)| number)
                 .collect()
         };
-        let address = self.nodes[0].installation.address;
-        load::redeliver(&self.book, address, arguments.connections, unheard).await;
+        load::redeliver(&self.book, &self.addresses(), arguments.connections, unheard).await;
         while self.facts.open_runs().await? > 0 {
             self.tend().await?;
             if began.elapsed() > arguments.drain_limit() {
@@ -288,6 +297,7 @@ impl Cluster {
                 "mode": mode, "events": tally.sent, "accepted": tally.accepted, "doneOnce": tally.done_once,
                 "lost": tally.lost - tally.lost_but_reported, "doubled": tally.doubled, "unknown": tally.unknown,
                 "unknownNeverSeen": tally.unknown_never_seen, "cutOff": cut.len(), "openAtBlows": self.struck.len(),
+                "deeds": self.people.as_ref().map(|people| people.deeds.all()),
                 "repeats": tally.repeats, "kills": self.kills, "endedByThemselves": self.ended_by_itself,
                 "examples": tally.examples,
             }),
@@ -430,6 +440,7 @@ async fn deliver(book: &Book, addresses: &[SocketAddr]) {
         };
         let (answer, _) = load::send(book, address, connection, number).await;
         book.answered(number, answer);
+        load::follow(book, addresses, number).await;
         return;
     }
 }

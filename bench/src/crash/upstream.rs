@@ -230,11 +230,12 @@ fn delay(chance: &mut Chance) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arguments::Mode;
     use weir_bench::documents::{Deal, Ids};
 
     #[tokio::test]
     async fn a_request_whose_sender_is_gone_is_carried_out() {
-        let book = Arc::new(Book::new(Ids::new(1), false));
+        let book = Arc::new(Book::new(Ids::new(1), Mode::Blind));
         let number = book.take();
         let id = book.ids.payment_intent(number);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
