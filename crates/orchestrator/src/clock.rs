@@ -32,6 +32,8 @@ pub trait Clock: Send + Sync {
 pub const CLOCK_SKEW_LIMIT: Duration = Duration::from_secs(5);
 /// Up to here the machine's clock is believed: an answer of the database tells its time no better than this.
 const TOLERANCE_MS: i64 = 1_000;
+/// How far the clocks of two servers are apart at most, each of them believed or corrected.
+pub(crate) const CLOCKS_APART: Duration = Duration::from_secs(3);
 /// A clock that follows the database's goes back to its own time below this.
 const BACK_TO_OWN_MS: i64 = 500;
 /// Smaller corrections are not worth a step.
@@ -103,12 +105,16 @@ impl Clock for DatabaseClock {
 
     fn learn(&self, database_time: Timestamp, asked_at: Timestamp, answered_at: Timestamp) {
         let took_ms = answered_at.as_unix_ms() - asked_at.as_unix_ms();
-        if !(0..=TOLERANCE_MS).contains(&took_ms) {
+        if took_ms < 0 {
             return;
         }
         let applied_ms = self.applied_ms.load(Ordering::Relaxed);
         let own_ms = asked_at.as_unix_ms() + took_ms / 2 - applied_ms;
         let skew_ms = own_ms - database_time.as_unix_ms();
+        // An answer that took long tells little, unless the clock is further off than that: then it is, whatever the rest.
+        if took_ms > TOLERANCE_MS && skew_ms.abs() <= TOLERANCE_MS + took_ms / 2 {
+            return;
+        }
         self.skew_ms.store(skew_ms, Ordering::Relaxed);
         let believed_ms = if applied_ms == 0 { TOLERANCE_MS } else { BACK_TO_OWN_MS };
         let wanted_ms = if skew_ms.abs() > believed_ms { -skew_ms } else { 0 };
@@ -235,10 +241,17 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_took_long_says_nothing() {
-        let clock = DatabaseClock::new(0);
-        let now = clock.now();
-        clock.learn(Timestamp::from_unix_ms(0), now, now.plus(Duration::from_secs(30)));
+    fn an_answer_that_took_long_says_no_more_than_it_can() {
+        let slowly = |shift_ms: i64| {
+            let clock = DatabaseClock::new(shift_ms);
+            let (asked, now) = (clock.now(), SystemClock.now());
+            clock.learn(now, asked, asked.plus(Duration::from_secs(30)));
+            clock
+        };
+        let clock = slowly(0);
         assert_eq!((off_by_ms(&clock).abs() < 50, clock.skew_ms()), (true, 0));
+        // A clock that is further off than the answer can be is off nevertheless.
+        let clock = slowly(90_000);
+        assert!(off_by_ms(&clock).abs() <= 15_050, "{}", off_by_ms(&clock));
     }
 }

@@ -27,10 +27,12 @@ pub enum ControlError {
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Invalid(Vec<Problem>),
     /// This run cannot be replayed.
-    #[error("the run cannot be replayed: {why}")]
+    #[error("the run cannot be replayed: {why}{}", brackets(quoted.as_deref()))]
     NotReplayable {
         /// Why.
         why: String,
+        /// What went wrong in particular; it may quote contents of events, so not everybody may see it.
+        quoted: Option<String>,
     },
     /// It was replayed before.
     #[error("{by} repeated it already and is {}", .status.as_str())]
@@ -61,6 +63,21 @@ pub enum ControlError {
     /// The database cannot be read or written now; try again later.
     #[error("{0}")]
     Unavailable(String),
+}
+
+/// A particular behind a message.
+pub(crate) fn brackets(quoted: Option<&str>) -> String {
+    quoted.map(|quoted| format!(" ({quoted})")).unwrap_or_default()
+}
+
+impl ControlError {
+    /// This run cannot be replayed, for a reason that quotes nothing.
+    pub(crate) fn not_replayable(why: impl Into<String>) -> Self {
+        Self::NotReplayable {
+            why: why.into(),
+            quoted: None,
+        }
+    }
 }
 
 impl From<ReadError> for ControlError {

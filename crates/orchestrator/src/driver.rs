@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use weir_storage::{Leaves, Mail as Row, RunCommit, RunStatus, RunUpdate};
 use weir_workflow_engine::{
-    CallId, CallResult, Command, Ending, Entry, Environment, EventSource, Finished, IdGenerator, Input, Mail, RunState,
-    Status, Timestamp, Turn, decide, encode,
+    CallId, CallResult, Command, Ending, Entry, Environment, EventSource, Finished, IdGenerator, Input, RunState,
+    Status, Timestamp, Turn, attend, decide, encode,
 };
 
 use crate::mail::{Inbox, Letter};
@@ -317,27 +317,13 @@ impl Driver {
         };
         self.inbox.take_first();
         let mut status = self.run.state.status();
-        if let Some(mail @ (Mail::Cancel { .. } | Mail::Pause { .. } | Mail::Resume { .. })) = letter.as_mail() {
-            let decision = match decide(
-                &self.run.version.plan,
-                &self.run.state,
-                environment,
-                Input::Mail(mail),
-                now,
-            ) {
-                Ok(decision) => decision,
-                Err(error) => return self.give_up(&error, ids, now),
-            };
-            let ends = decision.status.is_final();
-            // Whether it is held counts when it starts; what else would begin now does not.
-            let counts = |entry: &Entry| ends || matches!(entry, Entry::Paused(_) | Entry::Resumed(_));
-            for entry in decision.entries.into_iter().filter(counts) {
-                self.run.state.fold(&entry);
-                self.uncommitted.push(entry);
+        if let Some(mail) = letter.as_mail() {
+            let decision = attend(&self.run.version.plan, &self.run.state, environment, &mail, now);
+            for entry in &decision.entries {
+                self.run.state.fold(entry);
             }
-            if ends {
-                status = decision.status;
-            }
+            self.uncommitted.extend(decision.entries);
+            status = decision.status;
         }
         self.attended(Some(status), ids, now)
     }

@@ -13,6 +13,7 @@ use weir_workflow_engine::{
     WorkspaceId, decode,
 };
 
+use crate::clock::CLOCKS_APART;
 use crate::own;
 use crate::recovery::restore_event;
 use crate::service::Core;
@@ -48,6 +49,15 @@ impl Asked {
     pub(crate) fn to_body(&self) -> String {
         serde_json::to_string(self).expect("it has text keys only")
     }
+}
+
+/// The first event that counts for what a run waits for, when it looks back: those since its root was accepted. Servers
+/// that take a run and an event one right after the other may tell their times the other way round, so a little more
+/// counts than that.
+pub(crate) fn looks_back_to(root: RunId) -> EventId {
+    let apart = i64::try_from(CLOCKS_APART.as_millis()).unwrap_or(i64::MAX);
+    let began = root.made_at().as_unix_ms();
+    EventId::first_at(Timestamp::from_unix_ms(began.saturating_sub(apart)))
 }
 
 /// A piece of mail with all that belongs to it.
@@ -195,7 +205,7 @@ impl Inbox {
                 } => {
                     let key = event_key(self.workspace, connector, kind, key, equals);
                     // A replay sees what its first run could have seen.
-                    let since = state.head().root_id.as_raw();
+                    let since = looks_back_to(state.head().root_id).as_raw();
                     (WaitKind::Event { key, since }, None, None)
                 }
                 Awaits::Approval { title, detail, by } => {

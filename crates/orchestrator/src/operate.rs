@@ -170,8 +170,16 @@ impl Orchestrator {
                 .steps
                 .iter()
                 .any(|step| step.kind == "sleep" && step.status == "waiting");
+            let held = story
+                .steps
+                .iter()
+                .find_map(|step| Some((&step.name, step.hold.as_ref()?, step.note.as_deref()?)));
             let why = match status {
                 RunStatus::Queued => "it waits for its turn to begin".to_owned(),
+                _ if let Some((step, hold, reason)) = held => format!(
+                    "`{step}` waits until its connection may send, and is offered again by itself at {}: {reason}",
+                    hold.until
+                ),
                 RunStatus::Waiting if sleeps => "it sleeps, and a `sleep` is a promise of the workflow".to_owned(),
                 _ => format!("it is {}", status.as_str()),
             };
@@ -238,7 +246,10 @@ impl Orchestrator {
 
     /// Whether somebody asked this open run to stand still, and nobody since to go on. Its row tells that only when it
     /// stands: calls under way come back first, and one that waits for its turn keeps its state.
-    async fn is_held(&self, workspace: WorkspaceId, run: RunId) -> Result<bool, AskError> {
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn is_held(&self, workspace: WorkspaceId, run: RunId) -> Result<bool, ReadError> {
         // The mail first: what is taken in between is in the journal then.
         let inbox = self.core.store.mail_of(&[run]).await?;
         let asked = inbox.get(&run).into_iter().flatten();
@@ -252,10 +263,11 @@ impl Orchestrator {
             return Ok(held);
         }
         let mut held = false;
-        for (seq, body) in self.core.store.journal_load(workspace, run).await? {
-            let (_, entries) = decode(&body).map_err(|error| {
-                AskError::Unavailable(format!("journal row {seq} of {run} cannot be read: {error}"))
-            })?;
+        for (_, body) in self.core.store.journal_load(workspace, run).await? {
+            let Ok((_, entries)) = decode(&body) else {
+                // Nobody knows, and to let it go on does no harm.
+                return Ok(true);
+            };
             for entry in entries {
                 match entry {
                     Entry::Paused(_) => held = true,

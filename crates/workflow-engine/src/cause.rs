@@ -20,7 +20,7 @@ pub struct Cause {
     pub id: i64,
     /// Path of the step without the keys of items.
     pub step: Option<String>,
-    /// The message without ids, numbers and quoted values.
+    /// The message without ids, numbers, quoted values and what it says of the data that was there instead.
     pub message: String,
 }
 
@@ -28,7 +28,7 @@ impl Cause {
     /// The cause of a failure of a run.
     pub fn of(code: &str, step: Option<&str>, message: &str) -> Self {
         let step = step.map(without_keys);
-        let message = normalised(message);
+        let message = normalised(&without_samples(message));
         let mut hash = Sha256::new();
         for part in [code, step.as_deref().unwrap_or(""), &message] {
             hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
@@ -72,11 +72,34 @@ fn without_keys(path: &str) -> String {
     text
 }
 
-/// A message with what is particular to one run taken out: what stands in quotes, numbers, ids.
-pub fn without_particulars(message: &str) -> String {
-    normalised(message)
+/// What a message goes on to say of the data that it found: from where, and up to where or the end of the message.
+const SAMPLES: [(&str, Option<&str>); 3] = [
+    (" is not there: ", Some("; if that can happen")),
+    (", which has ", Some("; ")),
+    (" (`", None),
+];
+
+/// A message without names of members, lengths of lists and values: two events of which each lacks the same member have
+/// other members besides.
+fn without_samples(message: &str) -> String {
+    let mut text = message.to_owned();
+    for (from, to) in SAMPLES {
+        let Some(start) = text.find(from) else {
+            continue;
+        };
+        // The words that introduce a clause stay; of a bracket nothing does.
+        let start = match from.trim_start().starts_with('(') {
+            true => start,
+            false => start + from.trim_end_matches([':', ' ']).len(),
+        };
+        let rest = text.get(start..).unwrap_or_default();
+        let end = to.map_or(text.len(), |to| rest.find(to).map_or(text.len(), |end| start + end));
+        text.replace_range(start..end, "");
+    }
+    text
 }
 
+/// A message with what is particular to one run taken out: what stands in quotes, numbers, ids.
 fn normalised(message: &str) -> String {
     let mut text = String::new();
     let mut rest = message;
@@ -143,6 +166,36 @@ mod tests {
         );
         assert_ne!(Cause::of("a", Some("pay"), "x").id, Cause::of("b", Some("pay"), "x").id);
         assert_ne!(Cause::of("a", Some("pay"), "x").id, Cause::of("a", None, "x").id);
+    }
+
+    #[test]
+    fn what_else_the_data_held_does_not_count() {
+        let cause = |message: &str| Cause::of("expression_failed", Some("pay"), message).message;
+        let hint = "if that can happen, say what to use instead with `| default(…)`";
+        let expected = "in `…`: event.data.cent is not there; if that can happen, say what to use instead with `…`";
+        for instead in [
+            "`event.data` has cents, id (did you mean `cents`, which is 5?)",
+            r#"`event.data` has id, state; and, more (did you mean `state`, which is "a; b"?)"#,
+            "`event.data` is an empty object",
+            "`event.data` is a list of 3",
+        ] {
+            let message = format!("in `with.body`: event.data.cent is not there: {instead}; {hint}");
+            assert_eq!(cause(&message), expected);
+        }
+        let attribute = |has: &str| {
+            cause(&format!(
+                "`map` finds no `cent` in element 3, which {has}; `default=…` beside it says what to take instead"
+            ))
+        };
+        assert_eq!(
+            attribute("has cents, id (did you mean `cents`?)"),
+            attribute("has id, other")
+        );
+        assert_ne!(attribute("has id"), attribute("is no object with it"));
+        assert_eq!(
+            cause(r#"cannot divide (`event.data.a` is "x", `event.data.b` is null)"#),
+            cause("cannot divide (`event.data.a` is 3)")
+        );
     }
 
     #[test]

@@ -22,7 +22,6 @@ pub(crate) use input::check_input;
 pub use own::{ANSWER_STATUSES, RESERVED_HEADERS, UNFIT_STATUS};
 
 use crate::catalogue::HydrateMode;
-use crate::correlation::Correlation;
 use crate::expression::{Expression, Template};
 use crate::problem::Problem;
 use crate::schedule::Schedule;
@@ -558,28 +557,6 @@ impl Definition {
             steps.iter().filter_map(of).max()
         }
         longest(&self.steps).max(longest(&self.on_failure))
-    }
-
-    /// What its steps wait for: every event of these types is looked at when it arrives.
-    pub fn correlations(&self) -> Vec<Correlation> {
-        fn collect(steps: &[Step], found: &mut Vec<Correlation>) {
-            for step in steps {
-                if let Action::WaitFor(wait) = &step.action {
-                    found.push(Correlation {
-                        connector: wait.connector.clone(),
-                        kind: wait.kind.clone(),
-                        key: crate::correlation::source(&wait.key),
-                    });
-                }
-                step.blocks().into_iter().for_each(|block| collect(block, found));
-            }
-        }
-        let mut found = Vec::new();
-        collect(&self.steps, &mut found);
-        collect(&self.on_failure, &mut found);
-        found.sort_unstable();
-        found.dedup();
-        found
     }
 
     /// JSON Schema (draft 2020-12) of a workflow document, for editors.

@@ -178,6 +178,13 @@ impl EndpointId {
     }
 }
 
+impl EventId {
+    /// The lowest id that an event of this time or later has, by the clock of the node that takes it.
+    pub fn first_at(time: Timestamp) -> Self {
+        Self(time.as_unix_ms().saturating_sub(EPOCH_MS).max(0).saturating_mul(TICK))
+    }
+}
+
 const fn made_at(raw: i64) -> Timestamp {
     Timestamp::from_unix_ms(raw / TICK + EPOCH_MS)
 }
@@ -230,6 +237,16 @@ impl IdGenerator {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_event_from_a_time_on_has_at_least_the_first_id_of_it() {
+        let time = Timestamp::from_unix_ms(1_790_000_000_123);
+        let first = EventId::first_at(time);
+        let next = |slot: u16, time: Timestamp| EventId::from_raw(IdGenerator::new(slot, 0).next_raw(time));
+        let before = Timestamp::from_unix_ms(time.as_unix_ms() - 1);
+        assert!(next(0, time) >= first && next(NODE_SLOTS - 1, before) < first);
+        assert_eq!(EventId::first_at(Timestamp::from_unix_ms(0)), EventId::from_raw(0));
+    }
 
     #[test]
     fn ids_print_and_read_back() {

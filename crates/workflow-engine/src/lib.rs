@@ -22,6 +22,7 @@ mod id;
 pub mod invariants;
 mod journal;
 mod ledger;
+mod outside;
 mod plan;
 mod preview;
 mod problem;
@@ -35,7 +36,7 @@ mod time;
 mod turn;
 
 pub use catalogue::{Catalogue, EventTypeInfo, HydrateMode, OperationInfo, ReadInfo};
-pub use cause::{Cause, status_at_fault, without_particulars};
+pub use cause::{Cause, status_at_fault};
 pub use check::{CallResolution, Resolution, check};
 pub use command::{CallCommand, CallId, Command, EffectCommand, ReadCommand, SendMode};
 pub use correlation::{Correlation, Correlator};
@@ -75,7 +76,7 @@ pub use result::{
 pub use run::{
     Decision, EngineError, Environment, Input, MAX_ENTRIES_PER_DECISION, MAX_HOLDS, MAX_ITEMS, MAX_RUN_BYTES,
     MAX_RUN_ENTRIES, MAX_SLEEP, MAX_THROTTLED_TRIES, Mail, OpenEffect, OpenWait, Restart, RestartError, RunHead,
-    RunState, Status, decide, restart,
+    RunState, Status, attend, decide, restart,
 };
 pub use schedule::{
     CatchUp, DEFAULT_CATCH_UP, Due, MAX_CATCH_UP, MAX_CRON_BYTES, MAX_CRON_LINES, MAX_EVERY, MAX_MISSED_COUNTED,

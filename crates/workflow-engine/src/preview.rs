@@ -22,6 +22,8 @@ pub struct ReplayPreview {
     /// Whether more may be done than is shown: after a call without a recorded answer, after a wait whose outcome is
     /// open, in runs that it starts.
     pub in_part: bool,
+    /// Whether the run would fail, for a reason that is known now.
+    pub fails: bool,
     /// How people call the steps whose paths stand here.
     pub names: StepNames,
 }
@@ -91,6 +93,8 @@ impl ReplayPreview {
             unknown,
             note,
             in_part,
+            // Its note says so; what this run makes of it is not known.
+            fails: _,
             names,
         } = of;
         let within = |step: &str| format!("{path}/{step}");

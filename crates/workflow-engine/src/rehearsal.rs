@@ -124,6 +124,7 @@ impl<'a> Rehearsal<'a> {
         match (self.run.status(), waits) {
             (Status::Failed { code, message, step }, _) if code != "effect_unknown" => {
                 let place = step.map(|step| format!(" at `{step}`")).unwrap_or_default();
+                self.preview.fails = true;
                 self.preview.note(format!("the run would fail{place}: {message}"));
             }
             (Status::Waiting | Status::Running, Some(step)) => {

@@ -24,7 +24,7 @@ mod walk;
 
 use serde_json::Value;
 
-pub use self::decide::decide;
+pub use self::decide::{attend, decide};
 pub use self::restart::{Restart, RestartError, restart};
 pub use self::retry::{MAX_HOLDS, MAX_THROTTLED_TRIES};
 pub(crate) use self::scope::{

@@ -275,7 +275,9 @@ impl<'a> Teller<'a> {
                 } else {
                     "canceled"
                 };
-                self.through(&abandoned.of, "call", status, at).settle(abandoned.effect);
+                let step = self.through(&abandoned.of, "call", status, at);
+                step.give_up_try();
+                step.settle(abandoned.effect);
             }
             Entry::ReadSkipped(skipped) => {
                 let of = Target::Read(std::sync::Arc::clone(&skipped.name));

@@ -24,6 +24,7 @@ use super::types::outgoing::OutgoingEvent;
 use super::types::refused_request::RefusedRequest;
 use super::types::replay_preview::{ReplayOptionsInput, ReplayPreview};
 use super::types::run::{self, Run};
+use super::types::step::with_particular;
 use super::types::token::ApiToken;
 use super::types::viewer::{ServerInfo, Viewer, Workspace};
 use super::types::workflow::Workflow;
@@ -375,12 +376,15 @@ impl Query {
         let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunOperate)?;
         let options = parse_options(options)?;
         match orchestrator.replay_preview(workspace, run, &options).await {
-            Ok(prepared) => Ok(Some(prepared.into())),
+            Ok(prepared) => Ok(Some(ReplayPreview::shown(prepared, ctx))),
             Err(ControlError::NotFound) => Ok(None),
-            Err(ControlError::NotReplayable { why }) => Err(ApiError::new(
-                Code::BadRequest,
-                format!("the run cannot be replayed: {why}"),
-            )),
+            Err(ControlError::NotReplayable { why, quoted }) => {
+                let why = with_particular(ctx, why, quoted);
+                Err(ApiError::new(
+                    Code::BadRequest,
+                    format!("the run cannot be replayed: {why}"),
+                ))
+            }
             Err(error @ ControlError::Invalid(_)) => Err(ApiError::new(
                 Code::BadRequest,
                 format!("the edited event does not fit: {error}"),

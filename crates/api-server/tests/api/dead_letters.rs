@@ -239,3 +239,70 @@ async fn people_note_what_became_of_a_cause() {
     );
     server.stop().await;
 }
+
+/// What a `stop` says, what a provider answers and what an expression found are contents.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_read_payloads_is_told_codes_and_no_messages() {
+    let server = TestServer::start().await;
+    let workflow =
+        |name: &str, step: Value| json!({ "kind": "Workflow", "name": name, "on": { "manual": {} }, "steps": [step] });
+    server
+        .apply(&[
+            workflow(
+                "leave",
+                json!({ "id": "end", "stop": { "status": "failed", "reason": "Ada {{ event.data.who }} left" } }),
+            ),
+            workflow(
+                "read",
+                json!({ "id": "look", "set": { "is": "{{ event.data.whom }}" } }),
+            ),
+        ])
+        .await;
+    let start = "mutation($input: RunStartInput!) { runStart(input: $input) { run { id } } }";
+    for name in ["leave", "read"] {
+        let input = json!({ "input": { "workflow": name, "input": { "who": "Lovelace" } } });
+        let run = server.query(start, input).await["runStart"]["run"]["id"].clone();
+        server.finished(run.as_str().unwrap()).await;
+    }
+    let query = "{ runs { nodes { error { code step message } steps { note } } } \
+        deadLetterCauses { nodes { code step message } } }";
+    let shown = server.query(query, json!({})).await.to_string();
+    for held in [
+        "Ada Lovelace left",
+        "event.data.whom is not there: `event.data` has who",
+    ] {
+        assert!(shown.contains(held), "{shown}");
+    }
+    let create = "mutation($input: TokenCreateInput!) { tokenCreate(input: $input) { valueOnce } }";
+    let input = json!({ "input": { "name": "watcher", "permissions": ["RUN_READ"] } });
+    let token = server.query(create, input).await["tokenCreate"]["valueOnce"].clone();
+    let shown = server.raw_query(token.as_str().unwrap(), query, json!({})).await;
+    assert_eq!(shown["errors"], Value::Null, "{shown:#}");
+    let text = shown.to_string();
+    assert!(
+        !["Ada", "Lovelace", "who"].iter().any(|held| text.contains(held)),
+        "{shown:#}"
+    );
+    let mut codes: Vec<&Value> = shown["data"]["runs"]["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|run| &run["error"]["code"])
+        .collect();
+    codes.sort_by_key(|code| code.to_string());
+    assert_eq!(codes, ["expression_failed", "stopped"]);
+    assert_eq!(shown["data"]["deadLetterCauses"]["nodes"][0]["message"], Value::Null);
+    // Many at once say how many of them would only fail again.
+    let query = "query($filter: BulkFilterInput!) { bulkReplayPreview(filter: $filter) { runs failingCount summary } }";
+    let shown = server.query(query, json!({ "filter": { "workflow": "read" } })).await["bulkReplayPreview"].clone();
+    assert_eq!(
+        (&shown["runs"], &shown["failingCount"]),
+        (&json!(1), &json!(1)),
+        "{shown:#}"
+    );
+    assert!(
+        shown["summary"].as_str().unwrap().contains("1 run would fail again"),
+        "{shown:#}"
+    );
+    server.stop().await;
+}

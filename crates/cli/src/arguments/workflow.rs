@@ -2,6 +2,7 @@
 
 use super::ServerArguments;
 use clap::Subcommand;
+use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkflowCommand {
@@ -32,6 +33,22 @@ pub(crate) enum WorkflowCommand {
         /// As a unified diff of the documents.
         #[arg(long)]
         text: bool,
+    },
+    /// Keep workflows as drafts: their shape is checked, and they take no events until they are published.
+    #[command(
+        after_help = "What is live goes on unchanged. What a draft names need not exist yet; publishing checks that.
+
+Example:
+  weir workflow draft -f flows/payment-to-crm.yaml
+  weir workflow diff payment-to-crm
+  weir workflow publish payment-to-crm"
+    )]
+    Draft {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// A file, a folder (its .yaml, .yml and .json files, by name) or - for standard input. May be given several times.
+        #[arg(short = 'f', long = "file", required = true, value_name = "FILE|DIR|-")]
+        files: Vec<PathBuf>,
     },
     /// Publish the draft.
     Publish {

@@ -67,17 +67,14 @@ pub(crate) async fn send(client: &Client, documents: &[Document], dry_run: bool)
     if user_errors.is_empty() {
         return Ok(changes);
     }
-    let lines: Vec<String> = user_errors.iter().map(|error| describe(error, documents)).collect();
+    let of = |error: &UserError| documents.get(error.path.get(2)?.parse::<usize>().ok()?);
+    let lines = user_errors.iter().map(|error| describe(error, of(error)));
+    let lines: Vec<String> = lines.collect();
     Err(Failure::new(format!("nothing was changed:\n{}", lines.join("\n"))).into())
 }
 
-/// `file:line: pointer: message (suggestion)`.
-fn describe(error: &UserError, documents: &[Document]) -> String {
-    let document = error
-        .path
-        .get(2)
-        .and_then(|index| index.parse::<usize>().ok())
-        .and_then(|index| documents.get(index));
+/// `file:line: pointer: message (suggestion)`, of an error in this document.
+pub(crate) fn describe(error: &UserError, document: Option<&Document>) -> String {
     let pointer = error.pointer.as_deref().unwrap_or_default();
     let place = document
         .map(|document| format!("{}: ", document.place(pointer)))

@@ -17,8 +17,8 @@ struct Approval {
     run_id: String,
     step: String,
     step_name: String,
-    title: String,
-    detail: Value,
+    title: Option<String>,
+    detail: Option<Value>,
     by: Vec<String>,
     asked_at: DateTime<Utc>,
     due_at: Option<DateTime<Utc>>,
@@ -48,7 +48,10 @@ fn row(asked: &Approval) -> Vec<String> {
         asked.workflow_name.clone().unwrap_or_default(),
         story::moment(asked.asked_at),
         asked.due_at.map(story::moment).unwrap_or_default(),
-        asked.by.join(", "),
-        asked.title.clone(),
+        match asked.by.as_slice() {
+            [] => "anybody".to_owned(),
+            by => by.join(", "),
+        },
+        asked.title.clone().unwrap_or_else(|| "(hidden)".to_owned()),
     ]
 }

@@ -23,7 +23,7 @@ struct Cause {
     step: Option<String>,
     code: String,
     http_status: Option<u16>,
-    message: String,
+    message: Option<String>,
     count: u64,
     count_is_least: bool,
     first_at: DateTime<Utc>,
@@ -162,7 +162,7 @@ fn row(cause: &Cause) -> Vec<String> {
             .http_status
             .map_or_else(|| "-".to_owned(), |status| status.to_string()),
         story::moment(cause.last_at),
-        cause.message.clone(),
+        cause.message.clone().unwrap_or_default(),
     ]
 }
 
@@ -209,10 +209,12 @@ async fn show(server: &ServerArguments, id: &str, json: bool) -> anyhow::Result<
         },
         cause.code
     ));
-    output::line(format!("  {}", cause.message));
+    if let Some(message) = &cause.message {
+        output::line(format!("  {message}"));
+    }
     if let Some(sample) = &cause.sample
         && let Some(message) = sample.error.as_ref().and_then(|error| error.message.as_ref())
-        && *message != cause.message
+        && cause.message.as_ref() != Some(message)
     {
         output::line(format!("  the last of them, {}: {message}", sample.id));
     }

@@ -25,6 +25,13 @@ struct Event {
     runs: Vec<EventRun>,
 }
 
+/// Whether a connector has this name, as far as the caller may know.
+async fn is_connector(client: &Client, name: &str) -> bool {
+    let query = "query Connector($name: String!) { connector(name: $name) { name } }";
+    let found = client.query::<Value>(query, json!({ "name": name })).await;
+    found.is_ok_and(|found| found["connector"].is_object())
+}
+
 #[derive(Serialize, Deserialize)]
 struct EventRun {
     id: String,
@@ -37,6 +44,13 @@ pub(crate) async fn run(arguments: &EventsArguments) -> anyhow::Result<ExitCode>
     let mut filter = json!({});
     if let Some(kind) = &arguments.kind {
         filter["type"] = Value::from(kind.as_str());
+        // The list tells types with their connector in front, and so may whoever copies one from it.
+        if let Some((connector, rest)) = kind.split_once('.')
+            && is_connector(&client, connector).await
+        {
+            filter["type"] = Value::from(rest);
+            filter["connector"] = Value::from(connector);
+        }
     }
     let list = List {
         field: "events",

@@ -39,6 +39,7 @@ pub(crate) mod story;
 mod token;
 mod user_errors;
 mod workflow;
+mod workflow_draft;
 mod workflow_state;
 mod workflows;
 

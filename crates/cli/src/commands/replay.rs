@@ -248,8 +248,8 @@ fn read_body(path: &Path) -> anyhow::Result<Value> {
 /// Asks the person at the terminal, such as "Replay it?".
 pub(crate) fn confirmed(question: &str) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage("there is nobody to ask")
-            .fix("look at the preview above, then give --yes")
+        return Err(Failure::usage(format!("there is nobody to ask: {question}"))
+            .fix("give --yes to say so")
             .into());
     }
     output::remark(format!("{question} [y/N]"));

@@ -3,7 +3,7 @@
 use crate::arguments::{ServerArguments, WorkflowCommand};
 use crate::client::Client;
 use crate::commands::user_errors::{self, UserError};
-use crate::commands::{story, workflow_state};
+use crate::commands::{story, workflow_draft, workflow_state};
 use crate::failure::Failure;
 use crate::output::{self, Style};
 use chrono::{DateTime, Utc};
@@ -96,6 +96,7 @@ pub(crate) async fn run(command: WorkflowCommand) -> anyhow::Result<ExitCode> {
             to,
             text,
         } => diff(&server, &name, (from, to), text).await,
+        WorkflowCommand::Draft { server, files } => workflow_draft::save(&server, &files).await,
         WorkflowCommand::Publish { server, name } => change(&server, &name, "workflowPublish", json!({})).await,
         WorkflowCommand::RollBack { server, name, version } => {
             change(&server, &name, "workflowRollBack", json!({ "version": version })).await

@@ -398,4 +398,51 @@ async fn versions_are_compared_and_rolled_back_to() {
     );
     assert!(stderr(&server.weir(&["workflow", "discard-draft", "count"])).contains("no draft"));
     assert!(stderr(&server.weir(&["workflow", "roll-back", "count", "9"])).contains("never published"));
+    let asked = server.weir(&["workflow", "delete", "count"]);
+    assert!(
+        stderr(&asked).contains("Delete the workflow count?"),
+        "{}",
+        stderr(&asked)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drafts_are_kept_compared_and_published() {
+    let server = Server::start().await;
+    let draft = |text: &str| {
+        let file = server.data().join("draft.yaml");
+        std::fs::write(&file, text).unwrap();
+        server.weir(&["workflow", "draft", "-f", file.to_str().unwrap()])
+    };
+    let document = |value: &str| {
+        format!(
+            "kind: Workflow\nname: count\non: {{ manual: {{}} }}\nsteps:\n  - {{ id: one, set: {{ value: {value} }} }}\n"
+        )
+    };
+    let saved = draft(&document("1"));
+    assert!(
+        stdout(&saved).contains("count: draft saved as version 1"),
+        "{}",
+        stderr(&saved)
+    );
+    let start = server.weir(&["run", "start", "count"]);
+    assert!(!start.status.success(), "what is not published starts nothing");
+    done(&server, &["workflow", "publish", "count"]);
+    assert!(stdout(&draft(&document("2"))).contains("count: draft saved as version 2"));
+    // Saved again it is the same draft.
+    assert!(stdout(&draft(&document("3"))).contains("count: draft saved as version 2"));
+    let diff = done(&server, &["workflow", "diff", "count"]);
+    assert!(diff.contains("~ /steps/0/set/value in one  1 → 3"), "{diff}");
+    let wrong = draft(&document("1").replace("set:", "sett:")); // misspelt on purpose
+    let told = stderr(&wrong);
+    assert!(
+        !wrong.status.success() && told.contains("draft.yaml:5: /steps/0"),
+        "{told}"
+    );
+    let other = draft("kind: Connection\nname: crm\nconnector: http\nconfig: { base_url: 'http://127.0.0.1:1' }\n");
+    assert!(
+        stderr(&other).contains("draft.yaml:1: only workflows have drafts"),
+        "{}",
+        stderr(&other)
+    );
 }

@@ -222,13 +222,19 @@ impl Server {
 
     /// Runs a command with the server's own settings to its end, such as `backup`.
     pub(crate) fn beside(&self, arguments: &[&str]) -> Output {
+        self.command_beside(arguments).output().unwrap()
+    }
+
+    /// The same, not run yet.
+    pub(crate) fn command_beside(&self, arguments: &[&str]) -> Command {
         let mut command = weir(self.folder.path());
         command
             .args(arguments)
             .env("WEIR_LISTEN", "127.0.0.1:0")
             .env("WEIR_ADMIN_TOKEN", &self.token)
-            .env("WEIR_DATA_FOLDER", self.data());
-        command.envs(&self.settings).output().unwrap()
+            .env("WEIR_DATA_FOLDER", self.data())
+            .envs(&self.settings);
+        command
     }
 
     /// Takes a setting away, or gives another one, from the next start on.

@@ -336,3 +336,90 @@ fn millis(time: &Value) -> i64 {
         .unwrap()
         .timestamp_millis()
 }
+
+/// A run that waits for its turn can be held and let go on as often as people like: its time has not begun, and nothing of
+/// it happens before its turn comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_begins_nothing_however_often_it_is_held_and_let_go_on() {
+    let server = Server::start().await;
+    let workflow = |name: &str, more: &str| {
+        format!(
+            "kind: Workflow\nname: {name}\non: {{ manual: {{}} }}\n{more}steps:\n  - {{ id: seen, set: {{ at: \"{{{{ now }}}}\" }} }}\n\
+             on_failure: [{{ id: told, set: {{ it: failed }} }}]\n"
+        )
+    };
+    server.apply(&workflow("limited", "timeout: 1s\nthrottle: { limit: 1, per: 10s }\n"));
+    server.apply(&workflow("off", ""));
+    done_by(&server, &["workflow", "pause", "off"]);
+    let first = done_by(&server, &["run", "start", "limited"]);
+    eventually("the first one is through", SOON, async || {
+        (server.runs(&["--status", "succeeded"]).len() == 1).then_some(())
+    })
+    .await;
+    let held: Vec<String> = ["limited", "limited", "off"]
+        .iter()
+        .map(|name| done_by(&server, &["run", "start", name]).trim().to_owned())
+        .collect();
+    // Longer than the time limit of a run.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    for run in &held {
+        done_by(&server, &["run", "pause", run]);
+    }
+    let listed = eventually("all of them are held", SOON, async || {
+        let listed = stdout(&server.weir(&["runs", "--status", "queued"]));
+        (listed.matches("paused until somebody resumes it").count() == 3).then_some(listed)
+    })
+    .await;
+    assert!(listed.contains("throttle"), "{listed}");
+    // Many at once reach those that wait for their turn, too.
+    let resumed = server.weir(&["bulk", "resume", "--yes"]);
+    let told = stdout(&resumed);
+    assert!(
+        resumed.status.success() && told.contains("3 of 3 asked"),
+        "{told}{}",
+        stderr(&resumed)
+    );
+    eventually("nobody is held", SOON, async || {
+        let listed = stdout(&server.weir(&["runs", "--status", "queued"]));
+        (!listed.contains("paused until")).then_some(())
+    })
+    .await;
+    for run in &held {
+        let told = done_by(&server, &["run", "show", run]);
+        assert!(told.contains("queued") || told.contains("succeeded"), "{told}");
+    }
+    assert!(stderr(&server.weir(&["bulk", "resume", "--yes"])).contains("no open run fits"));
+    // The throttle lets one start each ten seconds, and the workflow that is paused none.
+    let started = |run: &str| {
+        let runs = server.runs(&[]);
+        let run = runs.iter().find(|found| found["id"] == run.trim()).cloned().unwrap();
+        assert_ne!(run["status"], "FAILED", "{run:#}");
+        (run["status"] == "SUCCEEDED").then(|| {
+            run["startedAt"]
+                .as_str()
+                .unwrap()
+                .parse::<chrono::DateTime<chrono::Utc>>()
+                .unwrap()
+        })
+    };
+    let limit = std::time::Duration::from_secs(60);
+    let [second, third] = [0, 1].map(|at| held[at].clone());
+    let (second, third) = eventually("both are through", limit, async || {
+        Some((started(&second)?, started(&third)?))
+    })
+    .await;
+    let first = started(&first).unwrap();
+    for (one, other) in [(first, second), (second, third)] {
+        let apart = (other - one).num_milliseconds();
+        assert!(apart >= 9_900, "they started {apart} ms apart");
+    }
+    assert_eq!(started(&held[2]), None, "its workflow is paused");
+    done_by(&server, &["workflow", "resume", "off"]);
+    eventually("the last one is through", SOON, async || started(&held[2])).await;
+}
+
+fn done_by(server: &Server, arguments: &[&str]) -> String {
+    let output = server.weir(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    stdout(&output)
+}

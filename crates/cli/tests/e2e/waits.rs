@@ -223,6 +223,18 @@ async fn items_are_named_by_their_place_wherever_a_step_is_told_or_asked_for() {
         command.env("WEIR_TOKEN", stdout(&token).trim()).output().unwrap()
     };
     assert_eq!(stdout(&boss(&["approvals"])), listed);
+    // What others are to decide stands in the list without its words.
+    server.apply(
+        "kind: Workflow\nname: pay\non: { manual: {} }\nsteps: [{ id: pay, approve: { title: Salary of Ada, by: [somebody] } }]\n",
+    );
+    id(&server, &["run", "start", "pay"]);
+    runs_in(&server, "waiting", 2).await;
+    let both = eventually("both are asked", SOON, async || {
+        let both = stdout(&boss(&["approvals"]));
+        both.contains("(hidden)").then_some(both)
+    })
+    .await;
+    assert!(both.contains("A gift for bob?") && !both.contains("Ada"), "{both}");
     assert!(stderr(&boss(&["runs"])).contains("this needs the permission RUN_READ"));
     let decided = boss(&["approve", &run, "lines[1].ok"]);
     assert_eq!(stdout(&decided).trim(), run, "{}", stderr(&decided));

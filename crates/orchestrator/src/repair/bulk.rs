@@ -67,6 +67,8 @@ pub struct BulkPreview {
     /// Of how many of them not all can be shown: what follows a call without a recorded answer or a wait whose outcome
     /// is open, and some of the runs that they start.
     pub in_part: u32,
+    /// How many of them would fail, for a reason that is known now.
+    pub failing: u32,
     /// Calls that change nothing outside.
     pub reads: u64,
     /// Effects by what they do, in the order of their names.
@@ -136,7 +138,7 @@ impl Orchestrator {
         }
         if items.is_empty() {
             let why = "no run fits that can be replayed".to_owned();
-            return Err(ControlError::NotReplayable { why });
+            return Err(ControlError::not_replayable(why));
         }
         let beginning = Beginning {
             action: "bulk.replay".to_owned(),
@@ -189,6 +191,7 @@ impl Orchestrator {
                     }
                     preview.reads += u64::try_from(shown.reads.len()).unwrap_or(u64::MAX);
                     preview.in_part += u32::from(shown.in_part);
+                    preview.failing += u32::from(shown.fails);
                     let all = shown.answered.iter().chain(&shown.new).chain(&shown.unknown);
                     for effect in all {
                         let key = (effect.connector.clone(), effect.operation.clone(), effect.class);
@@ -216,7 +219,7 @@ impl Orchestrator {
                     }
                     items.push((run.id, ready.prepared.confirm));
                 }
-                Err(ControlError::NotReplayable { why }) => preview.left_out.push((run.id, why)),
+                Err(ControlError::NotReplayable { why, .. }) => preview.left_out.push((run.id, why)),
                 Err(ControlError::Invalid(problems)) => {
                     let why = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                     preview.left_out.push((run.id, why));
@@ -260,9 +263,9 @@ impl Orchestrator {
                 };
             }
             Ok(_) => "what the replay would do is not what was shown any more".to_owned(),
-            Err(error @ (ControlError::NotFound | ControlError::NotReplayable { .. } | ControlError::Invalid(_))) => {
-                error.to_string()
-            }
+            // Kept for everybody who may see the operation.
+            Err(ControlError::NotReplayable { why, .. }) => format!("the run cannot be replayed: {why}"),
+            Err(error @ (ControlError::NotFound | ControlError::Invalid(_))) => error.to_string(),
             Err(other) => return Err(other),
         };
         self.skip_turn(bulk, item.run, reason).await
@@ -428,6 +431,12 @@ fn summary(preview: &BulkPreview) -> String {
     if blocked > 0 {
         parts.push(format!("{blocked} of unknown fate that stop their runs"));
     }
+    if preview.failing > 0 {
+        parts.push(format!(
+            "{} would fail again",
+            plural(u64::from(preview.failing), "run")
+        ));
+    }
     if !preview.left_out.is_empty() {
         parts.push(format!("{} left out", preview.left_out.len()));
     }
@@ -555,12 +564,13 @@ mod tests {
             reads: 142,
             effects: vec![effects("mail", 0, 17, 0), effects("pay", 142, 0, 1)],
             left_out: vec![(RunId::from_raw(1), "no event".to_owned())],
+            failing: 2,
             ..BulkPreview::default()
         };
         assert_eq!(
             summary(&preview),
             "142 runs: 142 reads, 142 effects answered from the record, 17 sent (shop.mail 17), \
-             1 of unknown fate that stop their runs, 1 left out"
+             1 of unknown fate that stop their runs, 2 runs would fail again, 1 left out"
         );
         let in_part = BulkPreview { in_part: 5, ..preview };
         let told = summary(&in_part);

@@ -105,9 +105,7 @@ impl Orchestrator {
         };
         let written = write(&self.core, operation).await.map(drop);
         written.map_err(|refused| match refused {
-            Refused::Stale => ControlError::NotReplayable {
-                why: "the operation is over".to_owned(),
-            },
+            Refused::Stale => ControlError::not_replayable("the operation is over"),
             Refused::Other(error) => error,
         })
     }

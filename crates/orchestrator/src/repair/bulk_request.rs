@@ -49,7 +49,8 @@ impl BulkRequest {
         match self {
             Self::Cancel => &[Queued, Paused, Running, Waiting],
             Self::Pause => &[Queued, Running, Waiting],
-            Self::Resume => &[Paused],
+            // What waits for its turn, or still has a call under way, is held without being paused yet.
+            Self::Resume => &[Paused, Queued, Running, Waiting],
         }
     }
 
@@ -307,7 +308,7 @@ impl Orchestrator {
         up_to: Option<RunId>,
     ) -> Result<Vec<RunRow>, ControlError> {
         let fits = |status: &RunStatus| filter.status.is_none_or(|wanted| wanted == *status);
-        let selection = RunSelection {
+        let mut selection = RunSelection {
             runs: SelectedRuns::Open {
                 statuses: request.statuses().iter().copied().filter(fits).collect(),
                 up_to,
@@ -319,11 +320,32 @@ impl Orchestrator {
             since: filter.since,
             until: filter.until,
         };
-        Ok(self
-            .core
-            .store
-            .run_select(workspace, &selection, MAX_BULK_RUNS + 1)
-            .await?)
+        let store = &self.core.store;
+        if request != BulkRequest::Resume {
+            return Ok(store.run_select(workspace, &selection, MAX_BULK_RUNS + 1).await?);
+        }
+        // Rows do not tell which of them are held, so all are looked at, a page after the other.
+        let limit = usize::try_from(MAX_BULK_RUNS + 1).unwrap_or(usize::MAX);
+        let mut held: Vec<RunRow> = Vec::new();
+        let mut last: Option<RunId> = None;
+        loop {
+            let page = store.run_select(workspace, &selection, 2 * MAX_BULK_RUNS).await?;
+            let fresh = page.into_iter().filter(|run| last.is_none_or(|last| run.id > last));
+            let fresh: Vec<RunRow> = fresh.collect();
+            let Some(newest) = fresh.last().map(|run| run.id) else {
+                return Ok(held);
+            };
+            for run in fresh {
+                if held.len() < limit && (run.status == RunStatus::Paused || self.is_held(workspace, run.id).await?) {
+                    held.push(run);
+                }
+            }
+            if held.len() >= limit {
+                return Ok(held);
+            }
+            last = Some(newest);
+            selection.since = Some(newest.made_at());
+        }
     }
 
     /// Asks a run, as its turn in an operation.

@@ -206,7 +206,7 @@ impl Orchestrator {
                 .await
             {
                 Ok(open) => open,
-                Err(ControlError::NotResolvable { why } | ControlError::NotReplayable { why }) => {
+                Err(ControlError::NotResolvable { why } | ControlError::NotReplayable { why, .. }) => {
                     preview.left_out.push((run.id, why));
                     continue;
                 }
@@ -286,7 +286,7 @@ impl Orchestrator {
         };
         let open = match self.unknown_effects(workspace, row.root_id, operation).await {
             Ok(open) => open,
-            Err(ControlError::NotResolvable { why } | ControlError::NotReplayable { why }) => {
+            Err(ControlError::NotResolvable { why } | ControlError::NotReplayable { why, .. }) => {
                 return self.skip_turn(bulk, item.run, why).await;
             }
             Err(other) => return Err(other),
@@ -311,7 +311,7 @@ impl Orchestrator {
             match self.resolve_one(workspace, &actor, of, said, &purpose).await {
                 Ok(resolved) if resolved.decided.is_some() => {}
                 Ok(resolved) => undecided.push(format!("{}: {}", effect.step, resolved.message)),
-                Err(ControlError::NotResolvable { why } | ControlError::NotReplayable { why }) => {
+                Err(ControlError::NotResolvable { why } | ControlError::NotReplayable { why, .. }) => {
                     undecided.push(format!("{}: {why}", effect.step));
                 }
                 Err(other) => return Err(other),

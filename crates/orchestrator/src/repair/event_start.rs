@@ -12,7 +12,7 @@ use weir_workflow_engine::{Event, EventId, RunId, Timestamp, Trigger, WorkspaceI
 
 use super::{Refused, audit, write};
 use crate::configure::Actor;
-use crate::control::ControlError;
+use crate::control::{ControlError, brackets};
 use crate::ingest::accept::{new_run, start_runs};
 use crate::recovery::restore_event;
 use crate::retention;
@@ -34,10 +34,12 @@ pub enum EventStartError {
     #[error("there is no published workflow with this name")]
     WorkflowNotFound,
     /// The workflow cannot take the event.
-    #[error("the workflow cannot be started with this event: {why}")]
+    #[error("the workflow cannot be started with this event: {why}{}", brackets(quoted.as_deref()))]
     NotStartable {
         /// Why.
         why: String,
+        /// What went wrong in particular; it may quote contents of the event, so not everybody may see it.
+        quoted: Option<String>,
     },
     /// A run of the workflow worked on the event already.
     #[error("{run} of this workflow works on the event already and is {}; replay that one", .status.as_str())]
@@ -97,7 +99,7 @@ impl Orchestrator {
         name: &str,
     ) -> Result<Option<RunId>, EventStartError> {
         let core = &self.core;
-        let not_startable = |why: String| EventStartError::NotStartable { why };
+        let not_startable = |why: String| EventStartError::NotStartable { why, quoted: None };
         let stored = core.store.event_load(workspace, event).await?;
         let stored = stored.ok_or(EventStartError::EventNotFound)?;
         let snapshot = self.snapshot();
@@ -123,7 +125,17 @@ impl Orchestrator {
             return Err(not_startable(why.to_owned()));
         }
         let restored = restore_event(&snapshot, &stored.row).map_err(EventStartError::Unavailable)?;
-        fits(&snapshot, workspace, version, &restored, now).map_err(not_startable)?;
+        fits(version, &restored).map_err(not_startable)?;
+        match route::filter(&snapshot, workspace, version, &restored, now) {
+            Ok(true) => {}
+            Ok(false) => return Err(not_startable("its `where` is not true for it".to_owned())),
+            Err(error) => {
+                return Err(EventStartError::NotStartable {
+                    why: "its `where` cannot be evaluated for it".to_owned(),
+                    quoted: Some(error.to_string()),
+                });
+            }
+        }
         self.begin(&snapshot, actor, (workflow, version), (stored, restored), now)
             .await
     }
@@ -188,13 +200,7 @@ impl Orchestrator {
 }
 
 /// Whether the trigger of a workflow takes an event; why not.
-fn fits(
-    snapshot: &Snapshot,
-    workspace: WorkspaceId,
-    version: &Version,
-    event: &Event,
-    now: Timestamp,
-) -> Result<(), String> {
+fn fits(version: &Version, event: &Event) -> Result<(), String> {
     let (wanted, connection) = match version.plan.trigger() {
         Trigger::Event {
             event: wanted,
@@ -218,9 +224,5 @@ fn fits(
             "it takes events of the connection `{wanted}`, and that of this one is `{found}`"
         ));
     }
-    match route::filter(snapshot, workspace, version, event, now) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err("its `where` is not true for it".to_owned()),
-        Err(error) => Err(format!("its `where` cannot be evaluated for it: {error}")),
-    }
+    Ok(())
 }

@@ -60,8 +60,8 @@ impl Family {
             let next_seq = journal.last().map_or(0, |(seq, _)| seq + 1);
             let mut entries = Vec::new();
             for (seq, body) in journal {
-                let (_, more) = decode(&body).map_err(|error| ControlError::NotReplayable {
-                    why: format!("journal row {seq} of {} cannot be read: {error}", row.id),
+                let (_, more) = decode(&body).map_err(|error| {
+                    ControlError::not_replayable(format!("journal row {seq} of {} cannot be read: {error}", row.id))
                 })?;
                 entries.extend(more);
             }

@@ -13,7 +13,7 @@ use weir_workflow_engine::{
 
 use super::Family;
 use crate::control::ControlError;
-use crate::mail::{Letter, event_key, of_end, of_event};
+use crate::mail::{Letter, event_key, looks_back_to, of_end, of_event};
 use crate::own::{self, Parent};
 use crate::service::Core;
 use crate::snapshot::{Snapshot, Version};
@@ -215,7 +215,7 @@ impl Stage<'_> {
                 equals,
             } => {
                 let key = event_key(workspace, connector, kind, key, equals);
-                let since = last.map_or(head.root_id.as_raw(), |last| last.saturating_add(1));
+                let since = last.map_or_else(|| looks_back_to(head.root_id).as_raw(), |last| last.saturating_add(1));
                 let ids = store.events_with_key(key, since, EVENTS_AT_ONCE).await?;
                 *last = ids.last().map(|id| id.as_raw());
                 let mut letters = Vec::with_capacity(ids.len());

@@ -141,9 +141,7 @@ impl Orchestrator {
         self.start_replay(workspace, actor, run, ready, Operation::default())
             .await
             .map_err(|refused| match refused {
-                Refused::Stale => ControlError::NotReplayable {
-                    why: "another replay of it was started at the same moment".to_owned(),
-                },
+                Refused::Stale => ControlError::not_replayable("another replay of it was started at the same moment"),
                 Refused::Other(error) => error,
             })
     }
@@ -194,7 +192,7 @@ impl Orchestrator {
         options: &ReplayOptions,
     ) -> Result<Ready, ControlError> {
         let core = &self.core;
-        let not_replayable = |why: String| ControlError::NotReplayable { why };
+        let not_replayable = |why: String| ControlError::not_replayable(why);
         let stored = core.store.run_load(workspace, run).await?;
         let stored = stored.ok_or(ControlError::NotFound)?;
         let family = Family::load(core, workspace, stored.root_id).await?;
@@ -269,17 +267,14 @@ impl Orchestrator {
                 Ok(true) => {}
                 Ok(false) => return Err(not_replayable(not_wanted(number))),
                 Err(error) => {
-                    let what = format!("the `where` of version {number} cannot be evaluated: {error}");
-                    return Err(not_replayable(cannot_begin(&what)));
+                    let what = format!("the `where` of version {number} cannot be evaluated");
+                    return Err(cannot_begin(&what, error.to_string()));
                 }
             }
         }
         let turn = turns::of_replay(&snapshot, workspace, &version, &event, now).map_err(|refused| {
-            let what = format!(
-                "the flow control of version {} fails: {}",
-                version.number, refused.message
-            );
-            not_replayable(cannot_begin(&what))
+            let what = format!("the flow control of version {} fails", version.number);
+            cannot_begin(&what, refused.message)
         })?;
         let ledger = family.ledger();
         let parts = Parts {
@@ -353,7 +348,7 @@ impl Orchestrator {
                 "the edited event has {} bytes, and the limit is {limit}",
                 document.raw().len()
             );
-            return Err(ControlError::NotReplayable { why });
+            return Err(ControlError::not_replayable(why));
         }
         version
             .plan
@@ -476,11 +471,14 @@ pub(crate) fn assemble(parts: Parts<'_>, ledger: &Ledger, from: &ReplayFrom) -> 
 }
 
 /// Why a replay would end before it begins, and what helps.
-fn cannot_begin(what: &str) -> String {
-    format!(
-        "it would fail before it begins, and nothing would be sent: {what}; mend the workflow and replay on the live \
-         version, or edit the event"
-    )
+fn cannot_begin(what: &str, error: String) -> ControlError {
+    ControlError::NotReplayable {
+        why: format!(
+            "it would fail before it begins, and nothing would be sent: {what}; mend the workflow and replay on the live \
+             version, or edit the event"
+        ),
+        quoted: Some(error),
+    }
 }
 
 /// Why an event starts no run of this version.
@@ -503,9 +501,9 @@ fn begin_at(
         ReplayFrom::Start => return Ok(start),
         ReplayFrom::Automatic if !failed => return Ok(start),
         ReplayFrom::FailedStep if !failed => {
-            return Err(ControlError::NotReplayable {
-                why: "it did not fail, so there is no failed step to begin at".to_owned(),
-            });
+            return Err(ControlError::not_replayable(
+                "it did not fail, so there is no failed step to begin at",
+            ));
         }
         ReplayFrom::Automatic | ReplayFrom::FailedStep => match &run.error_step {
             Some(step) if !step.starts_with("hydrate.") => step,
@@ -520,11 +518,11 @@ fn begin_at(
         Err(RestartError::TakesCare { around, .. }) if !chosen => match around {
             Some(around) => match begin(around.as_str()) {
                 Ok(restart) => Ok((Some(around), restart)),
-                Err(error) => Err(ControlError::NotReplayable { why: error.to_string() }),
+                Err(error) => Err(ControlError::not_replayable(error.to_string())),
             },
             None => Ok(start),
         },
-        Err(error) => Err(ControlError::NotReplayable { why: error.to_string() }),
+        Err(error) => Err(ControlError::not_replayable(error.to_string())),
     }
 }
 
@@ -562,6 +560,8 @@ fn confirmation(
         unknown,
         note,
         in_part,
+        // `note` says it, too.
+        fails: _,
         names: _,
     } = preview;
     let (answered, new, unknown) = (effects(answered), effects(new), effects(unknown));

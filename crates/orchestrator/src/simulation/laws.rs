@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_storage::RunStatus;
+use weir_storage::{RunCommit, RunStatus};
 use weir_workflow_engine::{
-    AttemptOutcome, Awaits, CallId, EffectClass, EffectKey, EffectState, Entry, EventSource, Input, Ledger, RunId,
-    Target, Timestamp, decide, invariants,
+    AttemptOutcome, Awaits, CallId, EffectClass, EffectKey, EffectState, Ending, Entry, EventSource, Input, Ledger,
+    RunId, Target, Timestamp, decide, decode, invariants,
 };
 
 use super::item::Place;
@@ -44,6 +44,26 @@ impl World<'_> {
             return broke("memory knows how long the journal is", place.run);
         }
         Ok(())
+    }
+
+    /// A run that waits for its turn can be held, let go on and canceled; nothing else happens to it.
+    pub(super) fn begins_nothing_while_it_waits(&mut self, place: Place, row: &RunCommit) -> Lawful {
+        let law = "a run begins nothing while it waits for its turn";
+        let waits = self
+            .live(place)
+            .is_some_and(|live| live.driver.run().first == First::Queued);
+        if !waits {
+            return Ok(());
+        }
+        let (_, entries) = decode(&row.journal).map_err(|error| Broke(error.to_string()))?;
+        let mut more = entries.iter().filter(|entry| {
+            let canceled = matches!(entry, Entry::Finished(finished) if finished.ending == Ending::Canceled);
+            !canceled && !matches!(entry, Entry::Paused(_) | Entry::Resumed(_) | Entry::CancelAsked(_))
+        });
+        match more.next() {
+            Some(entry) => broke(law, format!("{entry:?} in {}", row.run)),
+            None => Ok(()),
+        }
     }
 
     /// Who sleeps on disk is found by its mail or in its time alone, so after a crash nothing else may be left to do in it.

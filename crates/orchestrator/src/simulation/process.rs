@@ -266,7 +266,10 @@ impl World<'_> {
         }
         let rest = Rest { commands, then };
         match commit {
-            Some(row) => self.offer(place, row, rest),
+            Some(row) => {
+                self.begins_nothing_while_it_waits(place, &row)?;
+                self.offer(place, row, rest)
+            }
             None => self.follow(place, rest),
         }
     }

@@ -104,6 +104,15 @@ fn wait_for(step: &Step, wait: &WaitFor, catalogue: &dyn Catalogue, problems: &m
         problems.push(problem.did_you_mean(&wait.connector, connectors.iter().map(String::as_str)));
         return;
     }
+    if wait.kind == "*" {
+        let message = format!(
+            "`{}.*` is no event type; a `wait_for` waits for one type",
+            wait.connector
+        );
+        let problem = Problem::new(child(&place, "event"), "unknown_event_type", message);
+        problems.push(problem.suggest("name the type, such as `generic.order.paid`"));
+        return;
+    }
     let info = catalogue.event_type(&wait.connector, wait.connection.as_deref(), &wait.kind);
     if info.is_none() {
         let known = catalogue.event_types(&wait.connector);

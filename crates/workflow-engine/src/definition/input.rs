@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::fields::kind;
+use crate::expression::sample;
 use crate::problem::{Problem, child, nearest};
 
 /// The JSON Schema type of a value fits `wanted`.
@@ -32,7 +33,11 @@ pub(super) fn check(schema: &Value, value: &Value, pointer: &str, computed: bool
     if let Some(wanted) = schema.get("type").and_then(Value::as_str)
         && !is_type(value, wanted)
     {
-        let message = format!("the input must be of type {wanted} here, not {}", kind(value));
+        let found = match value {
+            Value::Null => kind(value).to_owned(),
+            _ => format!("{}: {}", kind(value), sample(value)),
+        };
+        let message = format!("the input must be of type {wanted} here, not {found}");
         problems.push(Problem::new(pointer, "wrong_type", message));
         return;
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::state::{OpenCall, Phase, RunState};
 use super::walk::Walk;
-use super::{Decision, EngineError, Environment, Input};
+use super::{Decision, EngineError, Environment, Input, Mail};
 use crate::command::CallId;
 use crate::document::Document;
 use crate::event::EventSource;
@@ -87,6 +87,29 @@ pub fn decide(
         status,
         due,
     })
+}
+
+/// What mail does to a run that waits for its turn: it can be ended and held, and nothing of it begins. Its time limit has
+/// not begun either.
+///
+/// Changes nothing, like [`decide`].
+#[must_use]
+pub fn attend(plan: &Plan, run: &RunState, environment: &dyn Environment, mail: &Mail<'_>, now: Timestamp) -> Decision {
+    let mut walk = Walk::new(&plan.program, run.clone(), environment, now);
+    let concerns = matches!(mail, Mail::Cancel { .. } | Mail::Pause { .. } | Mail::Resume { .. });
+    if concerns && walk.run.finished.is_none() {
+        walk.mail(mail);
+        if let Some(ending) = walk.run.ending.clone() {
+            walk.finish(ending);
+        }
+    }
+    Decision {
+        status: walk.run.status(),
+        entries: walk.entries,
+        commands: Vec::new(),
+        due: None,
+        more: false,
+    }
 }
 
 impl Walk<'_> {

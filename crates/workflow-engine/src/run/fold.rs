@@ -137,7 +137,8 @@ impl RunState {
             }
             Entry::Resumed(resumed) => {
                 if let Some(since) = self.paused.take() {
-                    let stood = resumed.at.since(since);
+                    // What it stood still before it began does not count: its time limits had not begun.
+                    let stood = resumed.at.since(since.max(self.head.started_at));
                     self.paused_for = self.paused_for.saturating_add(stood);
                     self.put_limits_off(stood);
                 }

@@ -390,10 +390,13 @@ impl<'a> Walk<'a> {
     /// Until when a step sleeps.
     fn sleep(&self, place: &Place, sleep: &Sleep) -> Result<Timestamp, Fault> {
         let value = sleep.value.render(&self.scope(place))?;
-        let place = sleep.value.expressions().next().map(Expression::pointer);
+        let source = sleep.value.expressions().next();
         let bad = |message: String| Fault {
             code: "bad_sleep",
-            message: place.map_or_else(|| message.clone(), |place| format!("at {place}: {message}")),
+            message: match source {
+                Some(source) => format!("`{}` at {}: {message}", source.source(), source.pointer()),
+                None => message,
+            },
         };
         let until = match sleep.how {
             SleepHow::For => self.now.plus(sleep::span(value.value()).map_err(bad)?),

@@ -98,6 +98,7 @@ impl Teller<'_> {
                 step.status = "canceled";
                 step.finished_at = Some(at);
                 step.wait = None;
+                step.give_up_try();
             }
         }
         for position in (0..self.steps.len()).rev() {

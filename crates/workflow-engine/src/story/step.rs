@@ -60,7 +60,7 @@ pub struct StoryAttempt {
     pub at: Timestamp,
     /// From then until it came back, in milliseconds; 0 while it is on its way.
     pub duration_ms: u64,
-    /// `running`, `sent`, `coalesced`, `found`, `gone`, `retry`, `failed`, `held` (not sent, after it looked) or `lost`
+    /// `running`, `sent`, `coalesced`, `found`, `gone`, `retry`, `failed`, `held` (not sent, after it looked), `abandoned` (its branch was left, or its run ended, before it came back) or `lost`
     /// (with its process).
     pub outcome: &'static str,
     /// Why it failed.
@@ -133,6 +133,13 @@ impl StoryStep {
             ));
         }
         self.note = Some(told.join("; ")).filter(|told| !told.is_empty());
+    }
+
+    /// A try that was under way is nobody's any more.
+    pub(super) fn give_up_try(&mut self) {
+        if let Some(last) = self.attempts.last_mut().filter(|last| last.outcome == "running") {
+            last.outcome = "abandoned";
+        }
     }
 
     pub(super) fn settle(&mut self, end: Option<EffectEnd>) {

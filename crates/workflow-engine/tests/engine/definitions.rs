@@ -370,11 +370,11 @@ fn a_manual_trigger_has_an_input() {
     );
     assert_eq!(
         wrong(json!({ "id": 5 })),
-        ["/id: the input must be of type string here, not a number"]
+        ["/id: the input must be of type string here, not a number: 5"]
     );
     assert_eq!(
         wrong(json!([])),
-        ["/: the input must be of type object here, not a list"]
+        ["/: the input must be of type object here, not a list: []"]
     );
 }
 

@@ -5,6 +5,7 @@
     reason = "in tests a panic is the report; helpers are tests too"
 )]
 
+mod attending;
 mod choices;
 mod deciding;
 mod definitions;

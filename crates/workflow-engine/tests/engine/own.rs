@@ -239,7 +239,7 @@ fn what_weir_refuses_itself_fails_the_step() {
         ),
         (
             "steps:\n  - { id: r, run: bill, with: { lines: [{ amount: 5 }, { amount: many }], speed: fast, order: \"{{ event.id }}\" } }".to_owned(),
-            "/steps/0/with/lines/1/amount: the input must be of type integer here, not text (`bill` takes what its trigger says)",
+            "/steps/0/with/lines/1/amount: the input must be of type integer here, not text: \"many\" (`bill` takes what its trigger says)",
         ),
         (
             "steps:\n  - { id: r, run: bill, with: { ordr: x, order: y, speed: \"{{ event.type }}\" } }".to_owned(), // misspelt on purpose

@@ -54,7 +54,7 @@ impl BulkMutations {
                 let error = UserError::no_workflow(caller, "filter", filter.workflow.as_deref().unwrap_or_default());
                 Ok(BulkReplayPayload::refused(vec![error]))
             }
-            Err(ControlError::NotReplayable { why } | ControlError::NotResolvable { why }) => {
+            Err(ControlError::NotReplayable { why, .. } | ControlError::NotResolvable { why }) => {
                 let error = UserError::precondition(UserErrorCode::NotReplayable, "filter", why, Vec::new());
                 Ok(BulkReplayPayload::refused(vec![error]))
             }
@@ -213,7 +213,7 @@ impl BulkMutations {
                 user_errors: Vec::new(),
             }),
             Err(ControlError::NotFound) => refused(vec![UserError::not_found("id")]),
-            Err(ControlError::NotReplayable { why } | ControlError::NotResolvable { why }) => {
+            Err(ControlError::NotReplayable { why, .. } | ControlError::NotResolvable { why }) => {
                 refused(vec![UserError::precondition(
                     UserErrorCode::Invalid,
                     "id",

@@ -68,7 +68,7 @@ impl EffectMutations {
                 user_errors: Vec::new(),
             }),
             Err(ControlError::NotFound) => Ok(EffectResolvePayload::refused(vec![UserError::not_found("runId")])),
-            Err(ControlError::NotResolvable { why } | ControlError::NotReplayable { why }) => {
+            Err(ControlError::NotResolvable { why } | ControlError::NotReplayable { why, .. }) => {
                 let code = UserErrorCode::NotResolvable;
                 let error = UserError::precondition(code, "step", why, Vec::new());
                 Ok(EffectResolvePayload::refused(vec![error]))

@@ -3,6 +3,7 @@
 use super::super::caller::Caller;
 use super::super::errors::ApiResult;
 use super::super::types::run::{self, Run};
+use super::super::types::step::with_particular;
 use super::super::user_error::{UserError, UserErrorCode};
 use super::{input_id, unavailable};
 use crate::auth::Permission;
@@ -41,8 +42,10 @@ impl EventMutations {
             }
             Err(EventStartError::EventNotFound) => UserError::not_found("eventId"),
             Err(EventStartError::WorkflowNotFound) => UserError::no_workflow(caller, "workflow", &input.workflow),
-            Err(error @ EventStartError::NotStartable { .. }) => {
-                UserError::precondition(UserErrorCode::NotStartable, "workflow", error.to_string(), Vec::new())
+            Err(EventStartError::NotStartable { why, quoted }) => {
+                let why = with_particular(ctx, why, quoted);
+                let message = format!("the workflow cannot be started with this event: {why}");
+                UserError::precondition(UserErrorCode::NotStartable, "workflow", message, Vec::new())
             }
             Err(error @ EventStartError::AlreadyRan { run, .. }) => {
                 let blockers = vec![run.to_string()];

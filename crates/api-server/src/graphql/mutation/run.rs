@@ -6,6 +6,7 @@ use super::super::scalars::Json;
 use super::super::types::event::{self, Event};
 use super::super::types::replay_preview::{ReplayOptionsInput, ReplayPreview};
 use super::super::types::run::{self, Run};
+use super::super::types::step::with_particular;
 use super::super::user_error::{UserError, UserErrorCode};
 use super::{input_id, unavailable};
 use crate::auth::Permission;
@@ -75,7 +76,7 @@ impl RunMutations {
                     vec![first.to_string()],
                 )))
             }
-            Err(ControlError::NotReplayable { why } | ControlError::NotResolvable { why }) => Ok(
+            Err(ControlError::NotReplayable { why, .. } | ControlError::NotResolvable { why }) => Ok(
                 RunStartPayload::refused(UserError::input(UserErrorCode::Invalid, "workflow", why)),
             ),
             Err(
@@ -128,7 +129,8 @@ impl RunMutations {
                 user_errors: Vec::new(),
             }),
             Err(ControlError::NotFound) => Ok(RunReplayPayload::refused(UserError::not_found("runId"))),
-            Err(ControlError::NotReplayable { why } | ControlError::NotResolvable { why }) => {
+            Err(ControlError::NotReplayable { why, quoted }) => {
+                let why = with_particular(ctx, why, quoted);
                 Ok(RunReplayPayload::refused(UserError::precondition(
                     UserErrorCode::NotReplayable,
                     "runId",
@@ -149,7 +151,7 @@ impl RunMutations {
                 let message = "what the replay would do is not what was shown: look at the preview again";
                 let error = UserError::precondition(UserErrorCode::PreviewChanged, "confirm", message, Vec::new());
                 Ok(RunReplayPayload {
-                    preview: Some((*prepared).into()),
+                    preview: Some(ReplayPreview::shown(*prepared, ctx)),
                     ..RunReplayPayload::refused(error)
                 })
             }
@@ -158,9 +160,11 @@ impl RunMutations {
                 preview: None,
                 user_errors: misfits("options", problems),
             }),
-            Err(error @ (ControlError::BulkChanged(_) | ControlError::KeyReused { .. })) => {
-                Err(ApiError::internal("replaying a run", &error))
-            }
+            Err(
+                error @ (ControlError::BulkChanged(_)
+                | ControlError::KeyReused { .. }
+                | ControlError::NotResolvable { .. }),
+            ) => Err(ApiError::internal("replaying a run", &error)),
             Err(ControlError::Unavailable(cause)) => Err(unavailable("a run was not replayed", &cause)),
         }
     }

@@ -18,12 +18,10 @@ pub(crate) const TO_SEE: [Permission; 2] = [Permission::RunRead, Permission::Run
 
 impl Approval {
     /// Whoever is to decide must see about what.
-    fn may_read(&self, caller: &Caller) -> ApiResult<()> {
-        let named = self.0.by.is_empty() || self.0.by.contains(&caller.principal().name);
-        if named && caller.principal().may(Permission::RunApprove) {
-            return Ok(());
-        }
-        caller.may(Permission::PayloadRead).map(drop)
+    fn may_read(&self, caller: &Caller) -> bool {
+        let principal = caller.principal();
+        let named = self.0.by.is_empty() || self.0.by.contains(&principal.name);
+        named && principal.may(Permission::RunApprove) || principal.may(Permission::PayloadRead)
     }
 }
 
@@ -69,16 +67,14 @@ impl Approval {
         Ok(names.name(step))
     }
 
-    /// What is asked. Needs `PAYLOAD_READ`, or `RUN_APPROVE` and to be one of those who may decide.
-    async fn title(&self, ctx: &Context<'_>) -> ApiResult<&str> {
-        self.may_read(Caller::of(ctx))?;
-        Ok(&self.0.row.title)
+    /// What is asked. Null without `PAYLOAD_READ`, but for those with `RUN_APPROVE` who may decide it.
+    async fn title(&self, ctx: &Context<'_>) -> Option<&str> {
+        self.may_read(Caller::of(ctx)).then_some(&*self.0.row.title)
     }
 
-    /// What belongs to the question. Needs the same as `title`.
-    async fn detail(&self, ctx: &Context<'_>) -> ApiResult<Json> {
-        self.may_read(Caller::of(ctx))?;
-        Ok(Json(self.0.detail.clone()))
+    /// What belongs to the question. Null for the same as `title`.
+    async fn detail(&self, ctx: &Context<'_>) -> Option<Json> {
+        self.may_read(Caller::of(ctx)).then(|| Json(self.0.detail.clone()))
     }
 
     /// Names of those who may decide. Empty: everybody with `RUN_APPROVE`.

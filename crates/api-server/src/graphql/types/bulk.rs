@@ -78,6 +78,8 @@ pub(crate) struct BulkReplayPreview {
     /// Of how many of them not all can be shown: what follows a call without a recorded answer or a wait whose outcome
     /// is open, and some of the runs that they start. More may be sent than `effects` says.
     in_part_count: u32,
+    /// How many of them would fail again, for a reason that is known now.
+    failing_count: u32,
     /// Calls that change nothing outside and would be made.
     reads: Long,
     /// What would become of effects, by operation.
@@ -147,6 +149,7 @@ impl From<BulkPreview> for BulkReplayPreview {
             left_out_count: u32::try_from(preview.left_out.len()).unwrap_or(u32::MAX),
             left_out: left_out(preview.left_out),
             in_part_count: preview.in_part,
+            failing_count: preview.failing,
             reads: Long(preview.reads),
             effects: preview.effects.into_iter().map(effects).collect(),
             summary: preview.summary,

@@ -5,6 +5,7 @@ use super::super::errors::{ApiError, ApiResult};
 use super::super::paging::{Listing, Page};
 use super::super::scalars::{DateTime, Long};
 use super::run::{self, Run};
+use super::step::told;
 use super::workflow::WorkflowVersion;
 use crate::auth::Permission;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
@@ -100,9 +101,10 @@ impl DeadLetterCause {
         Ok(status_at_fault(&entries, step))
     }
 
-    /// Its message, without ids, numbers and quoted values.
-    async fn message(&self) -> &str {
-        &self.0.message
+    /// Its message, without ids, numbers and quoted values. Null without `PAYLOAD_READ`: what a provider answered and what
+    /// a `stop` says stands in it.
+    async fn message(&self, ctx: &Context<'_>) -> Option<String> {
+        told(ctx, &self.0.message)
     }
 
     /// How many runs; counted up to 10,000.

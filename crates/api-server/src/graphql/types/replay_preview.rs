@@ -4,7 +4,8 @@ use super::super::scalars::Json;
 use super::super::user_error::{UserError, UserErrorCode};
 use super::connector::EffectClass;
 use super::run::RunStatus;
-use async_graphql::{Enum, ID, InputObject, SimpleObject};
+use super::step::told;
+use async_graphql::{Context, Enum, ID, InputObject, SimpleObject};
 use weir_orchestrator::repair::{PreparedReplay, ReplayFrom, ReplayOptions, ReplayVersion};
 use weir_workflow_engine::{PreviewEffect, PreviewRead, StepNames};
 
@@ -40,8 +41,9 @@ pub(crate) struct ReplayPreview {
     in_part: bool,
 }
 
-impl From<PreparedReplay> for ReplayPreview {
-    fn from(prepared: PreparedReplay) -> Self {
+impl ReplayPreview {
+    /// As the caller may see it.
+    pub(crate) fn shown(prepared: PreparedReplay, ctx: &Context<'_>) -> Self {
         let PreparedReplay {
             preview,
             from,
@@ -75,7 +77,7 @@ impl From<PreparedReplay> for ReplayPreview {
             answered: effects(preview.answered),
             new: effects(preview.new),
             unknown: effects(preview.unknown),
-            note: preview.note,
+            note: preview.note.and_then(|note| told(ctx, &note)),
             in_part: preview.in_part,
         }
     }

@@ -124,13 +124,13 @@ impl Run {
         let Some(code) = self.row.error_code.clone() else {
             return Ok(None);
         };
-        let message = match ctx.look_ahead().field("message").exists() {
+        let message = match ctx.look_ahead().field("message").exists() && step::may_read_payloads(ctx) {
             true => {
                 let caller = Caller::of(ctx);
                 let (_, workspace) = caller.read(Permission::RunRead)?;
                 let message = caller.any().run_error(workspace, &self.row).await;
                 let message = message.map_err(|error| ApiError::internal("reading a run's journal", &error))?;
-                message.map(|message| step::told(ctx, &message))
+                message.and_then(|message| step::told(ctx, &message))
             }
             false => None,
         };
@@ -178,6 +178,20 @@ impl Run {
             .await
             .map_err(|error| ApiError::internal("reading what a run waits for", &error))?;
         Ok(found.map(WaitingFor::from))
+    }
+
+    /// Whether it stands still, or is to when its turn comes: somebody paused it, and nobody has let it go on since.
+    async fn held(&self, ctx: &Context<'_>) -> ApiResult<bool> {
+        match self.row.status {
+            Stored::Paused => Ok(true),
+            Stored::Queued => {
+                let caller = Caller::of(ctx);
+                let (_, workspace) = caller.read(Permission::RunRead)?;
+                let held = caller.any().is_held(workspace, self.row.id).await;
+                held.map_err(|error| ApiError::internal("reading whether a run is held", &error))
+            }
+            _ => Ok(false),
+        }
     }
 
     /// What its steps wait for from outside, in the order in which they began to.
@@ -370,7 +384,7 @@ pub(crate) struct RunError {
     step: Option<String>,
     /// The path as people read it: an item without a `key` is told by its place in the list, from 1.
     step_name: Option<String>,
-    /// What went wrong, for people.
+    /// What went wrong, for people. Null without `PAYLOAD_READ`: it may quote contents.
     message: Option<String>,
 }
 

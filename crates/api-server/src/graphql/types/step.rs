@@ -39,7 +39,9 @@ impl Step {
     async fn label(&self, ctx: &Context<'_>) -> String {
         match (self.0.kind, may_read_payloads(ctx)) {
             ("approve", false) => String::new(),
-            _ => told(ctx, &self.0.label),
+            // Behind it stands the key that the event has to have.
+            ("wait_for", false) => self.0.label.split(" for ").next().unwrap_or_default().to_owned(),
+            _ => self.0.label.clone(),
         }
     }
 
@@ -81,10 +83,9 @@ impl Step {
         Ok(self.0.output.as_ref().map(Json::from))
     }
 
-    /// Why it failed or was skipped, until when it waits, who decided. What comes from the event is left out without
-    /// `PAYLOAD_READ`.
+    /// Why it failed or was skipped, until when it waits, who decided. Null without `PAYLOAD_READ`: it may quote contents.
     async fn note(&self, ctx: &Context<'_>) -> Option<String> {
-        self.0.note.as_deref().map(|note| told(ctx, note))
+        told(ctx, self.0.note.as_deref()?)
     }
 
     /// What holds its call back, while it waits until its connection may send.
@@ -103,11 +104,17 @@ pub(crate) fn may_read_payloads(ctx: &Context<'_>) -> bool {
     Caller::of(ctx).may(Permission::PayloadRead).is_ok()
 }
 
-/// A message as the caller may see it: messages quote what they are about, and that is payload.
-pub(crate) fn told(ctx: &Context<'_>, message: &str) -> String {
-    match may_read_payloads(ctx) {
-        true => message.to_owned(),
-        false => weir_workflow_engine::without_particulars(message),
+/// A message as the caller may see it: messages quote what they are about, what the provider answered and what people
+/// wrote, and all of that is payload.
+pub(crate) fn told(ctx: &Context<'_>, message: &str) -> Option<String> {
+    may_read_payloads(ctx).then(|| message.to_owned())
+}
+
+/// Why something is not done, with what went wrong in particular for those who may see contents.
+pub(crate) fn with_particular(ctx: &Context<'_>, why: String, quoted: Option<String>) -> String {
+    match quoted.filter(|_| may_read_payloads(ctx)) {
+        Some(quoted) => format!("{why} ({quoted})"),
+        None => why,
     }
 }
 
@@ -121,9 +128,10 @@ pub(crate) struct Attempt {
     /// How long its exchanges took, milliseconds.
     duration_ms: Long,
     /// What came of it: `sent`, `coalesced` (answered by the request of another run), `found` (it had taken place
-    /// already), `retry`, `gone`, `failed`, `running`.
+    /// already), `retry`, `gone`, `failed`, `held` (not sent, after it looked), `lost` (nobody knows), `running`,
+    /// `abandoned` (its branch was left, or its run ended, before it came back).
     outcome: String,
-    /// Why it failed.
+    /// Why it failed. Null without `PAYLOAD_READ`: it may quote contents.
     error: Option<String>,
     /// When the next try is due.
     next_at: Option<DateTime>,
@@ -142,7 +150,7 @@ impl Attempt {
             at: DateTime(attempt.at),
             duration_ms: Long(attempt.duration_ms),
             outcome: attempt.outcome.to_owned(),
-            error: attempt.error.as_deref().map(|error| told(ctx, error)),
+            error: attempt.error.as_deref().and_then(|error| told(ctx, error)),
             next_at: attempt.next_at.map(DateTime),
             exchanges: attempt.exchanges.iter().map(exchange).collect(),
         }

@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Fields of a run in a list.
-pub(crate) const RUN_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } waits { step stepName reason eventType key question by runId since until } mergedInto { id } startedAt finishedAt dueAt error { code step stepName } workflowName workflowDeleted replacedBy { id status } \
+pub(crate) const RUN_FIELDS: &str = "id status held waitingFor { reason ahead heldBy { id } } waits { step stepName reason eventType key question by runId since until } mergedInto { id } startedAt finishedAt dueAt error { code step stepName } workflowName workflowDeleted replacedBy { id status } \
     event { id externalId type connectorName source receivedAt }";
 /// Fields of a run's story, without bodies.
-pub(crate) const STORY_FIELDS: &str = "id status waitingFor { reason ahead heldBy { id } } waits { step stepName reason eventType key question by runId since until } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } mergedCount startedAt finishedAt dueAt error { code step stepName message } rootId replayOf { id } \
+pub(crate) const STORY_FIELDS: &str = "id status held waitingFor { reason ahead heldBy { id } } waits { step stepName reason eventType key question by runId since until } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } mergedCount startedAt finishedAt dueAt error { code step stepName message } rootId replayOf { id } \
     workflowName workflowDeleted versionNumber replacedBy { id status } history { at actorName action detail } \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName } \
     stepCount steps { path name kind label status startedAt finishedAt note effect { key class state decision { verdict looked by at note } } \
       attempts { number at durationMs outcome error nextAt exchanges { method url status durationMs error } } }";
 /// The same with what was sent, answered and put out.
-pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status waitingFor { reason ahead key heldBy { id } } waits { step stepName reason eventType key question by runId since until } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } mergedCount startedAt finishedAt dueAt error { code step stepName message } rootId replayOf { id } \
+pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status held waitingFor { reason ahead key heldBy { id } } waits { step stepName reason eventType key question by runId since until } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } mergedCount startedAt finishedAt dueAt error { code step stepName message } rootId replayOf { id } \
     workflowName workflowDeleted versionNumber replacedBy { id status } history { at actorName action detail } \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName body { text size } } \
     stepCount steps { path name kind label status startedAt finishedAt note output effect { key class state decision { verdict looked by at note } } \
@@ -29,6 +29,8 @@ pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status waitingFor { reason
 pub(crate) struct Run {
     pub(crate) id: String,
     pub(crate) status: String,
+    #[serde(default)]
+    pub(crate) held: bool,
     pub(crate) started_at: DateTime<Utc>,
     pub(crate) finished_at: Option<DateTime<Utc>>,
     pub(crate) due_at: Option<DateTime<Utc>>,
@@ -287,7 +289,12 @@ impl Run {
             .merged_into
             .as_ref()
             .map(|run| format!("{} stands for its event", run.id));
-        merged.or_else(|| self.waiting_for.as_ref().map(WaitingFor::tell))
+        let waits = self.waiting_for.as_ref().map(WaitingFor::tell);
+        let held = (self.held && self.status == "QUEUED").then(|| "paused until somebody resumes it".to_owned());
+        merged.or_else(|| match (waits, held) {
+            (Some(waits), Some(held)) => Some(format!("{waits}; {held}")),
+            (waits, held) => waits.or(held),
+        })
     }
 
     /// The step that waits, with its last try.

@@ -11,6 +11,9 @@ use crate::configure::render::{pretty, workflow_document};
 use crate::configure::{Action, ApplyError, Change, Expect, Kind, SourceDocument};
 use crate::snapshot::Snapshot;
 
+/// As whom the administrator decides, without an API token of that name.
+const ADMIN: &str = "admin";
+
 pub(super) fn plan_workflow(
     snapshot: &Snapshot,
     workspace: WorkspaceId,
@@ -28,7 +31,7 @@ pub(super) fn plan_workflow(
         .map_err(&mut note)
         .ok()?;
     Plan::compile(&definition, &resolution).map_err(&mut note).ok()?;
-    let unlisted = unlisted_event_type(&resolution, prospect);
+    let notes = notes(snapshot, workspace, &definition, &resolution, prospect);
     let before = snapshot
         .workflow(workspace, &document.name)
         .and_then(|workflow| workflow.published.as_ref())
@@ -46,7 +49,7 @@ pub(super) fn plan_workflow(
             resolution: Box::new(resolution),
         },
     );
-    planned.change.notes.extend(unlisted);
+    planned.change.notes.extend(notes);
     if let Some((write, note)) = moved.filter(|_| planned.change.action == Action::Unchanged) {
         planned.change.action = Action::Update;
         planned.change.notes.push(note);
@@ -98,20 +101,47 @@ fn published_again(
     Some((write(), note))
 }
 
-/// What to say about a trigger on an event type that only the connector's `*` covers.
-fn unlisted_event_type(resolution: &Resolution, prospect: &Prospect) -> Option<String> {
-    let (connector, event_type) = (resolution.connector.as_deref()?, resolution.event_type.as_deref()?);
+/// What is allowed and yet probably not meant: event types that only the connector's `*` covers but that read like a
+/// listed one, and people who may decide and whom nobody knows.
+fn notes(
+    snapshot: &Snapshot,
+    workspace: WorkspaceId,
+    definition: &Definition,
+    resolution: &Resolution,
+    prospect: &Prospect,
+) -> Vec<String> {
+    let trigger = resolution.connector.as_deref().zip(resolution.event_type.as_deref());
+    let trigger = trigger.and_then(|(connector, kind)| {
+        let meant = unlisted(connector, kind, prospect)?;
+        Some(format!(
+            "`{connector}` lists no event type `{kind}`, so nothing is read for it; {meant}"
+        ))
+    });
+    let waits = definition.correlations().into_iter().filter_map(|wait| {
+        let (connector, kind) = (&wait.connector, &wait.kind);
+        let meant = unlisted(connector, kind, prospect)?;
+        Some(format!(
+            "a `wait_for` waits for `{connector}.{kind}`, and `{connector}` lists no such event type; {meant}"
+        ))
+    });
+    let tokens: Vec<&str> = snapshot.tokens(workspace).map(|token| token.name.as_str()).collect();
+    let deciders = definition.deciders().into_iter().filter(|name| name != ADMIN);
+    let strangers = deciders.filter(|name| !tokens.contains(&name.as_str())).map(|name| {
+        let cure = nearest(&name, tokens.iter().copied())
+            .unwrap_or_else(|| format!("`weir token create --name {name} --scope run-approve` makes one"));
+        format!("`by` names `{name}`, and no API token has that name: nobody decides as `{name}`; {cure}")
+    });
+    trigger.into_iter().chain(waits).chain(strangers).collect()
+}
+
+/// The listed event type that one which only `*` covers reads like.
+fn unlisted(connector: &str, kind: &str, prospect: &Prospect) -> Option<String> {
     let listed = prospect.event_types(connector);
-    if listed.iter().any(|known| known == event_type) {
-        return None;
+    let listed = || listed.iter().map(String::as_str).filter(|known| *known != "*");
+    match listed().any(|known| known == kind) {
+        true => None,
+        false => nearest(kind, listed()),
     }
-    let meant = nearest(
-        event_type,
-        listed.iter().map(String::as_str).filter(|known| *known != "*"),
-    )?;
-    Some(format!(
-        "`{connector}` lists no event type `{event_type}`, so nothing is read for it; {meant}"
-    ))
 }
 
 /// A draft must have the shape of a workflow; what it names may not exist yet.
