@@ -1,17 +1,25 @@
 //! The folder of an embedded server: database, master key, administrator's token, and where the server can be reached.
 //!
 //! Secrets in it are readable by their owner only. `weir.pid` and `weir.url` describe the process that runs now; they are
-//! hints for people and for the commands beside it, never a lock (the database has its own).
+//! hints for people and for the commands beside it, never a lock: that is `server.lock`.
 
+use crate::failure::Failure;
 use crate::output;
 use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Bytes of randomness in a generated administrator's token.
 const TOKEN_BYTES: usize = 32;
+
+/// How long a server waits for the one before it that still finishes what it was at.
+const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(30);
+/// Time between two looks whether it has ended.
+const PREDECESSOR_LOOK: Duration = Duration::from_millis(100);
 
 /// One data folder. Cheap to make; touches nothing until asked.
 #[derive(Debug, Clone)]
@@ -54,6 +62,51 @@ impl DataFolder {
     /// Makes the folder, for its owner only. Fine when it is there already.
     pub(crate) fn create(&self) -> anyhow::Result<()> {
         create_private(&self.path)
+    }
+
+    /// Makes this process the only server of the folder, until it ends. Waits for one that is about to end.
+    ///
+    /// Before the process takes its name among the nodes: whoever comes second must not push the first one out.
+    pub(crate) async fn occupy(&self) -> anyhow::Result<()> {
+        let path = self.path.join("server.lock");
+        let lock = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("could not open {}", path.display()))?;
+        let began = Instant::now();
+        let mut told = false;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(fs::TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("could not lock {}", path.display()));
+                }
+                Err(fs::TryLockError::WouldBlock) if began.elapsed() < PREDECESSOR_PATIENCE => {
+                    if !told {
+                        told = true;
+                        tracing::info!("waiting for {} to end", self.occupant());
+                    }
+                    tokio::time::sleep(PREDECESSOR_LOOK).await;
+                }
+                Err(fs::TryLockError::WouldBlock) => {
+                    let failure = Failure::new(format!("{} does not end", self.occupant()))
+                        .fix("stop it, or give this server a WEIR_DATA_FOLDER and a WEIR_NODE of its own");
+                    return Err(failure.into());
+                }
+            }
+        }
+        // Held as long as the process lives, whatever becomes of its node meanwhile.
+        Box::leak(Box::new(lock));
+        Ok(())
+    }
+
+    /// Whoever runs on the folder, in words.
+    fn occupant(&self) -> String {
+        let pid = read_if_present(&self.pid()).ok().flatten();
+        let process = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+        format!("the server{process} that runs on {}", self.path.display())
     }
 
     /// Takes back a folder that was made for nothing. One that holds more than the lock of its database stays and is
@@ -115,6 +168,13 @@ pub(crate) fn random_text(bytes: usize) -> anyhow::Result<String> {
         .fill(&mut buffer)
         .map_err(|error| anyhow::anyhow!("the operating system gave no random bytes: {error:?}"))?;
     Ok(buffer.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// What this process makes from now on is for its owner only: databases hold contents of events, and SQLite makes its files
+/// as everybody does.
+pub(crate) fn make_private_files() {
+    #[cfg(unix)]
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
 /// Makes a folder and its parents; what it makes is for the owner only.

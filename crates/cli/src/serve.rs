@@ -5,7 +5,7 @@
 
 use crate::arguments::ServeArguments;
 use crate::config::{self, Backend, Config};
-use crate::data_folder::DataFolder;
+use crate::data_folder::{DataFolder, make_private_files};
 use crate::failure::Failure;
 use crate::output;
 use crate::scheduling;
@@ -47,6 +47,7 @@ pub(crate) struct Started {
 /// `weir serve`.
 pub(crate) fn main(arguments: Box<ServeArguments>) -> anyhow::Result<ExitCode> {
     let config = config::load(arguments.config.as_deref(), arguments.settings)?;
+    make_private_files();
     let batch = scheduling::as_batch();
     let runtime = runtime()?;
     let code = runtime.block_on(Box::pin(serve(config, batch)));
@@ -112,6 +113,9 @@ pub(crate) async fn start(config: &Config, render_metrics: RenderMetrics) -> any
     let connectors = connectors(config.connectors.as_deref())?;
     let clock = DatabaseClock::new(config.clock_shift_ms);
     let mut opened = open(config).await?;
+    if let Some(folder) = &config.data_folder {
+        folder.occupy().await?;
+    }
     let asked_at = clock.now();
     let node = opened
         .writer

@@ -120,7 +120,11 @@ fn data_folder(config: &Config) -> Finding {
 }
 
 fn secret_files(config: &Config) -> Vec<PathBuf> {
-    let files = |folder: &DataFolder| [folder.master_key(), folder.admin_token()];
+    let files = |folder: &DataFolder| {
+        let database = folder.path().join("weir.db");
+        let log = folder.path().join("weir.db-wal");
+        [folder.master_key(), folder.admin_token(), database, log]
+    };
     config
         .data_folder
         .iter()

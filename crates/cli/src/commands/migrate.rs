@@ -2,12 +2,14 @@
 
 use crate::arguments::ServeArguments;
 use crate::config;
+use crate::data_folder::make_private_files;
 use crate::output;
 use crate::serve;
 use anyhow::Context as _;
 use std::process::ExitCode;
 
 pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
+    make_private_files();
     let config = config::load(arguments.config.as_deref(), arguments.settings)?;
     let store = serve::open_database(&config).await?.0;
     let version = store

@@ -3,6 +3,7 @@
 use crate::arguments::BackupArguments;
 use crate::commands::backup::{NAME, counted, instant};
 use crate::config::{self, Backend, Config};
+use crate::data_folder::make_private_files;
 use crate::failure::Failure;
 use crate::output;
 use crate::serve;
@@ -14,6 +15,7 @@ use weir_storage::OpenError;
 use weir_storage::backup::{self, ArchiveError, BackupSummary, RestoreError};
 
 pub(crate) async fn run(arguments: BackupArguments) -> anyhow::Result<ExitCode> {
+    make_private_files();
     let config = config::load(arguments.serve.config.as_deref(), arguments.serve.settings)?;
     let archive = chosen(arguments.target)?;
     let made = config.data_folder.as_ref().filter(|folder| !folder.path().exists());

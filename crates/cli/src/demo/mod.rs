@@ -16,6 +16,7 @@ use crate::client::Client;
 use crate::commands::apply;
 use crate::commands::documents;
 use crate::config::{self, Config, SettingsSource};
+use crate::data_folder::make_private_files;
 use crate::demo::folder::{DemoFolder, RATE_MAX};
 use crate::demo::follow::Follower;
 use crate::demo::simulator::Providers;
@@ -40,6 +41,7 @@ const FINISH_LIMIT: Duration = Duration::from_secs(5);
 
 /// `weir demo` and its sub-commands.
 pub(crate) fn main(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
+    make_private_files();
     let folder = DemoFolder::new(&arguments.folder.folder);
     let runtime = serve::runtime()?;
     let code = match arguments.command {

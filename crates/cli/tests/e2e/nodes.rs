@@ -413,6 +413,41 @@ async fn an_event_is_routed_by_what_was_published_before_it() {
     cluster.end().await;
 }
 
+/// Whoever comes second to a data folder, as by a restart that is too early, waits for the first and harms it not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_server_on_one_folder_waits_for_the_first() {
+    let database = Database::create("nodes_folder").await;
+    let mut server = node(&database, "alone", &[]).await;
+    let log = server.folder.path().join("second.log");
+    let file = std::fs::File::create(&log).unwrap();
+    let mut second = server.command_beside(&["serve"]);
+    let mut second = second.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+    eventually("the second one says for whom it waits", SOON, async || {
+        let log = std::fs::read_to_string(&log).unwrap();
+        log.contains(&format!("(process {})", server.process_id()))
+            .then_some(())
+    })
+    .await;
+    // Longer than a lease: had the name been taken, the first one would have stopped.
+    tokio::time::sleep(AWAY).await;
+    assert!(server.is_alive() && second.try_wait().unwrap().is_none());
+    assert!(ready(&server).await.is_some());
+    assert_eq!(server.stop().await, Some(0));
+    let announced = server.data().join("weir.url");
+    let before = server.url.clone();
+    server.url = eventually("the second one listens", SOON, async || {
+        let url = std::fs::read_to_string(&announced).ok()?;
+        let url = url.ends_with('\n').then(|| url.trim().to_owned());
+        url.filter(|url| *url != before)
+    })
+    .await;
+    eventually("the second one is ready", SOON, async || ready(&server).await).await;
+    second.kill().unwrap();
+    second.wait().unwrap();
+    drop(server);
+    database.drop().await;
+}
+
 pub(crate) async fn ready(server: &Server) -> Option<Value> {
     let answer = http().get(format!("{}/readyz", server.url)).send().await.ok()?;
     answer.status().is_success().then_some(())?;
