@@ -120,17 +120,16 @@ fn data_folder(config: &Config) -> Finding {
 }
 
 fn secret_files(config: &Config) -> Vec<PathBuf> {
-    let files = |folder: &DataFolder| {
-        let database = folder.path().join("weir.db");
-        let log = folder.path().join("weir.db-wal");
-        [folder.master_key(), folder.admin_token(), database, log]
-    };
-    config
-        .data_folder
-        .iter()
-        .flat_map(files)
-        .filter(|path| path.exists())
-        .collect()
+    let files = |folder: &DataFolder| [folder.master_key(), folder.admin_token()];
+    let mut files: Vec<PathBuf> = config.data_folder.iter().flat_map(files).collect();
+    // Contents of events stand in them, and hashes of tokens.
+    if let Some(database) = config.sqlite_path() {
+        let mut log = database.as_os_str().to_owned();
+        log.push("-wal");
+        files.extend([database.to_owned(), log.into()]);
+    }
+    files.retain(|path| path.exists());
+    files
 }
 
 #[cfg(unix)]

@@ -89,8 +89,8 @@ fn row(run: &Run) -> Vec<String> {
                 Some(step) => format!("{} in {step}", error.code),
                 None => error.code.clone(),
             };
-            run.replaced()
-                .map_or_else(|| error.clone(), |replaced| format!("{error}; {replaced}"))
+            let more = [run.replaced(), run.kept()].into_iter().flatten();
+            std::iter::once(error).chain(more).collect::<Vec<_>>().join("; ")
         }
         (None, _) if run.waiting_for.is_some() => run.not_begun().unwrap_or_default(),
         (None, due) if !run.is_finished() && !run.waits.is_empty() => {

@@ -146,6 +146,9 @@ fn head(text: &mut String, run: &Run, style: Style) {
     if let Some(replayed) = &run.replay_of {
         put!(text, "  replay   of {}", replayed.id);
     }
+    if let Some(kept) = run.kept() {
+        put!(text, "  {kept}");
+    }
     if let Some(replaced) = run.replaced() {
         put!(text, "  {replaced}");
     }

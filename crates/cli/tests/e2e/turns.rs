@@ -212,6 +212,13 @@ async fn a_failed_order_holds_its_own_lane_until_a_person_lets_it_go() {
     );
     let held = server.list(&["lanes", "--json"]);
     assert_eq!((held.len(), held[0]["runId"].as_str()), (1, Some(holder)));
+    // It says so itself, too.
+    for told in [
+        stdout(&server.weir(&["run", "show", holder])),
+        stdout(&server.weir(&["runs", "--status", "failed"])),
+    ] {
+        assert!(told.contains("keeps its lane, 1 waiting behind it"), "{told}");
+    }
     // One that waits can be ended, and never begins.
     send(&server, "a", 3, false).await;
     let newest = done_in(&server, "queued", 2).await[0]["id"]

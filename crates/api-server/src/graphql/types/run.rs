@@ -5,7 +5,7 @@ use super::super::errors::{ApiError, ApiResult};
 use super::super::scalars::DateTime;
 use super::audit::AuditEntry;
 use super::event::{self, Event};
-use super::lane::WaitingFor;
+use super::lane::{HeldLane, WaitingFor};
 use super::long_to_int;
 use super::open_wait::OpenWait;
 use super::step::{self, Step};
@@ -178,6 +178,18 @@ impl Run {
             .await
             .map_err(|error| ApiError::internal("reading what a run waits for", &error))?;
         Ok(found.map(WaitingFor::from))
+    }
+
+    /// The lane that it keeps since it failed: nothing else of the lane begins until it is replayed with success, or lets go
+    /// by `laneRelease`.
+    async fn kept_lane(&self, ctx: &Context<'_>) -> ApiResult<Option<HeldLane>> {
+        if self.row.status != Stored::Failed {
+            return Ok(None);
+        }
+        let (store, workspace) = Caller::of(ctx).read(Permission::RunRead)?;
+        let found = store.held_lanes(workspace, Some(self.row.id), None, 1).await;
+        let found = found.map_err(|error| ApiError::internal("reading the lane that a run keeps", &error))?;
+        Ok(found.rows.into_iter().next().map(HeldLane))
     }
 
     /// Whether it stands still, or is to when its turn comes: somebody paused it, and nobody has let it go on since.

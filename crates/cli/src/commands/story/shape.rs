@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Fields of a run in a list.
-pub(crate) const RUN_FIELDS: &str = "id status held waitingFor { reason ahead heldBy { id } } waits { step stepName reason eventType key question by runId since until } mergedInto { id } startedAt finishedAt dueAt error { code step stepName } workflowName workflowDeleted replacedBy { id status } \
+pub(crate) const RUN_FIELDS: &str = "id status held keptLane { waiting } waitingFor { reason ahead heldBy { id } } waits { step stepName reason eventType key question by runId since until } mergedInto { id } startedAt finishedAt dueAt error { code step stepName } workflowName workflowDeleted replacedBy { id status } \
     event { id externalId type connectorName source receivedAt }";
 /// Fields of a run's story, without bodies.
-pub(crate) const STORY_FIELDS: &str = "id status held waitingFor { reason ahead heldBy { id } } waits { step stepName reason eventType key question by runId since until } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } mergedCount startedAt finishedAt dueAt error { code step stepName message } rootId replayOf { id } \
+pub(crate) const STORY_FIELDS: &str = "id status held keptLane { waiting } waitingFor { reason ahead heldBy { id } } waits { step stepName reason eventType key question by runId since until } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } mergedCount startedAt finishedAt dueAt error { code step stepName message } rootId replayOf { id } \
     workflowName workflowDeleted versionNumber replacedBy { id status } history { at actorName action detail } \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName } \
     stepCount steps { path name kind label status startedAt finishedAt note effect { key class state decision { verdict looked by at note } } \
       attempts { number at durationMs outcome error nextAt exchanges { method url status durationMs error } } }";
 /// The same with what was sent, answered and put out.
-pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status held waitingFor { reason ahead key heldBy { id } } waits { step stepName reason eventType key question by runId since until } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } mergedCount startedAt finishedAt dueAt error { code step stepName message } rootId replayOf { id } \
+pub(crate) const STORY_FIELDS_WITH_BODIES: &str = "id status held keptLane { waiting } waitingFor { reason ahead key heldBy { id } } waits { step stepName reason eventType key question by runId since until } mergedInto { id } merged(first: 100) { id eventId externalId type receivedAt } mergedCount startedAt finishedAt dueAt error { code step stepName message } rootId replayOf { id } \
     workflowName workflowDeleted versionNumber replacedBy { id status } history { at actorName action detail } \
     event { id externalId type connectorName source receivedAt time account reference { type id } endpointName body { text size } } \
     stepCount steps { path name kind label status startedAt finishedAt note output effect { key class state decision { verdict looked by at note } } \
@@ -31,6 +31,8 @@ pub(crate) struct Run {
     pub(crate) status: String,
     #[serde(default)]
     pub(crate) held: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kept_lane: Option<KeptLane>,
     pub(crate) started_at: DateTime<Utc>,
     pub(crate) finished_at: Option<DateTime<Utc>>,
     pub(crate) due_at: Option<DateTime<Utc>>,
@@ -67,6 +69,12 @@ pub(crate) struct Run {
 
 fn is_zero(count: &usize) -> bool {
     *count == 0
+}
+
+/// A lane that a failed run keeps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct KeptLane {
+    waiting: u64,
 }
 
 /// What a run waits for before it starts.
@@ -259,6 +267,15 @@ impl Run {
             true => format!("{name} (deleted)"),
             false => name.to_owned(),
         }
+    }
+
+    /// That nothing else of its lane begins because of it.
+    pub(crate) fn kept(&self) -> Option<String> {
+        let waiting = self.kept_lane.as_ref()?.waiting;
+        let run = &self.id;
+        Some(format!(
+            "keeps its lane, {waiting} waiting behind it (weir run release {run})"
+        ))
     }
 
     /// That another run has taken care of it since, or tried.
