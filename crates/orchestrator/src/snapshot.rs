@@ -19,11 +19,11 @@ use crate::published::{Connectors, name_and_version};
 use crate::registry::Registry;
 use open::{open_connection, open_endpoint, open_workflow};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use weir_storage::{
-    ApiTokenRow, ConfigRows, ConnectionRow, GrantState, GrantedAccount, ReadError, ScheduleRow, SecretBox, Store,
-    WaitKey, WorkflowRow, WorkflowState, WorkflowVersionRow,
+    ApiTokenRow, ConfigRows, ConnectionRow, GrantState, GrantedAccount, ReadError, RegistrationRow, ScheduleRow,
+    SecretBox, Store, WaitKey, WorkflowRow, WorkflowState, WorkflowVersionRow,
 };
 use weir_workflow_engine::{
     ConnectionId, Correlator, Definition, EffectClass, EndpointId, Environment, Event, Plan, Resolution, Timestamp,
@@ -132,6 +132,8 @@ pub struct Snapshot {
     revision: i64,
     workspaces: BTreeMap<String, WorkspaceId>,
     endpoints: HashMap<EndpointId, Arc<Endpoint>>,
+    /// Webhooks at providers, also of endpoints that are gone.
+    registrations: HashMap<EndpointId, RegistrationRow>,
     tenants: HashMap<WorkspaceId, Tenant>,
     schedules: HashMap<WorkflowId, ScheduleRow>,
     tokens: HashMap<[u8; 32], ApiTokenRow>,
@@ -249,6 +251,8 @@ impl Snapshot {
                 tenant.connections.insert(row.name.clone(), (connection, row));
             }
         }
+        let registrations: HashMap<EndpointId, RegistrationRow> =
+            rows.registrations.into_iter().map(|row| (row.endpoint, row)).collect();
         let mut endpoints = HashMap::new();
         for row in rows.endpoints {
             let connectors = tenants
@@ -260,7 +264,16 @@ impl Snapshot {
                 tracing::warn!(endpoint.name = %row.name, "endpoint `{}` is not usable: there is no connector `{}`", row.name, row.connector);
                 continue;
             };
-            let endpoint = Arc::new(open_endpoint(row, &connector, &connection_names, secrets)?);
+            let registration = registrations
+                .get(&row.id)
+                .filter(|registration| registration.workspace == row.workspace);
+            let endpoint = Arc::new(open_endpoint(
+                row,
+                &connector,
+                &connection_names,
+                secrets,
+                registration,
+            )?);
             if let Some(tenant) = tenants.get_mut(&endpoint.workspace()) {
                 tenant
                     .endpoints
@@ -312,6 +325,7 @@ impl Snapshot {
             revision: rows.revision,
             workspaces: rows.workspaces.into_iter().map(|row| (row.name, row.id)).collect(),
             endpoints,
+            registrations,
             tenants,
             schedules: rows.schedules.into_iter().map(|row| (row.workflow, row)).collect(),
             tokens: rows.tokens.into_iter().map(|row| (row.hash, row)).collect(),
@@ -364,6 +378,34 @@ impl Snapshot {
     /// The endpoints of all workspaces, in no order.
     pub(crate) fn all_endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.endpoints.values()
+    }
+
+    /// The webhooks that were made at providers, of all workspaces, also of endpoints that are gone.
+    pub(crate) fn registrations(&self) -> impl Iterator<Item = &RegistrationRow> {
+        self.registrations.values()
+    }
+
+    /// The event types of a connector that published workflows begin with, for one of its connections.
+    pub(crate) fn triggering(&self, workspace: WorkspaceId, connector: &str, connection: &str) -> BTreeSet<String> {
+        let kinds = self
+            .tenants
+            .get(&workspace)
+            .and_then(|tenant| tenant.listeners.get(connector));
+        let is_meant = |(_, version): &Listener| match version.plan.trigger() {
+            Trigger::Event { connection: of, .. } => of.as_deref().is_none_or(|of| of == connection),
+            Trigger::Manual { .. } | Trigger::Schedule(_) => false,
+        };
+        let taken = kinds.into_iter().flatten().filter(|(_, all)| all.iter().any(is_meant));
+        taken.map(|(kind, _)| kind.clone()).collect()
+    }
+
+    /// The event types of a connector that steps of workflows wait for.
+    pub(crate) fn awaited(&self, workspace: WorkspaceId, connector: &str) -> BTreeSet<String> {
+        let kinds = self
+            .tenants
+            .get(&workspace)
+            .and_then(|tenant| tenant.correlations.get(connector));
+        kinds.into_iter().flat_map(HashMap::keys).cloned().collect()
     }
 
     /// All endpoints of a workspace by name.
