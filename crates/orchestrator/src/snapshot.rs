@@ -134,6 +134,8 @@ pub struct Snapshot {
     endpoints: HashMap<EndpointId, Arc<Endpoint>>,
     /// Webhooks at providers, also of endpoints that are gone.
     registrations: HashMap<EndpointId, RegistrationRow>,
+    /// What is there and cannot be used, for its connector is missing.
+    unusable: Unusable,
     tenants: HashMap<WorkspaceId, Tenant>,
     schedules: HashMap<WorkflowId, ScheduleRow>,
     tokens: HashMap<[u8; 32], ApiTokenRow>,
@@ -155,6 +157,12 @@ type Siblings = HashMap<(ConnectionId, i64, String), Arc<Connection>>;
 
 /// A workflow that takes an event, with its published version.
 type Listener = (Arc<Workflow>, Arc<Version>);
+
+#[derive(Debug, Default)]
+struct Unusable {
+    endpoints: HashSet<EndpointId>,
+    connections: HashSet<ConnectionId>,
+}
 
 #[derive(Debug, Default)]
 struct Tenant {
@@ -222,6 +230,7 @@ impl Snapshot {
             }
         }
         let of_process = Connectors::of_process(registry);
+        let mut unusable = Unusable::default();
         let mut connection_names: HashMap<ConnectionId, String> = HashMap::new();
         let mut pins: HashMap<ConnectionId, String> = HashMap::new();
         let granted: HashMap<ConnectionId, GrantedAccount> = rows
@@ -236,6 +245,7 @@ impl Snapshot {
                 .get(&row.workspace)
                 .map_or(&of_process, |tenant| &tenant.connectors);
             let Some(connector) = connectors.get(&row.connector).cloned() else {
+                unusable.connections.insert(row.id);
                 tracing::warn!(connection.name = %row.name, "connection `{}` is not usable: there is no connector `{}`", row.name, row.connector);
                 continue;
             };
@@ -261,6 +271,7 @@ impl Snapshot {
             // What arrives for a connection is read as the connection's version says.
             let followed = row.connection.and_then(|id| pins.get(&id)).unwrap_or(&row.connector);
             let Some(connector) = connectors.get(followed).cloned() else {
+                unusable.endpoints.insert(row.id);
                 tracing::warn!(endpoint.name = %row.name, "endpoint `{}` is not usable: there is no connector `{}`", row.name, row.connector);
                 continue;
             };
@@ -326,6 +337,7 @@ impl Snapshot {
             workspaces: rows.workspaces.into_iter().map(|row| (row.name, row.id)).collect(),
             endpoints,
             registrations,
+            unusable,
             tenants,
             schedules: rows.schedules.into_iter().map(|row| (row.workflow, row)).collect(),
             tokens: rows.tokens.into_iter().map(|row| (row.hash, row)).collect(),
@@ -383,6 +395,16 @@ impl Snapshot {
     /// The webhooks that were made at providers, of all workspaces, also of endpoints that are gone.
     pub(crate) fn registrations(&self) -> impl Iterator<Item = &RegistrationRow> {
         self.registrations.values()
+    }
+
+    /// Whether an endpoint is there and cannot be used, for its connector is missing.
+    pub(crate) fn has_unusable_endpoint(&self, id: EndpointId) -> bool {
+        self.unusable.endpoints.contains(&id)
+    }
+
+    /// The same for a connection.
+    pub(crate) fn has_unusable_connection(&self, id: ConnectionId) -> bool {
+        self.unusable.connections.contains(&id)
     }
 
     /// The event types of a connector that published workflows begin with, for one of its connections.

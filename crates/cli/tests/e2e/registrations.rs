@@ -107,7 +107,7 @@ struct Bed {
     provider: HookProvider,
     servers: Vec<Server>,
     database: Option<Database>,
-    _manifests: TempDir,
+    manifests: TempDir,
 }
 
 impl Bed {
@@ -115,6 +115,11 @@ impl Bed {
         let manifests = tempfile::tempdir().unwrap();
         std::fs::write(manifests.path().join("acme-hooks.yaml"), HOOKS).unwrap();
         std::fs::write(manifests.path().join("acme-leases.yaml"), LEASES).unwrap();
+        let apps = HOOKS.replace("acme-hooks", "acme-apps");
+        let apps = apps
+            .replace("secret: returned", "secret: app")
+            .replace(", secret: /secret", "");
+        std::fs::write(manifests.path().join("acme-apps.yaml"), apps).unwrap();
         let folder = manifests.path().display().to_string();
         let (mut servers, mut database) = (Vec::new(), None);
         match name {
@@ -143,7 +148,7 @@ impl Bed {
             provider: HookProvider::start().await,
             servers,
             database,
-            _manifests: manifests,
+            manifests,
         }
     }
 
@@ -520,6 +525,80 @@ async fn connect(bed: &Bed) {
         .append_pair("state", &asked["state"]);
     let page = crate::support::http().get(back).send().await.unwrap();
     assert_eq!(page.status().as_u16(), 200, "{}", page.text().await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_place_gets_another_webhook_and_a_missing_manifest_leaves_it_alone() {
+    let mut bed = Bed::start(None, 1).await;
+    let documents = |team: &str| {
+        format!(
+            r#"
+kind: Connection
+name: acme
+connector: acme-leases
+config: {{ base_url: "{0}", login: "{0}" }}
+credential: {{ bearer: {{ token: t0 }} }}
+---
+kind: Endpoint
+name: things
+connection: acme
+register: {{ events: [thing.made], with: {{ team: {team} }} }}
+"#,
+            bed.provider.url
+        )
+    };
+    bed.server().apply(&documents("blue"));
+    let blue = bed.made().await;
+    bed.server().apply(&documents("red"));
+    let red = eventually("there is one webhook, for the other team", PATIENCE, async || {
+        bed.provider.only_hook().filter(|hook| hook["team"] == "red")
+    })
+    .await;
+    bed.made().await;
+    for hook in [&blue, &red] {
+        assert_eq!(send(hook, &event(&plain(&hook["id"]))).await.status, 200, "{hook}");
+    }
+    assert_eq!(bed.provider.counts()[3], 1);
+    // Nobody can tell what is wanted without the manifest, so what is there stays.
+    let manifest = bed.manifests.path().join("acme-leases.yaml");
+    bed.servers[0].stop().await;
+    std::fs::rename(&manifest, bed.manifests.path().join("away")).unwrap();
+    bed.servers[0].start_again().await;
+    let applied = bed.server().try_apply(
+        "{ kind: Workflow, name: w, on: { manual: {} }, steps: [{ id: s, set: { a: 1 } }] }",
+        &[],
+    );
+    assert!(applied.status.success(), "{}", stderr(&applied));
+    bed.servers[0].stop().await;
+    std::fs::rename(bed.manifests.path().join("away"), &manifest).unwrap();
+    bed.servers[0].start_again().await;
+    assert_eq!(bed.made().await["id"], red["id"]);
+    assert_eq!(
+        send(&blue, &event("late")).await.status,
+        200,
+        "its secret is not forgotten"
+    );
+    bed.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_secret_of_an_app_is_given_by_a_person() {
+    let bed = Bed::start(None, 1).await;
+    let documents = |more: &str| documents(&bed.provider, more).replace("acme-hooks", "acme-apps");
+    let refused = bed.server().try_apply(&documents("register: true"), &[]);
+    assert!(
+        stderr(&refused).contains("the verification needs a secret"),
+        "{}",
+        stderr(&refused)
+    );
+    bed.server().apply(&documents("register: true\nsecrets: [of-the-app]"));
+    let hook = bed.made().await;
+    let url = hook["to"].as_str().unwrap();
+    assert_eq!(send_to(url, "of-the-app", &event("e1")).await.status, 200);
+    assert_eq!(bed.registration().await["secretCount"], 1);
+    delete_endpoint(&bed).await;
+    bed.none().await;
+    bed.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

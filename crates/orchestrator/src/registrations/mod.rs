@@ -223,10 +223,18 @@ fn take_over(core: &Core, snapshot: &Snapshot) {
         let id = (endpoint.workspace(), endpoint.id());
         (id, wish(snapshot, &core.settings, Some(endpoint)))
     });
+    // Nobody deletes what a manifest is missing for.
+    let unusable = snapshot
+        .registrations()
+        .filter(|row| snapshot.has_unusable_endpoint(row.endpoint));
+    let unusable = unusable.map(|row| {
+        let id = (row.workspace, row.endpoint);
+        (id, Wish::Unclear("its connector is not there".to_owned()))
+    });
     let rows = snapshot.registrations().cloned();
     let now = core.clock.now();
     let failing = core.registrations.with(|planner| {
-        planner.take_over(wanted, rows, now);
+        planner.take_over(wanted.chain(unusable), rows, now);
         planner.failing()
     });
     show_failing(failing);

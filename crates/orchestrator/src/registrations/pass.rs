@@ -32,7 +32,8 @@ const SAVE_TRIES: (u32, Duration) = (10, Duration::from_millis(500));
 
 /// How long a webhook is not made anew whose connection is being disconnected: after that its calls wait for a person.
 const DISCONNECTING: Duration = Duration::from_secs(60);
-/// Failures in a row after which a webhook at a place that the endpoint has left is left behind.
+/// Failures in a row after which a webhook is left behind at a place that the endpoint has left, or whose connector no
+/// longer says how one is deleted.
 const MOVE_TRIES: u32 = 5;
 
 /// What became of a look.
@@ -191,10 +192,17 @@ impl Look<'_> {
             .and_then(|connection| connection.connector.webhook())
             .and_then(|webhook| webhook.register());
         let (Some(connection), Some(register)) = (connection, register) else {
+            let is_left = is_absent && connection.is_some() && self.row.failures >= MOVE_TRIES;
+            let may_come_back = connection.is_some() || snapshot.has_unusable_connection(self.row.connection);
+            if may_come_back && !is_left {
+                return Err(Stop::Failed(
+                    "the connector does not say how its webhooks are registered, or is not there".to_owned(),
+                ));
+            }
             if is_absent {
                 let id = self.row.provider_id.as_deref().unwrap_or("unknown");
                 tracing::warn!(
-                    "the webhook {id} of endpoint `{}` cannot be deleted at its provider, for its connection is gone: delete it there",
+                    "the webhook {id} of endpoint `{}` cannot be deleted at its provider, for its connection is gone or cannot do it: delete it there",
                     self.name()
                 );
                 return Ok(());
