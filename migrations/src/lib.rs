@@ -19,6 +19,7 @@ mod m20261101_000011_connectors;
 mod m20261101_000012_workers;
 mod m20261101_000013_backfills;
 mod m20261101_000014_grants;
+mod m20261101_000015_registrations;
 
 pub use sea_orm_migration::IntoSchemaManagerConnection;
 pub use sea_orm_migration::prelude::MigratorTrait;
@@ -46,6 +47,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261101_000012_workers::Migration),
             Box::new(m20261101_000013_backfills::Migration),
             Box::new(m20261101_000014_grants::Migration),
+            Box::new(m20261101_000015_registrations::Migration),
         ]
     }
 }

@@ -128,7 +128,7 @@ Example:
   weir coverage stripe
   weir coverage stripe --hours 168 --json")]
     Coverage(CoverageArguments),
-    /// Sweep or backfill an endpoint: find what its provider lists and never delivered.
+    /// See an endpoint and its webhook at the provider; sweep or backfill it: find what was never delivered.
     #[command(subcommand)]
     Endpoint(EndpointCommand),
     /// List who changed what, newest first: the audit trail.

@@ -149,9 +149,9 @@ impl Style {
     /// The colour of a run's or step's state, given in any letter case.
     pub(crate) fn state(self, state: &str) -> String {
         match state.to_ascii_lowercase().as_str() {
-            "succeeded" | "done" | "confirmed" | "healthy" => self.green(state),
-            "failed" | "unknown" | "canceled" | "gone" => self.red(state),
-            "waiting" | "running" | "intended" | "skipped" => self.yellow(state),
+            "succeeded" | "done" | "confirmed" | "healthy" | "active" => self.green(state),
+            "failed" | "unknown" | "canceled" | "gone" | "failing" => self.red(state),
+            "waiting" | "running" | "intended" | "skipped" | "pending" | "removing" => self.yellow(state),
             _ => state.to_owned(),
         }
     }

@@ -152,6 +152,7 @@ async fn start_as(
     let Opened { store, writer, secrets } = opened;
     let (admin_token, admin_token_made_now) = admin_token(config)?;
     let mut settings = config.orchestrator.clone();
+    settings.public_url_is_set = config.public_url.is_some();
     settings.public_url = config
         .public_url
         .clone()

@@ -50,8 +50,8 @@ pub use verify::{
     WantedDocument,
 };
 pub use webhook::{
-    ContextField, Errand, Failures, Handshaken, Identified, IdentifyError, Level, ListOrder, MAX_CONTEXT_NAMES,
-    MAX_CONTEXT_VALUE_BYTES, MAX_CONTEXT_VALUES, MIN_SWEEP_EVERY_S, Recover, RecoverCursor, Reply, Standing, Webhook,
-    context_document, parse_context,
+    ContextField, Errand, Failures, Handshaken, Hook, Identified, IdentifyError, Level, ListOrder, MAX_CONTEXT_NAMES,
+    MAX_CONTEXT_VALUE_BYTES, MAX_CONTEXT_VALUES, MIN_REGISTER_EVERY_S, MIN_SWEEP_EVERY_S, Recover, RecoverCursor,
+    Register, RegisterAsk, RegisterCall, RegisterSecret, Reply, Standing, Webhook, context_document, parse_context,
 };
 pub use yaml::{YamlDocument, YamlError, parse_yaml};

@@ -29,6 +29,7 @@ pub mod perform;
 pub mod published;
 mod queued;
 mod recovery;
+pub mod registrations;
 pub mod registry;
 pub mod repair;
 mod resume;

@@ -111,6 +111,7 @@ pub(crate) fn spawn_loops(core: &Arc<Core>) {
         core.loops.spawn(bulk::work(Arc::clone(core), Lot::Requests));
         core.loops.spawn(bulk::work(Arc::clone(core), Lot::Decisions));
         core.loops.spawn(crate::sweeps::backfills(Arc::clone(core)));
+        core.loops.spawn(crate::registrations::run(Arc::clone(core)));
     }
     let (beats, heard) = mpsc::channel(1);
     core.loops.spawn(heartbeat(Arc::clone(core), beats));

@@ -105,6 +105,7 @@ pub(crate) struct Core {
     pub(crate) callers: Callers,
     pub(crate) schedules: crate::schedules::Schedules,
     pub(crate) sweeps: crate::sweeps::Sweeps,
+    pub(crate) registrations: crate::registrations::Registrations,
     /// What arrived and is not in the coverage ledger yet.
     pub(crate) ledger: crate::sweeps::Ledger,
     pub(crate) refusals: Allowance,
@@ -290,6 +291,7 @@ impl Orchestrator {
                 queued: Queued::new(settings.max_queued_runs),
                 schedules: crate::schedules::Schedules::default(),
                 sweeps: crate::sweeps::Sweeps::default(),
+                registrations: crate::registrations::Registrations::default(),
                 ledger: crate::sweeps::Ledger::default(),
                 settings,
                 clock,

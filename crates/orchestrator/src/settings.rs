@@ -89,6 +89,8 @@ pub struct Settings {
     /// Scheme and authority under which providers reach this server, without a trailing slash.
     /// Signatures that cover the URL are checked against it, never against the `Host` header.
     pub public_url: String,
+    /// Whether somebody said so. Otherwise it is guessed from where the server listens, and no provider is told.
+    pub public_url_is_set: bool,
     /// Networks whose `X-Forwarded-For` is believed. Empty: the peer address is the client address.
     pub trusted_proxies: Vec<IpNet>,
     /// Hosts and networks that may be called though they are private (`WEIR_EGRESS_ALLOW`).
@@ -126,6 +128,7 @@ impl Default for Settings {
             roles: Roles::ALL,
             data_folder: None,
             public_url: "http://127.0.0.1:8080".to_owned(),
+            public_url_is_set: false,
             trusted_proxies: Vec::new(),
             egress_allow: Vec::new(),
             max_body_bytes: 1024 * 1024,

@@ -19,11 +19,11 @@ use crate::published::{Connectors, name_and_version};
 use crate::registry::Registry;
 use open::{open_connection, open_endpoint, open_workflow};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use weir_storage::{
-    ApiTokenRow, ConfigRows, ConnectionRow, GrantState, GrantedAccount, ReadError, ScheduleRow, SecretBox, Store,
-    WaitKey, WorkflowRow, WorkflowState, WorkflowVersionRow,
+    ApiTokenRow, ConfigRows, ConnectionRow, GrantState, GrantedAccount, ReadError, RegistrationRow, ScheduleRow,
+    SecretBox, Store, WaitKey, WorkflowRow, WorkflowState, WorkflowVersionRow,
 };
 use weir_workflow_engine::{
     ConnectionId, Correlator, Definition, EffectClass, EndpointId, Environment, Event, Plan, Resolution, Timestamp,
@@ -132,6 +132,10 @@ pub struct Snapshot {
     revision: i64,
     workspaces: BTreeMap<String, WorkspaceId>,
     endpoints: HashMap<EndpointId, Arc<Endpoint>>,
+    /// Webhooks at providers, also of endpoints that are gone.
+    registrations: HashMap<EndpointId, RegistrationRow>,
+    /// What is there and cannot be used, for its connector is missing.
+    unusable: Unusable,
     tenants: HashMap<WorkspaceId, Tenant>,
     schedules: HashMap<WorkflowId, ScheduleRow>,
     tokens: HashMap<[u8; 32], ApiTokenRow>,
@@ -153,6 +157,12 @@ type Siblings = HashMap<(ConnectionId, i64, String), Arc<Connection>>;
 
 /// A workflow that takes an event, with its published version.
 type Listener = (Arc<Workflow>, Arc<Version>);
+
+#[derive(Debug, Default)]
+struct Unusable {
+    endpoints: HashSet<EndpointId>,
+    connections: HashSet<ConnectionId>,
+}
 
 #[derive(Debug, Default)]
 struct Tenant {
@@ -220,6 +230,7 @@ impl Snapshot {
             }
         }
         let of_process = Connectors::of_process(registry);
+        let mut unusable = Unusable::default();
         let mut connection_names: HashMap<ConnectionId, String> = HashMap::new();
         let mut pins: HashMap<ConnectionId, String> = HashMap::new();
         let granted: HashMap<ConnectionId, GrantedAccount> = rows
@@ -234,6 +245,7 @@ impl Snapshot {
                 .get(&row.workspace)
                 .map_or(&of_process, |tenant| &tenant.connectors);
             let Some(connector) = connectors.get(&row.connector).cloned() else {
+                unusable.connections.insert(row.id);
                 tracing::warn!(connection.name = %row.name, "connection `{}` is not usable: there is no connector `{}`", row.name, row.connector);
                 continue;
             };
@@ -249,6 +261,8 @@ impl Snapshot {
                 tenant.connections.insert(row.name.clone(), (connection, row));
             }
         }
+        let registrations: HashMap<EndpointId, RegistrationRow> =
+            rows.registrations.into_iter().map(|row| (row.endpoint, row)).collect();
         let mut endpoints = HashMap::new();
         for row in rows.endpoints {
             let connectors = tenants
@@ -257,10 +271,20 @@ impl Snapshot {
             // What arrives for a connection is read as the connection's version says.
             let followed = row.connection.and_then(|id| pins.get(&id)).unwrap_or(&row.connector);
             let Some(connector) = connectors.get(followed).cloned() else {
+                unusable.endpoints.insert(row.id);
                 tracing::warn!(endpoint.name = %row.name, "endpoint `{}` is not usable: there is no connector `{}`", row.name, row.connector);
                 continue;
             };
-            let endpoint = Arc::new(open_endpoint(row, &connector, &connection_names, secrets)?);
+            let registration = registrations
+                .get(&row.id)
+                .filter(|registration| registration.workspace == row.workspace);
+            let endpoint = Arc::new(open_endpoint(
+                row,
+                &connector,
+                &connection_names,
+                secrets,
+                registration,
+            )?);
             if let Some(tenant) = tenants.get_mut(&endpoint.workspace()) {
                 tenant
                     .endpoints
@@ -312,6 +336,8 @@ impl Snapshot {
             revision: rows.revision,
             workspaces: rows.workspaces.into_iter().map(|row| (row.name, row.id)).collect(),
             endpoints,
+            registrations,
+            unusable,
             tenants,
             schedules: rows.schedules.into_iter().map(|row| (row.workflow, row)).collect(),
             tokens: rows.tokens.into_iter().map(|row| (row.hash, row)).collect(),
@@ -364,6 +390,44 @@ impl Snapshot {
     /// The endpoints of all workspaces, in no order.
     pub(crate) fn all_endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.endpoints.values()
+    }
+
+    /// The webhooks that were made at providers, of all workspaces, also of endpoints that are gone.
+    pub(crate) fn registrations(&self) -> impl Iterator<Item = &RegistrationRow> {
+        self.registrations.values()
+    }
+
+    /// Whether an endpoint is there and cannot be used, for its connector is missing.
+    pub(crate) fn has_unusable_endpoint(&self, id: EndpointId) -> bool {
+        self.unusable.endpoints.contains(&id)
+    }
+
+    /// The same for a connection.
+    pub(crate) fn has_unusable_connection(&self, id: ConnectionId) -> bool {
+        self.unusable.connections.contains(&id)
+    }
+
+    /// The event types of a connector that published workflows begin with, for one of its connections.
+    pub(crate) fn triggering(&self, workspace: WorkspaceId, connector: &str, connection: &str) -> BTreeSet<String> {
+        let kinds = self
+            .tenants
+            .get(&workspace)
+            .and_then(|tenant| tenant.listeners.get(connector));
+        let is_meant = |(_, version): &Listener| match version.plan.trigger() {
+            Trigger::Event { connection: of, .. } => of.as_deref().is_none_or(|of| of == connection),
+            Trigger::Manual { .. } | Trigger::Schedule(_) => false,
+        };
+        let taken = kinds.into_iter().flatten().filter(|(_, all)| all.iter().any(is_meant));
+        taken.map(|(kind, _)| kind.clone()).collect()
+    }
+
+    /// The event types of a connector that steps of workflows wait for.
+    pub(crate) fn awaited(&self, workspace: WorkspaceId, connector: &str) -> BTreeSet<String> {
+        let kinds = self
+            .tenants
+            .get(&workspace)
+            .and_then(|tenant| tenant.correlations.get(connector));
+        kinds.into_iter().flat_map(HashMap::keys).cloned().collect()
     }
 
     /// All endpoints of a workspace by name.

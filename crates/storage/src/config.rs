@@ -5,6 +5,7 @@
 //! ([`SecretBox`](crate::SecretBox)) and tokens hashed; this module never sees either in clear.
 
 use crate::grant::{DroppedGrant, GrantedAccount, NewGrant};
+use crate::registration::RegistrationRow;
 use weir_workflow_engine::{ConnectionId, EndpointId, Timestamp, TokenId, VersionId, WorkflowId, WorkspaceId};
 
 /// A tenant.
@@ -343,6 +344,8 @@ pub struct ConfigRows {
     pub manifests: Vec<ConnectorManifestRow>,
     /// The accounts that connections were granted.
     pub grants: Vec<GrantedAccount>,
+    /// Webhooks at providers, also of endpoints that are gone.
+    pub registrations: Vec<RegistrationRow>,
     /// All tokens.
     pub tokens: Vec<ApiTokenRow>,
     /// Every expression that is computed of arriving events.

@@ -380,6 +380,31 @@ entity!(oauth_grant, "oauth_grant" {
     refreshed_at: Option<i64>,
 });
 
+entity!(registration, "registration" {
+    #[sea_orm(primary_key, auto_increment = false)]
+    endpoint_id: i64,
+    workspace_id: i64,
+    connection_id: i64,
+    place: String,
+    provider_id: Option<String>,
+    url: Option<String>,
+    events: String,
+    secrets: Option<Vec<u8>>,
+    secrets_until: Option<i64>,
+    expires_at: Option<i64>,
+    created_at: Option<i64>,
+    renewed_at: Option<i64>,
+    checked_at: Option<i64>,
+    drift: Option<String>,
+    drifted_at: Option<i64>,
+    error: Option<String>,
+    failures: i32,
+    retry_at: i64,
+    generation: i64,
+    owner: i64,
+    lease_until: i64,
+});
+
 entity!(oauth_attempt, "oauth_attempt" {
     #[sea_orm(primary_key, auto_increment = false)]
     id: i64,

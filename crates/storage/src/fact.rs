@@ -17,6 +17,7 @@ use crate::mail::{MailChange, Request, WaitKey};
 use crate::operation::Operation;
 use crate::outcome::AcceptOutcome;
 use crate::outgoing::Outgoing;
+use crate::registration::RegistrationStep;
 use crate::sweep::{CoverageCount, SweepChange};
 
 /// One durable write.
@@ -67,6 +68,8 @@ pub enum Fact {
     Sweep(SweepChange),
     /// A step in the life of a connection's grant.
     Grant(GrantStep),
+    /// A step in the upkeep of a webhook at its provider.
+    Registration(RegistrationStep),
     /// What arrived at endpoints, added to their hours.
     Coverage(Vec<CoverageCount>),
     /// The node that reads a backfill's list takes it up, moves on or lets go of it.

@@ -25,6 +25,7 @@ mod outcome;
 mod outgoing;
 mod page;
 mod read;
+mod registration;
 mod secret_box;
 #[cfg(feature = "simulation")]
 mod simulation;
@@ -65,6 +66,7 @@ pub use read::{
     HeldRuns, MAX_CAUSES, MergedRow, OldEvent, RefusedCount, RefusedFilter, RefusedRow, RunCounts, RunFilter, RunRow,
     RunSelection, SelectedRuns, Store, StoredEvent, StoredRun, WaitingFor,
 };
+pub use registration::{RegistrationClaim, RegistrationDrop, RegistrationRow, RegistrationSave, RegistrationStep};
 pub use secret_box::{KeyError, RowIdentity, SecretBox};
 #[cfg(feature = "simulation")]
 pub use simulation::{Answer, SyncStore};

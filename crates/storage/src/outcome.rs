@@ -13,7 +13,7 @@ use crate::mail::RequestOutcome;
 pub enum FactOutcome {
     /// Answer to `Accept`.
     Accepted(AcceptOutcome),
-    /// Answer to `Run`, `Refused`, `Release`, `Sweep`, `Backfill`, `Grant` and `Coverage`: it is on disk.
+    /// Answer to `Run`, `Refused`, `Release`, `Sweep`, `Backfill`, `Grant`, `Registration` and `Coverage`: it is on disk.
     Written,
     /// Answer to `Start` and `Operate`: they are on disk.
     Started {

@@ -18,6 +18,7 @@ pub(crate) mod mail;
 mod outgoing;
 mod recovery;
 mod refused;
+mod registration;
 pub(crate) mod run;
 mod sweep;
 

@@ -44,6 +44,11 @@ impl RowIdentity {
         Self(format!("oauth_grant/{workspace}/{id}/tokens"))
     }
 
+    /// The secrets of a webhook that was registered.
+    pub fn registration(workspace: WorkspaceId, id: EndpointId) -> Self {
+        Self(format!("registration/{workspace}/{id}/secrets"))
+    }
+
     /// What belongs to a person's way to a provider.
     pub fn authorization(workspace: WorkspaceId, id: i64) -> Self {
         Self(format!("oauth_attempt/{workspace}/{id}/sealed"))

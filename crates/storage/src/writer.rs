@@ -19,6 +19,7 @@ mod operate;
 mod outgoing;
 mod postgres;
 pub(crate) mod prepare;
+mod registration;
 mod retention;
 pub(crate) mod seed;
 pub(crate) mod sqlite;
@@ -374,6 +375,7 @@ impl Share {
             | Fact::Sweep(_)
             | Fact::Backfill(_)
             | Fact::Grant(_)
+            | Fact::Registration(_)
             | Fact::Coverage(_) => Self::Control,
         }
     }

@@ -1,4 +1,4 @@
-//! `weir endpoint`: sweeps and backfills.
+//! `weir endpoint`: what there is, sweeps and backfills.
 
 use super::{ServerArguments, time};
 use clap::{Args, Subcommand};
@@ -6,6 +6,19 @@ use clap::{Args, Subcommand};
 /// `weir endpoint`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum EndpointCommand {
+    /// See its URL, how it is verified, and where its webhook stands at the provider.
+    #[command(after_help = "Example:
+  weir endpoint show stripe")]
+    Show {
+        #[command(flatten)]
+        server: ServerArguments,
+        /// Name of the endpoint.
+        #[arg(value_name = "ENDPOINT")]
+        endpoint: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Sweep it now, and say what was found.
     #[command(after_help = "Example:
   weir endpoint sweep stripe")]

@@ -18,6 +18,7 @@ mod coverage;
 mod dead_letters;
 pub(crate) mod doctor;
 pub(crate) mod documents;
+mod endpoint;
 mod event;
 mod events;
 mod export;
@@ -123,6 +124,9 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
             connection::run(&server, &name, json).await
         }
         Command::Coverage(arguments) => coverage::run(&arguments).await,
+        Command::Endpoint(EndpointCommand::Show { server, endpoint, json }) => {
+            endpoint::show(&server, &endpoint, json).await
+        }
         Command::Endpoint(EndpointCommand::Sweep { server, endpoint }) => coverage::sweep(&server, &endpoint).await,
         Command::Endpoint(EndpointCommand::Backfill(arguments)) => backfill::start(&arguments).await,
         Command::Endpoint(EndpointCommand::Backfills { server, endpoint, json }) => {

@@ -321,7 +321,8 @@ fn form(body: &[u8]) -> HashMap<String, String> {
     url.query_pairs().into_owned().collect()
 }
 
-async fn next_request(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
+/// The next request of a connection: its head and its body. `None`: there is none.
+pub(crate) async fn next_request(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
     let end = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             break end + 4;

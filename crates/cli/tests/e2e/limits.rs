@@ -19,7 +19,7 @@ const PARTS: [(&str, &str); 6] = [
 ];
 
 /// Bounds that nobody meets with an error, and why: they are not on the page.
-const UNSEEN: [(&str, &str); 45] = [
+const UNSEEN: [(&str, &str); 47] = [
     (
         "MAX_STATED_BYTES",
         "what a token answer says beyond it is taken as not said",
@@ -27,6 +27,8 @@ const UNSEEN: [(&str, &str); 45] = [
     ("MAX_STATE_BYTES", "a longer state is none of ours"),
     ("MAX_CODE_BYTES", "a longer code is taken as none"),
     ("MAX_ACCOUNT_BYTES", "a longer account id or label is taken as none"),
+    ("MAX_STEPS", "a provider that does what it is told needs few of them"),
+    ("MAX_ERROR_CHARACTERS", "what is shown to people is cut"),
     ("MAX_LOOKS", "the call is put off and looks again"),
     ("MAX_NAMED", "further versions that stand in the way are not named"),
     ("MAX_HISTORY_SHOWN", "older entries are in `audit` itself"),

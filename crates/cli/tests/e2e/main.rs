@@ -33,6 +33,8 @@ mod grants;
 #[cfg(test)]
 mod handshakes;
 #[cfg(test)]
+mod hook_provider;
+#[cfg(test)]
 mod hydration;
 #[cfg(test)]
 mod limits;
@@ -54,6 +56,8 @@ mod polls;
 mod proofs;
 #[cfg(test)]
 mod published;
+#[cfg(test)]
+mod registrations;
 #[cfg(test)]
 mod roles;
 #[cfg(test)]

@@ -191,6 +191,21 @@ impl Connector {
                 self.check_call(&failures.call, place, &failures.argument_names(), stated, problems);
             }
         }
+        if let Some(register) = self.webhook.as_ref().and_then(Webhook::register) {
+            for (key, call) in register.calls() {
+                let place = format!("/webhook/register/{key}/call");
+                self.check_call(&call.call, &place, &call.argument_names(), stated, problems);
+            }
+            if let Some(operation) = self.operations.get(&register.list.call)
+                && !operation.gives_list()
+            {
+                problems.add(
+                    "/webhook/register/list/call",
+                    "bad_value",
+                    format!("`{}` gives no list: say with `items` where it stands", operation.name()),
+                );
+            }
+        }
         for (name, list) in &self.polls {
             if let Some(recover) = list.recover()
                 && let Some(call) = &recover.call

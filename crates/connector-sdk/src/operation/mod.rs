@@ -167,6 +167,11 @@ impl Operation {
         self.output_schema.as_ref()
     }
 
+    /// Whether its output is a list.
+    pub(crate) fn gives_list(&self) -> bool {
+        self.items.is_some()
+    }
+
     /// Whether it reads a list page by page.
     pub fn is_paged(&self) -> bool {
         self.paging.is_some()

@@ -13,6 +13,7 @@ mod identify;
 mod locate;
 pub(crate) mod poll;
 mod recover;
+mod register;
 
 use std::borrow::Cow;
 
@@ -26,6 +27,7 @@ pub use failures::Failures;
 pub use handshake::{Errand, Handshaken, Standing};
 pub use identify::{Identified, IdentifyError};
 pub use recover::{Level, ListOrder, MIN_SWEEP_EVERY_S, Recover, RecoverCursor};
+pub use register::{Hook, MIN_REGISTER_EVERY_S, Register, RegisterAsk, RegisterCall, RegisterSecret};
 
 use crate::fields::{Fields, is_header_name};
 use crate::problem::{Problem, Problems};
@@ -61,6 +63,7 @@ pub struct Webhook {
     context: ContextShape,
     ack: Option<Reply>,
     recover: Option<Recover>,
+    register: Option<Register>,
     event_headers: Vec<String>,
 }
 
@@ -233,6 +236,11 @@ impl Webhook {
         self.recover.as_ref()
     }
 
+    /// How it is registered at the provider. `None`: a person does that there.
+    pub fn register(&self) -> Option<&Register> {
+        self.register.as_ref()
+    }
+
     /// Headers that become part of the event, lower case.
     pub fn event_headers(&self) -> &[String] {
         &self.event_headers
@@ -253,6 +261,7 @@ impl Webhook {
             "order_key",
             "ack",
             "recover",
+            "register",
             "event_headers",
         ];
         let fields = Fields::open(value, place, &known, problems)?;
@@ -296,6 +305,9 @@ impl Webhook {
             context: ContextShape::read(&fields, problems),
             ack: read_ack(&fields, problems),
             recover,
+            register: fields
+                .get("register")
+                .and_then(|value| Register::read(value, &fields.at("register"), problems)),
             event_headers: event_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
         })
     }

@@ -42,6 +42,7 @@ pub(crate) fn read(value: &Value, place: &str, problems: &mut Problems) -> Optio
         context: ContextShape::read(&fields, problems),
         ack: None,
         recover: Some(recover),
+        register: None,
         event_headers: Vec::new(),
     })
 }

@@ -387,7 +387,7 @@ pub(super) fn since_values(unix_ms: i64) -> Result<Map<String, Value>, BuildErro
     Ok(values.as_object().cloned().unwrap_or_default())
 }
 
-fn rfc_3339(unix_ms: i64, place: &str) -> Result<String, BuildError> {
+pub(super) fn rfc_3339(unix_ms: i64, place: &str) -> Result<String, BuildError> {
     chrono::DateTime::from_timestamp_millis(unix_ms)
         .map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
         .ok_or_else(|| BuildError::new(place, "the time is out of range"))

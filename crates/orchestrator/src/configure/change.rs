@@ -2,11 +2,14 @@
 
 mod connector;
 mod delete;
+mod intake;
+mod register;
 mod workflow;
 
 use connector::{Moved, plan_connector, plan_moved, unknown_connector};
 pub(super) use connector::{plan_connector_delete, users_of_version};
 pub(super) use delete::plan_delete;
+use intake::{check_intake, way_in};
 use workflow::plan_workflow;
 pub(super) use workflow::{plan_discard, plan_draft};
 
@@ -14,7 +17,6 @@ use super::catalogue::{Callee, Prospect};
 use super::connector::ConnectorDocument;
 use super::document::{self, ConnectionDocument, EndpointDocument, Parsed, Reader, WorkflowDocument, nearest};
 use super::render::{connection_document, endpoint_document, endpoint_parts, pretty};
-use super::sweep::SweepRule;
 use super::{Action, ApplyError, Change, ConfigProblem, Expect, Kind, MAX_DOCUMENTS, SourceDocument};
 use crate::published::{MAX_PUBLISHED_VERSIONS, name_and_version};
 use crate::service::Core;
@@ -22,7 +24,7 @@ use crate::snapshot::{Snapshot, Workflow};
 use serde_json::Value;
 use similar::TextDiff;
 use std::collections::BTreeSet;
-use weir_connector_sdk::{Connector, Credential, Level, Verifier, Webhook};
+use weir_connector_sdk::{Credential, Verifier};
 use weir_storage::ConfigSubject;
 use weir_workflow_engine::{Definition, Resolution, WorkspaceId};
 
@@ -110,7 +112,7 @@ pub(super) fn plan(
             Parsed::Connection(connection) => {
                 plan_connection(core, snapshot, workspace, connection, &prospect, &mut reader)
             }
-            Parsed::Endpoint(endpoint) => plan_endpoint(snapshot, workspace, endpoint, &prospect, &mut reader),
+            Parsed::Endpoint(endpoint) => plan_endpoint(core, snapshot, workspace, endpoint, &prospect, &mut reader),
             Parsed::Workflow(workflow) => plan_workflow(snapshot, workspace, workflow, &prospect, &mut reader),
         };
         problems.append(&mut reader.problems);
@@ -342,6 +344,7 @@ fn plan_connection(
 }
 
 fn plan_endpoint(
+    core: &Core,
     snapshot: &Snapshot,
     workspace: WorkspaceId,
     document: EndpointDocument,
@@ -403,6 +406,7 @@ fn plan_endpoint(
         .as_ref()
         .and_then(|value| Verifier::compile(value, "/verify").ok());
     check_intake(connector, webhook, &document, reader);
+    let makes_secret = register::check(core, connector, webhook, &document, reader);
     match own.as_ref().or_else(|| webhook.verifier()) {
         // Nothing arrives there, so nothing is to be verified.
         _ if document.intake.sweeps_only => {}
@@ -414,11 +418,13 @@ fn plan_endpoint(
         ),
         // The provider brings it, or a person adds it later.
         Some(_) if webhook.sends_secret_for(own.as_ref()) => {}
+        // It comes with the registration.
+        Some(_) if makes_secret => {}
         Some(verifier) if verifier.needs_secret() => {
             let count = document
                 .secrets
                 .as_ref()
-                .map_or_else(|| stored.map_or(0, |endpoint| endpoint.secret_count()), Vec::len);
+                .map_or_else(|| stored.map_or(0, |endpoint| endpoint.own_secret_count()), Vec::len);
             if count == 0 {
                 reader.problem(
                     "/secrets",
@@ -489,71 +495,6 @@ fn plan_endpoint(
             connector: reference,
         },
     ))
-}
-
-/// How events come in at an endpoint of a connector: by its webhooks, or from the list that the endpoint names.
-fn way_in<'c>(connector: &'c Connector, poll: Option<&str>, reader: &mut Reader<'_>) -> Option<&'c Webhook> {
-    let name = connector.name();
-    let polls: Vec<&str> = connector.polls().collect();
-    let choice = match polls.as_slice() {
-        [] => None,
-        names => Some(format!("its `polls`: {}", names.join(", "))),
-    };
-    let found = match poll {
-        Some(poll) => connector.poll(poll),
-        None => connector.webhook(),
-    };
-    if found.is_none() {
-        match poll {
-            Some(poll) => reader.problem(
-                "/poll",
-                "unknown_poll",
-                format!("connector `{name}` has no poll `{poll}`"),
-                choice.or_else(|| Some("leave it out".to_owned())),
-            ),
-            None => reader.problem(
-                "/connector",
-                "no_webhooks",
-                format!("connector `{name}` takes no webhooks"),
-                choice.map(|names| format!("name with `poll` the list to read, of {names}")),
-            ),
-        }
-    }
-    found
-}
-
-/// Whether what the endpoint says about sweeps can be done.
-fn check_intake(connector: &Connector, webhook: &Webhook, document: &EndpointDocument, reader: &mut Reader<'_>) {
-    let wants = document.intake.sweeps_only || matches!(document.intake.sweep, SweepRule::Every(..));
-    let place = if document.intake.poll.is_some() {
-        "/poll"
-    } else if document.intake.sweeps_only {
-        "/receive"
-    } else {
-        "/sweep"
-    };
-    if !wants {
-        return;
-    }
-    let level = webhook.recover().map_or(Level::PushOnly, |recover| recover.level);
-    if level == Level::PushOnly {
-        reader.problem(
-            place,
-            "not_recoverable",
-            format!(
-                "connector `{}` has level C: its provider lists no events, so they come by webhook alone",
-                connector.name()
-            ),
-            Some("leave it out".to_owned()),
-        );
-    } else if document.connection.is_none() {
-        reader.problem(
-            place,
-            "missing",
-            "a sweep asks the provider, and for that the endpoint needs a `connection`",
-            Some("add `connection: NAME`".to_owned()),
-        );
-    }
 }
 
 fn difference(

@@ -302,6 +302,7 @@ impl<'a> Reader<'a> {
                     "poll",
                     "since",
                     "sweep",
+                    "register",
                 ];
                 self.known_keys(document, &known);
                 let connector = self.optional_text(document, "connector");

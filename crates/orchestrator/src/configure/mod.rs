@@ -24,7 +24,7 @@ pub(crate) use document::{escape, nearest};
 pub use kind::Kind;
 pub(crate) use looks::Looks;
 pub(crate) use reload::{ROUTING_TRIES, Reloading};
-pub use sweep::{Intake, SweepRule};
+pub use sweep::{Intake, RegisterRule, SweepRule};
 pub use version::VersionDiff;
 pub(crate) use write::{ensure_workspace, outcome};
 
@@ -254,6 +254,14 @@ impl Orchestrator {
         name: &str,
         expected_revision: Option<i64>,
     ) -> Result<(), ApplyError> {
+        let snapshot = self.snapshot();
+        if kind == Kind::Connection {
+            change::plan_delete(&snapshot, workspace, kind, name, expected_revision)?;
+            if let Some((connection, _)) = snapshot.connection_row(workspace, name) {
+                // Of endpoints that are gone: nobody could delete them later.
+                Box::pin(self.leave_provider(workspace, connection.id)).await;
+            }
+        }
         let _one_at_a_time = self.core.configuring.lock().await;
         let planned = change::plan_delete(&self.snapshot(), workspace, kind, name, expected_revision)?;
         self.write(workspace, actor, vec![planned]).await.map(drop)

@@ -51,7 +51,7 @@ pub(super) fn endpoint_parts(
         rest.insert("allow", json!(allow));
     }
     let mut said = intake.parts();
-    for key in ["receive", "poll", "since", "sweep"] {
+    for key in ["receive", "poll", "since", "sweep", "register"] {
         if let Some(value) = said.remove(key) {
             rest.insert(key, value);
         }
@@ -70,6 +70,7 @@ pub(super) fn endpoint_parts(
             "poll",
             "since",
             "sweep",
+            "register",
         ],
     )
 }

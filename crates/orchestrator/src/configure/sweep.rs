@@ -1,4 +1,4 @@
-//! What an endpoint says about sweeps and polls, and whether it takes webhooks at all.
+//! What an endpoint says about sweeps, polls and the registration of its webhook, and whether it takes webhooks at all.
 
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -28,6 +28,62 @@ pub struct Intake {
     pub poll: Option<String>,
     /// From when on the first look at that list takes items, as it was written; without it, from when it was made.
     pub since: Option<(String, Timestamp)>,
+    /// Its webhook is registered at the provider by us.
+    pub register: Option<Box<RegisterRule>>,
+}
+
+/// What an endpoint says about the registration of its webhook.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RegisterRule {
+    /// The event types that are wanted; `None`: those that published workflows take of the connection.
+    pub events: Option<Vec<String>>,
+    /// What the connector asks for, such as whose webhooks are wanted.
+    pub with: Map<String, Value>,
+}
+
+impl RegisterRule {
+    const IS: &str = "`register` is true, or { events: [TYPE, …], with: { NAME: VALUE } }";
+
+    fn read(value: Option<&Value>) -> Result<Option<Self>, IntakeProblem> {
+        let wrong = || ("register", Self::IS.to_owned());
+        let fields = match value {
+            None | Some(Value::Null | Value::Bool(false)) => return Ok(None),
+            Some(Value::Bool(true)) => return Ok(Some(Self::default())),
+            Some(Value::Object(fields)) => fields,
+            Some(_) => return Err(wrong()),
+        };
+        if fields.keys().any(|key| !matches!(key.as_str(), "events" | "with")) {
+            return Err(wrong());
+        }
+        let text = |item: &Value| item.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let events = match fields.get("events") {
+            None | Some(Value::Null) => None,
+            Some(Value::Array(items)) if !items.is_empty() => {
+                Some(items.iter().map(text).collect::<Option<Vec<_>>>().ok_or_else(wrong)?)
+            }
+            Some(_) => return Err(wrong()),
+        };
+        let with = match fields.get("with") {
+            None | Some(Value::Null) => Map::new(),
+            Some(Value::Object(with)) => with.clone(),
+            Some(_) => return Err(wrong()),
+        };
+        Ok(Some(Self { events, with }))
+    }
+
+    fn written(&self) -> Value {
+        let mut fields = Map::new();
+        if let Some(events) = &self.events {
+            fields.insert("events".to_owned(), json!(events));
+        }
+        if !self.with.is_empty() {
+            fields.insert("with".to_owned(), Value::Object(self.with.clone()));
+        }
+        match fields.is_empty() {
+            true => Value::Bool(true),
+            false => Value::Object(fields),
+        }
+    }
 }
 
 const SINCE_IS: &str =
@@ -47,7 +103,7 @@ fn moment(text: &str) -> Option<Timestamp> {
 pub(crate) type IntakeProblem = (&'static str, String);
 
 impl Intake {
-    /// Reads `receive` and `sweep` of a document or a row.
+    /// Reads `receive`, `poll`, `sweep` and `register` of a document or a row.
     pub(crate) fn read(document: &Map<String, Value>) -> Result<Self, IntakeProblem> {
         let text = |key: &'static str, problem: &str| match document.get(key) {
             None | Some(Value::Null) => Ok(None),
@@ -105,11 +161,19 @@ impl Intake {
             }
             Some(_) => return Err(("sweep", "`sweep` is `never` or { every: 5m }".to_owned())),
         };
+        let register = RegisterRule::read(document.get("register"))?.map(Box::new);
+        if register.is_some() && sweeps_only {
+            return Err((
+                "register",
+                "an endpoint that takes no webhooks has none to register; leave `register` out".to_owned(),
+            ));
+        }
         Ok(Intake {
             sweeps_only,
             sweep,
             poll,
             since,
+            register,
         })
     }
 
@@ -124,6 +188,9 @@ impl Intake {
         }
         if let Some((text, _)) = &self.since {
             parts.insert("since".to_owned(), json!(text));
+        }
+        if let Some(register) = &self.register {
+            parts.insert("register".to_owned(), register.written());
         }
         match &self.sweep {
             SweepRule::Connector => {}

@@ -56,6 +56,7 @@ impl Orchestrator {
         let snapshot = self.snapshot();
         let connection = snapshot.connection(workspace, name).ok_or(ConnectError::NotFound)?;
         granting(connection)?;
+        self.leave_provider(workspace, connection.id).await;
         // No refresh of this server replaces the tokens meanwhile.
         let place = self.grants()?.alone_with(connection.id).await;
         let row = self

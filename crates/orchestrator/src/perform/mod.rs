@@ -9,6 +9,7 @@ mod effect;
 pub(crate) mod failure;
 pub(crate) mod gate;
 mod list;
+mod manage;
 mod meter;
 mod read;
 mod record;

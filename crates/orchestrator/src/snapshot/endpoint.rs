@@ -1,6 +1,6 @@
 //! An endpoint as the hot path sees it.
 
-use crate::configure::{Intake, SweepRule};
+use crate::configure::{Intake, RegisterRule, SweepRule};
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
@@ -18,7 +18,10 @@ pub struct Endpoint {
     pub(super) connection: Option<(ConnectionId, String)>,
     pub(super) verify: Option<Value>,
     pub(super) own_verifier: Option<Verifier>,
+    /// All that count: its own, then those of its registration.
     pub(super) secrets: Vec<SecretString>,
+    /// How many of them are its own.
+    pub(super) own_secrets: usize,
     pub(super) allow: Vec<IpNet>,
     pub(super) intake: Intake,
     pub(super) context: Registration,
@@ -139,12 +142,22 @@ impl Endpoint {
     pub fn updated_at(&self) -> Timestamp {
         self.row.updated_at
     }
-    /// Whether exactly these secrets are active.
+    /// What it says about the registration of its webhook. `None`: a person sees to that at the provider.
+    #[must_use]
+    pub fn registers(&self) -> Option<&RegisterRule> {
+        self.intake.register.as_deref()
+    }
+    /// How many secrets people gave it.
+    pub(crate) fn own_secret_count(&self) -> usize {
+        self.own_secrets
+    }
+    /// Whether exactly these secrets were given by people.
     pub(crate) fn has_secrets(&self, texts: &[String]) -> bool {
-        self.secrets.len() == texts.len()
+        self.own_secrets == texts.len()
             && self
                 .secrets
                 .iter()
+                .take(self.own_secrets)
                 .zip(texts)
                 .all(|(secret, text)| secret.expose_secret() == text)
     }

@@ -5,6 +5,7 @@
 use super::{Endpoint, Snapshot, SnapshotError, Version, Workflow};
 use crate::configure::Intake;
 use crate::connection::Connection;
+use crate::registrations::Secrets;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
@@ -12,7 +13,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use weir_connector_sdk::{Connector, Credential, Registration, Verifier};
 use weir_storage::{
-    ConnectionRow, EndpointRow, GrantedAccount, RowIdentity, SecretBox, VersionState, WorkflowRow, WorkflowVersionRow,
+    ConnectionRow, EndpointRow, GrantedAccount, RegistrationRow, RowIdentity, SecretBox, VersionState, WorkflowRow,
+    WorkflowVersionRow,
 };
 use weir_workflow_engine::{ConnectionId, VersionId};
 
@@ -60,6 +62,7 @@ pub(super) fn open_endpoint(
     connector: &Arc<Connector>,
     connection_names: &HashMap<ConnectionId, String>,
     secrets: &SecretBox,
+    registration: Option<&RegistrationRow>,
 ) -> Result<Endpoint, SnapshotError> {
     let name = || format!("endpoint `{}`", row.name);
     let corrupt = |reason: String| SnapshotError::Corrupt { row: name(), reason };
@@ -106,6 +109,12 @@ pub(super) fn open_endpoint(
         )?)
         .map_err(|_error| corrupt("its secrets are not a list of texts".to_owned()))?,
     };
+    let registered = match registration {
+        Some(registration) => Secrets::open(registration, secrets)?,
+        None => Secrets::default(),
+    };
+    let own_secrets = opened.len();
+    let given = opened.into_iter().map(SecretString::from);
     let connection = row
         .connection
         .and_then(|id| connection_names.get(&id).map(|name| (id, name.clone())));
@@ -114,7 +123,8 @@ pub(super) fn open_endpoint(
         connection,
         verify,
         own_verifier,
-        secrets: opened.into_iter().map(SecretString::from).collect(),
+        secrets: given.chain(registered.all().cloned()).collect(),
+        own_secrets,
         allow,
         intake,
         context,

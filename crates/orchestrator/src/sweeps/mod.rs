@@ -65,6 +65,13 @@ impl Sweeps {
         }
     }
 
+    /// The webhook of an endpoint was gone or changed at its provider, and is right again.
+    pub(crate) fn registered_anew(&self, endpoint: EndpointId, now: Timestamp) {
+        if self.with(|planner| planner.demand(endpoint, SweepCause::Registration, now)) {
+            self.changed.notify_one();
+        }
+    }
+
     /// An event came that has this place in its account's sequence.
     pub(crate) fn saw(&self, endpoint: EndpointId, account: &str, number: u64, now: Timestamp) {
         self.with(|planner| planner.saw(endpoint, account, number, now));

@@ -37,6 +37,8 @@ pub enum SweepCause {
     Sequence,
     /// The provider says that it could not deliver.
     FailedDelivery,
+    /// Its webhook was gone or changed at the provider.
+    Registration,
     /// A person asked for it.
     Demand,
 }
@@ -53,6 +55,7 @@ impl SweepCause {
             SweepCause::Silence => "silence",
             SweepCause::Sequence => "sequence",
             SweepCause::FailedDelivery => "failed_delivery",
+            SweepCause::Registration => "registration",
             SweepCause::Demand => "demand",
         }
     }

@@ -10,8 +10,8 @@ use crate::config::{
     WorkflowRow, WorkflowVersionRow, WorkspaceRow,
 };
 use crate::entity::{
-    api_token, config_state, connection, connector_manifest, correlation, endpoint, oauth_grant, schedule, workflow,
-    workflow_version, workspace,
+    api_token, config_state, connection, connector_manifest, correlation, endpoint, oauth_grant, registration,
+    schedule, workflow, workflow_version, workspace,
 };
 use crate::error::ReadError;
 use crate::grant::GrantedAccount;
@@ -123,6 +123,12 @@ impl Store {
                 .await?
                 .into_iter()
                 .map(granted_account)
+                .collect::<Result<_, _>>()?,
+            registrations: registration::Entity::find()
+                .all(db)
+                .await?
+                .into_iter()
+                .map(super::registration::row)
                 .collect::<Result<_, _>>()?,
             tokens: api_token::Entity::find()
                 .all(db)

@@ -15,6 +15,7 @@ use crate::fact::{
 use crate::grant::GrantStep;
 use crate::mail::{MailChange, Request, WaitKey};
 use crate::outgoing::Outgoing;
+use crate::registration::RegistrationStep;
 use crate::sweep::{CoverageCount, SweepChange};
 
 /// What of a refused request's headers and body is kept.
@@ -63,6 +64,7 @@ pub(crate) enum Control {
     Backfill(BackfillStep),
     Coverage(Vec<CoverageCount>),
     Grant(GrantStep),
+    Registration(RegistrationStep),
 }
 
 #[derive(Debug)]
@@ -134,6 +136,7 @@ impl Work {
             Fact::Sweep(change) => Self::Alone(Control::Sweep(change)),
             Fact::Backfill(step) => Self::Alone(Control::Backfill(step)),
             Fact::Grant(step) => Self::Alone(Control::Grant(step)),
+            Fact::Registration(step) => Self::Alone(Control::Registration(step)),
             Fact::Coverage(counts) => Self::Alone(Control::Coverage(counts)),
             Fact::Prune(prune) => Self::Alone(Control::Prune(prune)),
             Fact::Operate(operation) => Self::Alone(Control::Operate(Box::new(PreparedOperation::new(*operation)))),

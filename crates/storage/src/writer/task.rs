@@ -21,7 +21,8 @@ use super::gates::Moved;
 use super::prepare::{Control, Row, Work};
 use super::seed::{self, Target};
 use super::{
-    Queued, Shared, backfill, config, control, grant, mail, operate, outgoing, postgres, retention, sqlite, sweep,
+    Queued, Shared, backfill, config, control, grant, mail, operate, outgoing, postgres, registration, retention,
+    sqlite, sweep,
 };
 use crate::fact::Prune;
 use crate::mail::RequestOutcome;
@@ -323,6 +324,7 @@ impl WriterTask {
                 | Control::Backfill(_)
                 | Control::Coverage(_)
                 | Control::Grant(_)
+                | Control::Registration(_)
                 | Control::Operate(_) => transaction(connection, &self.node, control, &mut moved).await,
             }
         };
@@ -550,6 +552,7 @@ pub(crate) async fn transaction(
         Control::Sweep(change) => sweep::apply(connection, node, change).await,
         Control::Backfill(step) => backfill::apply(connection, node, step).await,
         Control::Grant(step) => grant::apply(connection, node, step).await,
+        Control::Registration(step) => registration::apply(connection, node, step).await,
         Control::Coverage(counts) => sweep::count(connection, node, counts).await,
         Control::Prune(slice) => retention::prune(connection, node, slice).await,
         Control::Operate(operation) => match control::prove_lease(connection, node).await {

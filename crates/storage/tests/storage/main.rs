@@ -18,6 +18,7 @@ mod mail;
 mod operate;
 mod proxy;
 mod refusals;
+mod registrations;
 mod retention;
 mod routing;
 mod runs;

@@ -32,7 +32,7 @@ async fn sqlite() {
 
 async fn sqlite_schema(bed: &Bed) {
     let (store, seed) = bed.open().await;
-    assert_eq!(store.schema_version().await.unwrap(), "m20261101_000014_grants");
+    assert_eq!(store.schema_version().await.unwrap(), "m20261101_000015_registrations");
     drop(seed);
     let mut connection = SqliteConnection::connect(&bed.url).await.unwrap();
     let text = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name <> 'seaql_migrations' ORDER BY name";
@@ -64,7 +64,10 @@ async fn postgres() {
 async fn postgres_schema(bed: &Bed) {
     // Nodes that start together do not get into each other's way.
     let (first, second) = futures::join!(bed.open(), bed.open());
-    assert_eq!(first.0.schema_version().await.unwrap(), "m20261101_000014_grants");
+    assert_eq!(
+        first.0.schema_version().await.unwrap(),
+        "m20261101_000015_registrations"
+    );
     drop((first, second));
     let mut connection = PgConnection::connect(&bed.url).await.unwrap();
     let columns = "SELECT table_name || ': ' || string_agg(column_name || ' ' || data_type || \

@@ -37,6 +37,7 @@ impl EndpointMutations {
             ("poll", input.poll.map(Value::from)),
             ("since", input.since.map(Value::from)),
             ("sweep", input.sweep.map(|sweep| sweep.0)),
+            ("register", input.register.map(|register| register.0)),
         ];
         let document = document(Kind::Endpoint, &input.name, fields);
         let outcome = apply_one(ctx, document, Expect::Absent, "name", &in_input).await?;
@@ -103,6 +104,12 @@ impl EndpointMutations {
             (
                 "sweep",
                 patched(input.sweep.map_value(|sweep| sweep.0), || said.get("sweep").cloned()),
+            ),
+            (
+                "register",
+                patched(input.register.map_value(|register| register.0), || {
+                    said.get("register").cloned()
+                }),
             ),
         ];
         let document = document(Kind::Endpoint, now.name(), fields);
@@ -201,6 +208,9 @@ pub(crate) struct EndpointCreateInput {
     since: Option<String>,
     /// `"never"`, or an object like `{ "every": "5m" }`. Left out: as the connector says.
     sweep: Option<Json>,
+    /// `true`, or an object like `{ "events": ["push"], "with": { "owner": "acme", "repo": "shop" } }`: Weir makes the
+    /// webhook at the provider and looks after it. Left out: a person does.
+    register: Option<Json>,
 }
 
 /// A change of an endpoint. What is left out stays as it is; null removes it.
@@ -227,6 +237,8 @@ pub(crate) struct EndpointUpdateInput {
     since: MaybeUndefined<String>,
     /// `"never"`, or an object like `{ "every": "5m" }`.
     sweep: MaybeUndefined<Json>,
+    /// `true`, or an object with `events` and `with`: Weir makes the webhook at the provider and looks after it.
+    register: MaybeUndefined<Json>,
 }
 
 /// A sweep that is asked for.

@@ -71,7 +71,7 @@ pub(crate) struct CoverageHour {
 /// One pass over the provider's list.
 #[derive(Debug, SimpleObject)]
 pub(crate) struct Sweep {
-    /// Why: `start`, `downtime`, `schedule`, `refusals`, `silence`, `sequence`, `failed_delivery` or `demand`.
+    /// Why: `start`, `downtime`, `schedule`, `refusals`, `silence`, `sequence`, `failed_delivery`, `registration` or `demand`.
     cause: String,
     /// When it began.
     started_at: DateTime,

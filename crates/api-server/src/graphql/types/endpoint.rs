@@ -8,6 +8,7 @@ use super::connection::Connection;
 use super::connector::Connector;
 use super::coverage::Coverage;
 use super::long_to_int;
+use super::registration::EndpointRegistration;
 use crate::auth::Permission;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use std::collections::BTreeMap;
@@ -165,6 +166,19 @@ impl Endpoint {
     /// What it says about sweeps: `"never"`, or an object with `every`. Null: as its connector says.
     async fn sweep(&self) -> Option<Json> {
         self.0.intake().parts().remove("sweep").map(Json)
+    }
+
+    /// Its webhook at the provider, which Weir makes and looks after (`register`). Null: a person does that. Needs `RUN_READ`.
+    async fn registration(&self, ctx: &Context<'_>) -> ApiResult<Option<EndpointRegistration>> {
+        let (orchestrator, workspace) = Caller::of(ctx).orchestrator(Permission::RunRead)?;
+        let found = orchestrator.registration(workspace, self.0.id()).await;
+        let found = found.map_err(|error| ApiError::internal("reading the registration of an endpoint", &error))?;
+        Ok(found.map(Into::into))
+    }
+
+    /// What it says about the registration of its webhook: `true`, or an object with `events` and `with`. Null: nothing.
+    async fn register(&self) -> Option<Json> {
+        self.0.intake().parts().remove("register").map(Json)
     }
 
     /// What arrived in the last hours, what sweeps recovered, and how sure it is that nothing is missing. Needs `RUN_READ`.

@@ -22,6 +22,7 @@ pub(crate) mod node;
 pub(crate) mod open_wait;
 pub(crate) mod outgoing;
 pub(crate) mod refused_request;
+pub(crate) mod registration;
 pub(crate) mod replay_preview;
 pub(crate) mod run;
 pub(crate) mod schedule;
