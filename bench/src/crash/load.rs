@@ -25,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(10);
 /// Pause after a refusal: while the database is down they would only make the redelivery longer.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
-/// How often an event is redelivered until it gets a 2xx, and the pause between.
-const REDELIVERIES: usize = 40;
+/// How often an event is redelivered until it gets a 2xx, and the pause between: longer than a database is away.
+const REDELIVERIES: usize = 400;
 const REDELIVERY_PAUSE: Duration = Duration::from_millis(250);
 
 /// Load that goes on until it is told to stop.
