@@ -17,10 +17,10 @@ pub(crate) async fn request(
     request: &Request,
 ) -> Result<FactOutcome, Failure> {
     prove_lease(connection, node).await?;
-    // The row stays as it is until our commit: a run cannot end in between.
+    // The row stays as it is until our commit: a run cannot end in between, and requests come one after the other.
     let lock = match connection.dialect() {
         Dialect::Sqlite => "",
-        Dialect::Postgres => " FOR SHARE",
+        Dialect::Postgres => " FOR NO KEY UPDATE",
     };
     let open = connection
         .numbers(
@@ -43,9 +43,13 @@ pub(crate) async fn request(
             return Ok(FactOutcome::Request(RequestOutcome::NotAsked));
         }
     }
+    // Mail is heard in the order of its ids. Whoever asks after another one's answer is heard after it, also when the
+    // clock of its server is behind.
     connection
         .run(
-            "INSERT INTO inbox (run_id, id, kind, body, created_at) VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO inbox (run_id, id, kind, body, created_at) \
+             SELECT $1, CASE WHEN there.last >= $2 THEN there.last + 1 ELSE $2 END, $3, $4, $5 \
+             FROM (SELECT COALESCE(MAX(id), 0) AS last FROM inbox WHERE run_id = $1) AS there",
             vec![
                 request.run.as_raw().into(),
                 request.id.into(),

@@ -18,6 +18,7 @@ both_databases!(
     the_end_of_a_run_reaches_who_waits_for_it,
     a_repeated_run_counts_for_who_waits_for_the_first,
     a_request_needs_an_open_run_and_an_answer_a_question,
+    requests_are_heard_in_the_order_of_their_answers,
     mail_moves_to_the_node_that_takes_over,
 );
 
@@ -333,6 +334,31 @@ async fn a_request_needs_an_open_run_and_an_answer_a_question(bed: &Bed) {
         RequestOutcome::NotOpen,
         "it has ended"
     );
+}
+
+/// A pause and the resume after it, taken by two servers of which the second one's clock is behind.
+async fn requests_are_heard_in_the_order_of_their_answers(bed: &Bed) {
+    let node = bed.node("a").await;
+    let run = started(bed, &node, "1").await;
+    let early = bed.id();
+    for (id, body) in [(bed.id(), "first"), (early, "second"), (bed.id(), "third")] {
+        let request = Fact::Request(Request {
+            id,
+            workspace: WORKSPACE,
+            run,
+            body: body.to_owned(),
+            at: at(0),
+            answers: None,
+            audit: None,
+        });
+        assert_eq!(
+            node.write(request).await.unwrap(),
+            FactOutcome::Request(RequestOutcome::Delivered)
+        );
+    }
+    let mail: Vec<Mail> = node.store.run_mail(run, 100).await.unwrap();
+    let bodies: Vec<&str> = mail.iter().filter_map(|mail| mail.body.as_deref()).collect();
+    assert_eq!(bodies, ["first", "second", "third"]);
 }
 
 async fn mail_moves_to_the_node_that_takes_over(bed: &Bed) {
