@@ -87,13 +87,15 @@ mod tests {
             account: None,
             instance_url: None,
         };
-        let used = SecretString::from("r1");
-        for (given, wanted) in [(Some("r2"), Some("r2")), (None, Some("r1"))] {
-            let tokens = Tokens::new(&set(given), Some(&used), now);
+        // Long enough not to stand in a sealed text by chance.
+        let (used, new) = ("the refresh token before", "the refresh token that came");
+        for (given, wanted) in [(Some(new), new), (None, used)] {
+            let tokens = Tokens::new(&set(given), Some(&SecretString::from(used)), now);
             let sealed = tokens.seal(&secrets, workspace, connection);
-            assert!(!sealed.windows(2).any(|part| part == b"r1" || part == b"r2"));
+            let holds = |text: &str| sealed.windows(text.len()).any(|part| part == text.as_bytes());
+            assert!(!holds(used) && !holds(new));
             let opened = Tokens::open(&sealed, &secrets, (workspace, connection)).unwrap();
-            assert_eq!(opened.refresh.as_ref().map(ExposeSecret::expose_secret), wanted);
+            assert_eq!(opened.refresh.as_ref().map(ExposeSecret::expose_secret), Some(wanted));
             assert_eq!(opened.access.expose_secret(), "a2");
             assert_eq!(
                 (opened.received_at, opened.expires_at),
