@@ -259,7 +259,12 @@ impl Cluster {
         while self.facts.open_runs().await? > 0 {
             self.tend().await?;
             if began.elapsed() > arguments.drain_limit() {
-                bail!("{} runs are still open", self.facts.open_runs().await?);
+                let open = self.facts.runs(0).await?.by_event.into_iter();
+                let open: Vec<String> = open
+                    .filter(|(_, run)| run.open())
+                    .map(|(event, run)| format!("{event} (status {})", run.status))
+                    .collect();
+                bail!("{} runs are still open: {}", open.len(), open.join(", "));
             }
             sleep(LOOK_EVERY).await;
         }
