@@ -248,12 +248,15 @@ async fn a_scheduled_workflow_can_be_started_by_hand(bed: &Bed) {
     node.apply(workflow("report", &schedule)).await;
     bed.set("09:00:00");
     node.times("report", 1).await;
+    let workspace = node.0.default_workspace();
+    let report = node.0.snapshot().workflow(workspace, "report").unwrap().row.id;
+    // The event is on disk a moment before whoever fired it has the answer.
+    bed::eventually("the server knows that it fired", async || node.0.fired_for(report)).await;
     bed.set("09:20:00");
     let actor = Actor {
         name: "test".to_owned(),
         token: None,
     };
-    let workspace = node.0.default_workspace();
     let start = async |input: Value| node.0.run_start(workspace, &actor, "report", input, None).await;
     let told = node.told(start(json!({})).await.unwrap().run.unwrap()).await;
     assert_eq!((&told["kind"], &told["for"]), (&json!("manual"), &Value::Null));
