@@ -6,11 +6,12 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 use weir_connector_sdk::{Answer, AnswerBody, BuildError, CallContext, HttpResponse, Operation, Page};
-use weir_workflow_engine::{CallFailure, CallOutcome, CallResult, Document, Origin};
+use weir_workflow_engine::{CallFailure, CallOutcome};
 
 use super::failure::refused;
+use super::outside::{count_outside, known_operation};
 use super::session::{Session, Watch, of_answer};
-use super::{Performer, Purpose, unknown_operation};
+use super::{Performer, Purpose};
 use crate::budget::Class;
 use crate::clock::Stopwatch;
 use crate::connection::Connection;
@@ -40,18 +41,7 @@ impl Performer {
         let result = self
             .read_page(connection, operation, args, page, (class, timeout))
             .await;
-        let outcome = match &result {
-            Ok(_) => CallOutcome::Done {
-                output: Document::null(),
-            },
-            Err(failure) => CallOutcome::Failed(failure.clone()),
-        };
-        let counted = CallResult {
-            outcome,
-            exchanges: Vec::new(),
-            origin: Origin::Sent,
-        };
-        connection.meters.of(operation).count(&counted, watch.elapsed());
+        count_outside(connection, operation, &result, watch.elapsed());
         result
     }
 
@@ -63,14 +53,7 @@ impl Performer {
         page: Option<&Page>,
         (class, timeout): (Class, Duration),
     ) -> Result<ListPage, CallFailure> {
-        let Some(operation) = connection.connector.operation(operation) else {
-            return Err(match unknown_operation(connection, operation).outcome {
-                CallOutcome::Failed(failure) => failure,
-                CallOutcome::Done { .. } | CallOutcome::Held(_) => {
-                    refused("unknown_operation", "the connector has no such operation")
-                }
-            });
-        };
+        let operation = known_operation(connection, operation)?;
         let args = args.map_err(|error| {
             refused(
                 "invalid",

@@ -11,6 +11,7 @@ pub(crate) mod gate;
 mod list;
 mod manage;
 mod meter;
+mod outside;
 mod read;
 mod record;
 mod session;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use thiserror::Error;
 use weir_workflow_engine::{
-    CallCommand, CallOutcome, CallResult, Command, Origin, ReadCommand, SendMode, Timestamp, WorkflowId,
+    CallCommand, CallFailure, CallOutcome, CallResult, Command, Origin, ReadCommand, SendMode, Timestamp, WorkflowId,
 };
 
 use crate::budget::{Budgets, Class};
@@ -244,6 +245,10 @@ impl Performer {
 }
 
 fn unknown_operation(connection: &Connection, operation: &str) -> CallResult {
+    failure::failed(no_operation(connection, operation), Vec::new())
+}
+
+fn no_operation(connection: &Connection, operation: &str) -> CallFailure {
     let message = format!("connector {} has no operation {operation}", connection.connector.name());
-    failure::failed(failure::refused("unknown_operation", message), Vec::new())
+    failure::refused("unknown_operation", message)
 }
