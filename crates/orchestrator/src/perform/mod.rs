@@ -1,6 +1,6 @@
 //! Calls out: from a command of the engine to requests on the wire, and from their answers to a result.
 //!
-//! [`Performer`] never fails: whatever goes wrong is a [`CallFailure`](weir_workflow_engine::CallFailure) that says what
+//! [`Performer`] never fails: whatever goes wrong is a [`CallFailure`] that says what
 //! the engine may conclude. It does not retry (the engine decides that), with one exception: a 401 under a token that we
 //! fetched ourselves is answered once with a fresh token. It holds no lock across a call.
 
