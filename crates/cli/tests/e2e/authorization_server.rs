@@ -1,6 +1,7 @@
 //! A provider that people let connections in at: an authorization server (RFC 6749, 7636, 7009, 9207) whose refresh tokens
 //! rotate, the API behind it, and faults. It keeps the books that tests look at.
 
+use crate::loopback::{Loopback, Request};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -8,8 +9,6 @@ use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// The app that connections are for.
@@ -58,8 +57,7 @@ pub(crate) struct AuthorizationServer {
 
 impl AuthorizationServer {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let loopback = Loopback::bind().await;
         let books = Books {
             account: "1".to_owned(),
             codes: HashMap::new(),
@@ -77,15 +75,14 @@ impl AuthorizationServer {
             refused: 0,
         };
         let server = AuthorizationServer {
-            url,
+            url: loopback.url.clone(),
             books: Arc::new(Mutex::new(books)),
             mode: watch::Sender::new(Refresh::Works),
         };
         let serving = server.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serving.clone().serve(stream));
-            }
+        loopback.serve(move |request| {
+            let server = serving.clone();
+            async move { server.answer(&request).await }
         });
         server
     }
@@ -188,33 +185,9 @@ impl AuthorizationServer {
         back
     }
 
-    async fn serve(self, mut stream: TcpStream) {
-        let mut bytes = Vec::new();
-        loop {
-            let Some((head, body)) = next_request(&mut stream, &mut bytes).await else {
-                return;
-            };
-            let (status, answer) = self.answer(&head, &body).await;
-            let text = answer.to_string();
-            let answer = format!(
-                "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{text}",
-                text.len()
-            );
-            if stream.write_all(answer.as_bytes()).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    async fn answer(&self, head: &str, body: &[u8]) -> (u16, Value) {
-        let mut first = head.lines().next().unwrap_or_default().split(' ');
-        let (method, path) = (first.next().unwrap_or_default(), first.next().unwrap_or_default());
-        let header = |name: &str| {
-            head.lines().find_map(|line| {
-                let (found, value) = line.split_once(':')?;
-                found.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-            })
-        };
+    async fn answer(&self, request: &Request) -> (u16, Value) {
+        let (method, path) = request.line();
+        let body = &request.body;
         match (method, path) {
             ("POST", "/token") => self.token(&form(body)).await,
             ("POST", "/revoke") => {
@@ -223,8 +196,8 @@ impl AuthorizationServer {
                 (200, json!({}))
             }
             _ => {
-                let token = header("authorization").unwrap_or_default();
-                let key = header("idempotency-key");
+                let token = request.header("authorization").unwrap_or_default();
+                let key = request.header("idempotency-key");
                 let mut books = self.books.lock().unwrap();
                 let is_known = token
                     .strip_prefix("Bearer ")
@@ -241,7 +214,7 @@ impl AuthorizationServer {
                     "/forbidden" => (401, json!({ "error": "not for you" })),
                     _ => {
                         if let Some(key) = key {
-                            *books.effects.entry(key).or_default() += 1;
+                            *books.effects.entry(key.to_owned()).or_default() += 1;
                         }
                         (200, json!({ "ok": true }))
                     }
@@ -319,32 +292,4 @@ fn form(body: &[u8]) -> HashMap<String, String> {
     let query = String::from_utf8_lossy(body).into_owned();
     let url = reqwest::Url::parse(&format!("http://form.test/?{query}")).unwrap();
     url.query_pairs().into_owned().collect()
-}
-
-/// The next request of a connection: its head and its body. `None`: there is none.
-pub(crate) async fn next_request(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
-    let end = loop {
-        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            break end + 4;
-        }
-        if stream.read_buf(bytes).await.unwrap_or_default() == 0 {
-            return None;
-        }
-    };
-    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length")
-            .then(|| value.trim().parse::<usize>().ok())?
-    });
-    let whole = end + length.unwrap_or(0);
-    while bytes.len() < whole {
-        if stream.read_buf(bytes).await.unwrap_or_default() == 0 {
-            return None;
-        }
-    }
-    let rest = bytes.split_off(whole);
-    let body = bytes.split_off(end);
-    *bytes = rest;
-    Some((head, body))
 }

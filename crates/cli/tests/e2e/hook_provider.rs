@@ -1,15 +1,13 @@
 //! A provider at which webhooks are made by its API: it hands out secrets once, lets webhooks end, and fails when told to.
 //! It speaks in its own way, in Stripe's and in GitHub's, and keeps the books that tests look at.
 
-use crate::authorization_server::next_request;
+use crate::loopback::{Loopback, Request};
 use crate::support::{Answer, post, stripe_signature};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// What the provider does with requests.
@@ -46,17 +44,16 @@ pub(crate) struct HookProvider {
 
 impl HookProvider {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let loopback = Loopback::bind().await;
         let provider = HookProvider {
-            url: format!("http://{}", listener.local_addr().unwrap()),
+            url: loopback.url.clone(),
             books: Arc::default(),
             mood: watch::Sender::new(Mood::Fine),
         };
         let serving = provider.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serving.clone().serve(stream));
-            }
+        loopback.serve(move |request| {
+            let provider = serving.clone();
+            async move { provider.answer_when_told(&request).await }
         });
         provider
     }
@@ -103,26 +100,15 @@ impl HookProvider {
         self.books.lock().unwrap().revoked
     }
 
-    async fn serve(self, mut stream: TcpStream) {
-        let mut bytes = Vec::new();
-        while let Some((head, body)) = next_request(&mut stream, &mut bytes).await {
-            let mut first = head.lines().next().unwrap_or_default().split(' ');
-            let (method, target) = (first.next().unwrap_or_default(), first.next().unwrap_or_default());
-            let (status, answer) = self.answer(method, target, &body);
-            let mut moods = self.mood.subscribe();
-            if *moods.borrow() == Mood::Hangs && method == "POST" {
-                // The test is over otherwise.
-                let _changed = moods.wait_for(|mood| *mood != Mood::Hangs).await;
-            }
-            let text = answer.to_string();
-            let answer = format!(
-                "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{text}",
-                text.len()
-            );
-            if stream.write_all(answer.as_bytes()).await.is_err() {
-                return;
-            }
+    async fn answer_when_told(&self, request: &Request) -> (u16, Value) {
+        let (method, target) = request.line();
+        let answer = self.answer(method, target, &request.body);
+        let mut moods = self.mood.subscribe();
+        if *moods.borrow() == Mood::Hangs && method == "POST" {
+            // The test is over otherwise.
+            let _changed = moods.wait_for(|mood| *mood != Mood::Hangs).await;
         }
+        answer
     }
 
     fn answer(&self, method: &str, target: &str, body: &[u8]) -> (u16, Value) {

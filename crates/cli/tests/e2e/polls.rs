@@ -1,10 +1,10 @@
 //! Events from a plain list that nobody sends: the example of docs/polls.md, and what is refused.
 
+use crate::loopback::Loopback;
 use crate::support::{SOON, Server, eventually, now_unix_s, post, stderr, stdout};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const PAGE: &str = include_str!("../../../../docs/polls.md");
 
@@ -23,29 +23,11 @@ struct Shop {
 
 impl Shop {
     async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let loopback = Loopback::bind().await;
+        let url = loopback.url.clone();
         let orders: Arc<Mutex<Vec<Value>>> = Arc::default();
         let listed = Arc::clone(&orders);
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let body = json!({ "orders": *listed.lock().unwrap() }).to_string();
-                tokio::spawn(async move {
-                    let mut head = Vec::new();
-                    while !head.ends_with(b"\r\n\r\n") {
-                        if stream.read_buf(&mut head).await.unwrap_or_default() == 0 {
-                            return;
-                        }
-                    }
-                    let length = body.len();
-                    let answer = format!(
-                        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-                    );
-                    // A caller that hung up is no business of the shop's.
-                    let _answered = stream.write_all(answer.as_bytes()).await;
-                });
-            }
-        });
+        loopback.serve(move |_| std::future::ready((200, json!({ "orders": *listed.lock().unwrap() }))));
         Shop { url, orders }
     }
 
@@ -75,6 +57,15 @@ async fn arrive(server: &Server, endpoint: &str, expected: &[&String]) {
     .await;
 }
 
+/// Waits until the stored ledger of `endpoint` counts `received` events, and gives its row.
+async fn counted(server: &Server, endpoint: &str, received: u64) -> Value {
+    eventually("the ledger is stored", SOON, async || {
+        let coverage = server.list(&["coverage", endpoint, "--json"]).remove(0);
+        (coverage["received"] == received).then_some(coverage)
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_of_the_documentation_runs() {
     let shop = Shop::start().await;
@@ -96,6 +87,8 @@ async fn the_example_of_the_documentation_runs() {
     );
     let third = shop.set(3, 2_000, 0);
     arrive(&server, "orders", &[&third]).await;
+    // A kill takes the counts of the last second with it, never an event.
+    counted(&server, "orders", 1).await;
     server.kill();
     let changed = shop.set(2, 1_700, 0);
     server.start_again().await;
@@ -108,11 +101,7 @@ async fn the_example_of_the_documentation_runs() {
     assert_eq!(runs.len(), 2);
     let events = server.events().await;
     assert!(events.iter().all(|event| event["source"] == "POLL"), "{events:?}");
-    let coverage = eventually("the ledger is stored", SOON, async || {
-        let coverage = server.list(&["coverage", "orders", "--json"]).remove(0);
-        (coverage["received"] == 2).then_some(coverage)
-    })
-    .await;
+    let coverage = counted(&server, "orders", 2).await;
     assert_eq!((&coverage["recovered"], &coverage["level"]), (&json!(0), &json!("B")));
     // Another endpoint may begin earlier, and has its own memory.
     let day = chrono::DateTime::from_timestamp(i64::try_from(now_unix_s()).unwrap() - 7_200, 0).unwrap();

@@ -2,33 +2,16 @@
 //! says otherwise; with 400 where a part of the path is `fail`, with 503 where one is `busy`, and after a while where one
 //! is `slow`.
 
+use crate::loopback::{Request, next_request};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// How long a slow answer takes.
 const SLOW: Duration = Duration::from_millis(700);
-
-/// One request as it came.
-#[derive(Debug, Clone)]
-pub(crate) struct Request {
-    /// Request line and headers.
-    pub(crate) head: String,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Request {
-    /// The value of a header; names in any letter case.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (found, value) = line.split_once(':')?;
-            found.eq_ignore_ascii_case(name).then(|| value.trim())
-        })
-    }
-}
 
 /// The server. It ends with the runtime of its test.
 pub(crate) struct Upstream {
@@ -110,29 +93,9 @@ async fn serve(
     (next, mut held): (Arc<Mutex<VecDeque<Reply>>>, watch::Receiver<Vec<&'static str>>),
     body: &str,
 ) {
-    let mut bytes = Vec::new();
-    let end = loop {
-        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            break end + 4;
-        }
-        if stream.read_buf(&mut bytes).await.unwrap_or_default() == 0 {
-            return;
-        }
+    let Some(request) = next_request(&mut stream, &mut Vec::new()).await else {
+        return;
     };
-    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let mut request = Request {
-        head,
-        body: bytes[end..].to_vec(),
-    };
-    let length: usize = request
-        .header("content-length")
-        .and_then(|length| length.parse().ok())
-        .unwrap_or_default();
-    while request.body.len() < length {
-        if stream.read_buf(&mut request.body).await.unwrap_or_default() == 0 {
-            return;
-        }
-    }
     let head = request.head.clone();
     let status = match (has(&head, "fail"), has(&head, "busy")) {
         (true, _) => 400,

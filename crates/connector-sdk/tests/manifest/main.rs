@@ -6,8 +6,11 @@
     reason = "tests load the files beside a manifest, as a host does"
 )]
 
+mod polls;
+mod register;
+
 use url::Url;
-use weir_connector_sdk::{Connector, Hydrate, Problem, RegisterAsk, Verifier, Window, parse_yaml};
+use weir_connector_sdk::{Connector, Hydrate, Problem, Verifier, Window, parse_yaml};
 
 fn no_files(_: &str) -> Option<String> {
     None
@@ -15,6 +18,12 @@ fn no_files(_: &str) -> Option<String> {
 
 fn problems(yaml: &str) -> Vec<Problem> {
     Connector::parse(yaml, &no_files).err().unwrap_or_default()
+}
+
+/// Where problems are, and of which kind.
+fn places(problems: &[Problem]) -> Vec<(&str, &str)> {
+    let places = problems.iter();
+    places.map(|problem| (problem.pointer.as_str(), problem.code)).collect()
 }
 
 const VALID: &str = "\
@@ -258,14 +267,7 @@ fn settings_are_checked_and_cannot_name_another_host() {
     let connector = Connector::parse(&load("acme-pay.yaml").unwrap(), &load).unwrap();
     let check = |config: serde_json::Value, pointer: &str, code: &str| {
         let found = connector.check_config(&config);
-        assert_eq!(
-            found
-                .iter()
-                .map(|problem| (problem.pointer.as_str(), problem.code))
-                .collect::<Vec<_>>(),
-            [(pointer, code)],
-            "{config}"
-        );
+        assert_eq!(places(&found), [(pointer, code)], "{config}");
     };
     assert_eq!(connector.check_config(&serde_json::json!({})), []);
     check(serde_json::json!({ "regin": "eu" }), "/regin", "unknown_key");
@@ -453,247 +455,4 @@ fn a_sequence_is_a_number_in_the_event() {
     assert_eq!(sequence(item("8".into())), Some(8));
     assert_eq!(sequence(item("x".into())), None);
     assert_eq!(sequence(item(serde_json::Value::Null)), None);
-}
-
-/// A small manifest without webhooks.
-const POLLS: &str = "\
-connector: lists
-version: 1.0.0
-hosts: [\"https://lists.test\"]
-auth: { none: {} }
-operations:
-  items.list: { get: /items, query: { since: \"{{ since }}\" }, input: { since: optional }, items: /data }
-polls:
-  items: { call: items.list, with: { since: \"{{ since }}\" }, identify: { id: /id, type: \"lit:item\", time: /at } }
-";
-
-#[test]
-fn a_manifest_may_have_lists_instead_of_webhooks() {
-    assert_eq!(problems(POLLS), []);
-    let connector = Connector::parse(POLLS, &|_| None).unwrap();
-    assert!(connector.webhook().is_none());
-    assert_eq!(connector.polls().collect::<Vec<_>>(), ["items"]);
-    let poll = connector.poll("items").unwrap();
-    let recover = poll.recover().unwrap();
-    assert_eq!((recover.level.as_str(), recover.every_s), ("B", 300));
-    assert!(poll.lists_events() && poll.lists_times() && poll.verifier().is_none());
-    let item = serde_json::json!({ "id": 7, "at": "2026-11-27T10:00:00Z" });
-    let found = poll.identify_unit(&item).unwrap();
-    assert_eq!((found.id.as_str(), found.kind.as_str()), ("7", "item"));
-}
-
-#[test]
-fn words_of_polls_are_checked() {
-    for (from, to, pointer, code) in [
-        (
-            "call: items.list",
-            "call: items.lost",
-            "/polls/items/call",
-            "unknown_operation",
-        ),
-        (
-            "with: { since:",
-            "with: { sinze:",
-            "/polls/items/call",
-            "unknown_argument",
-        ),
-        ("call: items.list, ", "", "/polls/items", "missing_key"),
-        (", time: /at", "", "/polls/items/identify", "missing_key"),
-        ("id: /id, ", "", "/polls/items", "no_key"),
-        (
-            "call: items.list",
-            "level: C, call: items.list",
-            "/polls/items/level",
-            "bad_value",
-        ),
-        (
-            "call: items.list",
-            "every: 1s, call: items.list",
-            "/polls/items/every",
-            "out_of_bounds",
-        ),
-        (
-            "call: items.list",
-            "failures: {}, call: items.list",
-            "/polls/items/failures",
-            "unknown_key",
-        ),
-        ("  items: {", "  All Items: {", "/polls/All Items", "bad_name"),
-    ] {
-        let (head, polls) = POLLS.split_once("polls:\n").unwrap();
-        let changed = polls.replacen(from, to, 1);
-        assert_ne!(changed, polls);
-        let found = problems(&format!("{head}polls:\n{changed}"));
-        let found: Vec<_> = found
-            .iter()
-            .map(|problem| (problem.pointer.as_str(), problem.code))
-            .collect();
-        assert_eq!(found, [(pointer, code)], "{to}");
-    }
-}
-
-/// What `register` needs at least.
-const REGISTER: &str = "secret: ours, create: { call: items.create, with: { to: \"{{ url }}\", key: \"{{ secret }}\" } }, \
-    list: { call: items.list }, delete: { call: items.get, with: { id: \"{{ id }}\" } }, hook: { id: /id, url: /to }";
-
-fn registering(register: &str) -> String {
-    let to = format!("recover: {{ level: A, call: items.list, reach: 30d }}\n  register: {{ {register} }}");
-    VALID.replacen("recover: { level: A, call: items.list, reach: 30d }", &to, 1)
-}
-
-#[test]
-fn words_of_register_are_checked() {
-    assert_eq!(problems(&registering(REGISTER)), []);
-    let place = "/webhook/register";
-    for (from, to, pointer, code) in [
-        ("secret: ours", "secret: our", "/secret", "bad_value"),
-        ("secret: ours, ", "", "", "missing_key"),
-        ("secret: ours", "secret: ours, renews: {}", "/renews", "unknown_key"),
-        (
-            "list: { call: items.list }",
-            "list: { call: items.lst }",
-            "/list/call",
-            "unknown_operation",
-        ),
-        (
-            "list: { call: items.list }",
-            "list: { call: me.get }",
-            "/list/call",
-            "bad_value",
-        ),
-        ("list: { call: items.list }, ", "", "", "missing_key"),
-        (
-            "with: { id: \"{{ id }}\" }",
-            "with: {}",
-            "/delete/call",
-            "missing_argument",
-        ),
-        ("{{ id }}", "{{ ids }}", "/delete/with", "unknown_name"),
-        // What is made has no id yet.
-        ("{{ url }}", "{{ url }}{{ id }}", "/create/with", "unknown_name"),
-        ("to: \"{{ url }}\", ", "", "/create", "missing_argument"),
-        (", key: \"{{ secret }}\"", "", "/create", "missing_argument"),
-        ("hook: { id: /id, ", "hook: { id: id, ", "/hook/id", "bad_pointer"),
-        (", url: /to", "", "/hook", "missing_key"),
-        ("url: /to", "url: /to, secret: /s", "/hook/secret", "bad_value"),
-        (
-            "url: /to",
-            "url: /to, works: { at: /state, is: on }",
-            "/hook/works/is",
-            "bad_type",
-        ),
-        ("secret: ours", "secret: ours, every: 1s", "/every", "out_of_bounds"),
-        ("secret: ours", "secret: ours, lifetime: 1h", "", "bad_value"),
-        ("secret: ours", "secret: ours, margin: 1h", "/margin", "bad_value"),
-        (
-            "secret: ours",
-            "secret: ours, input: { url: required }",
-            "/input/url",
-            "reserved_name",
-        ),
-        (
-            "secret: ours",
-            "secret: ours, event_names: { before: \"\" }",
-            "/event_names/before",
-            "bad_value",
-        ),
-    ] {
-        assert!(REGISTER.contains(from), "{from}");
-        let found = problems(&registering(&REGISTER.replacen(from, to, 1)));
-        let told: Vec<_> = found
-            .iter()
-            .map(|problem| (problem.pointer.as_str(), problem.code))
-            .collect();
-        assert_eq!(told, [(format!("{place}{pointer}").as_str(), code)], "{to}: {found:#?}");
-        assert!(found[0].line.is_some(), "{found:#?}");
-    }
-    let near = problems(&registering(&REGISTER.replacen("secret: ours", "secret: our", 1)));
-    assert_eq!(near[0].suggestion.as_deref(), Some("did you mean `ours`?"));
-    let returned = REGISTER
-        .replacen("secret: ours", "secret: returned", 1)
-        .replacen(", key: \"{{ secret }}\"", "", 1);
-    let found = problems(&registering(&returned));
-    assert_eq!(
-        (found[0].pointer.as_str(), found[0].code),
-        ("/webhook/register/hook", "missing_key")
-    );
-    let renewed =
-        format!("{REGISTER}, lifetime: 1h, margin: 1h, renew: {{ call: items.get, with: {{ id: \"{{{{ id }}}}\" }} }}");
-    let found = problems(&registering(&renewed));
-    assert_eq!(
-        (found[0].pointer.as_str(), found[0].code),
-        ("/webhook/register/margin", "out_of_bounds")
-    );
-}
-
-#[test]
-fn a_registration_says_what_is_sent_and_what_an_answer_means() {
-    let words = "secret: returned, input: { repo: required, team: { type: string } }, \
-        event_names: { before: \".\", all: \"*\" }, lifetime: 1h, every: 10m, \
-        create: { call: items.create, with: { to: \"{{ url }}\", what: \"{{ events | join(',') }}\", until: \"{{ expires }}\", repo: \"{{ repo }}\", team: \"{{ team }}\" } }, \
-        list: { call: items.list }, update: { call: items.create, with: { id: \"{{ id }}\", to: \"{{ url }}\" } }, \
-        renew: { call: items.get, with: { id: \"{{ id }}\" } }, delete: { call: items.get, with: { id: \"{{ id }}\" } }, \
-        hook: { id: /id, url: /to, events: /what, expires: /until, secret: /key, works: { at: /state, is: [on] } }";
-    let connector = Connector::parse(&registering(words), &|_| None).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    let register = connector.webhook().unwrap().register().unwrap();
-    assert_eq!(
-        (register.every_s, register.lifetime_s, register.margin_s),
-        (600, Some(3_600), 1_200)
-    );
-    let with = serde_json::json!({ "repo": "shop" });
-    let ask = RegisterAsk {
-        url: "https://weir.test/hooks/ep_1",
-        events: &["made".to_owned(), "paid".to_owned()],
-        secret: None,
-        id: None,
-        expires_unix_ms: Some(1_767_225_600_000),
-        with: with.as_object().unwrap(),
-    };
-    assert_eq!(
-        register.create.args(&ask).unwrap(),
-        serde_json::json!({ "to": "https://weir.test/hooks/ep_1", "what": "made,paid", "until": "2026-01-01T00:00:00.000Z", "repo": "shop" })
-    );
-    let update = register.update.as_ref().unwrap();
-    assert!(update.uses("url") && !update.uses("events"));
-    assert_eq!(register.check_with(&serde_json::json!({ "repoo": 1 })).len(), 2);
-    assert_eq!(register.check_with(&with), []);
-    let names = |types: &[&str]| {
-        let named = register.event_names(types.iter().copied(), ["item.made", "*"]);
-        named.into_iter().collect::<Vec<_>>()
-    };
-    assert_eq!(names(&["item.made", "item.paid", "push"]), ["item", "push"]);
-    assert_eq!(names(&["item.made", "*"]), ["*"]);
-    let answer = serde_json::json!({ "id": 7, "to": "https://weir.test", "what": "made, paid", "until": "2026-01-01T00:00:00Z", "key": "s1", "state": "on" });
-    let hook = register.hook(&answer).unwrap();
-    assert_eq!(
-        (hook.id.as_str(), hook.url.as_deref()),
-        ("7", Some("https://weir.test"))
-    );
-    assert_eq!(hook.events.unwrap().into_iter().collect::<Vec<_>>(), ["made", "paid"]);
-    assert_eq!((hook.expires_unix_ms, hook.works), (Some(1_767_225_600_000), true));
-    assert!(register.returned_secret(&answer).is_some());
-    assert!(
-        !register
-            .hook(&serde_json::json!({ "id": "h", "state": "off" }))
-            .unwrap()
-            .works
-    );
-    assert_eq!(register.hook(&serde_json::json!({ "to": "x" })), None);
-    assert!(register.returned_secret(&serde_json::json!({ "key": "" })).is_none());
-}
-
-#[test]
-fn every_type_is_every_declared_one_where_the_provider_has_no_word_for_all() {
-    let words = REGISTER.replacen(
-        "secret: ours",
-        "secret: ours, event_names: { only: [item.made, item.paid] }",
-        1,
-    );
-    let connector =
-        Connector::parse(&registering(&words), &|_| None).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    let register = connector.webhook().unwrap().register().unwrap();
-    let declared = connector.events().map(|(name, _)| name);
-    let names = register.event_names(["*"], declared);
-    assert_eq!(names.into_iter().collect::<Vec<_>>(), ["item.made"]);
-    assert!(register.event_names(["item.gone"], []).is_empty());
 }
