@@ -10,7 +10,7 @@
 #   BENCH_SECONDS=20         measured window of one run
 #   BENCH_STORE_FLOWS=100000 flows in the big store of row "store"
 #   BENCH_SLEEPERS=100000    runs that sleep in row "sleepers"
-#   BENCH_NODE_PAIRS=5       pairs of row "nodes", each side as long as BENCH_SECONDS, at most 10 s
+#   BENCH_NODE_PAIRS=5       pairs of row "nodes", in each four windows of each side by turns, at most 3 s long
 #   BENCH_RETAINED_FLOWS=100000 flows that are there before row "retention" deletes
 #   BENCH_SERVER_CPU=0       CPU of the server under test, its PostgreSQL included
 #   BENCH_LOAD_CPU=1         CPU of the load generator and the fake upstreams

@@ -133,8 +133,9 @@ class Bare(Server):
 
 
 class Weir(Server):
-    def __init__(self, database, document="hydrate-flow.yaml", crm_keys=True, beside=None):
-        super().__init__("weir", database, beside.port + 1 if beside else WEIR_PORT, beside)
+    def __init__(self, database, document="hydrate-flow.yaml", crm_keys=True, beside=None, port=WEIR_PORT):
+        """A server with a store of its own takes `port`, one beside another the port above that one's."""
+        super().__init__("weir", database, beside.port + 1 if beside else port, beside)
         self.token = beside.token if beside else secrets.token_hex(24)
         self.master_key = beside.master_key if beside else base64.b64encode(secrets.token_bytes(32)).decode()
         self.document = document

@@ -3,6 +3,9 @@
 //! One task per run and no other writer of its journal, so a run's memory and its journal never disagree. A task ends
 //! when its run ends or has nothing but a timer to wait for; then only its id stays in memory.
 
+mod calls;
+
+use self::calls::{Call, Calls};
 use crate::budget::Class;
 use crate::connection::Connection;
 use crate::driver::{ActiveRun, Driver, Found, Given, Then, look_for, may_let_others_start};
@@ -11,9 +14,6 @@ use crate::perform::Purpose;
 use crate::repair::dead_letter;
 use crate::runs::Mailbox;
 use crate::service::{Core, Orchestrator};
-use futures::StreamExt as _;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 use weir_storage::{Fact, Leaves, RunCommit, RunStatus, RunUpdate, WriteError};
 use weir_workflow_engine::{
-    CallFailure, CallId, CallOutcome, CallResult, Command, HeldBy, Hold, OWN, Origin, Retry, RunId, Sent, Timestamp,
+    CallFailure, CallOutcome, CallResult, Command, HeldBy, Hold, OWN, Origin, Retry, RunId, Sent, Timestamp,
     WorkflowId, WorkspaceId, encode,
 };
 
@@ -125,10 +125,8 @@ enum Ended {
     Stopped,
 }
 
-type Call = BoxFuture<'static, (CallId, CallResult)>;
-
 async fn drive(core: &Arc<Core>, run: ActiveRun, place: &mut Place) -> Ended {
-    let mut calls: FuturesUnordered<Call> = FuturesUnordered::new();
+    let mut calls = Calls::default();
     let head = run.state.head();
     let purpose = Purpose {
         traceparent: run.traceparent.clone(),
@@ -160,7 +158,7 @@ async fn drive(core: &Arc<Core>, run: ActiveRun, place: &mut Place) -> Ended {
             core.performer.intend(&step.commands);
         }
         if let Some(row) = step.commit {
-            match commit(core, (workspace, workflow), row, now).await {
+            match calls.meanwhile(commit(core, (workspace, workflow), row, now)).await {
                 Committed::Yes => driver.committed(),
                 Committed::Reload => return Ended::Reload,
                 Committed::Stop => return Ended::Stopped,
@@ -180,7 +178,7 @@ async fn drive(core: &Arc<Core>, run: ActiveRun, place: &mut Place) -> Ended {
             }
             Then::Park { due } => return Ended::Parked { due },
             Then::Again => Some(now),
-            Then::Wait { due } => match next_letter(core, workspace, &driver).await {
+            Then::Wait { due } => match calls.meanwhile(next_letter(core, workspace, &driver)).await {
                 Ok(Some(letter)) => {
                     given = Some(Given::Mail(letter));
                     continue;
@@ -192,21 +190,19 @@ async fn drive(core: &Arc<Core>, run: ActiveRun, place: &mut Place) -> Ended {
         // What would begin again is held again: only calls that are under way are waited for.
         let due = due.filter(|_| !stopping || calls.is_empty());
         let until_stop = (!stopping).then(|| core.stopping.cancelled());
-        given = Some(
-            match next_input(&mut calls, (due, now), until_stop, &place.mailbox).await {
-                Some(given) => given,
-                None => {
-                    place.mailbox.take();
-                    if refill(core, &mut driver).await.is_err() {
-                        return Ended::Stopped;
-                    }
-                    match next_letter(core, workspace, &driver).await {
-                        Ok(letter) => letter.map_or(Given::Due, Given::Mail),
-                        Err(()) => return Ended::Stopped,
-                    }
+        given = Some(match calls.next_input((due, now), until_stop, &place.mailbox).await {
+            Some(given) => given,
+            None => {
+                place.mailbox.take();
+                if calls.meanwhile(refill(core, &mut driver)).await.is_err() {
+                    return Ended::Stopped;
                 }
-            },
-        );
+                match calls.meanwhile(next_letter(core, workspace, &driver)).await {
+                    Ok(letter) => letter.map_or(Given::Due, Given::Mail),
+                    Err(()) => return Ended::Stopped,
+                }
+            }
+        });
     }
 }
 
@@ -242,33 +238,6 @@ async fn pause_for(core: &Core, error: &weir_storage::ReadError) -> Result<(), (
     tokio::select! {
         () = tokio::time::sleep(COMMIT_RETRY_MAX) => Ok(()),
         () = core.stopping.cancelled() => Err(()),
-    }
-}
-
-/// What comes first; `None` = mail. A stop of the process counts as a time that has come.
-async fn next_input(
-    calls: &mut FuturesUnordered<Call>,
-    (due, now): (Option<Timestamp>, Timestamp),
-    until_stop: Option<impl Future<Output = ()>>,
-    mailbox: &Mailbox,
-) -> Option<Given> {
-    let stop = async {
-        match until_stop {
-            Some(stop) => stop.await,
-            None => std::future::pending().await,
-        }
-    };
-    let until = async {
-        match due {
-            Some(due) => tokio::time::sleep(due.since(now)).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        Some((call, result)) = calls.next() => Some(Given::Outcome(call, result)),
-        () = until => Some(Given::Due),
-        () = stop => Some(Given::Due),
-        () = mailbox.arrived() => None,
     }
 }
 

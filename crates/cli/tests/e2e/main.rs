@@ -19,6 +19,8 @@ mod connectors;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod crowds;
+#[cfg(test)]
 mod cursors;
 #[cfg(test)]
 mod demo;
