@@ -235,6 +235,23 @@ impl Step {
         found
     }
 
+    /// Whether no step after it in its block is ever reached.
+    pub(crate) fn always_ends(&self) -> bool {
+        let ends = |steps: &[Step]| steps.iter().any(Step::always_ends);
+        self.when.is_none()
+            && match &self.action {
+                Action::Stop { .. } => true,
+                Action::If { then, otherwise, .. } => ends(then) && ends(otherwise),
+                Action::Switch(switch) => switch.cases.iter().all(|case| ends(&case.steps)) && ends(&switch.default),
+                // Without `catch` a failure goes on outwards.
+                Action::Try(guarded) => {
+                    ends(&guarded.finally) || ends(&guarded.steps) && (guarded.catch.is_empty() || ends(&guarded.catch))
+                }
+                Action::Parallel(parallel) => parallel.branches.iter().all(|(_, steps)| ends(steps)),
+                _ => false,
+            }
+    }
+
     /// The blocks of steps inside this one.
     pub(crate) fn blocks(&self) -> Vec<&[Step]> {
         match &self.action {

@@ -3,6 +3,8 @@
 use crate::effect::EffectKey;
 use crate::story::StepNames;
 
+/// What the paths of the steps begin with that take care of a failed run.
+const ON_FAILURE_STEPS: &str = "on_failure.";
 /// More reasons than these say nothing more.
 const REASONS_SHOWN: usize = 4;
 
@@ -64,10 +66,12 @@ pub struct PreviewEffect {
 }
 
 impl ReplayPreview {
-    /// The effect that a replay would stop at without having sent anything: nobody knows about it, and it must not be sent
-    /// again.
+    /// The effect that a replay would stop at without having sent anything but what tells of a failure: nobody knows about
+    /// it, and it must not be sent again.
     pub fn stuck_at(&self) -> Option<&PreviewEffect> {
-        let sends = self.new.iter().chain(&self.unknown).any(|effect| effect.sends);
+        let tells = |effect: &PreviewEffect| effect.step.starts_with(ON_FAILURE_STEPS);
+        let mut sent = self.new.iter().chain(&self.unknown);
+        let sends = sent.any(|effect| effect.sends && !tells(effect));
         let mut unknown = self.unknown.iter();
         unknown.find(|effect| !effect.sends).filter(|_| !sends)
     }

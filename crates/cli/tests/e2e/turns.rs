@@ -4,6 +4,7 @@ use crate::support::{Database, MASTER_KEY, SOON, Server, eventually, stderr, std
 use crate::upstream::Upstream;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
+use weir_orchestrator::repair::BULK_IN_FLIGHT;
 
 /// Changes of each order.
 const CHANGES: u64 = 6;
@@ -336,6 +337,46 @@ async fn a_burst_and_a_throttle_outlive_the_process() {
     starts.sort_unstable();
     // Each ends a tenth of a second after it began, a little more or less.
     assert!(starts.windows(2).all(|two| two[1] - two[0] >= 700), "{starts:?}");
+}
+
+/// Replays of many runs stand in the queue of their workflow a few at a time, so that what comes in waits for those alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn replays_of_many_runs_leave_room_in_the_queue_for_what_comes_in() {
+    let upstream = Upstream::start().await;
+    let limited = |path: &str| {
+        documents(
+            &upstream,
+            "concurrency: { limit: 1 }",
+            "{ id: \"{{ event.data.id }}\" }",
+        )
+        .replace("/notes", path)
+        .replace("100ms", "1ms")
+    };
+    let server = Server::start_with(&[("WEIR_EGRESS_ALLOW", "127.0.0.0/8")]).await;
+    server.apply(&limited("/fail"));
+    for change in 0..24 {
+        send(&server, "a", change, false).await;
+    }
+    done_in(&server, "failed", 24).await;
+    let failed = upstream.requests().len();
+    server.apply(&limited("/notes"));
+    upstream.hold(&["notes"]);
+    done_by(
+        &server,
+        &["bulk", "replay", "--workflow", "changes", "--live", "--yes", "--detach"],
+    );
+    let open = || server.runs(&["--status", "queued"]).len() + server.runs(&["--status", "running"]).len();
+    eventually("as many replays as may be are begun", SOON, async || {
+        (open() == BULK_IN_FLIGHT).then_some(())
+    })
+    .await;
+    send(&server, "b", 1, false).await;
+    assert_eq!(open(), BULK_IN_FLIGHT + 1);
+    upstream.hold(&[]);
+    done(&server, 25).await;
+    let told: Vec<Value> = notes(&upstream).split_off(failed);
+    let place = told.iter().position(|note| note["id"] == "b-1").unwrap();
+    assert_eq!((told.len(), place), (25, BULK_IN_FLIGHT), "{told:?}");
 }
 
 fn millis(time: &Value) -> i64 {

@@ -33,6 +33,8 @@ pub const MAX_BULK_RUNS: u32 = 1000;
 pub const BULK_IN_FLIGHT: usize = 16;
 /// Pause before the next look whether there is room.
 const CALM_PAUSE: Duration = Duration::from_millis(50);
+/// The same when what was begun waits for its turn, which the database is asked for.
+const TURN_PAUSE: Duration = Duration::from_millis(200);
 /// Pause after a read or write that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -336,12 +338,10 @@ async fn drive(orchestrator: &Orchestrator, bulk: &BulkRow, task: &Task) {
     let core = &orchestrator.core;
     let mut flying: Vec<RunId> = Vec::new();
     loop {
-        flying.retain(|run| core.runs.is_active(*run));
-        let (_, backlog, _) = core.runs.depths();
-        // Live events first: while any wait on disk, or memory fills, nothing is added.
-        let adds = matches!(task, Task::Replay(_));
-        if adds && (flying.len() >= BULK_IN_FLIGHT || backlog > 0 || core.runs.room() == 0) {
-            tokio::time::sleep(CALM_PAUSE).await;
+        if matches!(task, Task::Replay(_))
+            && let Some(pause) = room(core, &mut flying).await
+        {
+            tokio::time::sleep(pause).await;
             continue;
         }
         let next = async {
@@ -392,6 +392,27 @@ async fn drive(orchestrator: &Orchestrator, bulk: &BulkRow, task: &Task) {
             }
         }
     }
+}
+
+/// How long to wait before the next replay, if at all. Live events come first: nothing is added while any wait on disk,
+/// or memory fills, or what was begun waits for its turn, where they would wait behind it.
+async fn room(core: &Core, flying: &mut Vec<RunId>) -> Option<Duration> {
+    let (_, backlog, _) = core.runs.depths();
+    if backlog > 0 || core.runs.room() == 0 {
+        return Some(CALM_PAUSE);
+    }
+    if flying.len() < BULK_IN_FLIGHT {
+        return None;
+    }
+    let (active, gone): (Vec<RunId>, Vec<RunId>) = flying.iter().partition(|run| core.runs.is_active(**run));
+    // Who left memory is over, asleep, or waits for its turn.
+    let queued = match gone.is_empty() {
+        true => Vec::new(),
+        false => core.store.queued_among(&gone).await.unwrap_or(gone),
+    };
+    let pause = if queued.is_empty() { CALM_PAUSE } else { TURN_PAUSE };
+    *flying = active.into_iter().chain(queued).collect();
+    (flying.len() >= BULK_IN_FLIGHT).then_some(pause)
 }
 
 /// All of a preview in a sentence: "142 runs: 142 reads, 0 effects answered from the record, 17 sent".

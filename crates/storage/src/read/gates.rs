@@ -6,9 +6,11 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement, Value};
 use weir_workflow_engine::{EventId, GateKey, GateKind, MAX_BATCH, RunId, Timestamp, WorkflowId, WorkspaceId};
 
+use super::run::has_status;
 use super::{Store, page_limit, time};
 use crate::entity::{event, gate, merged, run, turn};
 use crate::error::ReadError;
+use crate::fact::RunStatus;
 use crate::gates::gate_kind;
 use crate::page::Page;
 
@@ -83,6 +85,22 @@ impl Store {
         let counted = self.query(text).await?;
         let found: i64 = counted.map_or(Ok(0), |row| row.try_get("", "found"))?;
         Ok(u64::try_from(found).unwrap_or(0))
+    }
+
+    /// Which of these runs wait for their turn, over all tenants: of interest to the server alone.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn queued_among(&self, runs: &[RunId]) -> Result<Vec<RunId>, ReadError> {
+        let found = run::Entity::find()
+            .select_only()
+            .column(run::Column::Id)
+            .filter(run::Column::Id.is_in(runs.iter().map(|run| run.as_raw())))
+            .filter(has_status(RunStatus::Queued))
+            .into_tuple::<i64>()
+            .all(&self.db)
+            .await?;
+        Ok(found.into_iter().map(RunId::from_raw).collect())
     }
 
     /// The runs that wait until a workflow is resumed; `None` when there are none.

@@ -124,7 +124,7 @@ impl<'a> Names<'a> {
             let shape = self.shape(step);
             self.shapes.insert(&step.id, shape);
             self.undo_of(step);
-            if step.when.is_none() && matches!(step.action, Action::Stop { .. }) {
+            if step.always_ends() {
                 stopped = stopped.or(Some(step));
             }
         }

@@ -118,9 +118,12 @@ impl RunState {
                 failure,
                 code,
                 continued,
-                ..
+                effect,
             } => {
-                self.calls.remove(&attempt.call);
+                let call = self.calls.remove(&attempt.call);
+                if &**code != EFFECT_UNKNOWN {
+                    self.note_doubtful(call.as_ref(), *effect);
+                }
                 match &attempt.of {
                     Target::Step(step) if &**code == EFFECT_UNKNOWN => {
                         self.fail_unknown(step, &failure.message, attempt.attempt);
@@ -146,8 +149,10 @@ impl RunState {
         let Some(call) = self.calls.remove(&abandoned.call) else {
             return;
         };
-        if call.intent.as_ref().is_some_and(|intent| intent.class.asks_a_person())
-            && abandoned.effect == Some(EffectEnd::Unknown)
+        if !call.intent.as_ref().is_some_and(|intent| intent.class.asks_a_person()) {
+            return self.note_doubtful(Some(&call), abandoned.effect);
+        }
+        if abandoned.effect == Some(EffectEnd::Unknown)
             && let Target::Step(step) = &abandoned.of
         {
             self.unknown.get_or_insert_with(|| Arc::clone(step));

@@ -60,6 +60,16 @@ pub enum RestartError {
         /// Path of the step that was not entered.
         step: String,
     },
+    /// The loop around it has no such item.
+    #[error("`{step}` has no item `{item}` in the run; it has {}", told(items))]
+    NoSuchItem {
+        /// Path of the loop.
+        step: String,
+        /// The item that was asked for.
+        item: String,
+        /// The keys of the items that there are.
+        items: Vec<String>,
+    },
     /// A step before it is another one in the version to run.
     #[error("step `{step}` before it is another one in version {version}; begin there or before")]
     Changed {
@@ -68,6 +78,20 @@ pub enum RestartError {
         /// Number of the version.
         version: u32,
     },
+}
+
+/// Names as they stand in a message, the first few.
+fn told(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    match (
+        shown.is_empty(),
+        names.len().checked_sub(SHOWN).filter(|more| *more > 0),
+    ) {
+        (true, _) => "none".to_owned(),
+        (false, None) => shown.join(", "),
+        (false, Some(more)) => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 /// What a run of `target` with this head takes over from a run of `old`, to begin at the step with the path `from`.
@@ -430,6 +454,13 @@ impl<'p> Way<'p> {
                 Some(Slot::Fork(_)) => block.is_some(),
                 _ => false,
             };
+            if !is_entered && let Some(Slot::Loop(state)) = slot {
+                return Err(RestartError::NoSuchItem {
+                    step: level.path.clone(),
+                    item: part.clone(),
+                    items: state.by_key.keys().map(ToString::to_string).collect(),
+                });
+            }
             if !is_entered {
                 return Err(RestartError::Unreached {
                     step: level.path.clone(),

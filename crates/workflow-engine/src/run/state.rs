@@ -82,6 +82,8 @@ pub struct RunState {
     pub(super) taken: BTreeSet<EventId>,
     /// Steps that were done and can be undone, in the order in which they were done.
     pub(super) undoable: Parts<Place>,
+    /// Steps that can be undone and may have been done: nobody knows, and there is no output to undo them with.
+    pub(super) doubtful: Vec<(Arc<str>, EffectKey)>,
     /// Steps that a `compensate` is undoing, and that one.
     pub(super) undoing: BTreeMap<Place, Place>,
     /// Since when it stands still, and how long it did so before.
@@ -362,6 +364,7 @@ impl RunState {
             waits: BTreeMap::new(),
             taken: BTreeSet::new(),
             undoable: Parts::default(),
+            doubtful: Vec::new(),
             undoing: BTreeMap::new(),
             paused: None,
             paused_for: Duration::ZERO,

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::state::{Closed, Failure, Place, RunState, Slot, Undo, Verdict};
+use super::state::{Closed, Failure, OpenCall, Place, RunState, Slot, Undo, Verdict};
 use super::walk::{Fault, Walk};
 use crate::definition::UNDO;
 use crate::document::Document;
-use crate::journal::{Caught, Compensated, Compensating, Entry, Target};
+use crate::journal::{Caught, Compensated, Compensating, EffectEnd, Entry, Target};
+use crate::ledger::EffectState;
 use crate::plan::{CATCH, FINALLY, NodeId, Parent, Task};
 
 /// The code of a `compensate` that could not undo everything.
@@ -32,6 +33,34 @@ impl RunState {
         if verdict == Verdict::Done && node.is_some_and(|node| node.block(UNDO).is_some()) {
             self.undoable.push(place.clone());
         }
+    }
+
+    /// A call is given up. When that ended the run with `effect_unknown`, a person is told anyway.
+    pub(super) fn note_doubtful(&mut self, call: Option<&OpenCall>, effect: Option<EffectEnd>) {
+        let Some(intent) = call.and_then(|call| call.intent.as_ref()) else {
+            return;
+        };
+        let can_be_undone = |place: Place| {
+            let node = self.program.0.nodes.get(place.node);
+            node.is_some_and(|node| node.block(UNDO).is_some())
+        };
+        if effect == Some(EffectEnd::Unknown) && self.place(&intent.step).is_some_and(can_be_undone) {
+            self.doubtful.push((Arc::clone(&intent.step), intent.key));
+        }
+    }
+
+    /// What a `compensate` at this place would have to undo if it was done, and nobody knows. A person may have said
+    /// meanwhile that it was not.
+    fn in_doubt(&self, place: &Place) -> impl Iterator<Item = &Arc<str>> {
+        let inside = self.guarded_before(place);
+        let steps = self.doubtful.iter();
+        steps
+            .filter(move |(path, _)| inside.as_ref().is_none_or(|inside| path.starts_with(inside.as_str())))
+            .filter(|(_, key)| {
+                let known = self.ledger.get(key);
+                known.is_none_or(|record| record.state != EffectState::Failed)
+            })
+            .map(|(path, _)| path)
     }
 
     /// A loop that is through keeps its items when something in it can be undone.
@@ -215,22 +244,19 @@ impl Walk<'_> {
 
     fn end_undo(&mut self, place: &Place, undo: &Undo) {
         let step = self.run.path(place);
-        if undo.failed.is_empty() {
+        let in_doubt: Vec<&Arc<str>> = self.run.in_doubt(place).collect();
+        if undo.failed.is_empty() && in_doubt.is_empty() {
             let undone: Vec<String> = undo.of.iter().map(|step| self.run.path(step).to_string()).collect();
             let output = Document::from_value(json!({ "undone": undone }));
             return self.push(Entry::Compensated(Compensated { step, output }));
         }
-        let each: Vec<String> = undo
-            .failed
-            .iter()
-            .map(|failure| format!("`{}`: {}", failure.step, failure.message))
-            .collect();
-        let message = format!(
-            "{} of {} could not be undone: {}",
-            each.len(),
-            undo.of.len(),
-            each.join("; ")
-        );
+        let failed = undo.failed.iter();
+        let failed = failed.map(|failure| format!("`{}`: {}", failure.step, failure.message));
+        let of = undo.of.len() + in_doubt.len();
+        let in_doubt = in_doubt.into_iter();
+        let in_doubt = in_doubt.map(|step| format!("`{step}`: nobody knows whether it took place"));
+        let each: Vec<String> = failed.chain(in_doubt).collect();
+        let message = format!("{} of {of} could not be undone: {}", each.len(), each.join("; "));
         let code = COMPENSATION_FAILED;
         self.fail(Target::Step(step), Fault { code, message });
     }

@@ -110,8 +110,16 @@ impl Teller<'_> {
                 for step in self.inside(&prefix) {
                     last = last.max(step.finished_at);
                     let rank = WORST_FIRST.iter().position(|status| step.status == *status);
-                    let forgiven =
-                        matches!(step.status, "failed" | "canceled") && self.is_handled(&step.path, &outer.path);
+                    // One that a person has to look at ends the run, whatever is around it.
+                    let fails = match step.status {
+                        "failed" | "canceled" => true,
+                        "unknown" => step
+                            .effect
+                            .as_ref()
+                            .is_some_and(|effect| may_be_sent_again(effect.class)),
+                        _ => false,
+                    };
+                    let forgiven = fails && self.is_handled(&step.path, &outer.path);
                     if let Some(rank) = rank.filter(|_| !forgiven) {
                         worst = worst.min(rank);
                     }
@@ -172,4 +180,9 @@ impl Teller<'_> {
 /// Whether the status of a step is that of the steps in it.
 fn has_steps_inside(step: &StoryStep) -> bool {
     matches!(step.kind, "if" | "switch" | "for_each" | "parallel" | "try")
+}
+
+/// Whether an effect of this class is a failure like any other when its tries are used up.
+fn may_be_sent_again(class: &str) -> bool {
+    matches!(class, "keyed" | "repeatable")
 }

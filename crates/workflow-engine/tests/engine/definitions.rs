@@ -329,6 +329,25 @@ fn names_in_expressions_must_exist_at_that_point() {
         "  - { id: end, stop: {} }\n  - { id: x, set: { a: 1 } }",
         "/steps/1: this step is never reached: `end` always ends the run",
     );
+    let (end, other) = ("[{ id: end, stop: {} }]", "[{ id: other, stop: {} }]");
+    let last = "\n  - { id: x, set: { a: 1 } }";
+    for ends in [
+        format!("{{ id: w, if: \"{{{{ event.id }}}}\", then: {end}, else: {other} }}"),
+        format!("{{ id: w, try: {end}, catch: {other} }}"),
+        format!("{{ id: w, try: {end}, finally: [{{ id: noted, set: {{ a: 1 }} }}] }}"),
+        format!("{{ id: w, switch: \"{{{{ event.type }}}}\", cases: {{ a: {end} }}, default: {other} }}"),
+        format!("{{ id: w, parallel: {{ a: {end}, b: {other} }} }}"),
+    ] {
+        let message = "/steps/1: this step is never reached: `w` always ends the run";
+        wrong(&format!("  - {ends}{last}"), message);
+        // One that may be left out, or one way through, and it is reached.
+        for way in [
+            ends.replacen("{ id: w,", "{ id: w, when: \"{{ event.id }}\",", 1),
+            ends.replacen("stop: {}", "set: { b: 1 }", 1),
+        ] {
+            assert_eq!(problems(&format!("{HEAD}steps:\n  - {way}{last}\n")), [""; 0], "{way}");
+        }
+    }
     let never = "name: t\non: { event: stripe.charge.refunded, hydrate: never }\nsteps: [{ id: x, set: { a: \"{{ hydrated.payment_intent.id }}\" } }]";
     assert_eq!(
         problems(never),

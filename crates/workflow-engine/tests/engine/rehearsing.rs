@@ -7,7 +7,7 @@ use weir_workflow_engine::{
     EffectClass, Entry, Event, EventId, Ledger, Mail, Past, Rehearsal, ReplayPreview, RunId, Sent, restart,
 };
 
-use crate::support::{Driver, START, World, event, failure, head, plan, seconds};
+use crate::support::{Driver, START, Shop, World, event, failure, head, plan, plan_in, preview, seconds};
 
 const STEPS: &str = r#"
   - { id: pay, call: stripe.refunds.create, with: { charge: "{{ event.data.id }}" } }
@@ -113,4 +113,37 @@ fn an_edited_event_waits_for_another_one() {
     let note = Some("the run would wait at `paid` before it goes on");
     check(&shown, &[], &["pay"], note);
     assert!(shown.new[0].changed);
+}
+
+/// A replay that sends nothing but the news of its failure would be in vain.
+#[test]
+fn a_replay_that_only_tells_of_its_failure_is_stuck() {
+    let document = "name: bench\non: { event: stripe.payment_intent.succeeded, hydrate: never }\n\
+        on_failure: [{ id: told, call: http.request, connection: crm, with: { method: POST, why: \"{{ error.code }}\" } }]\n\
+        steps: [{ id: pay, call: http.request, connection: crm, with: { method: POST, n: 1 } }]\n";
+    let plan = || plan_in(&Shop::default(), document).unwrap();
+    let class = EffectClass::Blind;
+    let mut driver = Driver::new(plan(), class, json!({}));
+    driver.start();
+    driver.fail(failure("timeout", None, Sent::Maybe, false));
+    driver.done(json!({}));
+    assert_eq!(driver.code(), "effect_unknown");
+    let entries = driver.entries();
+    let ledger = Ledger::fold([(RunId::from_raw(1), entries.as_slice())]);
+    let past = Past {
+        recorded: &entries,
+        kept: &[],
+        replaced: None,
+    };
+    let (head, event) = (head(2), Arc::new(event(json!({}))));
+    let shown = preview(
+        &plan(),
+        &head,
+        &event,
+        &ledger,
+        past,
+        &World { class },
+        START.plus(seconds(60)),
+    );
+    assert_eq!(shown.stuck_at().map(|effect| effect.step.as_str()), Some("pay"));
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use weir_workflow_engine::{
-    Command, EffectClass, Entry, Ledger, Past, Plan, Restart, RestartError, RunId, RunState, Sent, Status, restart,
-    story,
+    Command, Decided, EffectClass, Entry, Ledger, Past, Plan, Restart, RestartError, RunId, RunState, Sent, Status,
+    Verdict, restart, story,
 };
 
 use crate::support::{
@@ -357,4 +357,76 @@ fn the_time_of_a_step_begins_anew_in_a_run_that_begins_in_it() {
         (Some("answered"), Some("answered"))
     );
     assert_eq!(asked(&inside), ["end"]);
+}
+
+/// What a person said was not done needs no undoing.
+#[test]
+fn what_was_in_doubt_is_not_when_somebody_said_that_it_was_not_done() {
+    const DOUBT: &str = r#"
+  - { id: car, call: http.request, connection: crm, with: { method: POST, what: car }, on_error: continue, undo: [{ id: no_car, call: http.request, connection: crm, with: { method: DELETE, what: car } }] }
+  - id: rest
+    try:
+      - { id: pay, call: http.request, connection: crm, with: { method: POST, what: pay } }
+    finally: [{ id: noted, set: { n: 1 } }]
+  - { id: end, set: { n: 2 } }
+"#;
+    let document = format!(
+        "name: bench\non: {{ event: stripe.payment_intent.succeeded, hydrate: never }}\non_failure: [{{ id: back, compensate: all, on_error: continue }}]\nsteps:{DOUBT}"
+    );
+    let plan = || plan_in(&Shop::default(), &document).unwrap();
+    let back = |driver: &Driver| {
+        let told = story(None, &driver.rows, None);
+        let back = told.into_iter().find(|step| step.path == "on_failure.back").unwrap();
+        (back.status, back.note.unwrap_or_default())
+    };
+    let mut driver = Driver::new(plan(), KEYED, json!({}));
+    driver.start();
+    driver.fail(failure("timeout", None, Sent::Maybe, false));
+    driver.fail(failure("invalid", Some(400), Sent::Never, false));
+    assert_eq!(driver.code(), "invalid");
+    let (status, note) = back(&driver);
+    assert!(
+        note.contains("`car`: nobody knows whether it took place"),
+        "{status} {note}"
+    );
+    let mut entries = driver.entries();
+    let restart = taken(&plan(), &plan(), &entries, &json!({}), "rest").unwrap();
+    for verdict in [None, Some(Verdict::NotHappened)] {
+        let is_said = verdict.is_some();
+        if let Some(verdict) = verdict {
+            let ledger = Ledger::fold([(RunId::from_raw(1), entries.as_slice())]);
+            let (key, record) = ledger.iter().find(|(_, record)| record.is_open()).unwrap();
+            entries.push(Entry::Decided(Decided {
+                step: Arc::clone(&record.step),
+                key: *key,
+                verdict,
+                looked: false,
+                by: Arc::from("ann"),
+                note: Arc::from(""),
+                at: START.plus(seconds(60)),
+            }));
+        }
+        let mut again = begun(plan(), KEYED, &entries, &restart, &json!({}));
+        assert_eq!(asked(&again), ["rest.try.pay"]);
+        again.fail(failure("invalid", Some(400), Sent::Never, false));
+        let (status, note) = back(&again);
+        assert_eq!(note.contains("`car`"), !is_said, "{status} {note}");
+    }
+}
+
+#[test]
+fn an_item_that_is_not_there_is_told_with_those_that_are() {
+    let steps = "  - { id: each, for_each: \"{{ event.data.lines }}\", key: \"{{ item }}\", do: [{ id: pay, call: http.request, connection: crm, with: { method: POST, n: \"{{ item }}\" } }] }\n";
+    let data = json!({ "lines": ["one", "two"] });
+    let mut driver = Driver::new(plan(steps), KEYED, data.clone());
+    driver.start();
+    driver.done(json!({}));
+    driver.fail(failure("invalid", Some(400), Sent::Never, false));
+    let entries = driver.entries();
+    assert!(taken(&plan(steps), &plan(steps), &entries, &data, "each[two].pay").is_ok());
+    let refused = taken(&plan(steps), &plan(steps), &entries, &data, "each[2].pay").unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "`each` has no item `2` in the run; it has `one`, `two`"
+    );
 }

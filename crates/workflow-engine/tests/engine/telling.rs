@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde_json::json;
-use weir_workflow_engine::{EventId, Input, MAX_PASSED_OVER_TOLD, Mail, Sent, StoryStep, story};
+use weir_workflow_engine::{EffectClass, EventId, Input, MAX_PASSED_OVER_TOLD, Mail, Sent, StoryStep, story};
 
 use crate::support::{Driver, HYDRATED, KEYED, failure, plan, plan_in, seconds};
 
@@ -225,6 +225,27 @@ fn a_step_that_collects_failures_says_how_many_there_were() {
             "fan [2 branches, 1 failed] succeeded",
         ]
     );
+}
+
+/// An effect that may be sent again is a failure like any other when its tries are used up; one that a person has to look
+/// at is not.
+#[test]
+fn what_collects_failures_succeeds_when_what_failed_may_have_been_done() {
+    let steps = r#"
+  - id: fan
+    on_error: collect
+    parallel:
+      a: [{ id: one, call: http.request, connection: crm, with: { method: POST, n: 1 } }]
+      b: [{ id: two, set: { a: 1 } }]
+"#;
+    for (class, expected) in [(KEYED, "succeeded"), (EffectClass::Blind, "unknown")] {
+        let mut driver = Driver::new(plan(steps), class, json!({}));
+        driver.start();
+        driver.fail(failure("timeout", None, Sent::Maybe, false));
+        let told = story(None, &driver.rows, Some(driver.now));
+        let status = |path: &str| told.iter().find(|step| step.path == path).unwrap().status;
+        assert_eq!((status("fan.a.one"), status("fan")), ("unknown", expected));
+    }
 }
 
 #[test]

@@ -227,3 +227,40 @@ fn a_compensate_needs_something_to_undo() {
         "  - { id: i, if: \"{{ true }}\", then: [{ id: e, for_each: \"{{ event.data.ls }}\", do: [{ id: r, run: invoice, undo: [{ id: u, set: { a: 1 } }] }] }] }\n  - { id: c, compensate: all }\n",
     );
 }
+
+/// What may have taken place has no output to undo it with: it is named, and nobody believes that all was undone.
+#[test]
+fn what_may_have_been_done_is_not_passed_over_in_silence() {
+    let mut driver = Driver::new(
+        plan_in(&Shop::default(), SAGA).unwrap(),
+        KEYED,
+        json!({ "seats": ["a", "b"] }),
+    );
+    driver.start();
+    driver.done(json!({ "booking": 7 }));
+    driver.done(json!({}));
+    // The second seat: nobody knows, and it is not tried again.
+    driver.fail(failure("timeout", None, Sent::Maybe, false));
+    driver.crash();
+    assert_eq!(asked(&driver.done(json!({}))).1["seat"], "a");
+    driver.due();
+    assert_eq!(asked(&driver.done(json!({}))).1["booking"], 7);
+    let Status::Failed { code, message, .. } = &driver.last.status else {
+        panic!("{:?}", driver.last.status)
+    };
+    assert_eq!(
+        (code.as_str(), message.as_str()),
+        (
+            "compensation_failed",
+            "1 of 3 could not be undone: `book.try.each[b].seat`: nobody knows whether it took place"
+        )
+    );
+    // It is open, so a person can say what became of it.
+    let ledger = Ledger::fold([(RunId::from_raw(1), driver.entries().as_slice())]);
+    let open: Vec<&str> = ledger
+        .iter()
+        .filter(|(_, record)| record.is_open())
+        .map(|(_, record)| &*record.step)
+        .collect();
+    assert_eq!(open, ["book.try.each[b].seat"]);
+}
