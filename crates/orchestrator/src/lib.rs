@@ -28,6 +28,7 @@ mod panics;
 pub mod perform;
 pub mod published;
 mod queued;
+mod reading;
 mod recovery;
 pub mod registrations;
 pub mod registry;

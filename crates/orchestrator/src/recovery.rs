@@ -5,6 +5,7 @@
 //! look for work that memory knows. Idling costs less than one statement a second, what retention asks now and then included.
 
 use crate::driver::{ActiveRun, First, Refused};
+use crate::reading::Of;
 use crate::repair::bulk::{self, Lot};
 use crate::repair::dead_letter;
 use crate::retention;
@@ -146,12 +147,14 @@ async fn feed(core: Arc<Core>) {
         }
         for batch in ids.chunks(LOAD_BATCH) {
             while let Err(error) = load(&core, batch).await {
+                core.reading.note(Of::Runs, false, core.clock.monotonic_ms());
                 tracing::warn!("open runs cannot be loaded, trying again: {error}");
                 tokio::select! {
                     () = tokio::time::sleep(READ_RETRY) => {}
                     () = core.stopping.cancelled() => return,
                 }
             }
+            core.reading.note(Of::Runs, true, core.clock.monotonic_ms());
         }
         if core.stopping.is_cancelled() {
             return;
@@ -436,16 +439,20 @@ async fn attend(core: &Arc<Core>, reply: HeartbeatReply) {
             }
         }
     }
+    let mut works = true;
     if reply.mail > 0
         && let Err(error) = deliver_mail(core).await
     {
+        works = false;
         tracing::warn!("mail for runs cannot be listed, trying again: {error}");
     }
     if reply.due > 0
         && let Err(error) = load_due(core, core.clock.now().plus(TIMER_HORIZON)).await
     {
+        works = false;
         tracing::warn!("due runs cannot be listed, trying again: {error}");
     }
+    core.reading.note(Of::Due, works, core.clock.monotonic_ms());
     if reply.config_revision != core.snapshot.load().revision() || core.reloading.failing().is_some() {
         let orchestrator = Orchestrator { core: Arc::clone(core) };
         if let Err(error) = orchestrator.reload().await {

@@ -12,6 +12,7 @@ use crate::ingest::{Allowance, FurtherRefusals, IntakeLoad, KeyDocumentCache, MA
 use crate::lease::Lease;
 use crate::perform::{Performer, PerformerOptions};
 use crate::queued::Queued;
+use crate::reading::Reading;
 use crate::recovery::HEARTBEAT;
 use crate::registry::Registry;
 use crate::runs::Runs;
@@ -122,6 +123,7 @@ pub(crate) struct Core {
     pub(crate) strangers_looks: Looks,
     /// Reads of the changed configuration.
     pub(crate) reloading: Reloading,
+    pub(crate) reading: Reading,
     /// The configuration is another one now: a workflow may have been resumed.
     pub(crate) resumed: tokio::sync::Notify,
     /// One replay is started at a time.
@@ -312,6 +314,7 @@ impl Orchestrator {
                 looks: Looks::default(),
                 strangers_looks: Looks::default(),
                 reloading: Reloading::default(),
+                reading: Reading::default(),
                 resumed: tokio::sync::Notify::new(),
                 replaying: tokio::sync::Mutex::new(()),
                 bulk: tokio::sync::Notify::new(),
@@ -451,6 +454,12 @@ impl Orchestrator {
                 since.as_secs()
             )),
             WriterHealth::Fenced { why } => reasons.push(why.to_string()),
+        }
+        if let Some(since) = self.core.reading.failing(self.core.clock.monotonic_ms()) {
+            reasons.push(format!(
+                "what waits cannot be read from the database for {} s, so its runs stand still",
+                since.as_secs()
+            ));
         }
         if let Some(reason) = self.core.reloading.failing() {
             reasons.push(format!("the changed configuration cannot be loaded: {reason}"));
