@@ -5,6 +5,7 @@
 //! the calls, then what follows. `runner` does so with the real writer and network, the simulation with made-up ones.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use weir_storage::{Leaves, Mail as Row, RunCommit, RunStatus, RunUpdate};
 use weir_workflow_engine::{
@@ -22,6 +23,9 @@ use crate::snapshot::Version;
 const COMMIT_BEYOND_ENTRIES: usize = 1000;
 /// The same for the bytes that these entries hold.
 const COMMIT_BEYOND_BYTES: usize = 1 << 20;
+/// And how long they may be in memory alone while the run waits: people see what is on disk, and a slow call in one branch
+/// must not hide for minutes what the others do.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
 
 /// Code of a run that never began because the `where` of its trigger could not be evaluated.
 pub(crate) const WHERE_FAILED: &str = "where_failed";
@@ -165,6 +169,8 @@ pub(crate) struct Driver {
     run: ActiveRun,
     inbox: Inbox,
     uncommitted: Vec<Entry>,
+    /// When the first of these was decided.
+    untold_since: Option<Timestamp>,
     committed_bytes: usize,
     /// Calls under way.
     calls: usize,
@@ -178,6 +184,7 @@ impl Driver {
         Self {
             inbox: Inbox::new(&run.state, std::mem::take(&mut run.mail)),
             uncommitted: Vec::new(),
+            untold_since: None,
             committed_bytes: run.state.gathered_bytes(),
             calls: 0,
             stopping: false,
@@ -283,7 +290,11 @@ impl Driver {
         let waits_anew = !over && self.inbox.has_news(&self.run.state);
         let leaves = decision.commands.iter().any(Command::durable_first);
         let must_not_be_lost = self.stopping && !self.uncommitted.is_empty();
-        let commit = (leaves || parks || over || many || waits_anew || must_not_be_lost).then(|| {
+        if !self.uncommitted.is_empty() {
+            self.untold_since.get_or_insert(now);
+        }
+        let is_late = self.untold_since.is_some_and(|since| now.since(since) >= TOLD_WITHIN);
+        let commit = (leaves || parks || over || many || waits_anew || must_not_be_lost || is_late).then(|| {
             let update = match (over, parks) {
                 (true, _) => Some(final_update(&decision.status, now)),
                 (false, true) => Some(waiting_update(&decision.status, decision.due)),
@@ -301,7 +312,9 @@ impl Driver {
         } else if decision.more {
             Then::Again
         } else {
-            Then::Wait { due: decision.due }
+            let told = self.untold_since.map(|since| since.plus(TOLD_WITHIN));
+            let due = decision.due.into_iter().chain(told).min();
+            Then::Wait { due }
         };
         Step {
             commit,
@@ -349,6 +362,7 @@ impl Driver {
     fn commit(&mut self, update: Option<RunUpdate>, over: bool, ids: &IdGenerator, now: Timestamp) -> RunCommit {
         let journal = encode(&self.uncommitted, now);
         self.uncommitted.clear();
+        self.untold_since = None;
         let leaves = over.then(|| self.leaves(update.as_ref())).flatten();
         RunCommit {
             run: self.run.state.head().id,

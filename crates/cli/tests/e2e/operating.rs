@@ -446,3 +446,26 @@ async fn drafts_are_kept_compared_and_published() {
         stderr(&other)
     );
 }
+
+/// A slow call does not hide what happens beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_beside_a_slow_call_is_told_soon() {
+    let bank = Upstream::start().await;
+    let server = Server::start_with(&[("WEIR_EGRESS_ALLOW", "127.0.0.0/8")]).await;
+    let workflow = "kind: Workflow\nname: beside\non: { manual: {} }\nsteps:\n  - id: both\n    parallel:\n      \
+        slow: [{ id: call, call: http.request, connection: bank, with: { method: POST, path: /slowly } }]\n      \
+        other: [{ id: nap, sleep: 100ms }, { id: noted, set: { a: 1 } }]\n";
+    server.apply(&format!("{}---\n{workflow}", documents(&bank.url)));
+    bank.hold(&["slowly"]);
+    let run = run_id(&done(&server, &["run", "start", "beside"]));
+    eventually("the other branch is told", SOON, async || {
+        let told: Value = serde_json::from_str(&done(&server, &["run", "show", &run, "--json"])).unwrap();
+        let steps = told["steps"].as_array().unwrap();
+        let status = |path: &str| steps.iter().find(|step| step["path"] == path)?["status"].as_str();
+        assert_ne!(status("both.slow.call"), Some("SUCCEEDED"));
+        (status("both.other.noted") == Some("SUCCEEDED")).then_some(())
+    })
+    .await;
+    bank.hold(&[]);
+    assert_eq!(finished(&server, &run).await["status"], "SUCCEEDED");
+}
