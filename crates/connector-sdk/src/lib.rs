@@ -33,8 +33,9 @@ mod yaml;
 
 pub use answer::{Answer, AnswerBody, Executed};
 pub use auth::{
-    ApiKeyPlace, Applied, Assertion, AuthError, AuthScheme, AuthTest, AuthorizeAsk, ClientAuth, Credential,
-    OAuth2CodeScheme, OAuth2Scheme, Rotation, ServiceAccountScheme, Token, TokenError, TokenSet,
+    ApiKeyPlace, Applied, Assertion, AuthError, AuthScheme, AuthTest, AuthorizeAsk, ClientAuth, Credential, KeysScheme,
+    NamedKind, OAuth2CodeScheme, OAuth2Scheme, Rotation, ServiceAccountScheme, SessionPart, SessionScheme, SignAt,
+    SignedScheme, Token, TokenError, TokenSet, Values,
 };
 pub use budget::{Bucket, Budget, DEFAULT_RESERVE_PERCENT, Daily, Learn, MAX_WINDOWS, Told, Window, own_budget};
 pub use connector::Connector;

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use reqwest::Url;
 use serde_json::Value;
-use weir_connector_sdk::{Connector, Credential, own_budget};
+use weir_connector_sdk::{Connector, Credential, NamedKind, own_budget};
 use weir_storage::GrantedAccount;
 use weir_workflow_engine::{ConnectionId, WorkspaceId};
 
@@ -110,6 +110,18 @@ impl Connection {
             instance_url,
             ..self
         }
+    }
+
+    /// Whether its credential logs in for sessions.
+    pub(crate) fn has_sessions(&self) -> bool {
+        let session = NamedKind::Session;
+        matches!(&self.credential, Some(Credential::Named { kind, .. }) if *kind == session)
+    }
+
+    /// Why a person has to see to its credential, as this process found out: its provider refuses logins with it.
+    #[must_use]
+    pub fn refused_login(&self) -> Option<String> {
+        self.token.refusal().map(|refusal| refusal.error.message.clone())
     }
 
     /// Whether it is what it would be with this grant.

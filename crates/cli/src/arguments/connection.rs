@@ -52,10 +52,13 @@ Examples:
         json: bool,
     },
     /// Give a connection's access back to the provider and forget its tokens.
-    #[command(after_help = "What calls over it waits until it is connected again.
+    #[command(
+        after_help = "What calls over it waits until it is connected again. Where its credential logs in by itself, the session of this
+server ends, and the next call begins another one.
 
 Example:
-  weir connection disconnect crm")]
+  weir connection disconnect crm"
+    )]
     Disconnect {
         #[command(flatten)]
         server: ServerArguments,

@@ -43,6 +43,8 @@ mod limits;
 #[cfg(test)]
 mod localstripe;
 #[cfg(test)]
+mod logins;
+#[cfg(test)]
 mod loopback;
 #[cfg(test)]
 mod master_key;

@@ -159,6 +159,11 @@ impl Meaning {
         meaning
     }
 
+    /// Whether a rule gives this code.
+    pub(crate) fn names(&self, code: &str) -> bool {
+        self.rules.iter().any(|rule| rule.code == code)
+    }
+
     /// The failure, when this answer is one; `None` means success.
     pub(crate) fn failure(&self, general: &Self, seen: &Seen<'_>) -> Option<Answer> {
         let matched = self

@@ -378,9 +378,8 @@ fn client_of(credential: &Credential) -> Result<(&str, &SecretString), BuildErro
         | Credential::Bearer { .. }
         | Credential::ApiKey { .. }
         | Credential::Basic { .. }
-        | Credential::ServiceAccount { .. } => {
-            Err(BuildError::new("/credential", "the connection has no OAuth2 client"))
-        }
+        | Credential::ServiceAccount { .. }
+        | Credential::Named { .. } => Err(BuildError::new("/credential", "the connection has no OAuth2 client")),
     }
 }
 

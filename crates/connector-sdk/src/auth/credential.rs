@@ -8,9 +8,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use super::scheme::{ApiKeyPlace, AuthScheme};
+use super::secret_text::Given;
+use super::values::Values;
 use crate::encode;
 use crate::fields::Fields;
 use crate::http_message::HttpRequest;
+use crate::operation::BuildError;
 use crate::problem::{Problem, Problems};
 
 /// The secret half of a connection.
@@ -51,6 +54,24 @@ pub enum Credential {
         /// PEM for RS256 and ES256, the shared secret for HS256.
         private_key: SecretString,
     },
+    /// Secrets that the connector names.
+    Named {
+        /// What they are for.
+        kind: NamedKind,
+        /// The secrets.
+        values: Values,
+    },
+}
+
+/// What secrets are for whose names a connector states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedKind {
+    /// Several secrets that stand on each request.
+    Keys,
+    /// What a login asks for.
+    Session,
+    /// A key that signs requests, and what names it.
+    Signed,
 }
 
 /// What [`Credential::apply_static`] did.
@@ -60,6 +81,8 @@ pub enum Applied {
     Complete,
     /// The host must fetch a token first and put it on with [`Credential::apply_token`].
     NeedsToken,
+    /// The host must sign the request right before it leaves, with [`crate::SignedScheme::sign`].
+    NeedsSignature,
 }
 
 /// Why a credential could not be put on a request.
@@ -79,11 +102,15 @@ pub enum AuthError {
         /// Kind of the credential.
         credential: &'static str,
     },
+    /// It lacks what the scheme needs, or cannot stand where the scheme puts it.
+    #[error("{0}")]
+    Unfit(String),
 }
 
 impl Credential {
     /// Reads the `credential` of a connection document: `{bearer: {token}}`, `{api_key: {key}}`, `{basic: {username, password}}`,
-    /// `{oauth2: {client_id, client_secret}}`, `{service_account: {private_key, key_id?, …}}` (a provider's key file as it is), `{none: {}}`;
+    /// `{oauth2: {client_id, client_secret}}`, `{service_account: {private_key, key_id?, …}}` (a provider's key file as it is), `{none: {}}`, and with the names
+    /// that the connector states `{keys: {…}}`, `{session: {…}}`, `{signed: {…}}`;
     /// `bearer` and `api_key` also take the text itself.
     ///
     /// # Errors
@@ -103,7 +130,56 @@ impl Credential {
             Self::Basic { .. } => "basic",
             Self::OAuth2 { .. } => "oauth2",
             Self::ServiceAccount { .. } => "service_account",
+            Self::Named { kind, .. } => kind.as_str(),
         }
+    }
+
+    /// Its secrets by the names of its connector.
+    pub(super) fn values(&self) -> Result<&Values, BuildError> {
+        match self {
+            Self::Named { values, .. } => Ok(values),
+            Self::None
+            | Self::Bearer { .. }
+            | Self::ApiKey { .. }
+            | Self::Basic { .. }
+            | Self::OAuth2 { .. }
+            | Self::ServiceAccount { .. } => {
+                let message = format!("a {} credential has no named values", self.kind());
+                Err(BuildError::new("/credential", message))
+            }
+        }
+    }
+
+    /// Compares it with the names that a scheme of its kind asks for. Pointers are relative to the credential.
+    pub fn check(&self, scheme: &AuthScheme) -> Vec<Problem> {
+        let mut problems = Problems::default();
+        if let (Ok(values), Some(names)) = (self.values(), scheme.value_names()) {
+            values.check(names, &format!("/{}", self.kind()), &mut problems);
+        }
+        problems.into_list()
+    }
+
+    /// What of it a request shows to those who receive it, beside what stands in well-known places: an answer may repeat it.
+    /// `session`: what a login gave.
+    pub fn exposed(&self, scheme: &AuthScheme, session: Option<&Values>) -> Vec<String> {
+        let places = match scheme {
+            AuthScheme::Keys(scheme) => &scheme.places,
+            AuthScheme::Session(scheme) => &scheme.places,
+            AuthScheme::Signed(scheme) => &scheme.places,
+            AuthScheme::None
+            | AuthScheme::Bearer
+            | AuthScheme::ApiKey(_)
+            | AuthScheme::Basic
+            | AuthScheme::OAuth2ClientCredentials(_)
+            | AuthScheme::OAuth2AuthorizationCode(_)
+            | AuthScheme::ServiceAccountJwt(_) => return Vec::new(),
+        };
+        let none = Values::default();
+        let given = Given {
+            values: &[session.unwrap_or(&none), self.values().unwrap_or(&none)],
+            settings: None,
+        };
+        places.exposed(given)
     }
 
     /// Puts a credential that needs no token on a request.
@@ -132,7 +208,31 @@ impl Credential {
                 self.put(request, "Authorization", format!("Basic {pair}"))
             }
             (Self::OAuth2 { .. }, AuthScheme::OAuth2ClientCredentials(_) | AuthScheme::OAuth2AuthorizationCode(_))
-            | (Self::ServiceAccount { .. }, AuthScheme::ServiceAccountJwt(_)) => Ok(Applied::NeedsToken),
+            | (Self::ServiceAccount { .. }, AuthScheme::ServiceAccountJwt(_))
+            | (
+                Self::Named {
+                    kind: NamedKind::Session,
+                    ..
+                },
+                AuthScheme::Session(_),
+            ) => Ok(Applied::NeedsToken),
+            (
+                Self::Named {
+                    kind: NamedKind::Keys,
+                    values,
+                },
+                AuthScheme::Keys(scheme),
+            ) => match scheme.put(request, values) {
+                Ok(()) => Ok(Applied::Complete),
+                Err(error) => Err(AuthError::Unfit(error.message)),
+            },
+            (
+                Self::Named {
+                    kind: NamedKind::Signed,
+                    ..
+                },
+                AuthScheme::Signed(_),
+            ) => Ok(Applied::NeedsSignature),
             (_, scheme) => Err(AuthError::Mismatch {
                 credential: self.kind(),
                 scheme: scheme.as_str(),
@@ -160,6 +260,16 @@ impl Credential {
     }
 }
 
+impl NamedKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Keys => "keys",
+            Self::Session => "session",
+            Self::Signed => "signed",
+        }
+    }
+}
+
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Credential({}, [redacted])", self.kind())
@@ -167,7 +277,17 @@ impl fmt::Debug for Credential {
 }
 
 fn read(value: &Value, problems: &mut Problems) -> Option<Credential> {
-    let kinds = ["none", "bearer", "api_key", "basic", "oauth2", "service_account"];
+    let kinds = [
+        "none",
+        "bearer",
+        "api_key",
+        "basic",
+        "oauth2",
+        "service_account",
+        "keys",
+        "session",
+        "signed",
+    ];
     let fields = Fields::open(value, "", &kinds, problems)?;
     let (kind, value) = fields.single("a credential", problems)?;
     let place = fields.at(kind);
@@ -211,8 +331,23 @@ fn read(value: &Value, problems: &mut Problems) -> Option<Credential> {
                 private_key,
             })
         }
+        "keys" => read_named(value, &place, NamedKind::Keys, problems),
+        "session" => read_named(value, &place, NamedKind::Session, problems),
+        "signed" => read_named(value, &place, NamedKind::Signed, problems),
         _ => None,
     }
+}
+
+/// Which names there have to be, says the connector: see [`Credential::check`].
+fn read_named(value: &Value, place: &str, kind: NamedKind, problems: &mut Problems) -> Option<Credential> {
+    let fields = Fields::open_any(value, place, problems)?;
+    let mut values = Values::default();
+    for name in fields.map().keys() {
+        if let Some(secret) = secret(&fields, name, problems) {
+            values.set(name, secret);
+        }
+    }
+    Some(Credential::Named { kind, values })
 }
 
 fn one_secret(value: &Value, place: &str, key: &str, problems: &mut Problems) -> Option<SecretString> {

@@ -3,6 +3,10 @@
 use serde_json::Value;
 
 use super::code::{self, OAuth2CodeScheme};
+use super::places::{self, KeysScheme};
+use super::session::SessionScheme;
+use super::signed::SignedScheme;
+use super::{session_read, signed_read};
 use crate::connector::Common;
 use crate::expression::Scope;
 use crate::fields::{Fields, is_header_name};
@@ -29,6 +33,12 @@ pub enum AuthScheme {
     OAuth2AuthorizationCode(Box<OAuth2CodeScheme>),
     /// A JWT signed with a private key, as the token itself or exchanged for one (RFC 7523).
     ServiceAccountJwt(ServiceAccountScheme),
+    /// Several secrets at once, each where it belongs.
+    Keys(KeysScheme),
+    /// A token that a login gives, for a while.
+    Session(Box<SessionScheme>),
+    /// A signature over each request.
+    Signed(Box<SignedScheme>),
 }
 
 /// Where an API key goes.
@@ -105,6 +115,27 @@ impl AuthScheme {
             Self::Basic => "basic",
             Self::OAuth2ClientCredentials(_) | Self::OAuth2AuthorizationCode(_) => "oauth2",
             Self::ServiceAccountJwt(_) => "service_account",
+            Self::Keys(_) => "keys",
+            Self::Session(_) => "session",
+            Self::Signed(_) => "signed",
+        }
+    }
+}
+
+impl AuthScheme {
+    /// The names of the values that its credential holds, when it names them itself.
+    pub(crate) fn value_names(&self) -> Option<&[String]> {
+        match self {
+            Self::Keys(scheme) => Some(scheme.values()),
+            Self::Session(scheme) => Some(scheme.values()),
+            Self::Signed(scheme) => Some(scheme.values()),
+            Self::None
+            | Self::Bearer
+            | Self::ApiKey(_)
+            | Self::Basic
+            | Self::OAuth2ClientCredentials(_)
+            | Self::OAuth2AuthorizationCode(_)
+            | Self::ServiceAccountJwt(_) => None,
         }
     }
 }
@@ -141,7 +172,17 @@ pub(crate) fn read(
     common: &Common,
     problems: &mut Problems,
 ) -> (Vec<AuthScheme>, Option<AuthTest>) {
-    let names = ["none", "bearer", "api_key", "basic", "oauth2", "service_account"];
+    let names = [
+        "none",
+        "bearer",
+        "api_key",
+        "basic",
+        "oauth2",
+        "service_account",
+        "keys",
+        "session",
+        "signed",
+    ];
     let mut known = names.to_vec();
     known.push("test");
     let mut schemes = Vec::new();
@@ -159,6 +200,15 @@ pub(crate) fn read(
             "oauth2" => read_oauth2(value, &place, common, problems),
             "service_account" => {
                 read_service_account(value, &place, common, problems).map(AuthScheme::ServiceAccountJwt)
+            }
+            "keys" => places::read_keys(value, &place, problems).map(AuthScheme::Keys),
+            "session" => {
+                let scheme = session_read::read(value, &place, common, problems);
+                scheme.map(|scheme| AuthScheme::Session(Box::new(scheme)))
+            }
+            "signed" => {
+                let scheme = signed_read::read(value, &place, problems);
+                scheme.map(|scheme| AuthScheme::Signed(Box::new(scheme)))
             }
             _ => None,
         };
@@ -184,6 +234,12 @@ pub(crate) fn secret_names(schemes: &[AuthScheme]) -> SecretNames {
         match scheme {
             AuthScheme::ApiKey(ApiKeyPlace::Header { name, .. }) => names.headers.push(name.to_ascii_lowercase()),
             AuthScheme::ApiKey(ApiKeyPlace::Query { name }) => names.queries.push(name.to_ascii_lowercase()),
+            AuthScheme::Keys(scheme) => scheme.places.add_secret_names(&mut names, &|_| true),
+            AuthScheme::Session(scheme) => scheme.places.add_secret_names(&mut names, &|_| true),
+            // When and with what a request was signed helps people, and nobody else.
+            AuthScheme::Signed(scheme) => scheme
+                .places
+                .add_secret_names(&mut names, &|name| !["timestamp", "nonce", "body_hash"].contains(&name)),
             AuthScheme::None
             | AuthScheme::Bearer
             | AuthScheme::Basic

@@ -171,6 +171,14 @@ impl Connector {
         self.auth.iter().find(|scheme| scheme.as_str() == credential.kind())
     }
 
+    /// Compares a credential with the names that this connector asks for. Pointers are relative to the credential; one of
+    /// another kind has no problems here: see [`Connector::scheme_for`].
+    pub fn check_credential(&self, credential: &Credential) -> Vec<Problem> {
+        self.scheme_for(credential)
+            .map(|scheme| credential.check(scheme))
+            .unwrap_or_default()
+    }
+
     /// The call that proves a credential.
     pub fn auth_test(&self) -> Option<&AuthTest> {
         self.auth_test.as_ref()

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use body::{Body, Encoding};
 
-use crate::answer::{self, Answer, AnswerBody, Meaning, Protocol, Reading, Seen, reading};
+use crate::answer::{self, Answer, AnswerBody, Executed, Meaning, Protocol, Reading, Seen, reading};
 use crate::config::Shape;
 use crate::connector::Common;
 use crate::effect::{Effect, EffectRule};
@@ -61,6 +61,9 @@ impl BuildError {
         }
     }
 }
+
+/// The code of rules that tell that an access is over.
+const AUTH_EXPIRED: &str = "auth_expired";
 
 /// One operation of a connector.
 #[derive(Debug)]
@@ -226,6 +229,17 @@ impl Operation {
             };
         }
         self.list_output(ctx, response, seen)
+    }
+
+    /// Whether a rule of the manifest says of an answer that the access is over (`code: auth_expired`) and that nothing
+    /// was executed: with another token the same request may succeed. A 401 says so without a rule.
+    pub fn says_access_is_over(&self, response: &HttpResponse) -> bool {
+        if !self.meaning.names(AUTH_EXPIRED) && !self.common.meaning.names(AUTH_EXPIRED) {
+            return false;
+        }
+        let seen = Seen::new(response, &self.reading, self.protocol());
+        let failure = self.meaning.failure(&self.common.meaning, &seen);
+        matches!(failure, Some(Answer::Failed { code, executed: Executed::No, .. }) if code == AUTH_EXPIRED)
     }
 
     /// The output of a call that is no list, or why the answer is none.

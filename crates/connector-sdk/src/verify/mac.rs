@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use md5::Md5;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use sha1::Sha1;
@@ -45,6 +46,8 @@ pub(super) struct MacCheck {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Algorithm {
+    /// For requests that we sign. It is not among [`ALGORITHMS`]: nothing that comes in is proven by it.
+    Md5,
     Sha1,
     Sha256,
     Sha512,
@@ -247,6 +250,11 @@ impl Algorithm {
     /// The HMAC under `key`, or the plain digest, of all `bytes` in order.
     pub(crate) fn tag<'b>(self, keyed: bool, key: &[u8], bytes: impl Iterator<Item = &'b [u8]>) -> Vec<u8> {
         match (keyed, self) {
+            (true, Self::Md5) => {
+                let mut mac = Hmac::<Md5>::new_from_slice(key).expect("HMAC takes keys of every length");
+                bytes.for_each(|bytes| mac.update(bytes));
+                mac.finalize().into_bytes().to_vec()
+            }
             (true, Self::Sha1) => {
                 let mut mac = Hmac::<Sha1>::new_from_slice(key).expect("HMAC takes keys of every length");
                 bytes.for_each(|bytes| mac.update(bytes));
@@ -262,6 +270,10 @@ impl Algorithm {
                 bytes.for_each(|bytes| mac.update(bytes));
                 mac.finalize().into_bytes().to_vec()
             }
+            (false, Self::Md5) => bytes
+                .fold(Md5::new(), |digest, bytes| digest.chain_update(bytes))
+                .finalize()
+                .to_vec(),
             (false, Self::Sha1) => bytes
                 .fold(Sha1::new(), |digest, bytes| digest.chain_update(bytes))
                 .finalize()
@@ -279,6 +291,7 @@ impl Algorithm {
 
     fn bytes(self) -> usize {
         match self {
+            Self::Md5 => 16,
             Self::Sha1 => 20,
             Self::Sha256 => 32,
             Self::Sha512 => 64,

@@ -276,9 +276,19 @@ fn plan_connection(
             problem.suggestion,
         );
     }
-    if let Some(credential) = &document.credential
-        && let Ok(parsed) = Credential::parse(credential)
-        && connector.scheme_for(&parsed).is_none()
+    let parsed = document.credential.as_ref().map(Credential::parse);
+    if let Some(Ok(parsed)) = &parsed {
+        for problem in connector.check_credential(parsed) {
+            reader.problem(
+                &format!("/credential{}", problem.pointer),
+                problem.code,
+                problem.message,
+                problem.suggestion,
+            );
+        }
+    }
+    if let Some(Ok(parsed)) = &parsed
+        && connector.scheme_for(parsed).is_none()
     {
         let known: Vec<&str> = connector.auth().iter().map(|scheme| scheme.as_str()).collect();
         reader.problem(

@@ -4,7 +4,10 @@
 //! quotes one, nor anything a token endpoint answered beyond its error code.
 
 mod oauth2_client;
+mod refusal;
 mod service_account;
+mod session;
+mod signature;
 mod token;
 
 use std::sync::Arc;
@@ -14,8 +17,10 @@ use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::time::Instant;
 use weir_connector_sdk::{Applied, AuthScheme, Credential, HttpRequest, HttpResponse, TokenError};
-use weir_workflow_engine::Hold;
+use weir_workflow_engine::{HeldBy, Hold};
 
+pub(crate) use session::{Leaving, leave};
+pub(crate) use signature::sign;
 pub(crate) use token::{AccessToken, TokenCache};
 
 use crate::clock::Clock;
@@ -35,6 +40,8 @@ pub struct CredentialError {
     pub message: String,
     /// Whether the same request may succeed later.
     pub transient: bool,
+    /// A login was refused: another one with the same credential would be too, and may lock the account.
+    pub(crate) is_refusal: bool,
 }
 
 impl CredentialError {
@@ -43,6 +50,7 @@ impl CredentialError {
             code: "auth",
             message: message.into(),
             transient: false,
+            is_refusal: false,
         }
     }
 
@@ -51,6 +59,15 @@ impl CredentialError {
             code: "token_unavailable",
             message: message.into(),
             transient: true,
+            is_refusal: false,
+        }
+    }
+
+    /// A login was refused: a person has to see to the credential.
+    pub(crate) fn refused_login(message: impl Into<String>) -> Self {
+        CredentialError {
+            is_refusal: true,
+            ..CredentialError::permanent(message)
         }
     }
 
@@ -68,6 +85,7 @@ impl CredentialError {
                 code: "egress_refused",
                 message: format!("token endpoint: {refused}"),
                 transient: false,
+                is_refusal: false,
             },
             kind => CredentialError::transient(format!("no answer from the token endpoint: {kind}")),
         }
@@ -100,47 +118,89 @@ pub(crate) struct TokenRequests<'a> {
     pub(crate) deadline: Instant,
 }
 
-/// Puts the connection's credential on `request`; gives the token that was used, if one was.
+/// What was put on a request.
+#[derive(Default)]
+pub(crate) struct Authorised {
+    /// The token that was used, if one was.
+    pub(crate) token: Option<Arc<AccessToken>>,
+    /// It is to be signed right before it leaves.
+    pub(crate) needs_signature: bool,
+    /// Secrets on it that an answer must not show, beside those in well-known places.
+    pub(crate) exposed: Vec<String>,
+}
+
+/// Puts the connection's credential on `request`.
 ///
 /// Cancel-safe; see [`TokenCache::get`].
 pub(crate) async fn authorise(
     connection: &Connection,
     request: &mut HttpRequest,
     via: &TokenRequests<'_>,
-) -> Result<Option<Arc<AccessToken>>, NotAuthorised> {
+) -> Result<Authorised, NotAuthorised> {
+    let (credential, scheme) = scheme_of(connection)?;
+    let applied = credential
+        .apply_static(scheme, request)
+        .map_err(|error| CredentialError::permanent(error.to_string()))?;
+    let token = match applied {
+        Applied::Complete | Applied::NeedsSignature => None,
+        Applied::NeedsToken => {
+            let token = match scheme {
+                AuthScheme::OAuth2AuthorizationCode(_) => granted(connection, via).await?,
+                AuthScheme::None
+                | AuthScheme::Bearer
+                | AuthScheme::ApiKey(_)
+                | AuthScheme::Basic
+                | AuthScheme::OAuth2ClientCredentials(_)
+                | AuthScheme::ServiceAccountJwt(_)
+                | AuthScheme::Keys(_)
+                | AuthScheme::Session(_)
+                | AuthScheme::Signed(_) => fetched(connection, credential, scheme, via).await?,
+            };
+            token.put_on(credential, scheme, request)?;
+            Some(token)
+        }
+    };
+    let session = token.as_ref().and_then(|token| token.session());
+    Ok(Authorised {
+        needs_signature: applied == Applied::NeedsSignature,
+        exposed: credential.exposed(scheme, session),
+        token,
+    })
+}
+
+/// The connection's credential, and the connector's scheme for it.
+fn scheme_of(connection: &Connection) -> Result<(&Credential, &AuthScheme), CredentialError> {
     let credential = connection.credential.as_ref().unwrap_or(&Credential::None);
-    let Some(scheme) = connection.connector.scheme_for(credential) else {
+    let scheme = connection.connector.scheme_for(credential).ok_or_else(|| {
         let offered: Vec<&str> = connection.connector.auth().iter().map(AuthScheme::as_str).collect();
-        return Err(CredentialError::permanent(format!(
+        CredentialError::permanent(format!(
             "connector {} needs a credential of kind {}, the connection has {}",
             connection.connector.name(),
             offered.join(" or "),
             credential.kind(),
         ))
-        .into());
-    };
-    let applied = credential
-        .apply_static(scheme, request)
-        .map_err(|error| CredentialError::permanent(error.to_string()))?;
-    match applied {
-        Applied::Complete => Ok(None),
-        Applied::NeedsToken => {
-            if let AuthScheme::OAuth2AuthorizationCode(_) = scheme {
-                let token = granted(connection, via).await?;
-                credential
-                    .apply_token(token.secret(), request)
-                    .map_err(|error| CredentialError::permanent(error.to_string()))?;
-                return Ok(Some(token));
-            }
-            // Boxed: the compiler does not see that the future of a closure over references can be sent.
-            let fetch = || -> BoxFuture<'_, _> { Box::pin(fetch(connection, credential, scheme, via)) };
-            let token = connection.token.get(|| via.clock.now(), fetch).await?;
-            credential
-                .apply_token(token.secret(), request)
-                .map_err(|error| CredentialError::permanent(error.to_string()))?;
-            Ok(Some(token))
-        }
-    }
+    })?;
+    Ok((credential, scheme))
+}
+
+/// A token that the connection itself can get, fetched once for all its calls.
+async fn fetched(
+    connection: &Connection,
+    credential: &Credential,
+    scheme: &AuthScheme,
+    via: &TokenRequests<'_>,
+) -> Result<Arc<AccessToken>, NotAuthorised> {
+    // Boxed: the compiler does not see that the future of a closure over references can be sent.
+    let fetch = || -> BoxFuture<'_, _> { Box::pin(fetch(connection, credential, scheme, via)) };
+    let fetched = connection.token.get(|| via.clock.now(), fetch).await;
+    fetched.map_err(|error| match error.is_refusal {
+        true => NotAuthorised::Held(Hold {
+            until: refusal::come_again_at(connection.token.refusal().as_deref(), via.clock.now()),
+            by: HeldBy::Reauth,
+            reason: error.message,
+        }),
+        false => NotAuthorised::Failed(error),
+    })
 }
 
 /// The token of a grant.
@@ -183,10 +243,13 @@ async fn fetch(
     match scheme {
         AuthScheme::OAuth2ClientCredentials(scheme) => oauth2_client::fetch(connection, credential, scheme, via).await,
         AuthScheme::ServiceAccountJwt(scheme) => service_account::fetch(connection, credential, scheme, via).await,
+        AuthScheme::Session(scheme) => session::fetch(connection, credential, scheme, via).await,
         AuthScheme::None
         | AuthScheme::Bearer
         | AuthScheme::ApiKey(_)
         | AuthScheme::Basic
+        | AuthScheme::Keys(_)
+        | AuthScheme::Signed(_)
         | AuthScheme::OAuth2AuthorizationCode(_) => {
             Err(CredentialError::permanent("this kind of credential has no token"))
         }

@@ -101,7 +101,10 @@ impl TokenEndpoint {
             | AuthScheme::ApiKey(_)
             | AuthScheme::Basic
             | AuthScheme::OAuth2AuthorizationCode(_)
-            | AuthScheme::ServiceAccountJwt(_) => None,
+            | AuthScheme::ServiceAccountJwt(_)
+            | AuthScheme::Keys(_)
+            | AuthScheme::Session(_)
+            | AuthScheme::Signed(_) => None,
         });
         let scheme = scheme.ok_or_else(|| CredentialError::permanent("the connector has no OAuth2 scheme"))?;
         let via = TokenRequests {

@@ -2,6 +2,7 @@
 
 use secrecy::SecretString;
 use serde_json::json;
+use weir_connector_sdk::HttpRequest;
 use weir_storage::{ConfigChange, ConfigRowChange, DroppedGrant};
 use weir_workflow_engine::WorkspaceId;
 
@@ -10,6 +11,7 @@ use super::connect::granting;
 use super::tokens::Tokens;
 use crate::configure::Actor;
 use crate::connection::Connection;
+use crate::credentials::{self, Leaving};
 use crate::service::Orchestrator;
 
 /// What became of the access at the provider.
@@ -32,7 +34,8 @@ pub struct Disconnected {
 
 impl Orchestrator {
     /// Gives access back and forgets the tokens. Calls over the connection wait from now on, until somebody connects it
-    /// again. What cannot be given back is forgotten all the same.
+    /// again. What cannot be given back is forgotten all the same. Where a credential logs in by itself, the session that
+    /// this server has ends, and the next call begins another one.
     ///
     /// # Errors
     /// [`ConnectError`]; nothing was forgotten.
@@ -55,6 +58,9 @@ impl Orchestrator {
     async fn disconnect(&self, workspace: WorkspaceId, actor: &str, name: &str) -> Result<Disconnected, ConnectError> {
         let snapshot = self.snapshot();
         let connection = snapshot.connection(workspace, name).ok_or(ConnectError::NotFound)?;
+        if connection.has_sessions() {
+            return self.log_out(workspace, actor, connection).await;
+        }
         granting(connection)?;
         self.leave_provider(workspace, connection.id).await;
         // No refresh of this server replaces the tokens meanwhile.
@@ -75,11 +81,6 @@ impl Orchestrator {
             Err(_closed) => Revoked::Failed("what is stored does not open".to_owned()),
         };
         let now = self.now();
-        let told = match &revoked {
-            Revoked::Yes => "yes",
-            Revoked::NotOffered => "not offered",
-            Revoked::Failed(_) => "failed",
-        };
         let change = ConfigChange {
             changes: vec![ConfigRowChange::DropGrant(DroppedGrant {
                 connection: connection.id,
@@ -93,12 +94,44 @@ impl Orchestrator {
                 now,
                 (actor, "connection.disconnect"),
                 name,
-                &json!({ "revoked": told }),
+                &json!({ "revoked": told(&revoked) }),
             )],
         };
         self.change_grant(change).await?;
         drop(place);
         tracing::info!(connection.name = %name, actor = %actor, "`{name}` was disconnected");
+        Ok(Disconnected { revoked })
+    }
+
+    /// Ends the session that this server has. The connection stays as it is: its next call logs in anew.
+    async fn log_out(
+        &self,
+        workspace: WorkspaceId,
+        actor: &str,
+        connection: &Connection,
+    ) -> Result<Disconnected, ConnectError> {
+        let name = &connection.name;
+        let left = credentials::leave(connection).await;
+        let left = left.ok_or_else(|| ConnectError::NotConnected(name.clone()))?;
+        let revoked = match left {
+            Ok(Leaving { logout: None }) => Revoked::NotOffered,
+            Ok(Leaving { logout: Some(request) }) => self.give_back(request).await?,
+            Err(error) => Revoked::Failed(error.message),
+        };
+        let entry = self.grant_audit(
+            workspace,
+            self.now(),
+            (actor, "connection.disconnect"),
+            name,
+            &json!({ "revoked": told(&revoked) }),
+        );
+        self.change_grant(ConfigChange {
+            changes: Vec::new(),
+            expected: Vec::new(),
+            audit: vec![entry],
+        })
+        .await?;
+        tracing::info!(connection.name = %name, actor = %actor, "`{name}` was logged out");
         Ok(Disconnected { revoked })
     }
 
@@ -110,11 +143,24 @@ impl Orchestrator {
             Ok(None) => return Ok(Revoked::NotOffered),
             Err(error) => return Ok(Revoked::Failed(error.message)),
         };
+        self.give_back(request).await
+    }
+
+    async fn give_back(&self, request: HttpRequest) -> Result<Revoked, ConnectError> {
         Ok(match self.grants()?.send(request).await {
             // RFC 7009 §2.2: also for a token that is worth nothing any more.
             Ok(response) if (200..300).contains(&response.status) => Revoked::Yes,
             Ok(response) => Revoked::Failed(format!("it answered with HTTP {}", response.status)),
             Err(error) => Revoked::Failed(error.kind.to_string()),
         })
+    }
+}
+
+/// What became of the access, for the audit.
+fn told(revoked: &Revoked) -> &'static str {
+    match revoked {
+        Revoked::Yes => "yes",
+        Revoked::NotOffered => "not offered",
+        Revoked::Failed(_) => "failed",
     }
 }

@@ -17,7 +17,7 @@ mod state;
 mod tokens;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ pub use connect::MAX_AUTHORIZATION;
 pub use disconnect::{Disconnected, Revoked};
 
 pub(crate) use account::with_instance;
+pub(crate) use rules::patience;
 
 use crate::clock::Clock;
 use crate::connection::Connection;
@@ -175,7 +176,10 @@ pub(crate) fn scheme_of(connector: &Connector) -> Option<&OAuth2CodeScheme> {
         | AuthScheme::ApiKey(_)
         | AuthScheme::Basic
         | AuthScheme::OAuth2ClientCredentials(_)
-        | AuthScheme::ServiceAccountJwt(_) => None,
+        | AuthScheme::ServiceAccountJwt(_)
+        | AuthScheme::Keys(_)
+        | AuthScheme::Session(_)
+        | AuthScheme::Signed(_) => None,
     })
 }
 
@@ -187,8 +191,28 @@ impl Connection {
     }
 }
 
-/// Shows how many connections wait for a person.
+/// Connections that wait until a person lets them in, and those whose logins are refused.
+static WAITING: (AtomicI64, AtomicI64) = (AtomicI64::new(0), AtomicI64::new(0));
+
+/// Shows how many connections wait until a person lets them in.
 pub(crate) fn show_needing(count: usize) {
+    WAITING
+        .0
+        .store(i64::try_from(count).unwrap_or(i64::MAX), Ordering::Relaxed);
+    show_waiting();
+}
+
+/// Shows that more or fewer connections have logins that are refused.
+pub(crate) fn show_refused(more: i64) {
+    WAITING.1.fetch_add(more, Ordering::Relaxed);
+    show_waiting();
+}
+
+fn show_waiting() {
+    let count = WAITING
+        .0
+        .load(Ordering::Relaxed)
+        .saturating_add(WAITING.1.load(Ordering::Relaxed));
     gauge!(NEEDING).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
 }
 

@@ -183,7 +183,7 @@ pub(super) fn unauthorized(token: &RefusedToken) -> Unauthorized {
 }
 
 /// How long a call is put off that waits for a person: short at first, for whoever sits in front of it.
-pub(super) fn patience(since: Timestamp, now: Timestamp) -> Duration {
+pub(crate) fn patience(since: Timestamp, now: Timestamp) -> Duration {
     (now.since(since) / 8).clamp(Duration::from_secs(5), LONGEST_PAUSE)
 }
 

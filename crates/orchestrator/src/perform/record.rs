@@ -60,13 +60,24 @@ pub(super) fn credentials_in(request: &HttpRequest, names: &SecretNames) -> Vec<
     // `Bearer TOKEN`, `Basic TEXT`: what comes last is the secret.
     let in_headers = headers.filter_map(|(_, value)| value.split_whitespace().last().map(str::to_owned));
     let query = request.url.split_once('?').map_or("", |(_, query)| query);
-    let in_query = url::form_urlencoded::parse(query.as_bytes())
-        .filter(|(name, _)| redact::is_secret_query(name, names))
-        .map(|(_, value)| value.into_owned());
+    // As it is meant, and as it is written in the URL.
+    let in_query = query.split('&').flat_map(|pair| {
+        let mut parsed = url::form_urlencoded::parse(pair.as_bytes());
+        let secret = parsed.next().filter(|(name, _)| redact::is_secret_query(name, names));
+        let written = pair.split_once('=').map_or("", |(_, value)| value);
+        secret
+            .into_iter()
+            .flat_map(move |(_, value)| [value.into_owned(), written.to_owned()])
+    });
     in_headers
         .chain(in_query)
         .filter(|secret| secret.len() >= MIN_ECHO_BYTES)
         .collect()
+}
+
+/// Those of these secrets that are looked for in answers.
+pub(super) fn long_enough(secrets: &[String]) -> impl Iterator<Item = String> + '_ {
+    secrets.iter().filter(|secret| secret.len() >= MIN_ECHO_BYTES).cloned()
 }
 
 /// Takes the credentials of its request out of an answer: some servers show people what they were sent.

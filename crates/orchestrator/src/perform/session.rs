@@ -66,6 +66,10 @@ pub(super) struct Session<'a> {
     kept_bytes: usize,
     /// The latest answer had no body of its own: what it stands for was kept from an earlier one.
     is_unchanged: bool,
+    /// The request at hand is to be signed right before it leaves.
+    needs_signature: bool,
+    /// Secrets on the request at hand that its answer must not show, beside those in well-known places.
+    exposed: Vec<String>,
 }
 
 impl<'a> Session<'a> {
@@ -86,6 +90,8 @@ impl<'a> Session<'a> {
             exchanges: Vec::new(),
             kept_bytes: 0,
             is_unchanged: false,
+            needs_signature: false,
+            exposed: Vec::new(),
         }
     }
 
@@ -122,7 +128,7 @@ impl<'a> Session<'a> {
                 self.note_kept(&response);
             }
             match token {
-                Some(token) if response.status == 401 => {
+                Some(token) if is_refused(operation, &token, &response) => {
                     let grants = self.performer.grants.as_ref();
                     match credentials::refused(self.connection, &token, renewed, grants).await {
                         AfterRefusal::Again => {
@@ -160,6 +166,7 @@ impl<'a> Session<'a> {
         request: &mut HttpRequest,
         url: &mut Url,
     ) -> Result<Option<Arc<AccessToken>>, CallFailure> {
+        self.without_credential();
         if !self.connection.targets.is_declared(url) {
             return Ok(None);
         }
@@ -170,19 +177,39 @@ impl<'a> Session<'a> {
             deadline: self.deadline,
         };
         let url_bytes = request.url.len();
-        let token = match credentials::authorise(self.connection, request, &via).await {
-            Ok(token) => token,
+        let authorised = match credentials::authorise(self.connection, request, &via).await {
+            Ok(authorised) => authorised,
             Err(NotAuthorised::Failed(error)) => return Err(failure::of_credential(&error)),
             Err(NotAuthorised::Held(hold)) => {
                 self.performer.budgets.gate(self.connection).count_held(hold.by);
                 return Err(self.hold(hold));
             }
         };
-        if request.url.len() != url_bytes {
-            // A key in the query.
+        if request.url.len() != url_bytes || !authorised.exposed.is_empty() {
+            // A key in the query, perhaps in place of another one.
             *url = self.target(&request.url)?;
         }
-        Ok(token)
+        self.needs_signature = authorised.needs_signature;
+        self.exposed = authorised.exposed;
+        Ok(authorised.token)
+    }
+
+    /// The request at hand carries no credential.
+    fn without_credential(&mut self) {
+        self.needs_signature = false;
+        self.exposed.clear();
+    }
+
+    /// Signs a request that waits for nothing any more: the moment is part of it.
+    fn sign(&mut self, request: &mut HttpRequest, url: &mut Url) -> Result<(), CallFailure> {
+        if !self.needs_signature {
+            return Ok(());
+        }
+        let signature = credentials::sign(self.connection, request, self.performer.clock.as_ref());
+        self.exposed
+            .push(signature.map_err(|error| failure::of_credential(&error))?);
+        *url = self.target(&request.url)?;
+        Ok(())
     }
 
     /// Sends one request and follows its redirects.
@@ -217,6 +244,8 @@ impl<'a> Session<'a> {
             request = self.redirected(&request, &next);
             if same_origin(first.get_or_insert(url), &next) {
                 self.authorise(&mut request, &mut next).await?;
+            } else {
+                self.without_credential();
             }
             url = next;
         }
@@ -252,7 +281,7 @@ impl<'a> Session<'a> {
     async fn exchange(
         &mut self,
         request: &mut HttpRequest,
-        url: Url,
+        mut url: Url,
         operation: &Operation,
         watch: Watch,
     ) -> Result<HttpResponse, CallFailure> {
@@ -266,9 +295,11 @@ impl<'a> Session<'a> {
             tries: self.purpose.tries,
         };
         let permit = self.pass(gate, operation, caller).await?;
+        self.sign(request, &mut url)?;
         let secrets = self.connection.connector.secret_names();
         let mut kept = record::begin(request, secrets, self.performer.clock.now());
-        let credentials = record::credentials_in(request, secrets);
+        let mut credentials = record::credentials_in(request, secrets);
+        credentials.extend(record::long_enough(&self.exposed));
         let method = Method::from_bytes(request.method.as_bytes())
             .map_err(|_error| refused("invalid", "the method is not an HTTP method"))?;
         let span = info_span!(
@@ -482,6 +513,12 @@ impl<'a> Session<'a> {
     pub(super) fn into_exchanges(self) -> Vec<Exchange> {
         self.exchanges
     }
+}
+
+/// Whether an answer says that a token is not, or no longer, taken.
+fn is_refused(operation: &Operation, token: &AccessToken, response: &HttpResponse) -> bool {
+    // Access that people grant is looked after by what its API answers alone.
+    response.status == 401 || (token.granted().is_none() && operation.says_access_is_over(response))
 }
 
 fn trace_failure(span: &Span, failure: &CallFailure) {

@@ -15,4 +15,6 @@ mod formats;
 mod hostile;
 mod reads;
 mod server;
+mod sessions;
 mod setup;
+mod signatures;

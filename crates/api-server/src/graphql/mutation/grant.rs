@@ -53,7 +53,8 @@ impl GrantMutations {
     }
 
     /// Gives a connection's access back to the provider, where it takes it, and forgets the tokens. What calls over it
-    /// waits until it is connected again. Needs `CONFIG_WRITE` and `SECRET_WRITE`.
+    /// waits until it is connected again. Where its credential logs in by itself, the session of this server ends, and the
+    /// next call begins another one. Needs `CONFIG_WRITE` and `SECRET_WRITE`.
     async fn connection_disconnect(
         &self,
         ctx: &Context<'_>,

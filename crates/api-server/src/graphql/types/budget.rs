@@ -16,7 +16,8 @@ pub(crate) enum ConnectionHealth {
     /// A circuit breaker is open: calls wait, and one at a time tries whether the provider works again. Or its access
     /// cannot be renewed now; `grant { error }` says why.
     Degraded,
-    /// A person has to let it in (again) at its provider. Calls wait.
+    /// A person has to let it in (again) at its provider, or to see to a credential with which logins are refused. Calls
+    /// wait.
     NeedsReauth,
 }
 
@@ -279,7 +280,7 @@ enum HoldReason {
     Stop,
     /// The tokens of its connection cannot be renewed now.
     Token,
-    /// Its connection waits until a person lets it in again.
+    /// Its connection waits until a person lets it in again, or sees to its credential.
     Reauth,
 }
 

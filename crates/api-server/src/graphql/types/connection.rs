@@ -50,6 +50,13 @@ impl Connection {
         Ok(connection.is_some_and(|connection| connection.is_granted()))
     }
 
+    /// Why its provider refuses logins with its credential.
+    fn refused_login(&self, ctx: &Context<'_>) -> ApiResult<Option<String>> {
+        let (snapshot, workspace) = Caller::of(ctx).config()?;
+        let connection = snapshot.connection(workspace, &self.0.name);
+        Ok(connection.and_then(|connection| connection.refused_login()))
+    }
+
     async fn stored_grant(&self, ctx: &Context<'_>) -> ApiResult<Option<GrantRow>> {
         let (store, workspace) = Caller::of(ctx).read(Permission::ConfigRead)?;
         store
@@ -114,6 +121,7 @@ impl Connection {
         };
         match self.is_granted(ctx)? {
             true => Ok(Some(health.with_grant(self.stored_grant(ctx).await?.as_ref()))),
+            false if self.refused_login(ctx)?.is_some() => Ok(Some(ConnectionHealth::NeedsReauth)),
             false => Ok(Some(health)),
         }
     }
@@ -124,6 +132,12 @@ impl Connection {
             true => Ok(self.stored_grant(ctx).await?.map(ConnectionGrant::from)),
             false => Ok(None),
         }
+    }
+
+    /// Why a person has to see to its credential: its provider refuses logins with it, as this server found out. Null: it
+    /// does not, or nothing logs in.
+    async fn login_error(&self, ctx: &Context<'_>) -> ApiResult<Option<String>> {
+        self.refused_login(ctx)
     }
 
     /// What it may send, what is left of that, and who waits, as this server counts it. Null when the connection cannot
