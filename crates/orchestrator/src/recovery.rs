@@ -6,7 +6,7 @@
 
 use crate::driver::{ActiveRun, First, Refused};
 use crate::reading::Of;
-use crate::repair::bulk::{self, Lot};
+use crate::repair::bulk_work::{self, Lot};
 use crate::repair::dead_letter;
 use crate::retention;
 use crate::route;
@@ -108,9 +108,9 @@ pub(crate) fn spawn_loops(core: &Arc<Core>) {
         core.loops.spawn(crate::free::listen(Arc::clone(core)));
         core.loops.spawn(crate::free::claim(Arc::clone(core)));
         core.loops.spawn(crate::resume::run(Arc::clone(core)));
-        core.loops.spawn(bulk::work(Arc::clone(core), Lot::Replays));
-        core.loops.spawn(bulk::work(Arc::clone(core), Lot::Requests));
-        core.loops.spawn(bulk::work(Arc::clone(core), Lot::Decisions));
+        core.loops.spawn(bulk_work::work(Arc::clone(core), Lot::Replays));
+        core.loops.spawn(bulk_work::work(Arc::clone(core), Lot::Requests));
+        core.loops.spawn(bulk_work::work(Arc::clone(core), Lot::Decisions));
         core.loops.spawn(crate::sweeps::backfills(Arc::clone(core)));
         core.loops.spawn(crate::registrations::run(Arc::clone(core)));
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use weir_storage::{BulkChange, BulkRow, BulkStatus, Operation};
 use weir_workflow_engine::{BulkId, RunId, WorkflowId, WorkspaceId};
 
-use super::bulk::Lot;
+use super::bulk_work::Lot;
 use super::{Refused, audit, write};
 use crate::configure::Actor;
 use crate::control::ControlError;

@@ -13,9 +13,10 @@ use weir_storage::{
 };
 use weir_workflow_engine::{BulkId, RunId, Timestamp, WorkflowId, WorkspaceId};
 
-use super::bulk::{Lot, MAX_BULK_RUNS};
+use super::bulk::MAX_BULK_RUNS;
 use super::bulk_operation::{Beginning, Turn, actor_of, bracketed, plural};
 use super::bulk_resolve::BulkVerdict;
+use super::bulk_work::Lot;
 use super::{Refused, audit, write};
 use crate::configure::Actor;
 use crate::control::ControlError;

@@ -11,8 +11,9 @@ use sha2::{Digest as _, Sha256};
 use weir_storage::{BulkChange, BulkItemRow, BulkRow, CauseKey, Operation, RunSelection, RunStatus, SelectedRuns};
 use weir_workflow_engine::{BulkId, EffectClass, EffectKey, EffectRecord, RunId, Timestamp, WorkspaceId};
 
-use super::bulk::{Lot, MAX_BULK_RUNS};
+use super::bulk::MAX_BULK_RUNS;
 use super::bulk_operation::{Beginning, Turn, actor_of, bracketed, plural};
+use super::bulk_work::Lot;
 use super::resolve::Of;
 use super::{Family, Refused, Resolution, write};
 use crate::budget::Class;

@@ -7,6 +7,7 @@ pub(crate) mod bulk;
 mod bulk_operation;
 mod bulk_request;
 mod bulk_resolve;
+pub(crate) mod bulk_work;
 mod dead_letter;
 mod event_start;
 mod rehearse;
