@@ -168,7 +168,10 @@ async fn load(core: &Arc<Core>, ids: &[RunId]) -> Result<(), SnapshotError> {
     core.runs.mailed(&active);
     let stored = core.store.run_recover(&wanted).await?;
     let mut mail = core.store.mail_of(&wanted).await?;
-    let snapshot = core.snapshot.load_full();
+    let snapshot = match stored.is_empty() {
+        true => core.snapshot.load_full(),
+        false => in_force(core).await?,
+    };
     for run in stored {
         if !is_wanted(&run.run, &core.node) {
             continue;
@@ -197,6 +200,15 @@ async fn load(core: &Arc<Core>, ids: &[RunId]) -> Result<(), SnapshotError> {
         }
     }
     Ok(())
+}
+
+/// The configuration with which runs that were stored until now go on: not an older one than that of their events, which
+/// another server took in. When the changed one cannot be read, `/readyz` says so, and the one before goes on.
+async fn in_force(core: &Arc<Core>) -> Result<Arc<Snapshot>, SnapshotError> {
+    let revision = core.store.config_revision().await?;
+    let orchestrator = Orchestrator { core: Arc::clone(core) };
+    let newer = orchestrator.at_least(revision).await;
+    Ok(newer.unwrap_or_else(|| core.snapshot.load_full()))
 }
 
 /// Whether a node has anything to do with a stored run. Whoever lets a waiting run start takes it over: it may be another

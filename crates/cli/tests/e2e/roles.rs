@@ -2,6 +2,7 @@
 
 use crate::nodes::{documents, node, ready};
 use crate::support::{Database, SOON, Server, eventually, http, payment_event, stdout};
+use crate::upstream::Upstream;
 use crate::wire::Wire;
 use serde_json::json;
 use std::time::Duration;
@@ -203,6 +204,39 @@ async fn runs_that_no_server_drives_wait_for_a_worker() {
     for server in [&mut desk, &mut worker] {
         assert_eq!(server.stop().await, Some(0));
     }
+    database.drop().await;
+}
+
+/// One server changes the configuration, another takes the event in, a third drives its run: with what was in force when
+/// the event was stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_goes_by_the_configuration_that_the_event_met() {
+    let database = Database::create("roles_config").await;
+    let split = split(&database).await;
+    let (old, new) = (Upstream::start().await, Upstream::start().await);
+    let documents = |bank: &Upstream| {
+        format!(
+            "kind: Connection\nname: bank\nconnector: http\nconfig: {{ base_url: '{}', idempotency: {{ header: Key }} }}\n---\n\
+             kind: Endpoint\nname: shop\nconnector: generic\nverify: {{ token: {{ at: 'header:X-Shop-Token' }} }}\nsecrets: [shop-token-0123456789]\n---\n\
+             kind: Workflow\nname: pay\non: {{ event: generic.order }}\n\
+             steps: [{{ id: pay, call: http.request, connection: bank, with: {{ method: POST, path: '/{{{{ event.data.id }}}}' }} }}]\n",
+            bank.url
+        )
+    };
+    for number in 0..8 {
+        let (there, elsewhere) = if number % 2 == 0 { (&old, &new) } else { (&new, &old) };
+        split.desk.apply(&documents(there));
+        let (order, token) = (format!("o{number}"), ("x-shop-token", "shop-token-0123456789"));
+        let body = json!({ "type": "order", "id": order });
+        let taken = split.door.hook("shop", &[token], body.to_string()).await;
+        assert_eq!(taken.status, 200, "{}", taken.text);
+        eventually("the order is paid", SOON, async || {
+            assert_eq!(elsewhere.count(&order), 0, "{order} went to the address of before");
+            (there.count(&order) == 1).then_some(())
+        })
+        .await;
+    }
+    drop(split);
     database.drop().await;
 }
 
