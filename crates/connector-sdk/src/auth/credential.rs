@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
-use super::scheme::{ApiKeyPlace, AuthScheme};
+use super::scheme::{ApiKeyPlace, AuthScheme, KINDS};
 use super::secret_text::Given;
 use super::values::Values;
 use crate::encode;
@@ -277,18 +277,7 @@ impl fmt::Debug for Credential {
 }
 
 fn read(value: &Value, problems: &mut Problems) -> Option<Credential> {
-    let kinds = [
-        "none",
-        "bearer",
-        "api_key",
-        "basic",
-        "oauth2",
-        "service_account",
-        "keys",
-        "session",
-        "signed",
-    ];
-    let fields = Fields::open(value, "", &kinds, problems)?;
+    let fields = Fields::open(value, "", &KINDS, problems)?;
     let (kind, value) = fields.single("a credential", problems)?;
     let place = fields.at(kind);
     match kind {

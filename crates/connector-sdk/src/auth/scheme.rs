@@ -165,6 +165,19 @@ pub(super) fn render_url(
     }
 }
 
+/// The names of the schemes, and of the credentials for them.
+pub(super) const KINDS: [&str; 9] = [
+    "none",
+    "bearer",
+    "api_key",
+    "basic",
+    "oauth2",
+    "service_account",
+    "keys",
+    "session",
+    "signed",
+];
+
 /// Reads `auth`: any of the schemes by name, and `test`.
 pub(crate) fn read(
     value: &Value,
@@ -172,18 +185,7 @@ pub(crate) fn read(
     common: &Common,
     problems: &mut Problems,
 ) -> (Vec<AuthScheme>, Option<AuthTest>) {
-    let names = [
-        "none",
-        "bearer",
-        "api_key",
-        "basic",
-        "oauth2",
-        "service_account",
-        "keys",
-        "session",
-        "signed",
-    ];
-    let mut known = names.to_vec();
+    let mut known = KINDS.to_vec();
     known.push("test");
     let mut schemes = Vec::new();
     let Some(fields) = Fields::open(value, place, &known, problems) else {
@@ -214,11 +216,11 @@ pub(crate) fn read(
         };
         schemes.extend(scheme);
     }
-    if names.iter().all(|name| fields.get(name).is_none()) {
+    if KINDS.iter().all(|name| fields.get(name).is_none()) {
         problems.add(
             place,
             "missing_key",
-            format!("`auth` states no scheme; one of: {}", names.join(", ")),
+            format!("`auth` states no scheme; one of: {}", KINDS.join(", ")),
         );
     }
     let test = fields

@@ -23,7 +23,8 @@ steps:
       - { id: told, set: { undone: "{{ steps.undo.undone }}", why: "{{ error.code }}" } }
 "#;
 
-fn booked() -> Driver {
+/// The hotel and the first of two seats are booked.
+fn half_booked() -> Driver {
     let mut driver = Driver::new(
         plan_in(&Shop::default(), SAGA).unwrap(),
         KEYED,
@@ -32,6 +33,11 @@ fn booked() -> Driver {
     driver.start();
     driver.done(json!({ "booking": 7 }));
     driver.done(json!({}));
+    driver
+}
+
+fn booked() -> Driver {
+    let mut driver = half_booked();
     driver.done(json!({}));
     driver.fail(failure("invalid", Some(400), Sent::Never, false));
     driver
@@ -231,14 +237,7 @@ fn a_compensate_needs_something_to_undo() {
 /// What may have taken place has no output to undo it with: it is named, and nobody believes that all was undone.
 #[test]
 fn what_may_have_been_done_is_not_passed_over_in_silence() {
-    let mut driver = Driver::new(
-        plan_in(&Shop::default(), SAGA).unwrap(),
-        KEYED,
-        json!({ "seats": ["a", "b"] }),
-    );
-    driver.start();
-    driver.done(json!({ "booking": 7 }));
-    driver.done(json!({}));
+    let mut driver = half_booked();
     // The second seat: nobody knows, and it is not tried again.
     driver.fail(failure("timeout", None, Sent::Maybe, false));
     driver.crash();
