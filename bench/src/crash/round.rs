@@ -151,7 +151,11 @@ pub(crate) async fn play(
         .filter_map(|event| runs.by_event.get(event)?.finished_at)
         .min()
         .map(|at| at - struck.started_ms);
-    violations.extend(tally.violations(stage.mode, &struck.on_disk));
+    let threads = match blow {
+        Blow::Weir | Blow::Both => std::thread::available_parallelism()?.get(),
+        Blow::Database => 0,
+    };
+    violations.extend(tally.violations(stage.mode, &struck.on_disk, threads));
     if tally.accepted < tally.sent {
         let count = tally.sent - tally.accepted;
         violations.push(format!("{count} events not accepted even when redelivered"));

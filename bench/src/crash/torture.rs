@@ -290,7 +290,7 @@ impl Cluster {
             left_uncommitted: all,
             ..OnDisk::default()
         };
-        let mut violations = tally.violations(mode, &on_disk);
+        let mut violations = tally.violations(mode, &on_disk, 0);
         if unexplained > 0 {
             violations.push(format!("{unexplained} effects unknown although nothing befell them"));
         }

@@ -19,6 +19,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use weir_api_server::{Server, ServerOptions};
 use weir_orchestrator::clock::{Clock as _, DatabaseClock};
 use weir_orchestrator::registry::Registry;
@@ -29,6 +30,10 @@ use weir_storage::{
 
 /// How long a node that lost its place may take to let go of its files.
 const RELEASE_LIMIT: Duration = Duration::from_secs(10);
+/// How long the system may take to free the address of a server that was killed.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked whether it is free.
+const PORT_LOOK: Duration = Duration::from_millis(50);
 
 /// Text of `/metrics`, made when asked for.
 pub(crate) type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -106,7 +111,7 @@ fn say_first_words(config: &Config, started: &Started) {
 
 /// Opens the database, starts the orchestrator and binds the address. Nothing is served before [`run`].
 pub(crate) async fn start(config: &Config, render_metrics: RenderMetrics) -> anyhow::Result<Started> {
-    let listen = try_port(config.listen)?;
+    let listen = port_in_time(config.listen).await?;
     if let Some(folder) = &config.data_folder {
         folder.create()?;
     }
@@ -128,7 +133,7 @@ pub(crate) async fn start(config: &Config, render_metrics: RenderMetrics) -> any
 
 /// Takes a node whose lease ran out back into service, on the address it had. `None`: another process has its name.
 async fn rejoin(config: &Config, render_metrics: RenderMetrics, lost: &Lost) -> anyhow::Result<Option<Started>> {
-    let listen = try_port(lost.address)?;
+    let listen = port_in_time(lost.address).await?;
     let connectors = connectors(config.connectors.as_deref())?;
     let clock = DatabaseClock::new(config.clock_shift_ms);
     let mut opened = open(config).await?;
@@ -370,9 +375,24 @@ async fn watch_signals(
     }
 }
 
+/// Like [`try_port`], but gives a predecessor that was just killed the time to let go of the address.
+async fn port_in_time(listen: SocketAddr) -> anyhow::Result<SocketAddr> {
+    let began = Instant::now();
+    while began.elapsed() < PORT_PATIENCE
+        && matches!(bind_once(listen), Err(error) if error.kind() == ErrorKind::AddrInUse)
+    {
+        tokio::time::sleep(PORT_LOOK).await;
+    }
+    try_port(listen)
+}
+
+fn bind_once(listen: SocketAddr) -> std::io::Result<SocketAddr> {
+    TcpListener::bind(listen).and_then(|listener| listener.local_addr())
+}
+
 /// Fails early and clearly when the address cannot be listened on. Port 0 becomes a free one.
 pub(crate) fn try_port(listen: SocketAddr) -> anyhow::Result<SocketAddr> {
-    match TcpListener::bind(listen).and_then(|listener| listener.local_addr()) {
+    match bind_once(listen) {
         Ok(address) => Ok(address),
         Err(error) => {
             let (message, fix) = match error.kind() {
