@@ -124,6 +124,8 @@ pub(crate) struct Inbox {
     registered: BTreeMap<Arc<str>, Option<RunId>>,
     /// Steps that got what they waited for since the last commit.
     arrived: BTreeSet<Arc<str>>,
+    /// Steps that began to wait for the end of a run since the last commit, with that run.
+    begun: BTreeMap<Arc<str>, RunId>,
 }
 
 impl Inbox {
@@ -135,6 +137,7 @@ impl Inbox {
             taken: Vec::new(),
             registered: waits(state),
             arrived: BTreeSet::new(),
+            begun: BTreeMap::new(),
         }
     }
 
@@ -162,10 +165,17 @@ impl Inbox {
 
     /// Looks at entries that are about to be committed.
     pub(crate) fn note(&mut self, entries: &[Entry]) {
-        self.arrived.extend(entries.iter().filter_map(|entry| match entry {
-            Entry::Arrived(arrived) => Some(Arc::clone(&arrived.step)),
-            _ => None,
-        }));
+        for entry in entries {
+            match entry {
+                Entry::Arrived(arrived) => _ = self.arrived.insert(Arc::clone(&arrived.step)),
+                Entry::Awaited(awaited) => {
+                    if let Awaits::Run { run } = awaited.what {
+                        self.begun.insert(Arc::clone(&awaited.step), run);
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Whether a step waits of which the database does not know.
@@ -191,6 +201,15 @@ impl Inbox {
                     .sends
                     .push(no_longer_wanted(ids, self.workspace, self.run, *child, now));
             }
+        }
+        // Of a step that was left as soon as its run was started the database never hears that it waited.
+        let at_once = self.begun.iter().filter(|(step, _)| {
+            !open.contains_key(*step) && !self.registered.contains_key(*step) && !self.arrived.contains(*step)
+        });
+        for (_, child) in at_once {
+            change
+                .sends
+                .push(no_longer_wanted(ids, self.workspace, self.run, *child, now));
         }
         for wait in state
             .open_waits()
@@ -233,6 +252,7 @@ impl Inbox {
     pub(crate) fn committed(&mut self, state: &RunState) {
         self.taken.clear();
         self.arrived.clear();
+        self.begun.clear();
         self.registered = waits(state);
     }
 }

@@ -13,6 +13,7 @@ mod bad_input;
 #[cfg(test)]
 mod budgets;
 #[cfg(test)]
+mod children;
 mod commands;
 #[cfg(test)]
 mod connectors;

@@ -144,7 +144,7 @@ impl Walk<'_> {
             }) => {
                 let output = output.clone().unwrap_or_else(Document::null);
                 let step = Arc::clone(path);
-                return self.push(Entry::Answered(Answered {
+                self.push(Entry::Answered(Answered {
                     step,
                     key,
                     digest,
@@ -152,6 +152,7 @@ impl Walk<'_> {
                     output,
                     run: *run,
                 }));
+                return self.wait_if_begun(place);
             }
             Some(record) if let Some(doubt) = &record.doubt => {
                 // Neither what was recorded of it nor its key says whether it still stands.
@@ -415,6 +416,9 @@ impl Walk<'_> {
             outcome,
             exchanges,
         }));
+        if let Owner::Step(place) = &open.owner {
+            self.wait_if_begun(place);
+        }
     }
 
     /// Why the answer of a hydration read cannot be used: its `fresh` says that it is older than the event.

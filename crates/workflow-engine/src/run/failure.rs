@@ -3,6 +3,7 @@
 //! A failure goes outwards until a `try` catches it, or ends the run. What is open beside the failed step inside of that
 //! `try` comes to an end first, so that no step of `catch` runs while an effect of `try` may still take place.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::fold::EFFECT_UNKNOWN;
@@ -232,7 +233,14 @@ impl RunState {
         let mut limits = std::mem::take(&mut self.limits);
         limits.retain(|(_, bounded)| !self.path(bounded).starts_with(&inside));
         self.limits = limits;
-        self.waits.retain(|path, _| !path.starts_with(&inside));
+        let (left, kept) = std::mem::take(&mut self.waits)
+            .into_iter()
+            .partition(|(path, _)| path.starts_with(&inside));
+        self.waits = kept;
+        let left: BTreeMap<Arc<str>, Place> = left;
+        for place in left.into_values() {
+            self.note_left_run(&place);
+        }
         match slot {
             Some(Slot::Guard(guard)) => self.leave_block(&place, &guard),
             Some(Slot::Undo(undo)) => self.leave_undo(&place, &undo),

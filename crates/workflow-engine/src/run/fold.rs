@@ -108,7 +108,9 @@ impl RunState {
                 self.ending = None;
                 self.sleeps.clear();
                 self.limits.clear();
-                self.waits.clear();
+                for place in std::mem::take(&mut self.waits).into_values() {
+                    self.note_left_run(&place);
+                }
             }
             Entry::Stopped(stopped) => {
                 let ending = match stopped.status {
@@ -156,7 +158,7 @@ impl RunState {
             }
             Entry::StepFailed(failed) if failed.continued => {
                 self.forget_call(&failed.of);
-                self.forget_wait(&failed.of);
+                self.fail_wait(failed);
                 if let Target::Step(step) = &failed.of {
                     let failure = Failure {
                         code: Arc::clone(&failed.code),
@@ -168,7 +170,7 @@ impl RunState {
             }
             Entry::StepFailed(failed) => {
                 self.forget_call(&failed.of);
-                self.forget_wait(&failed.of);
+                self.fail_wait(failed);
                 self.fail(&failed.of, &failed.code, &failed.message, 0, None);
             }
             Entry::CancelAsked(_) => {

@@ -59,6 +59,15 @@ pub struct OpenEffect {
     pub first_sent_at: Timestamp,
 }
 
+/// Why nobody knows whether a step that can be undone was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doubtful {
+    /// Its effect may have taken place.
+    Effect(EffectKey),
+    /// The run that it started was left before it succeeded.
+    Left(RunId),
+}
+
 /// A run, as the fold over its journal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunState {
@@ -83,7 +92,7 @@ pub struct RunState {
     /// Steps that were done and can be undone, in the order in which they were done.
     pub(super) undoable: Parts<Place>,
     /// Steps that can be undone and may have been done: nobody knows, and there is no output to undo them with.
-    pub(super) doubtful: Vec<(Arc<str>, EffectKey)>,
+    pub(super) doubtful: Vec<(Arc<str>, Doubtful)>,
     /// Steps that a `compensate` is undoing, and that one.
     pub(super) undoing: BTreeMap<Place, Place>,
     /// Since when it stands still, and how long it did so before.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::state::{Closed, Failure, OpenCall, Place, RunState, Slot, Undo, Verdict};
+use super::state::{Closed, Doubtful, Failure, OpenCall, Place, RunState, Slot, Undo, Verdict};
 use super::walk::{Fault, Walk};
 use crate::definition::UNDO;
 use crate::document::Document;
-use crate::journal::{Caught, Compensated, Compensating, EffectEnd, Entry, Target};
+use crate::journal::{Awaits, Caught, Compensated, Compensating, EffectEnd, Entry, Target};
 use crate::ledger::EffectState;
 use crate::plan::{CATCH, FINALLY, NodeId, Parent, Task};
 
@@ -45,22 +45,39 @@ impl RunState {
             node.is_some_and(|node| node.block(UNDO).is_some())
         };
         if effect == Some(EffectEnd::Unknown) && self.place(&intent.step).is_some_and(can_be_undone) {
-            self.doubtful.push((Arc::clone(&intent.step), intent.key));
+            let doubt = Doubtful::Effect(intent.key);
+            self.doubtful.push((Arc::clone(&intent.step), doubt));
+        }
+    }
+
+    /// A step waits no longer for the end of the run that it started: what that one did, and may still be doing, stands.
+    pub(super) fn note_left_run(&mut self, place: &Place) {
+        let Some(Slot::Waiting(awaited)) = self.slot(place) else {
+            return;
+        };
+        let node = self.program.0.nodes.get(place.node);
+        if let Awaits::Run { run } = awaited.what
+            && node.is_some_and(|node| node.block(UNDO).is_some())
+        {
+            let left = (Arc::clone(&awaited.step), Doubtful::Left(run));
+            self.doubtful.push(left);
         }
     }
 
     /// What a `compensate` at this place would have to undo if it was done, and nobody knows. A person may have said
     /// meanwhile that it was not.
-    fn in_doubt(&self, place: &Place) -> impl Iterator<Item = &Arc<str>> {
+    fn in_doubt(&self, place: &Place) -> impl Iterator<Item = &(Arc<str>, Doubtful)> {
         let inside = self.guarded_before(place);
         let steps = self.doubtful.iter();
         steps
             .filter(move |(path, _)| inside.as_ref().is_none_or(|inside| path.starts_with(inside.as_str())))
-            .filter(|(_, key)| {
-                let known = self.ledger.get(key);
-                known.is_none_or(|record| record.state != EffectState::Failed)
+            .filter(|(_, doubt)| match doubt {
+                Doubtful::Effect(key) => {
+                    let known = self.ledger.get(key);
+                    known.is_none_or(|record| record.state != EffectState::Failed)
+                }
+                Doubtful::Left(_) => true,
             })
-            .map(|(path, _)| path)
     }
 
     /// A loop that is through keeps its items when something in it can be undone.
@@ -244,7 +261,7 @@ impl Walk<'_> {
 
     fn end_undo(&mut self, place: &Place, undo: &Undo) {
         let step = self.run.path(place);
-        let in_doubt: Vec<&Arc<str>> = self.run.in_doubt(place).collect();
+        let in_doubt: Vec<&(Arc<str>, Doubtful)> = self.run.in_doubt(place).collect();
         if undo.failed.is_empty() && in_doubt.is_empty() {
             let undone: Vec<String> = undo.of.iter().map(|step| self.run.path(step).to_string()).collect();
             let output = Document::from_value(json!({ "undone": undone }));
@@ -254,7 +271,10 @@ impl Walk<'_> {
         let failed = failed.map(|failure| format!("`{}`: {}", failure.step, failure.message));
         let of = undo.of.len() + in_doubt.len();
         let in_doubt = in_doubt.into_iter();
-        let in_doubt = in_doubt.map(|step| format!("`{step}`: nobody knows whether it took place"));
+        let in_doubt = in_doubt.map(|(step, doubt)| match doubt {
+            Doubtful::Effect(_) => format!("`{step}`: nobody knows whether it took place"),
+            Doubtful::Left(run) => format!("`{step}`: {run} was not waited for to its end, and what it did stands"),
+        });
         let each: Vec<String> = failed.chain(in_doubt).collect();
         let message = format!("{} of {of} could not be undone: {}", each.len(), each.join("; "));
         let code = COMPENSATION_FAILED;

@@ -12,11 +12,15 @@ use crate::document::Document;
 use crate::event::Event;
 use crate::expression::sample;
 use crate::id::RunId;
-use crate::journal::{Arrived, Awaited, Awaits, CancelAsked, Ending, Entry, PassedOver, Paused, Resumed, Target};
+use crate::journal::{
+    Arrived, Awaited, Awaits, CancelAsked, Ending, Entry, PassedOver, Paused, Resumed, StepFailed, Target,
+};
 use crate::plan::{By, CallTask, Task};
 
 /// The code of a step that waited in vain.
 pub(crate) const WAIT_TIMEOUT: &str = "wait_timeout";
+/// The code of a step whose run was canceled.
+const RUN_CANCELED: &str = "run_canceled";
 /// The code of a step that a person decided against.
 pub(crate) const REJECTED: &str = "rejected";
 
@@ -134,6 +138,17 @@ impl RunState {
         self.close_path(&arrived.step, closed);
     }
 
+    /// A step waited in vain. A run that failed has to undo what it did itself; one that was left or canceled does not.
+    pub(super) fn fail_wait(&mut self, failed: &StepFailed) {
+        if let Target::Step(path) = &failed.of
+            && matches!(&*failed.code, WAIT_TIMEOUT | RUN_CANCELED)
+            && let Some(place) = self.waits.get(path).cloned()
+        {
+            self.note_left_run(&place);
+        }
+        self.forget_wait(&failed.of);
+    }
+
     /// A step waits no longer.
     pub(super) fn forget_wait(&mut self, of: &Target) {
         let Target::Step(path) = of else { return };
@@ -149,6 +164,14 @@ pub(crate) fn started_run(output: &Document) -> Option<RunId> {
 }
 
 impl Walk<'_> {
+    /// What has just started a run waits for its end, also where nothing else goes on: whoever leaves the step then knows
+    /// which run is to be asked to end.
+    pub(super) fn wait_if_begun(&mut self, place: &Place) {
+        if matches!(self.run.slot(place), Some(Slot::Begun(_))) {
+            self.wait(place);
+        }
+    }
+
     /// A step that waits, or is about to, is looked at.
     pub(super) fn wait(&mut self, place: &Place) {
         let path = self.run.path(place);
@@ -346,7 +369,7 @@ impl Walk<'_> {
                     format!("{run} failed{place} ({code}): {message}; {what_to_do}"),
                 )
             }
-            Ending::Canceled => ("run_canceled", format!("{run} was canceled")),
+            Ending::Canceled => (RUN_CANCELED, format!("{run} was canceled")),
         };
         self.fail(Target::Step(step), Fault { code, message });
     }

@@ -18,6 +18,8 @@ impl Teller<'_> {
         let step = &caught.step;
         if let Some(part) = &caught.part {
             let (branch, item) = (format!("{step}.{part}."), format!("{step}[{part}]."));
+            self.leave(&branch, at);
+            self.leave(&item, at);
             self.handled.extend([branch, item]);
             let collects = self.node(step).is_some_and(|node| match &node.task {
                 Task::ForEach(each) => each.collects,
@@ -29,11 +31,25 @@ impl Teller<'_> {
             }
             return;
         }
+        self.leave(&format!("{step}."), at);
         // A second time it is `catch` that failed, and `finally` comes next.
         if self.caught.insert(step.to_string()) && self.node(step).is_none_or(|node| node.has_block(CATCH)) {
             self.handled.insert(format!("{step}.try."));
         }
         self.through(&Target::Step(Arc::clone(step)), "try", "succeeded", at);
+    }
+
+    /// What slept or waited in the steps whose paths begin with `prefix` does so no longer.
+    fn leave(&mut self, prefix: &str, at: Timestamp) {
+        let after = self
+            .by_path
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        let inside = after.take_while(|(path, _)| path.starts_with(prefix));
+        for step in inside.map(|(_, position)| *position) {
+            if let Some(step) = self.steps.get_mut(step).filter(|step| step.status == "waiting") {
+                step.leave(at);
+            }
+        }
     }
 
     /// How many parts of a step failed that collects failures, as it stands behind what it is.
@@ -95,10 +111,7 @@ impl Teller<'_> {
                 .iter_mut()
                 .filter(|step| matches!(step.status, "running" | "waiting"))
             {
-                step.status = "canceled";
-                step.finished_at = Some(at);
-                step.wait = None;
-                step.give_up_try();
+                step.leave(at);
             }
         }
         for position in (0..self.steps.len()).rev() {

@@ -135,6 +135,17 @@ impl StoryStep {
         self.note = Some(told.join("; ")).filter(|told| !told.is_empty());
     }
 
+    /// Nobody goes on with it: the run ended, or what it stands in was left.
+    pub(super) fn leave(&mut self, at: Timestamp) {
+        self.status = "canceled";
+        self.finished_at = Some(at);
+        if self.wait.take().is_some() {
+            // Until when it would have waited.
+            self.note = None;
+        }
+        self.give_up_try();
+    }
+
     /// A try that was under way is nobody's any more.
     pub(super) fn give_up_try(&mut self) {
         if let Some(last) = self.attempts.last_mut().filter(|last| last.outcome == "running") {

@@ -6,6 +6,7 @@
 )]
 
 mod attending;
+mod children;
 mod choices;
 mod deciding;
 mod definitions;
