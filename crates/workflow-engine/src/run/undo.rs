@@ -273,7 +273,9 @@ impl Walk<'_> {
         let in_doubt = in_doubt.into_iter();
         let in_doubt = in_doubt.map(|(step, doubt)| match doubt {
             Doubtful::Effect(_) => format!("`{step}`: nobody knows whether it took place"),
-            Doubtful::Left(run) => format!("`{step}`: {run} was not waited for to its end, and what it did stands"),
+            Doubtful::Left(run) => {
+                format!("`{step}`: {run} was left or canceled before its end, and what it did stands")
+            }
         });
         let each: Vec<String> = failed.chain(in_doubt).collect();
         let message = format!("{} of {of} could not be undone: {}", each.len(), each.join("; "));

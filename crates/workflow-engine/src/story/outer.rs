@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::{StoryStep, Teller};
-use crate::definition::Join;
+use crate::definition::{Join, UNDO};
 use crate::journal::{Caught, RanOver, Target};
 use crate::plan::{CATCH, Task};
 use crate::time::Timestamp;
@@ -20,6 +20,12 @@ impl Teller<'_> {
             let (branch, item) = (format!("{step}.{part}."), format!("{step}[{part}]."));
             self.leave(&branch, at);
             self.leave(&item, at);
+            if self
+                .node(step)
+                .is_some_and(|node| matches!(node.task, Task::Compensate))
+            {
+                self.leave(&format!("{part}.{UNDO}."), at);
+            }
             self.handled.extend([branch, item]);
             let collects = self.node(step).is_some_and(|node| match &node.task {
                 Task::ForEach(each) => each.collects,

@@ -28,15 +28,16 @@ fn child() -> RunId {
 fn begun() -> (Driver, CallId, CallId) {
     let mut driver = Driver::new(plan_in(&Shop::default(), ORDER).unwrap(), KEYED, json!({}));
     driver.start();
-    let call = |driver: &Driver, path: &str| {
-        let found = driver.commands.iter().find_map(|command| match command {
-            Command::Call(call) if call.step == path => Some(call.call),
-            _ => None,
-        });
-        found.expect("a call of each branch")
-    };
-    let (bill, pay) = (call(&driver, BILL), call(&driver, "order.try.both.b.pay"));
+    let (bill, pay) = (call_of(&driver, BILL), call_of(&driver, "order.try.both.b.pay"));
     (driver, bill, pay)
+}
+
+fn call_of(driver: &Driver, path: &str) -> CallId {
+    let found = driver.commands.iter().find_map(|command| match command {
+        Command::Call(call) if call.step == path => Some(call.call),
+        _ => None,
+    });
+    found.expect("a call of this step")
 }
 
 fn start_is_known(driver: &mut Driver, bill: CallId) {
@@ -62,7 +63,7 @@ fn says_that_it_stands(driver: &Driver) {
         panic!("{:?}", driver.last.status)
     };
     let expected = format!(
-        "1 of 1 could not be undone: `{BILL}`: {} was not waited for to its end, and what it did stands",
+        "1 of 1 could not be undone: `{BILL}`: {} was left or canceled before its end, and what it did stands",
         child()
     );
     assert_eq!((code.as_str(), message), ("compensation_failed", &expected));
@@ -153,4 +154,53 @@ fn a_run_is_known_that_was_started_for_one_that_is_canceled_or_stands_still() {
             );
         }
     }
+}
+
+#[test]
+fn a_run_that_was_to_undo_something_and_is_left_is_told_so() {
+    let steps = r#"
+name: bench
+on: { event: stripe.payment_intent.succeeded, hydrate: never }
+steps:
+  - id: order
+    try:
+      - id: pay
+        call: http.request
+        connection: crm
+        with: { method: POST, what: pay }
+        undo:
+          - id: both
+            parallel:
+              a: [ { id: bill, run: invoice, with: { order: -7 } } ]
+              b: [ { id: refund, call: http.request, connection: crm, with: { method: DELETE, what: pay } } ]
+      - { id: send, call: http.request, connection: crm, with: { method: POST, what: send } }
+    catch:
+      - { id: back, compensate: all, on_error: continue }
+      - { id: rest, sleep: 1h }
+"#;
+    let refused = || failed(failure("invalid", Some(400), Sent::Never, false));
+    let mut driver = Driver::new(plan_in(&Shop::default(), steps).unwrap(), KEYED, json!({}));
+    driver.start();
+    driver.done(json!({}));
+    let send = call_of(&driver, "order.try.send");
+    driver.answer(send, &refused());
+    let undo = "order.try.pay.undo.both";
+    let (bill, refund) = (
+        call_of(&driver, &format!("{undo}.a.bill")),
+        call_of(&driver, &format!("{undo}.b.refund")),
+    );
+    start_is_known(&mut driver, bill);
+    driver.answer(refund, &refused());
+    assert_eq!(driver.last.status, Status::Waiting);
+    let told = story(Some(&driver.plan), &driver.rows, None);
+    let status = |path: &str| told.iter().find(|step| step.path == path).map(|step| step.status);
+    assert_eq!(
+        [
+            status(&format!("{undo}.a.bill")),
+            status(undo),
+            status("order.catch.back"),
+            status("order.catch.rest")
+        ],
+        [Some("canceled"), Some("failed"), Some("failed"), Some("waiting")]
+    );
 }
