@@ -175,8 +175,12 @@ async fn a_caller_is_answered_by_another_server(split: &Split) {
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_that_no_server_drives_wait_for_a_worker() {
     let database = Database::create("workerless").await;
-    let mut desk = node(&database, "desk", &[("WEIR_ROLES", "api")]).await;
-    desk.apply("kind: Workflow\nname: note\non: { manual: {} }\nsteps: [{ id: a, set: { b: 1 } }]\n");
+    let mut desk = node(&database, "desk", &[("WEIR_ROLES", "ingest,api")]).await;
+    desk.apply(
+        "kind: Workflow\nname: note\non: { manual: {} }\nsteps: [{ id: a, set: { b: 1 } }]\n---\n\
+         kind: Endpoint\nname: shop\nconnector: generic\nverify: { token: { at: 'header:X-Shop-Token' } }\nsecrets: [shop-token-0123456789]\n---\n\
+         kind: Workflow\nname: seen\non: { event: generic.order }\nsteps: [{ id: a, set: { b: 1 } }]\n",
+    );
     let started = desk.weir(&["run", "start", "note"]);
     let run = stdout(&started).trim().to_owned();
     let waits = "waits for a worker: no server with the role `worker` is up";
@@ -194,11 +198,26 @@ async fn runs_that_no_server_drives_wait_for_a_worker() {
             .unwrap()
             .contains("no server with the role `worker` is up")
     );
+    // What waited for the end of a pause waits for a worker then: nobody else lets it through.
+    let waits_for = async |reason: &str| {
+        eventually(reason, SOON, async || {
+            let runs = desk.runs(&["--workflow", "seen"]);
+            (runs.len() == 1 && runs[0]["waitingFor"]["reason"] == reason).then_some(())
+        })
+        .await;
+    };
+    assert!(desk.weir(&["workflow", "pause", "seen"]).status.success());
+    let order = json!({ "type": "order", "id": "o-1" }).to_string();
+    let token = ("x-shop-token", "shop-token-0123456789");
+    assert_eq!(desk.hook("shop", &[token], order).await.status, 200);
+    waits_for("PAUSE").await;
+    assert!(desk.weir(&["workflow", "resume", "seen"]).status.success());
+    waits_for("WORKER").await;
     let mut worker = node(&database, "worker", &[("WEIR_ROLES", "worker")]).await;
     eventually("a worker came", SOON, async || {
         let health = ready(&desk).await?;
         let warned = !health["warnings"].as_array()?.is_empty();
-        (!warned && desk.runs(&["--status", "succeeded"]).len() == 1).then_some(())
+        (!warned && desk.runs(&["--status", "succeeded"]).len() == 2).then_some(())
     })
     .await;
     for server in [&mut desk, &mut worker] {

@@ -15,8 +15,8 @@ use crate::problem::Code;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use tokio::sync::OnceCell;
 use weir_orchestrator::control::RunStory;
-use weir_storage::{AuditFilter, MergedRow, RunRow, RunStatus as Stored};
-use weir_workflow_engine::{RunId, may_hide_an_item};
+use weir_storage::{AuditFilter, MergedRow, RunRow, RunStatus as Stored, WorkflowState};
+use weir_workflow_engine::{GateKind, RunId, may_hide_an_item};
 
 /// How many steps one answer shows: a run may have as many as its journal has entries.
 ///
@@ -177,6 +177,16 @@ impl Run {
             .run_waiting_for(workspace, self.row.id)
             .await
             .map_err(|error| ApiError::internal("reading what a run waits for", &error))?;
+        // What waited while its workflow was paused is let through by workers when the pause is over.
+        if let Some(waiting) = found.as_ref().filter(|waiting| waiting.kind == GateKind::Pause)
+            && !orchestrator.has_workers()
+        {
+            let snapshot = orchestrator.snapshot();
+            let workflow = snapshot.workflow_by_id(workspace, self.row.workflow_id);
+            if workflow.is_none_or(|workflow| workflow.row.state != WorkflowState::Paused) {
+                return Ok(Some(WaitingFor::worker(waiting.since)));
+            }
+        }
         Ok(found.map(WaitingFor::from))
     }
 
