@@ -28,7 +28,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 const EXIT_CODES: &str =
-    "Exit codes: 0 done · 1 failed · 2 wrong usage or settings, port taken, or `apply --dry-run` found a difference.
+    "Exit codes: 0 done · 1 failed · 2 wrong usage or settings, or port taken · 3 `apply --dry-run` found a difference.
 
 Commands that talk to a server use WEIR_URL (http://127.0.0.1:8080) and WEIR_TOKEN. When neither is set and the folder
 ./weir-demo or ./weir-data belongs to a local server, its address and token are used, and a line says so.";
@@ -70,7 +70,7 @@ Examples:
 
 Examples:
   weir apply -f flows/                every .yaml, .yml and .json file in the folder, one transaction
-  weir apply -f flows/ --dry-run      show the difference; exit code 2 when there is one
+  weir apply -f flows/ --dry-run      show the difference; exit code 3 when there is one
   cat flow.yaml | weir apply -f -"
     )]
     Apply(ApplyArguments),
@@ -290,7 +290,7 @@ pub(crate) struct ApplyArguments {
     /// A file, a folder (its .yaml, .yml and .json files, by name) or - for standard input. May be given several times.
     #[arg(short = 'f', long = "file", required = true, value_name = "FILE|DIR|-")]
     pub(crate) files: Vec<PathBuf>,
-    /// Change nothing; exit with 2 when something would change.
+    /// Change nothing; exit with 3 when something would change.
     #[arg(long)]
     pub(crate) dry_run: bool,
 }

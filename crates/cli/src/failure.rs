@@ -1,6 +1,6 @@
 //! How a command ends badly: what went wrong, what to do about it, and the exit code. One place prints it.
 //!
-//! Exit codes: 0 done · 1 failed · 2 wrong usage or settings, or `apply --dry-run` found a difference.
+//! Exit codes: 0 done · 1 failed · 2 wrong usage or settings · 3 `apply --dry-run` found a difference.
 
 use crate::output;
 use std::fmt;
@@ -10,6 +10,8 @@ use std::process::ExitCode;
 pub(crate) const EXIT_FAILURE: u8 = 1;
 /// The command line or a setting is wrong; nothing was tried.
 pub(crate) const EXIT_USAGE: u8 = 2;
+/// Something would change. No error, and told apart from all of them, for whoever asks for drift in a script.
+const EXIT_DIFFERENCE: u8 = 3;
 
 /// An error whose author knows the remedy. Wrapped in `anyhow` like every other; [`report`] finds it in the chain.
 #[derive(Debug)]
@@ -80,5 +82,5 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 
 /// The exit code of `apply --dry-run` when something would change.
 pub(crate) fn exit_difference() -> ExitCode {
-    ExitCode::from(EXIT_USAGE)
+    ExitCode::from(EXIT_DIFFERENCE)
 }

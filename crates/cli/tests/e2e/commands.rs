@@ -22,7 +22,7 @@ async fn documents_go_in_and_come_out_the_same() {
     let upstream = Upstream::start().await;
     let documents = documents(&upstream.url);
     let dry = server.try_apply(&documents, &["--dry-run"]);
-    assert_eq!(dry.status.code(), Some(2), "{}", stderr(&dry));
+    assert_eq!(dry.status.code(), Some(3), "{}", stderr(&dry));
     assert!(
         stdout(&dry).contains("workflow note would be created"),
         "{}",

@@ -107,7 +107,7 @@ async fn a_manifest_is_published_used_moved_and_deleted() {
     std::fs::write(folder.join("manifest.yaml"), &first).unwrap();
     std::fs::write(folder.join("order.schema"), r#"{"type":"object"}"#).unwrap();
     let dry = server.weir(&["apply", "-f", "acme", "--dry-run"]);
-    assert_eq!(dry.status.code(), Some(2), "{}", stderr(&dry));
+    assert_eq!(dry.status.code(), Some(3), "{}", stderr(&dry));
     assert!(
         stdout(&dry).contains("+ connector acme@1.0.0 would be created"),
         "{}",
