@@ -14,6 +14,7 @@ mod bad_input;
 mod budgets;
 #[cfg(test)]
 mod children;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod connectors;
