@@ -233,11 +233,10 @@ impl RunState {
         let mut limits = std::mem::take(&mut self.limits);
         limits.retain(|(_, bounded)| !self.path(bounded).starts_with(&inside));
         self.limits = limits;
-        let (left, kept) = std::mem::take(&mut self.waits)
+        let (left, kept): (BTreeMap<_, _>, _) = std::mem::take(&mut self.waits)
             .into_iter()
             .partition(|(path, _)| path.starts_with(&inside));
         self.waits = kept;
-        let left: BTreeMap<Arc<str>, Place> = left;
         for place in left.into_values() {
             self.note_left_run(&place);
         }

@@ -1,5 +1,6 @@
 //! Steps with steps inside: how those in them came out is how they did, but for what they took care of.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -17,21 +18,20 @@ impl Teller<'_> {
     pub(super) fn caught(&mut self, caught: &Caught, at: Timestamp) {
         let step = &caught.step;
         if let Some(part) = &caught.part {
+            let task = self.node(step).map(|node| &node.task);
             let (branch, item) = (format!("{step}.{part}."), format!("{step}[{part}]."));
             self.leave(&branch, at);
             self.leave(&item, at);
-            if self
-                .node(step)
-                .is_some_and(|node| matches!(node.task, Task::Compensate))
-            {
-                self.leave(&format!("{part}.{UNDO}."), at);
-            }
             self.handled.extend([branch, item]);
-            let collects = self.node(step).is_some_and(|node| match &node.task {
-                Task::ForEach(each) => each.collects,
-                Task::Parallel(join) => *join == Join::Collect,
+            let collects = match task {
+                Some(Task::Compensate) => {
+                    self.leave(&format!("{part}.{UNDO}."), at);
+                    false
+                }
+                Some(Task::ForEach(each)) => each.collects,
+                Some(Task::Parallel(join)) => *join == Join::Collect,
                 _ => false,
-            });
+            };
             if collects {
                 *self.failed_parts.entry(step.to_string()).or_default() += 1;
             }
@@ -47,11 +47,7 @@ impl Teller<'_> {
 
     /// What slept or waited in the steps whose paths begin with `prefix` does so no longer.
     fn leave(&mut self, prefix: &str, at: Timestamp) {
-        let after = self
-            .by_path
-            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
-        let inside = after.take_while(|(path, _)| path.starts_with(prefix));
-        for step in inside.map(|(_, position)| *position) {
+        for step in positions(&self.by_path, prefix) {
             if let Some(step) = self.steps.get_mut(step).filter(|step| step.status == "waiting") {
                 step.leave(at);
             }
@@ -180,11 +176,7 @@ impl Teller<'_> {
 
     /// The steps whose paths begin with `prefix`.
     pub(super) fn inside<'s>(&'s self, prefix: &'s str) -> impl Iterator<Item = &'s StoryStep> {
-        let after = self
-            .by_path
-            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
-        let inside = after.take_while(move |(path, _)| path.starts_with(prefix));
-        inside.filter_map(|(_, at)| self.steps.get(*at))
+        positions(&self.by_path, prefix).filter_map(|at| self.steps.get(at))
     }
 
     /// Whether something in the step at `outer` took care of the failure of this step: of the step itself, or of a block,
@@ -194,6 +186,13 @@ impl Teller<'_> {
         let mut inner = blocks.chain([path]).filter(|block| block.len() > outer.len());
         inner.any(|block| self.handled.contains(block))
     }
+}
+
+/// Where the steps stand whose paths begin with `prefix`.
+fn positions<'s>(by_path: &'s BTreeMap<String, usize>, prefix: &'s str) -> impl Iterator<Item = usize> + 's {
+    let after = by_path.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+    let inside = after.take_while(move |(path, _)| path.starts_with(prefix));
+    inside.map(|(_, at)| *at)
 }
 
 /// Whether the status of a step is that of the steps in it.

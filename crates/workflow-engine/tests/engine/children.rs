@@ -40,6 +40,14 @@ fn call_of(driver: &Driver, path: &str) -> CallId {
     found.expect("a call of this step")
 }
 
+/// The payment is made, and the end of the run is waited for.
+fn only_the_run_is_open() -> Driver {
+    let (mut driver, bill, pay) = begun();
+    start_is_known(&mut driver, bill);
+    driver.answer(pay, &done(json!({})));
+    driver
+}
+
 fn start_is_known(driver: &mut Driver, bill: CallId) {
     driver.answer(bill, &done(json!({ "run": child().to_string() })));
 }
@@ -99,24 +107,18 @@ fn a_run_whose_start_was_under_way_when_it_was_left_is_known() {
 
 #[test]
 fn a_run_that_took_too_long_or_was_canceled_has_not_undone_what_it_did() {
-    let (mut driver, bill, pay) = begun();
-    start_is_known(&mut driver, bill);
-    driver.answer(pay, &done(json!({})));
+    let mut driver = only_the_run_is_open();
     driver.due();
     says_that_it_stands(&driver);
 
-    let (mut driver, bill, pay) = begun();
-    start_is_known(&mut driver, bill);
-    driver.answer(pay, &done(json!({})));
+    let mut driver = only_the_run_is_open();
     ended(&mut driver, &Ending::Canceled);
     says_that_it_stands(&driver);
 }
 
 #[test]
 fn a_run_that_failed_had_to_undo_what_it_did_itself() {
-    let (mut driver, bill, pay) = begun();
-    start_is_known(&mut driver, bill);
-    driver.answer(pay, &done(json!({})));
+    let mut driver = only_the_run_is_open();
     let ending = Ending::Failed {
         code: "http_500".into(),
         message: "no".into(),
